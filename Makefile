@@ -1,0 +1,99 @@
+# What a checkout can do. A machine needs Python 3.11 or newer and make; `make` alone lists the targets.
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: .venv/run try-graphiql ## serves demo tokens on 127.0.0.1:8000; ARGS="--port 9000" passes options on
+	@exec .venv/bin/gateway-tokens serve --demo $(ARGS)
+
+GRAPHIQL = graphql_api/web/static/graphiql/index.html
+NPM_INSTALL = npm install --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
+
+.PHONY: graphiql
+graphiql: $(GRAPHIQL) ## builds GraphiQL, which browsers get at /graphql (Node 20.19 or newer)
+	@:
+
+$(GRAPHIQL): graphiql/node_modules/.package-lock.json $(wildcard graphiql/*.* graphiql/tabs/*)
+	cd graphiql && npm run --silent build
+
+graphiql/node_modules/.package-lock.json: graphiql/package.json
+	cd graphiql && $(NPM_INSTALL)
+	@touch $@
+
+# Everything else works without it, and the page says how to get it.
+.PHONY: try-graphiql
+try-graphiql:
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory graphiql || echo "GraphiQL was not built; the rest works." >&2
+
+.PHONY: supergraph
+supergraph: .venv/run supergraph/node_modules/.package-lock.json ## serves users, orders and tokens as one graph on 127.0.0.1:4000 (Node)
+	@PYTHON=.venv/bin/python exec node supergraph/run.mjs
+
+supergraph/node_modules/.package-lock.json: supergraph/package.json
+	cd supergraph && $(NPM_INSTALL)
+	@touch $@
+
+.PHONY: test
+test: .venv/dev try-graphiql ## runs the tests; ARGS="tests/auth -x" passes options on
+	@.venv/bin/pytest --numprocesses logical --dist loadfile $(ARGS)
+
+.PHONY: test-faults
+test-faults: .venv/dev ## hurts the running service at length and prints what was measured; ARGS="-k upgrades" picks
+	@FAULTS=long .venv/bin/pytest tests/faults --timeout 0 $(ARGS)
+
+.PHONY: test-pooler
+test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in transaction mode, but for those that bring servers to hurt
+	@TEST_POOLER=1 .venv/bin/pytest --numprocesses logical --dist loadfile --ignore tests/faults $(ARGS)
+
+.PHONY: test-engine
+test-engine: .venv/dev ## compares compiled execution with graphql-core on tens of thousands of random operations
+	@ENGINE_EXAMPLES=20000 .venv/bin/pytest tests/engine --timeout 0 $(ARGS)
+
+.PHONY: bench
+bench: .venv/dev ## measures the service beside graphql-core and beside a bare handler; ARGS="--rounds 3" passes options on
+	@.venv/bin/python benchmarks/bench.py $(ARGS)
+
+.PHONY: curves
+curves: .venv/dev ## draws latency over users and rows into benchmarks/curves.svg
+	@.venv/bin/python benchmarks/curves.py benchmarks/curves.svg $(ARGS)
+
+.PHONY: flamegraph
+flamegraph: .venv/dev ## draws where the time goes for fifty users at a time into benchmarks/flamegraph.svg
+	@.venv/bin/python benchmarks/flamegraph.py benchmarks/flamegraph.svg $(ARGS)
+
+.PHONY: drawing
+drawing: .venv/dev ## draws which part imports which into docs/architecture.md
+	@.venv/bin/python docs/drawing.py
+
+.PHONY: lint
+lint: .venv/dev ## checks style, types and the direction of imports
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+
+.PHONY: lock
+lock: .venv/dev ## takes up newer versions of the dependencies
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --extra embedded --group run --constraint requirements.lock --output-file requirements-run.lock
+	$(COMPILE) --extra embedded --group dev --constraint requirements-run.lock --output-file requirements-dev.lock
+
+# Hashes for every platform and no addresses, so that plain pip installs the same from any registry; extras are named, since
+# older pips take the newest release for a requirement with an extra that the lock does not pin in so many words.
+COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --no-strip-extras --custom-compile-command "make lock" pyproject.toml
+
+# The empty files .venv/run and .venv/dev say for which lock the environment was filled.
+.venv/run .venv/dev: .venv/%: requirements-%.lock pyproject.toml | .venv
+	$(PIP) --require-hashes --requirement $<
+	$(PIP) --no-index --no-build-isolation --no-deps --editable .
+	@touch $@
+
+.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }

@@ -1,0 +1,131 @@
+"""How fast `gateway-tokens import` is beside a bare COPY of the same rows, and how much memory it takes.
+
+Each round imports a file into a fresh database, takes the three tables out as files, and copies those into another
+fresh database, on the same PostgreSQL: the embedded one in a folder of its own, or that of DATABASE_URL.
+
+    .venv/bin/python benchmarks/import.py [--rows 200000] [--rounds 3] [--full]
+"""
+
+import argparse
+import asyncio
+import csv
+import json
+import os
+import secrets
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from graphql_api.storage.embedded import embedded_postgres
+from graphql_api.storage.migrate import upgrade
+
+TABLES = ("customer_gateway_tokens", "gateway_customers", "customer_gateway_token_events")
+SHUFFLE = 999_999_937  # a prime: users and customers come in no order, as they do in life
+
+
+def write(path: Path, rows: int, *, full: bool) -> None:
+    """A file of this many tokens, the same every time."""
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(
+            ["userId", "gateway", "gatewayCustomerId", *(["description", "metadata", "isActive"] if full else [])]
+        )
+        for number in range(rows):
+            user, customer = number * SHUFFLE % 10**10, number * SHUFFLE % (10**10 + 19)
+            row = [f"user-{user:010d}", ("STRIPE", "PAYPAL", "ADYEN")[number % 3], f"cus_{customer:012x}"]
+            if full:
+                metadata = json.dumps({"plan": "gold", "seats": number % 100, "source": "migration"})
+                row += [f"The customer of user {user}", metadata, "true" if number % 10 else "false"]
+            out.writerow(row)
+
+
+@asynccontextmanager
+async def fresh_database(server: str):
+    """The address of a migrated database, which is gone at the end."""
+    name = f"benchmark_{secrets.token_hex(4)}"
+    administrator = await asyncpg.connect(server)
+    await administrator.execute(f"create database {name}")
+    url = urlsplit(server)._replace(path=f"/{name}").geturl()
+    try:
+        await upgrade(url)
+        yield url
+    finally:
+        await administrator.execute(f"drop database {name} with (force)")
+        await administrator.close()
+
+
+async def import_(url: str, path: Path) -> tuple[float, int]:
+    """The seconds that the command takes from its start to its end, and its greatest memory in MB."""
+    began = time.perf_counter()
+    pid = os.spawnve(
+        os.P_NOWAIT,
+        sys.executable,
+        [sys.executable, "-m", "graphql_api", "import", str(path)],
+        {**os.environ, "DATABASE_URL": url},
+    )
+    _, status, usage = await asyncio.to_thread(os.wait4, pid, 0)
+    if status:
+        sys.exit("the import failed")
+    return time.perf_counter() - began, usage.ru_maxrss // 1024
+
+
+async def take_out(url: str, folder: Path) -> None:
+    """Write each table as a file that COPY takes."""
+    connection = await asyncpg.connect(url)
+    for table in TABLES:
+        await connection.copy_from_table(table, output=folder / table)
+    await connection.close()
+
+
+async def copy(url: str, folder: Path) -> float:
+    """The seconds that bare COPY takes for the three tables."""
+    connection = await asyncpg.connect(url)
+    began = time.perf_counter()
+    for table in TABLES:
+        await connection.copy_to_table(table, source=folder / table)
+    seconds = time.perf_counter() - began
+    await connection.close()
+    return seconds
+
+
+async def measure(server: str, folder: Path, rows: int, rounds: int, *, full: bool) -> None:
+    """Print the rows a second of both, and how they compare."""
+    path = folder / "tokens.csv"
+    write(path, rows, full=full)
+    ratios: list[float] = []
+    for _ in range(rounds):
+        async with fresh_database(server) as url:
+            seconds, megabytes = await import_(url, path)
+            await take_out(url, folder)
+        async with fresh_database(server) as url:
+            bare = await copy(url, folder)
+        ratios.append(bare / seconds)
+        print(
+            f"{rows:,} rows: import {rows / seconds:,.0f}/s with {megabytes} MB, COPY {rows / bare:,.0f}/s,"
+            f" ratio {ratios[-1]:.2f}",
+            flush=True,
+        )
+    print(f"median ratio {statistics.median(ratios):.2f}")
+
+
+def main() -> None:
+    """Read the arguments and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--full", action="store_true", help="with description, metadata and isActive")
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = os.environ.get("DATABASE_URL") or stack.enter_context(embedded_postgres(folder / "data"))
+        asyncio.run(measure(server, folder, arguments.rows, arguments.rounds, full=arguments.full))
+
+
+if __name__ == "__main__":
+    main()

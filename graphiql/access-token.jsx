@@ -1,0 +1,20 @@
+// Picks whose access token goes along, where there are some; one in the headers comes first.
+import { useSyncExternalStore } from 'react';
+
+import { pick, role, roles } from './roles.js';
+
+export function AccessToken() {
+  const picked = useSyncExternalStore(role.subscribe, role.get);
+  if (roles.length === 0) return null;
+  return (
+    <label className="access-token">
+      as
+      <select aria-label="Access token" value={picked} onChange={(event) => pick(event.target.value)}>
+        <option value="">nobody</option>
+        {roles.map((name) => (
+          <option key={name}>{name}</option>
+        ))}
+      </select>
+    </label>
+  );
+}

@@ -1,0 +1,57 @@
+// The line below an answer: status, time and request id. Errors are also marked where they stand in the query.
+import { useGraphiQL, useMonaco } from '@graphiql/react';
+import { useEffect, useSyncExternalStore } from 'react';
+
+import { answered } from './ask.js';
+
+export function Answer() {
+  const answer = useSyncExternalStore(answered.subscribe, answered.get);
+  const tab = useGraphiQL((state) => state.activeTabIndex);
+  useEffect(() => answered.set(null), [tab]);
+  useMarks(answer?.errors);
+  if (answer === null) return 'Run a query with Ctrl-Enter. The headers have a place for an access token.';
+  return (
+    <>
+      HTTP {answer.status} · {answer.ms} ms · request id <code>{answer.requestId}</code>
+      {answer.errors.map((error, index) => (
+        <div className="problem" key={index}>
+          {place(error)}
+          {error.message}
+        </div>
+      ))}
+    </>
+  );
+}
+
+function place({ locations = [], path }) {
+  const line = locations.length > 0 && `line ${locations[0].line}, column ${locations[0].column}`;
+  const where = [line, path?.join('.')].filter(Boolean).join(', ');
+  return where && <strong>{where}: </strong>;
+}
+
+function useMarks(errors) {
+  const model = useGraphiQL((state) => state.queryEditor)?.getModel();
+  const monaco = useMonaco((state) => state.monaco);
+  useEffect(() => {
+    if (!model || !errors) return undefined;
+    const mark = (marks) => monaco.editor.setModelMarkers(model, 'answer', marks);
+    mark(errors.flatMap((error) => (error.locations ?? []).map((location) => marked(monaco, model, error, location))));
+    const edited = model.onDidChangeContent(() => mark([]));
+    return () => {
+      edited.dispose();
+      mark([]);
+    };
+  }, [errors, model, monaco]);
+}
+
+function marked(monaco, model, { message }, { line, column }) {
+  const word = model.getWordAtPosition({ lineNumber: line, column });
+  return {
+    severity: monaco.MarkerSeverity.Error,
+    message,
+    startLineNumber: line,
+    startColumn: column,
+    endLineNumber: line,
+    endColumn: word?.endColumn ?? column + 1,
+  };
+}

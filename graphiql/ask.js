@@ -1,0 +1,55 @@
+// One request to the service that serves this page, and what its answer says beside the JSON.
+import { parse } from 'graphql';
+
+import { accessToken } from './roles.js';
+import { store } from './store.js';
+
+export const answered = store(null);
+
+const MEDIA = 'application/graphql-response+json, application/json;q=0.9';
+
+export async function ask(request, { headers = {} } = {}) {
+  const token = accessToken();
+  const began = performance.now();
+  const response = await fetch(location.pathname, {
+    method: 'POST',
+    headers: {
+      accept: MEDIA,
+      'content-type': 'application/json',
+      ...(token && { authorization: `Bearer ${token}` }),
+      ...given(headers),
+    },
+    body: JSON.stringify({ ...request, operationName: operationName(request) }),
+  });
+  const text = await response.text();
+  const answer = {
+    status: response.status,
+    requestId: response.headers.get('x-request-id'),
+    ms: Math.round(performance.now() - began),
+  };
+  try {
+    const body = JSON.parse(text);
+    if (request.operationName !== 'IntrospectionQuery') answered.set({ ...answer, errors: body.errors ?? [] });
+    return body;
+  } catch {
+    throw new Error(`HTTP ${response.status}, and no JSON: ${text.slice(0, 200)}`);
+  }
+}
+
+// The editor names the operation of the tab before for a moment: nothing else is called that.
+function operationName({ query, operationName: name }) {
+  try {
+    return parse(query).definitions.some((definition) => definition.name?.value === name) ? name : undefined;
+  } catch {
+    return undefined; // the service says better what is wrong with it
+  }
+}
+
+// What stands in the header editor and is filled in, by names in lower case.
+function given(headers) {
+  return Object.fromEntries(
+    Object.entries(headers)
+      .filter(([, value]) => value)
+      .map(([name, value]) => [name.toLowerCase(), value]),
+  );
+}

@@ -1,0 +1,246 @@
+"""Wires the parts: what the settings say becomes one ASGI app, whose lifespan opens and closes everything."""
+
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+from graphql.validation import NoSchemaIntrospectionCustomRule
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from graphql_api import __version__, limits
+from graphql_api.auth import Authenticator, RouterSecret
+from graphql_api.domain.caller import Caller
+from graphql_api.domain.inputs import Gateways
+from graphql_api.engine import Engine
+from graphql_api.limits.trusted import TrustedDocuments
+from graphql_api.observability import logs
+from graphql_api.observability.metrics import Metrics, Reading, ReplicaReading
+from graphql_api.schema import build_schema
+from graphql_api.schema.context import Context
+from graphql_api.service.tokens import Tokens
+from graphql_api.settings import Settings, WrongSettings
+from graphql_api.storage.database import Database, Statement
+from graphql_api.storage.replicas import Replicas, Writes
+from graphql_api.storage.tokens import TokenStore
+from graphql_api.web.admission import Admission
+from graphql_api.web.exchange import ANSWER
+from graphql_api.web.graphiql import GRAPHIQL, is_for_a_browser
+from graphql_api.web.graphql import GraphQL
+from graphql_api.web.pages import PROBES, Surrounded
+from graphql_api.web.traced import Traced, TracedGraphQL
+from graphql_api.webhooks import webhooks
+
+if TYPE_CHECKING:
+    from graphql_api.observability.tracing import Tracing
+
+
+class State(TypedDict):
+    """What is open while the app runs."""
+
+    database: Database
+    store: TokenStore
+    graphql: GraphQL
+    metrics: Metrics
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The service as an ASGI app. Nothing is open before its lifespan begins."""
+    tracing = _tracing(settings)
+    logs.configure(settings.log_level, settings.log_format, stamps=[tracing.stamp] if tracing else [])
+    metrics = Metrics(__version__)
+    documents, authentication = _documents(settings), _authentication(settings)
+    engine = _engine(settings, tracing)
+    writes = Writes()  # before there are workers, who share it
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
+        async with (
+            tracing.open() if tracing else nullcontext(),
+            _storage(settings, metrics, tracing, writes) as (store, replicas),
+            authentication as authenticator,
+        ):
+            database = store.database
+            graphql = _graphql(settings, engine, documents, store, replicas, authenticator, metrics, tracing)
+            async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, engine)):
+                try:
+                    yield {"database": database, "store": store, "graphql": graphql, "metrics": metrics}
+                finally:
+                    await graphql.close()
+
+    routes = [*PROBES, *(events := _webhooks(settings)), *(GRAPHIQL if settings.introspects else [])]
+    pages = Surrounded(Starlette(routes=routes, lifespan=lifespan))
+
+    shows_graphiql = settings.introspects
+    # Tracing and CORS look at the answers, which have to come to them by ASGI's messages then.
+    is_wrapped = bool(tracing or settings.cors_origins)
+
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        is_graphql = scope["type"] == "http" and scope["path"] == "/graphql"
+        if is_graphql and not (shows_graphiql and is_for_a_browser(scope)):
+            if is_wrapped:
+                scope.pop(ANSWER, None)
+            return scope["state"]["graphql"](scope, receive, send)
+        return pages(scope, receive, send)
+
+    answering = Traced(app, tracing, {"/graphql", *(route.path for route in events)}) if tracing else app
+    return _for_browsers(answering, settings) if settings.cors_origins else answering
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    if settings.otel_exporter_otlp_endpoint is None:
+        return None
+    from graphql_api.observability.tracing import Tracing  # noqa: PLC0415 - most starts need not wait for it
+
+    return Tracing(__version__)
+
+
+def _engine(settings: Settings, tracing: "Tracing | None") -> Engine:
+    schema: Any = build_schema()
+    return Engine(
+        schema._schema,  # noqa: SLF001 - Strawberry has no public name for it
+        mode=settings.engine,
+        rules=[] if settings.introspects else [NoSchemaIntrospectionCustomRule],
+        before_validation=limits.checks(
+            max_operations=settings.max_operations,
+            max_fragments=settings.max_fragments,
+            max_directives=settings.max_directives,
+            max_selections=settings.max_selections,
+            max_depth=settings.max_depth,
+            max_introspection_depth=settings.max_introspection_depth,
+            max_introspection_lists=settings.max_introspection_lists,
+            max_aliases=settings.max_aliases,
+            max_root_fields=settings.max_root_fields,
+            max_repeated_fields=settings.max_repeated_fields,
+        ),
+        before_execution=[
+            limits.request_checks(max_representations=settings.max_representations, max_cost=settings.max_cost)
+        ],
+        max_tokens=settings.max_tokens,
+        suggestions=settings.introspects,
+        phase=(lambda name: tracing.span(f"graphql.{name}")) if tracing else nullcontext,
+    )
+
+
+def _reading(
+    graphql: GraphQL, database: Database, replicas: Replicas, authenticator: Authenticator, engine: Engine
+) -> Reading:
+    return Reading(
+        requests_in_flight=graphql.in_flight,
+        connections_in_use=database.in_use,
+        connections_idle=database.idle,
+        connections_allowed=database.size,
+        waiting_for_connection=database.waiting,
+        connections_lost=database.losses,
+        database_is_away=bool(database.trouble),
+        token_cache_hits=authenticator.cache_hits,
+        token_cache_misses=authenticator.cache_misses,
+        engine_fallbacks=engine.fallbacks,
+        replicas={replica.name: ReplicaReading(replica.is_well, replica.lag) for replica in replicas},
+    )
+
+
+@asynccontextmanager
+async def _storage(
+    settings: Settings, metrics: Metrics, tracing: "Tracing | None", writes: Writes
+) -> AsyncGenerator[tuple[TokenStore, Replicas]]:
+    def observe(statement: Statement, seconds: float, _error: BaseException | None) -> None:
+        metrics.statement(statement.name, seconds)
+
+    def observe_and_trace(statement: Statement, seconds: float, error: BaseException | None) -> None:
+        metrics.statement(statement.name, seconds)
+        cast("Tracing", tracing).statement(statement.name, seconds, error)
+
+    open_database = partial(
+        Database.open,
+        size=settings.database_pool_size,
+        timeout=settings.database_timeout,
+        prepares=settings.database_prepared_statements,
+        observe=observe_and_trace if tracing else observe,
+    )
+    async with open_database(str(settings.database_url)) as database:
+        store = TokenStore(database, writes.note)
+        async with Replicas.open(
+            settings.database_replica_url, open_database, store, writes, most_lag=settings.replica_max_lag
+        ) as replicas:
+            yield store, replicas
+
+
+def _authentication(settings: Settings) -> AbstractAsyncContextManager[Authenticator]:
+    try:
+        return Authenticator.open(
+            enabled=settings.authenticates,
+            jwks_url=settings.auth_jwks_url,
+            jwks_file=settings.auth_jwks_file,
+            secret=settings.auth_secret.get_secret_value() if settings.auth_secret else None,
+            issuer=settings.auth_issuer,
+            audience=settings.auth_audience,
+        )
+    except (OSError, ValueError) as error:
+        raise WrongSettings(f"{'AUTH_JWKS_FILE' if settings.auth_jwks_file else 'AUTH_SECRET'}: {error}") from None
+
+
+def _documents(settings: Settings) -> TrustedDocuments | None:
+    if settings.trusted_documents is None:
+        return None
+    try:
+        return TrustedDocuments.load(settings.trusted_documents)
+    except ValueError as error:
+        raise WrongSettings(f"TRUSTED_DOCUMENTS: {error}") from None
+
+
+def _graphql(
+    settings: Settings,
+    engine: Engine,
+    documents: TrustedDocuments | None,
+    store: TokenStore,
+    replicas: Replicas,
+    authenticator: Authenticator,
+    metrics: Metrics,
+    tracing: "Tracing | None",
+) -> GraphQL:
+    gateways = Gateways(frozenset(settings.gateways))
+    router_secret = RouterSecret(secret.get_secret_value() for secret in settings.router_secret)
+
+    def context(caller: Caller, request_id: str) -> Context:
+        return Context(Tokens(store, caller, gateways, replicas.reads(caller)), request_id, metrics.batch)
+
+    make = partial(TracedGraphQL, tracing=tracing) if tracing else GraphQL
+    return make(
+        engine=engine,
+        admission=Admission(router_secret, authenticator),
+        documents=documents,
+        context=context,
+        metrics=metrics,
+        reach=store.database.reach,
+        max_body_bytes=settings.max_body_bytes,
+        max_concurrent=settings.max_concurrent_requests,
+        timeout=settings.request_timeout,
+        # Running an operation for it takes several times as long: only who shows to be the router may ask for that.
+        traces_fields=bool(settings.router_secret) or not settings.authenticates,
+    )
+
+
+def _webhooks(settings: Settings) -> list[Route]:
+    try:
+        return webhooks(
+            gateways=Gateways(frozenset(settings.gateways)),
+            max_body_bytes=settings.max_body_bytes,
+            stripe=[secret.get_secret_value() for secret in settings.stripe_webhook_secret],
+            adyen=[key.get_secret_value() for key in settings.adyen_webhook_hmac_key],
+        )
+    except ValueError:
+        raise WrongSettings("ADYEN_WEBHOOK_HMAC_KEY: takes the keys of webhooks in hexadecimal") from None
+
+
+def _for_browsers(app: ASGIApp, settings: Settings) -> ASGIApp:
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+        expose_headers=["X-Request-Id"],
+    )

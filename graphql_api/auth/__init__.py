@@ -1,0 +1,140 @@
+"""Access token → `Caller`. What the caller may do is the domain's to say."""
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from time import time
+from typing import Self
+
+from graphql_api.auth.access_tokens import AccessToken, InvalidToken, Requirements, Verified, mint
+from graphql_api.auth.keyring import Keyring
+from graphql_api.auth.keys import FileKeys, Keys, served_keys, watched
+from graphql_api.auth.router_secret import RouterSecret
+from graphql_api.domain.caller import EVERYBODY, NOBODY, Caller
+from graphql_api.domain.errors import Unavailable
+
+__all__ = ["Authenticator", "InvalidToken", "RouterSecret", "mint"]
+
+MAX_CACHED = 10_000  # verified tokens
+
+# One token and nothing else: a header sent twice arrives joined by a comma, and is refused.
+_BEARER = re.compile(rb"bearer +([A-Za-z0-9._-]+) *", re.IGNORECASE)
+
+
+class Authenticator:
+    """Says who is asking."""
+
+    def __init__(self, keys: Keys | None, requirements: Requirements) -> None:
+        """Without keys authentication is disabled."""
+        self._keys = keys
+        self._requirements = requirements
+        self.cache_hits = self.cache_misses = 0
+        self._verified: OrderedDict[bytes, Verified] = OrderedDict()  # by the header's hash: no token is kept
+        if keys is not None:
+            keys.on_change = self._verified.clear
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        enabled: bool,
+        jwks_url: str | None = None,
+        jwks_file: Path | None = None,
+        secret: str | None = None,
+        issuer: str | None = None,
+        audience: str | None = None,
+    ) -> AbstractAsyncContextManager[Self]:
+        """Authenticate with the keys of one of these places, until the context ends. A key server may be down.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: the file holds no keys, or the secret is none.
+        """
+        keys = _keys(jwks_url, jwks_file, secret) if enabled else nullcontext()
+        return cls._with(keys, Requirements(issuer, audience))
+
+    @classmethod
+    @asynccontextmanager
+    async def _with(
+        cls, keys: AbstractAsyncContextManager[Keys | None], requirements: Requirements
+    ) -> AsyncGenerator[Self]:
+        async with keys as current:
+            yield cls(current, requirements)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether access tokens can be checked at all."""
+        return self._keys is not None and self._keys.ring is not None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the keys could not be fetched, where the last attempt failed."""
+        return self._keys.problem if self._keys else None
+
+    def caller(self, authorization: bytes | None) -> Caller | Awaitable[Caller]:
+        """Who sent this `Authorization` header; several of them come joined by a comma.
+
+        Answers at once, unless a token names an unknown key, for which the key server may have to be asked.
+
+        Raises:
+            InvalidToken: there is a header, and no access token in it that is accepted.
+            Unavailable: there are no keys yet.
+        """
+        if self._keys is None:
+            return EVERYBODY
+        if authorization is None:
+            return NOBODY
+        digest = hashlib.sha256(authorization).digest()
+        verified = self._verified.get(digest)
+        if verified is None or verified.expires <= time():
+            self.cache_misses += 1
+            return self._verify(self._keys, authorization, digest)
+        self.cache_hits += 1
+        self._verified.move_to_end(digest)
+        return verified.caller
+
+    def _verify(self, keys: Keys, authorization: bytes, digest: bytes) -> Caller | Awaitable[Caller]:
+        token = AccessToken(_bearer(authorization), _ring(keys).algorithms)
+        if token.key_id is None or _ring(keys).knows(token.key_id):
+            return self._accept(keys, token, digest)
+        return self._look_and_accept(keys, token, token.key_id, digest)
+
+    async def _look_and_accept(self, keys: Keys, token: AccessToken, key_id: str, digest: bytes) -> Caller:
+        await keys.look_for(key_id)
+        return self._accept(keys, token, digest)
+
+    def _accept(self, keys: Keys, token: AccessToken, digest: bytes) -> Caller:
+        key = _ring(keys).key(token.key_id, token.algorithm)
+        if key is None:
+            raise InvalidToken("The access token is signed with a key that is not known.")
+        verified = token.verify(key, self._requirements)
+        if len(self._verified) >= MAX_CACHED:
+            self._verified.popitem(last=False)
+        self._verified[digest] = verified
+        return verified.caller
+
+
+def _keys(url: str | None, file: Path | None, secret: str | None) -> AbstractAsyncContextManager[Keys]:
+    if url is not None:
+        return served_keys(url)
+    if file is not None:
+        return watched(FileKeys(file))
+    if secret is not None:
+        return nullcontext(Keys(Keyring.of_secret(secret)))
+    raise ValueError("authentication needs a key: a URL, a file or a secret")
+
+
+def _ring(keys: Keys) -> Keyring:
+    if keys.ring is None:
+        raise Unavailable("Access tokens cannot be checked right now: there are no keys yet.")
+    return keys.ring
+
+
+def _bearer(authorization: bytes) -> bytes:
+    match = _BEARER.fullmatch(authorization)
+    if match is None:
+        raise InvalidToken("The Authorization header takes one access token, as in `Bearer eyJ...`.")
+    return match[1]

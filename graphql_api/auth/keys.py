@@ -1,0 +1,212 @@
+"""Where keys come from and how they are kept current: one secret, a file, or a key server.
+
+Good keys stay until better ones are there: an answer that is missing, late, malformed or without keys changes nothing,
+and a key that a good answer no longer holds is gone.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from time import monotonic
+
+import httpx
+import structlog
+
+from graphql_api.auth.keyring import Keyring
+from graphql_api.auth.unknown_keys import UnknownKeys
+
+MAX_BYTES = 256 * 1024  # of a key server's answer
+FETCH_TIMEOUT = 3.0  # seconds
+REFRESH_INTERVAL = 60.0  # seconds from one fetch to the next where nobody asks for one
+RETRY_INTERVAL = 2.0  # seconds, where the last fetch failed
+LOOK_INTERVAL = 1.0  # seconds between looks at a file
+
+_log = structlog.get_logger(__name__)
+
+
+class Keys:
+    """The keys that are good now; `ring` is None while there have never been any."""
+
+    def __init__(self, ring: Keyring | None = None) -> None:
+        self.ring = ring
+        self.problem: str | None = None  # why the last look brought nothing
+        self.on_change: Callable[[], None] = lambda: None
+
+    async def look_for(self, key_id: str) -> None:
+        """Do what may bring the key of this name: nothing, where keys are kept current without that."""
+
+    async def take(self, key_set: bytes) -> None:
+        """Go on with the keys of this set.
+
+        Raises:
+            ValueError: it has none, and the keys stay as they are.
+        """
+        ring = await asyncio.to_thread(Keyring.of_json, key_set)
+        if ring != self.ring:
+            self.ring = ring
+            self.on_change()
+
+
+class FileKeys(Keys):
+    """The keys of a file, read again whenever it changes."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it holds no keys.
+        """
+        super().__init__()
+        self._path = path
+        self._seen = _state(path)
+        self.ring = Keyring.of_json(path.read_bytes())
+
+    async def look(self) -> None:
+        """Read the file if it is not the one that was read before.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it holds no keys.
+        """
+        key_set = await asyncio.to_thread(self._read_if_changed)
+        if key_set is not None:
+            await self.take(key_set)
+
+    async def keep_current(self) -> None:
+        """Look at the file for ever."""
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            try:
+                await self.look()
+            except (OSError, ValueError) as error:
+                _log.warning("the file of access token keys was not taken", reason=type(error).__name__)
+
+    def _read_if_changed(self) -> bytes | None:
+        state = _state(self._path)
+        if state == self._seen:
+            return None
+        self._seen = state
+        return self._path.read_bytes()
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+class ServedKeys(Keys):
+    """Keys of a key server, fetched now and then, and when a token names one that is not there."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, clock: Callable[[], float] = monotonic) -> None:
+        super().__init__()
+        self._client = client
+        self._url = url
+        self._clock = clock
+        self._unknown = UnknownKeys()
+        self._fetching: asyncio.Task[None] | None = None
+        self._due = clock()
+
+    async def look_for(self, key_id: str) -> None:
+        """Fetch the keys where that may bring this one, once for everybody who waits."""
+        if self._fetching is not None:
+            await self.refresh()
+        if not self._has(key_id) and (self._fetching is not None or self._unknown.worth_a_fetch(key_id, self._clock())):
+            await self.refresh()
+        if self._has(key_id):
+            self._unknown.found()
+
+    async def refresh(self) -> None:
+        """Fetch the keys, or wait for the fetch that is under way. Who stops waiting does not stop it."""
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch())
+        await asyncio.shield(self._fetching)
+
+    async def keep_current(self) -> None:
+        """Fetch for ever, whenever it is time."""
+        while True:
+            await asyncio.sleep(min(RETRY_INTERVAL, max(0.0, self._due - self._clock())))
+            if self._clock() >= self._due:
+                await self.refresh()
+
+    async def close(self) -> None:
+        """Give up the fetch that is under way, if any."""
+        if self._fetching is not None:
+            await _cancelled(self._fetching)
+
+    def _has(self, key_id: str) -> bool:
+        return self.ring is not None and self.ring.knows(key_id)
+
+    async def _fetch(self) -> None:
+        problem = None
+        try:
+            await self.take(await self._answer())
+        except Exception as error:  # noqa: BLE001 - whatever a key server does, good keys stay
+            problem = _words(error)
+        finally:
+            self._due = self._clock() + (RETRY_INTERVAL if problem else REFRESH_INTERVAL)
+            self._fetching = None
+        if problem != self.problem:
+            self.problem = problem
+            _log.warning("access token keys are " + ("not fetched" if problem else "fetched again"), reason=problem)
+
+    async def _answer(self) -> bytes:
+        async with asyncio.timeout(FETCH_TIMEOUT), self._client.stream("GET", self._url) as response:
+            if response.status_code != HTTPStatus.OK:
+                raise ValueError(f"it answered {response.status_code}")
+            answer = bytearray()
+            async for chunk in response.aiter_raw():
+                answer += chunk
+                if len(answer) > MAX_BYTES:
+                    raise ValueError(f"its answer is longer than {MAX_BYTES} bytes")
+            return bytes(answer)
+
+
+def _words(error: Exception) -> str:
+    match error:
+        case TimeoutError() | httpx.TimeoutException():
+            return f"it did not answer within {FETCH_TIMEOUT:g} s"
+        case httpx.ConnectError():
+            return "it cannot be connected to"
+        case ValueError():
+            return str(error)
+        case _:
+            return type(error).__name__
+
+
+@asynccontextmanager
+async def watched(keys: FileKeys) -> AsyncGenerator[Keys]:
+    """The keys of a file, as long as this is open."""
+    async with _meanwhile(keys.keep_current()):
+        yield keys
+
+
+@asynccontextmanager
+async def served_keys(url: str) -> AsyncGenerator[Keys]:
+    """The keys of a key server, which may be down at the start."""
+    # No redirects: the operator says where keys come from. No compression: the limit counts what is read.
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    async with httpx.AsyncClient(headers=headers, timeout=FETCH_TIMEOUT, follow_redirects=False) as client:
+        keys = ServedKeys(client, url)
+        try:
+            await keys.refresh()
+            async with _meanwhile(keys.keep_current()):
+                yield keys
+        finally:
+            await keys.close()
+
+
+@asynccontextmanager
+async def _meanwhile(work: Awaitable[None]) -> AsyncGenerator[None]:
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        await _cancelled(task)
+
+
+async def _cancelled(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,202 @@
+"""Looks the service over before it is served, or when something is wrong with it: what is well, what to do otherwise.
+
+It changes nothing, and looks with the parts that serve; what a check found is a line, which whoever asked prints.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic, time
+from typing import NamedTuple
+
+import asyncpg
+
+from graphql_api.app import create_app
+from graphql_api.auth import Authenticator
+from graphql_api.settings import Settings, WrongSettings
+from graphql_api.storage.connector import addresses, place
+from graphql_api.storage.migrate import current_revision, newest_revision
+
+_OLDEST, _NEWEST = 13, 18  # major versions of PostgreSQL that are tested
+_MOST_SKEW = 1.0  # seconds
+_CONNECT_SECONDS = 5
+_INVALID_INDEXES = """
+select coalesce(array_agg(indexrelid::regclass::text order by 1), '{}') from pg_index
+join pg_class on pg_class.oid = indexrelid
+where not indisvalid and relnamespace = current_schema()::regnamespace"""
+_END_OF_LOG = "select pg_current_wal_flush_lsn()::text"
+_REPLAYED = """
+select pg_is_in_recovery(), pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
+extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8"""
+_UNUSABLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_LOOK_EVERY = 0.05
+_MOST_WAITING = 10.0  # seconds, for a replica to replay what the primary has now
+
+
+# By the first kind that fits.
+_MENDING: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    (
+        (asyncpg.InvalidAuthorizationSpecificationError,),
+        "see to the user and the password in DATABASE_URL, and to PostgreSQL's pg_hba.conf",
+    ),
+    ((asyncpg.InvalidCatalogNameError,), "create that database, or name another one in DATABASE_URL"),
+    ((asyncpg.TooManyConnectionsError,), "raise PostgreSQL's max_connections, or lower DATABASE_POOL_SIZE"),
+    ((socket.gaierror,), "see to the host in DATABASE_URL, and that its name can be looked up here"),
+    ((TimeoutError,), "see to the host and the port in DATABASE_URL, and to firewalls on the way there"),
+    ((ConnectionRefusedError,), "start PostgreSQL, or see to the host and the port in DATABASE_URL"),
+    ((ConnectionError,), "see that it is PostgreSQL that answers there, and to sslmode in DATABASE_URL"),
+)
+
+
+class Finding(NamedTuple):
+    """What a check found; where it is not well, what to do is said."""
+
+    check: str
+    is_well: bool
+    says: str
+
+
+def _well(check: str, says: str) -> Finding:
+    return Finding(check, is_well=True, says=says)
+
+
+def _wrong(check: str, says: str) -> Finding:
+    return Finding(check, is_well=False, says=says)
+
+
+async def findings(settings: Settings) -> AsyncIterator[Finding]:
+    """Everything that can be checked with these settings, one after the other."""
+    yield _settings(settings)
+    yield _access(settings)
+    if settings.authenticates:
+        yield await _keys(settings)
+    async for finding in _database(str(settings.database_url)):
+        yield finding
+    for address in (address for url in settings.database_replica_url for address in addresses(url)):
+        yield await _replica(address, str(settings.database_url), settings.replica_max_lag)
+
+
+def _settings(settings: Settings) -> Finding:
+    try:
+        create_app(settings.model_copy(update={"log_level": "error"}))  # what it logs would be said twice
+    except WrongSettings as wrong:
+        return _wrong("settings", str(wrong))
+    return _well("settings", "are valid")
+
+
+def _access(settings: Settings) -> Finding:
+    if settings.authenticates:
+        return _well("access", "access tokens are asked for")
+    why = "nobody has to say who they are: set AUTH_JWKS_URL, or AUTH_MODE=disabled if that is what you want"
+    return Finding("access", settings.auth_mode is not None, why if settings.auth_mode is None else "open to everybody")
+
+
+async def _keys(settings: Settings) -> Finding:
+    secret = settings.auth_secret.get_secret_value() if settings.auth_secret else None
+    url, file = settings.auth_jwks_url, settings.auth_jwks_file
+    source = "AUTH_JWKS_URL" if url else "AUTH_JWKS_FILE" if file else "AUTH_SECRET"
+    try:
+        async with Authenticator.open(enabled=True, jwks_url=url, jwks_file=file, secret=secret) as authenticator:
+            has_keys, problem = authenticator.has_keys, authenticator.problem
+    except (OSError, ValueError) as error:
+        return _wrong("keys", f"{source}: {error}")
+    if not has_keys:
+        return _wrong("keys", f"none came from {source} ({problem}): see that it serves a JSON Web Key Set here")
+    return _well("keys", f"{source} has keys")
+
+
+async def _database(url: str) -> AsyncIterator[Finding]:
+    try:
+        async with _connection(url) as connection:
+            yield await _server(connection)
+            yield await _migrations(connection)
+            yield await _indexes(connection)
+            yield await _clock(connection)
+    except _UNUSABLE as error:
+        yield _wrong("database", f"cannot be used ({_reason(error)}): {_mending(error)}")
+
+
+@asynccontextmanager
+async def _connection(url: str) -> AsyncGenerator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, statement_cache_size=0)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _reason(error: Exception) -> str:
+    return f"no answer within {_CONNECT_SECONDS} s" if isinstance(error, TimeoutError) else str(error)
+
+
+def _mending(error: Exception) -> str:
+    """What to do where the database cannot be used for this reason."""
+    mending = next((mending for kinds, mending in _MENDING if isinstance(error, kinds)), None)
+    return mending or "see to DATABASE_URL, the network and the rights"
+
+
+async def _server(connection: asyncpg.Connection) -> Finding:
+    if await connection.fetchval("select pg_is_in_recovery()"):
+        return _wrong("database", "is a standby, which takes no changes: name the primary in DATABASE_URL")
+    major = connection.get_server_version().major
+    if _OLDEST <= major <= _NEWEST:
+        return _well("database", f"answers, PostgreSQL {major}")
+    return _wrong("database", f"is PostgreSQL {major}: use one of {_OLDEST} to {_NEWEST}")
+
+
+async def _migrations(connection: asyncpg.Connection) -> Finding:
+    current, newest = await current_revision(connection), newest_revision()
+    if current is not None and current >= newest:
+        return _well("migrations", f"are current, {current}")
+    return _wrong("migrations", f"are at {current or 'nothing'}, not {newest}: run `gateway-tokens migrate`")
+
+
+async def _indexes(connection: asyncpg.Connection) -> Finding:
+    invalid: list[str] = await connection.fetchval(_INVALID_INDEXES) or []
+    if not invalid:
+        return _well("indexes", "are valid")
+    commands = "; ".join(f"reindex index concurrently {name}" for name in invalid)
+    return _wrong("indexes", f"some were never finished, and are not used: run `{commands}`")
+
+
+async def _clock(connection: asyncpg.Connection) -> Finding:
+    before = time()
+    database: float = await connection.fetchval("select extract(epoch from clock_timestamp())::float8") or 0.0
+    after = time()
+    skew = max(before - database, database - after, 0.0)
+    if skew <= _MOST_SKEW:
+        return _well("clock", "agrees with the database's")
+    return _wrong("clock", f"is {skew:.1f} s off the database's: let both follow the same NTP servers")
+
+
+async def _replica(address: str, primary_url: str, most: float) -> Finding:
+    name = place(address)
+    try:
+        return await _lag(name, address, primary_url, most)
+    except _UNUSABLE as error:
+        mending = "see to DATABASE_REPLICA_URL; the primary serves"
+        return _wrong("replica", f"{name} cannot be compared with the primary ({_reason(error)}): {mending}")
+
+
+async def _lag(name: str, address: str, primary_url: str, most: float) -> Finding:
+    """See how long the replica takes until it has what the primary has now."""
+    async with _connection(primary_url) as primary:
+        [(end,)] = await primary.fetch(_END_OF_LOG)
+    began = monotonic()
+    async with _connection(address) as replica:
+        while True:
+            [(is_standby, has_all, age)] = await replica.fetch(_REPLAYED, end)
+            lag = monotonic() - began
+            if not is_standby:
+                return _wrong("replica", f"{name} is no standby, and not read from: name a streaming replica")
+            if has_all:
+                return _well("replica", f"{name} has all that the primary has")
+            if lag > min(most, _MOST_WAITING):
+                break
+            await asyncio.sleep(_LOOK_EVERY)
+    lag = max(lag, age or 0.0)
+    if lag <= most:
+        return _well("replica", f"{name} is up to {lag:.0f} s behind")
+    mending = "see to its load, its network, and whether it replays"
+    return _wrong("replica", f"{name} is {lag:.0f} s behind or more, too long for REPLICA_MAX_LAG: {mending}")

@@ -1,0 +1,1 @@
+"""What is true of tokens, whoever asks. Standard library only."""

@@ -1,0 +1,63 @@
+"""What can go wrong with a request, as data; nothing here knows HTTP or GraphQL.
+
+Exception
+├── Refused            the input breaks rules that the caller can mend: `problems` names all of them
+├── NotAllowed         the caller lacks the right
+│   └── NotAuthenticated   … because nobody said who is asking
+├── Malformed          the request cannot be understood; `message` says why
+└── Unavailable        the database cannot be asked right now
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphql_api.domain.token import Token
+
+
+class Code(Enum):
+    """What kind of problem an input has; the contract's `CustomerGatewayTokenErrorCode`."""
+
+    INVALID = "INVALID"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    CUSTOMER_TAKEN = "CUSTOMER_TAKEN"
+    STALE = "STALE"
+    CARD_NUMBER = "CARD_NUMBER"
+    ERASED = "ERASED"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that the caller can mend: what kind, a sentence that says what to do, and where in the input."""
+
+    code: Code
+    message: str
+    field: tuple[str, ...] = ()
+
+
+class Refused(Exception):  # noqa: N818 - it reads as what happened
+    """The request breaks rules of ours; `problems` names all of them, `token` is the one that stands in its way."""
+
+    def __init__(self, problems: Sequence[Problem], token: "Token | None" = None) -> None:
+        super().__init__(" ".join(problem.message for problem in problems))
+        self.problems = tuple(problems)
+        self.token = token
+
+
+class NotAllowed(Exception):  # noqa: N818
+    """The caller is known and lacks the right; the message says which right is needed."""
+
+
+class NotAuthenticated(NotAllowed):
+    """Nobody, or nobody we can believe, is asking."""
+
+
+class Malformed(Exception):  # noqa: N818
+    """A value cannot be understood at all, such as a cursor that is not ours."""
+
+
+class Unavailable(Exception):  # noqa: N818
+    """The database cannot be asked in time; the same request may work later."""

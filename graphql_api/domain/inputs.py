@@ -1,0 +1,166 @@
+"""What callers ask for, parsed: an input is canonical as a whole, or refused with everything that is wrong with it."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+from graphql_api.domain import values
+from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.token import Edit, Given
+from graphql_api.domain.values import Problems
+
+MAX_BATCH = 1000  # inputs of one batch
+MIN_LEASE, MAX_LEASE = 1, 300  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Gateways:
+    """The gateways that an operator allows; none named: every well-formed name."""
+
+    allowed: frozenset[str] = frozenset()
+
+    def parse(self, text: str) -> str:
+        """The one spelling of a gateway's name.
+
+        Raises:
+            Refused: it is no name, or not an allowed one.
+        """
+        name = values.gateway(text)
+        if self.allowed and name not in self.allowed:
+            known = ", ".join(sorted(self.allowed))
+            raise Refused([Problem(Code.INVALID, f"{name} is no gateway of this platform, which has {known}.")])
+        return name
+
+    def key(self, text: str) -> str | None:
+        """The same for a lookup: None where no token can have this gateway."""
+        try:
+            return self.parse(text)
+        except Refused:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """A token of this user at this gateway, as it shall be; `replaces` names the customer that may be replaced."""
+
+    user_id: str
+    gateway: str
+    edit: Edit
+    replaces: str | None = None
+    expected_version: int | None = None
+    # False: what is stored already is answered or refused, and never changed
+    updates: bool = True
+
+    @property
+    def customer(self) -> str:
+        """The gateway's identifier of the customer."""
+        if self.edit.gateway_customer_id is None:
+            raise TypeError("a save names its customer")
+        return self.edit.gateway_customer_id
+
+    @classmethod
+    def parse(
+        cls,
+        gateways: Gateways,
+        *,
+        user_id: str,
+        gateway: str,
+        gateway_customer_id: str,
+        description: Given[str | None] | None,
+        metadata: Given[Any] | None,
+        is_active: Given[bool | None] | None,
+        replaces: str | None = None,
+        expected_version: int | None = None,
+        updates: bool = True,
+    ) -> Self:
+        """Check every field.
+
+        Raises:
+            Refused: with all that is wrong.
+        """
+        problems = Problems()
+        user = problems.parse("userId", values.user_id, user_id)
+        name = problems.parse("gateway", gateways.parse, gateway)
+        if replaces is not None:
+            problems.parse("replaces", values.well_formed, replaces)
+        edit = _edit(problems, gateway_customer_id, description, metadata, is_active)
+        if user is None or name is None or not problems.are_none:
+            raise problems.refused()
+        return cls(
+            user_id=user,
+            gateway=name,
+            edit=edit,
+            replaces=replaces,
+            expected_version=expected_version,
+            updates=updates,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """A change of the token with this id; None where no token can have it."""
+
+    id: str | None
+    edit: Edit
+    expected_version: int | None
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        token_id: str,
+        gateway_customer_id: Given[str | None] | None = None,
+        description: Given[str | None] | None = None,
+        metadata: Given[Any] | None = None,
+        is_active: Given[bool | None] | None = None,
+        expected_version: int | None = None,
+    ) -> Self:
+        """Check every field.
+
+        Raises:
+            Refused: with all that is wrong.
+        """
+        problems = Problems()
+        customer = gateway_customer_id.value if gateway_customer_id else None
+        if gateway_customer_id is not None and customer is None:
+            problems.add(
+                Code.INVALID, "A token always has a gateway customer id: leave it out to keep it.", "gatewayCustomerId"
+            )
+        edit = _edit(problems, customer, description, metadata, is_active)
+        problems.check()
+        return cls(id=values.token_id(token_id), edit=edit, expected_version=expected_version)
+
+
+def lease_seconds(value: int) -> int:
+    """How long a claim may last.
+
+    Raises:
+        Refused: it is too short or too long.
+    """
+    if not MIN_LEASE <= value <= MAX_LEASE:
+        raise Refused([Problem(Code.INVALID, f"A lease lasts {MIN_LEASE} to {MAX_LEASE} seconds, not {value}.")])
+    return value
+
+
+def _edit(
+    problems: Problems,
+    gateway_customer_id: str | None,
+    description: Given[str | None] | None,
+    metadata: Given[Any] | None,
+    is_active: Given[bool | None] | None,
+) -> Edit:
+    if is_active is not None and is_active.value is None:
+        problems.add(Code.INVALID, "A token is active or it is not: send true or false, or leave it out.", "isActive")
+    given = partial(_given, problems)
+    return Edit(
+        gateway_customer_id=None
+        if gateway_customer_id is None
+        else problems.parse("gatewayCustomerId", values.gateway_customer_id, gateway_customer_id),
+        description=given("description", values.description, description),
+        metadata=given("metadata", values.metadata, metadata),
+        is_active=is_active.value if is_active else None,
+    )
+
+
+def _given(problems: Problems, field: str, parse: Any, value: Given[Any] | None) -> Given[Any] | None:
+    return None if value is None else Given(problems.parse(field, parse, value.value))

@@ -1,0 +1,223 @@
+"""Text in, canonical value out, or a problem that says what to do: gateways, identifiers, descriptions, metadata."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from graphql_api.domain.cards import has_card_number
+from graphql_api.domain.errors import Code, Problem, Refused
+
+MAX_ID_LENGTH = 255  # characters of a user id or of a gateway's customer id
+MAX_DESCRIPTION_LENGTH = 2000  # characters
+MAX_METADATA_BYTES = 16 * 1024  # of its compact UTF-8 JSON
+MAX_METADATA_DEPTH = 10  # objects and arrays inside one another, the root included
+
+_GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
+_LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
+
+# These two are what the database driver takes for the infinities.
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+class Problems:
+    """Gathers what is wrong with the fields of one input, so that all of it can be said at once."""
+
+    def __init__(self) -> None:
+        self._found: list[Problem] = []
+
+    def add(self, code: Code, message: str, *field: str) -> None:
+        """Remember one more problem."""
+        self._found.append(Problem(code, message, field))
+
+    def parse(self, field: str, parse: Callable[[V], T], value: V) -> T | None:
+        """The canonical value, or None where it is refused; its problems then stand at this field."""
+        try:
+            return parse(value)
+        except Refused as refused:
+            self._found += [Problem(problem.code, problem.message, (field,)) for problem in refused.problems]
+            return None
+
+    @property
+    def are_none(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self._found
+
+    def refused(self) -> Refused:
+        """The exception that names every problem."""
+        return Refused(self._found)
+
+    def check(self) -> None:
+        """Go on only where nothing is wrong.
+
+        Raises:
+            Refused: with every problem.
+        """
+        if self._found:
+            raise self.refused()
+
+
+def gateway(text: str) -> str:
+    """The one spelling of a gateway's name: `" stripe"` and `"STRIPE"` are the same.
+
+    Raises:
+        Refused: it is no name.
+    """
+    name = text.strip().upper()
+    if not _GATEWAY.fullmatch(name):
+        raise _invalid("A gateway's name is a letter, then up to 49 letters, digits or underscores, such as STRIPE_EU.")
+    return name
+
+
+def user_id(text: str) -> str:
+    """A user's identifier, kept as sent.
+
+    Raises:
+        Refused: it is empty, too long, or no text at all.
+    """
+    if not 1 <= len(text) <= MAX_ID_LENGTH:
+        raise _invalid(f"A user id has 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
+    return well_formed(text)
+
+
+def gateway_customer_id(text: str) -> str:
+    """A gateway's own identifier of a customer, kept as sent.
+
+    Raises:
+        Refused: it has a wrong length, white space or unprintable characters, or is a card number.
+    """
+    if not 1 <= len(text) <= MAX_ID_LENGTH:
+        raise _invalid(f"A gateway customer id has 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
+    if not text.isprintable() or " " in text:
+        raise _invalid("A gateway customer id has printable characters only and no white space.")
+    return _without_card_number(text)
+
+
+def description(text: str | None) -> str | None:
+    """A note for people.
+
+    Raises:
+        Refused: it is too long, no text at all, or holds a card number.
+    """
+    if text is None:
+        return None
+    if len(text) > MAX_DESCRIPTION_LENGTH:
+        raise _invalid(f"A description has at most {MAX_DESCRIPTION_LENGTH} characters; this one has {len(text)}.")
+    return _without_card_number(well_formed(text))
+
+
+def metadata(value: Any) -> dict[str, Any] | None:
+    """A JSON object for machines.
+
+    Raises:
+        Refused: it is no object, too large, too deep, no well-formed JSON, or holds a card number.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise _invalid('Metadata is a JSON object, such as {"plan": "gold"}.')
+    for leaf in _leaves(value, MAX_METADATA_DEPTH):
+        _check_leaf(leaf)
+    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    if size > MAX_METADATA_BYTES:
+        raise _invalid(f"Metadata has at most {MAX_METADATA_BYTES} bytes of JSON; this one has {size}.")
+    return cast("dict[str, Any]", value)
+
+
+def token_id(text: str) -> str | None:
+    """A token's identifier in its one spelling, or None where no token can have it."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
+
+
+def instant(value: object) -> datetime:
+    """An instant in UTC.
+
+    Raises:
+        Refused: it is no ISO 8601 text, has no offset, or does not lie between the ends of Python's time in UTC.
+    """
+    try:
+        parsed = datetime.fromisoformat(value if isinstance(value, str) and is_well_formed(value) else "")
+        if parsed.tzinfo is not None and _FIRST < (inside := parsed.astimezone(UTC)) < _LAST:
+            return inside
+    except (ValueError, OverflowError):
+        pass
+    raise _invalid("A DateTime is ISO 8601 with an offset, such as 2026-11-22T17:28:02Z.")
+
+
+def is_same_json(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal; unlike Python's `==`, `true` is not `1`."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        objects = cast("tuple[dict[str, Any], dict[str, Any]]", (one, other))
+        return one.keys() == other.keys() and all(is_same_json(objects[0][key], objects[1][key]) for key in objects[0])
+    if isinstance(one, list) and isinstance(other, list):
+        lists = cast("tuple[list[Any], list[Any]]", (one, other))
+        return len(lists[0]) == len(lists[1]) and all(map(is_same_json, *lists))
+    if (isinstance(one, float) and isinstance(other, int)) or (isinstance(one, int) and isinstance(other, float)):
+        return float(one) == float(other)  # 6.656962598120811e16 comes back from the database as an integer
+    return one == other
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether PostgreSQL can store this text: no NUL character, no lone surrogate."""
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
+
+
+def well_formed(text: str) -> str:
+    """Text that PostgreSQL can store, kept as sent.
+
+    Raises:
+        Refused: it holds a NUL character or a lone surrogate.
+    """
+    if not is_well_formed(text):
+        raise _invalid("This text holds a NUL character or a lone surrogate: send well-formed Unicode text.")
+    return text
+
+
+def _invalid(message: str) -> Refused:
+    return Refused([Problem(Code.INVALID, message)])
+
+
+def _without_card_number(text: str) -> str:
+    if has_card_number(text):
+        message = "This looks like a payment card number: never send one here, only the gateway's own identifiers."
+        raise Refused([Problem(Code.CARD_NUMBER, message)])
+    return text
+
+
+def _leaves(value: Any, depth: int) -> Iterator[Any]:
+    """Every key and every value that is no object or array."""
+    if not isinstance(value, dict | list):
+        yield value
+        return
+    if depth == 0:
+        raise _invalid(f"Metadata is at most {MAX_METADATA_DEPTH} objects and arrays deep.")
+    container = cast("dict[str, Any] | list[Any]", value)
+    if isinstance(container, dict):
+        yield from container
+        container = list(container.values())
+    for child in container:
+        yield from _leaves(child, depth - 1)
+
+
+def _check_leaf(leaf: Any) -> None:
+    if isinstance(leaf, str):
+        _without_card_number(well_formed(leaf))
+    elif isinstance(leaf, float):
+        if leaf - leaf != 0:
+            raise _invalid("Metadata holds a number that JSON cannot write.")
+        if leaf.is_integer():
+            _without_card_number(str(int(leaf)))
+    elif isinstance(leaf, int) and not isinstance(leaf, bool):
+        if not _LEAST_INTEGER <= leaf <= _GREATEST_INTEGER:
+            raise _invalid("Metadata holds an integer of more than 64 bits: send it as a string.")
+        _without_card_number(str(leaf))

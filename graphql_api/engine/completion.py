@@ -1,0 +1,333 @@
+"""What generated code calls to make answers of resolved values: objects by their class, batches, the unusual.
+
+Whatever is unusual goes, value by value, to graphql-core's own executor, with the path and nodes that it would have
+had there.
+"""
+
+import datetime as dt
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from uuid import UUID
+
+from graphql import GraphQLBoolean, GraphQLError, GraphQLID, GraphQLSchema, GraphQLString, Undefined
+
+from graphql_api.engine.runtime import Chunk, Complete, Place, Run, Waiting, keys_of, path_of
+from graphql_api.engine.selection import RawJSON
+from graphql_api.engine.strawberry import CAST, CompiledInfo, heeds_casts, is_awaitable, object_type_of
+
+if TYPE_CHECKING:
+    from graphql_api.engine.batching import Batch
+    from graphql_api.engine.plan import FieldPlan, Position
+    from graphql_api.engine.strawberry import Attribute
+    from graphql_api.engine.values import Arguments
+
+__all__ = [
+    "UNREAD",
+    "BatchCall",
+    "Dispatch",
+    "complete",
+    "completes_leaves",
+    "completes_object",
+    "completes_objects",
+    "delegate",
+    "fail",
+    "load_survivors",
+    "read",
+    "resume",
+    "settle",
+]
+
+Objects: TypeAlias = "Callable[[Run, list[Any], Place | None, Sequence[str | int]], list[Any]]"
+"""Makes the answers of objects of one type, which stand at one place under these keys."""
+
+
+class Dispatch(dict[type, "Objects"]):
+    """The objects that may stand at a position: generated functions, by the classes of what resolvers return."""
+
+    def __init__(self, schema: GraphQLSchema, field: "FieldPlan", by_name: Mapping[str, Objects]) -> None:
+        super().__init__({RawJSON: _as_they_are} if field.takes_json else {})
+        self.position = field.item or field.value
+        self._schema = schema
+        self._type = field.type
+        self._by_name = by_name
+        self._castable: set[type] = set()
+
+    def of(self, objects: list[Any]) -> "Objects | None":
+        """The function for objects of one class, None where graphql-core has to look at them."""
+        class_ = type(objects[0])
+        found = self.get(class_) or self._find(objects[0])
+        if class_ in self._castable:
+            for each in objects:
+                if CAST in each.__dict__:
+                    return None
+        return found
+
+    def _find(self, value: Any) -> "Objects | None":
+        type_ = object_type_of(self._schema, self._type, value)
+        if type_ is None:
+            return None
+        if heeds_casts(self._type, type_) and hasattr(value, "__dict__"):
+            self._castable.add(type(value))
+        found = self[type(value)] = self._by_name[type_.name]
+        return found
+
+
+def _as_they_are(_run: Run, objects: list[Any], _place: "Place | None", _keys: Sequence[str | int]) -> list[Any]:
+    return objects
+
+
+def completes_object(field: "FieldPlan", dispatch: Dispatch) -> Complete:
+    """Makes what completes a field that holds an object."""
+    position, nullable = field.value, field.value.nullable[0]
+
+    def complete_field(run: Run, value: Any, place: Place) -> Any:
+        if value is None and nullable:
+            return None
+        try:
+            return _complete_object(run, value, place, dispatch)
+        except Exception as error:  # noqa: BLE001 - located already, for the place above
+            return run.fail(position, error, place)
+
+    return complete_field
+
+
+def completes_objects(field: "FieldPlan", dispatch: Dispatch) -> Complete:
+    """Makes what completes a field that holds a list of objects."""
+    position, nullable, takes_json = field.value, field.value.nullable[0], field.takes_json
+
+    def complete_field(run: Run, value: Any, place: Place) -> Any:
+        if type(value) is list:
+            try:
+                # Objects of one class, as they mostly are, are answered together.
+                objects = dispatch.of(value) if len(set(map(type, value))) == 1 else None
+                if objects is not None:
+                    return objects(run, value, place, range(len(value)))
+                return _complete_mixed(run, value, place, dispatch)
+            except Exception as error:  # noqa: BLE001 - located already, for the place above
+                return run.fail(position, error, place)
+        if (value is None and nullable) or (type(value) is RawJSON and takes_json):
+            return value
+        return complete(run, position, value, place)
+
+    return complete_field
+
+
+_SAME: dict[Any, frozenset[type]] = {
+    GraphQLString: frozenset({str}),
+    GraphQLID: frozenset({str}),
+    GraphQLBoolean: frozenset({bool}),
+}
+"""The classes of values that are their own answers whatever they hold."""
+
+
+def completes_leaves(field: "FieldPlan") -> Complete:
+    """Makes what completes a field that holds a list of scalars or enums, or of lists."""
+    position, nullable, same = field.value, field.value.nullable[0], _SAME.get(field.type, frozenset())
+
+    def complete_field(run: Run, value: Any, place: Place) -> Any:
+        if type(value) is list and same.issuperset(map(type, cast("list[Any]", value))):
+            return cast("list[Any]", value).copy()
+        return None if value is None and nullable else complete(run, position, value, place)
+
+    return complete_field
+
+
+_PLAIN: frozenset[type] = frozenset(
+    {str, int, float, bool, list, dict, dt.datetime, dt.date, dt.time, Decimal, UUID, RawJSON}
+)
+"""Classes whose values can be serialized without a look at whether they are errors or awaitable."""
+
+
+def serializes(serialize: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A scalar's serializer for plain values; of others, nothing."""
+
+    def serialize_plain(value: Any) -> Any:
+        answer = serialize(value) if type(value) in _PLAIN else None
+        return None if answer is Undefined else answer
+
+    return serialize_plain
+
+
+def _complete_object(run: Run, value: Any, place: Place, dispatch: Dispatch) -> Any:
+    objects = dispatch.of([value])
+    if objects is None:
+        return complete(run, dispatch.position, value, place)
+    above, key, _ = place
+    return objects(run, [value], above, (key,))[0]
+
+
+def _complete_mixed(run: Run, items: list[Any], place: Place, dispatch: Dispatch) -> list[Any]:
+    """The answers of a list of objects. Neighbours of one class are made together."""
+    answers: list[Any] = [None] * len(items)
+    late = partial(_complete_object, dispatch=dispatch)
+    for key, item in enumerate(items):
+        if is_awaitable(item):
+            run.wait(item, late, dispatch.position, (place, key, None))
+
+    def class_of(key: int) -> type:
+        return type(items[key])
+
+    for _, group in groupby(range(len(items)), class_of):
+        keys = list(group)
+        neighbours = items[keys[0] : keys[-1] + 1]
+        objects = dispatch.of(neighbours)
+        if objects is not None:
+            answers[keys[0] : keys[-1] + 1] = objects(run, neighbours, place, keys)
+            continue
+        for key, item in zip(keys, neighbours, strict=True):
+            if not is_awaitable(item):
+                answers[key] = complete(run, dispatch.position, item, (place, key, None))
+    return answers
+
+
+def complete(run: Run, position: "Position", value: Any, place: Place) -> Any:
+    """Have graphql-core complete a value that was resolved for this place."""
+    field, path = position.field, path_of(place)
+    info = run.resolve_info(field, place if position is field.value else cast("Place", place[0]))
+    try:
+        answer = run.core.complete_value(cast("Any", position.type), field.details, info, path, value, None)
+    except Exception as error:  # noqa: BLE001 - serializers and the like may raise anything
+        return run.fail(position, error, place)
+    return run.wait(answer, _as_it_is, position, place) if is_awaitable(answer) else answer
+
+
+def settle(run: Run, position: "Position", value: Any, complete: Complete, place: Place) -> Any:
+    """The answer of what a resolver gave, which may be awaitable."""
+    return run.wait(value, complete, position, place) if is_awaitable(value) else complete(run, value, place)
+
+
+def read(run: Run, field: "FieldPlan", value: Any, above: "Place | None", key: "str | int | None") -> Any:
+    """Have graphql-core complete an attribute, which may be awaitable."""
+    place = field.place(above, key)
+    if not is_awaitable(value):
+        return complete(run, field.value, value, place)
+    return run.wait(value, lambda run, value, place: complete(run, field.value, value, place), field.value, place)
+
+
+UNREAD = object()
+"""What an attribute is before it is read."""
+
+
+def resume(
+    run: Run,
+    fields: "Sequence[FieldPlan]",
+    known: tuple[Any, ...],
+    error: Exception,
+    source: Any,
+    above: "Place | None",
+    key: "str | int | None",
+) -> list[Any]:
+    """The answers of neighbouring attributes, the first of which that is not known could not be read."""
+    answers = list(known)
+    first = next(index for index, answer in enumerate(answers) if answer is UNREAD)
+    answers[first] = fail(run, fields[first], error, above, key)
+    for index, field in enumerate(fields[first + 1 :], start=first + 1):
+        try:
+            answers[index] = read(run, field, getattr(source, cast("Attribute", field.resolution).name), above, key)
+        except Exception as another:  # noqa: BLE001 - an attribute may raise anything
+            answers[index] = fail(run, field, another, above, key)
+    return answers
+
+
+def fail(run: Run, field: "FieldPlan", error: Exception, above: "Place | None", key: "str | int | None") -> None:
+    """Report an error of a field."""
+    run.fail(field.value, error, field.place(above, key))
+
+
+def delegate(run: Run, field: "FieldPlan", source: Any, above: "Place | None", key: "str | int | None") -> Any:
+    """Have graphql-core resolve a field, with all that is below it."""
+    place = field.place(above, key)
+    answer: Any = run.core.execute_field(field.parent, source, field.details, path_of(place), None)
+    return run.wait(answer, _as_it_is, field.value, place) if is_awaitable(answer) else answer
+
+
+def _as_it_is(_run: Run, answer: Any, _place: Place) -> Any:
+    return answer
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+class BatchCall:
+    """A batched field at one point of an operation: how it is called, and what becomes of the values."""
+
+    __slots__ = ("arguments", "batch", "complete", "field", "selection", "takes_json")
+
+    def __init__(self, field: "FieldPlan", batch: "Batch", arguments: "Arguments", complete: Complete) -> None:
+        self.field = field
+        self.batch = batch
+        self.arguments = arguments
+        self.complete = complete
+        self.selection = next(iter(field.objects.values())).selection if len(field.objects) == 1 else None
+        self.takes_json = field.takes_json
+
+    def begin(self, run: Run, chunks: list[Chunk]) -> "WaitingBatch":
+        """Ask for the values of all parents in these chunks."""
+        _, place, parents, _, keys = chunks[0]
+        if len(chunks) > 1:
+            parents = [parent for chunk in chunks for parent in chunk[2]]
+        info = CompiledInfo(run, self.field, self.field.place(place, keys[0]))
+        if self.arguments.constant is not None:
+            values = self.batch.values(parents, info, self.selection, self.arguments.constant)
+        else:
+            values = self._values(run, parents, info)
+        return WaitingBatch(values, self, chunks)
+
+    async def _values(self, run: Run, parents: list[Any], info: CompiledInfo) -> Sequence[Any]:
+        return await self.batch.values(parents, info, self.selection, self.arguments.of(run, info))
+
+
+def load_survivors(
+    run: Run,
+    call: BatchCall,
+    place: "Place | None",
+    objects: list[Any],
+    rows: list[dict[str, Any] | None],
+    keys: Sequence[str | int],
+) -> None:
+    """Note a batched field for those of the objects whose answers have not become null."""
+    alive = [each for each in zip(objects, rows, keys, strict=True) if each[1] is not None]
+    if alive:
+        survivors, answers, places = map(list, zip(*alive, strict=True))
+        run.chunks.append((call, place, survivors, answers, places))
+
+
+class WaitingBatch(Waiting):
+    """The values of one field for many parents."""
+
+    __slots__ = ("_call", "_chunks")
+
+    def __init__(self, awaitable: Awaitable[Any], call: BatchCall, chunks: list[Chunk]) -> None:
+        self.awaitable = awaitable
+        self._call = call
+        self._chunks = chunks
+
+    def succeed(self, run: Run, value: Any) -> None:
+        """Complete the values and put them where they belong."""
+        field, complete, takes_json = self._call.field, self._call.complete, self._call.takes_json
+        key, values = field.key, iter(value)
+        for _, place, _, rows, keys in self._chunks:
+            for row, at, each in zip(rows, keys, values, strict=False):
+                if takes_json and type(each) is RawJSON:
+                    row[key] = each
+                    continue
+                own = field.place(place, at)
+                try:
+                    row[key] = complete(run, each, own)
+                except GraphQLError as error:
+                    run.propagate(error, field.value, own)
+
+    def fail(self, run: Run, error: Exception) -> None:
+        """Report the error for each parent."""
+        self.succeed(run, [error] * sum(len(chunk[2]) for chunk in self._chunks))
+
+    def is_below(self, keys: list[str | int]) -> bool:
+        """Whether it all lies at or below this place."""
+        return all(
+            keys_of(self._call.field.place(place, at))[: len(keys)] == keys
+            for _, place, _, _, all_at in self._chunks
+            for at in all_at
+        )

@@ -1,0 +1,146 @@
+"""Documents in, operations out: parsed, limited, validated and compiled once, then kept."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Literal
+
+from graphql import (
+    ASTValidationRule,
+    DocumentNode,
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    parse,
+    specified_rules,
+    validate,
+)
+
+from graphql_api.engine.cache import DocumentCache
+from graphql_api.engine.operation import Operation, Phase, RequestCheck
+from graphql_api.engine.strawberry import VALIDATION_RULES, strawberry_schema
+
+Mode = Literal["compiled", "graphql-core"]
+Check = Callable[[DocumentNode], list[GraphQLError]]
+RequestChecks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode], RequestCheck]
+
+_SUGGESTION = re.compile(r",? did you mean .*?\?", re.IGNORECASE | re.DOTALL)
+
+MAX_ERRORS = 20
+MAX_QUOTED = 20_000
+"""Errors of validation that are worth finding: each costs time, and an attacker's document has thousands.
+
+Each may quote a large part of its document; of a long one fewer are looked for, so that together they quote no more
+than so many characters, or one the whole of it.
+"""
+
+
+class Engine:
+    """Prepares and runs the operations of one schema."""
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        *,
+        mode: Mode = "compiled",
+        rules: Sequence[type[ASTValidationRule]] = (),
+        before_validation: Sequence[Check] = (),
+        before_execution: Sequence[RequestChecks] = (),
+        max_tokens: int | None = None,
+        max_documents: int = 1000,
+        max_characters: int = 100_000,
+        suggestions: bool = True,
+        phase: Phase = nullcontext,
+    ) -> None:
+        """An engine for this schema.
+
+        Args:
+            schema: one that Strawberry made
+            mode: what runs operations
+            rules: validation rules beside those of the specification
+            before_validation: what a parsed document is checked for first
+            before_execution: make what an operation is checked for before each of its executions
+            max_tokens: of a document
+            max_documents: that are kept
+            max_characters: of all the documents that are kept
+            suggestions: whether errors say which names may have been meant
+            phase: is entered with `parse`, `validate` and `compile` while that is done, which is once for a document
+        """
+        strawberry_schema(schema)
+        self.fallbacks: Counter[str] = Counter()
+        self._schema = schema
+        self._compiled = mode == "compiled"
+        self._rules = [*specified_rules, *VALIDATION_RULES, *rules]
+        self._before_validation = before_validation
+        self._before_execution = before_execution
+        self._max_tokens = max_tokens
+        self._suggestions = suggestions
+        self._phase = phase
+        self._documents: DocumentCache[_Document | list[GraphQLError]] = DocumentCache(max_documents, max_characters)
+
+    def prepare(self, query: str, operation_name: str | None = None) -> Operation | list[GraphQLError]:
+        """The operation to run, or what is wrong with the request. A document is looked at once, then remembered."""
+        document = self._documents.get(query)
+        if document is None:
+            document = self._document(query)
+            self._documents.put(query, document)
+        return document if isinstance(document, list) else document.operation(operation_name)
+
+    def _document(self, query: str) -> "_Document | list[GraphQLError]":
+        try:
+            with self._phase("parse"):
+                document = parse(query, max_tokens=self._max_tokens)
+        except GraphQLError as error:
+            return self._told([error.with_traceback(None)])
+        with self._phase("validate"):
+            errors = self._problems(query, document)
+        return self._told(errors) if errors else _Document(self._operations(document))
+
+    def _problems(self, query: str, document: DocumentNode) -> list[GraphQLError]:
+        for check in self._before_validation:
+            if errors := check(document):
+                return errors
+        max_errors = max(1, min(MAX_ERRORS, MAX_QUOTED // len(query)))
+        return validate(
+            self._schema, document, self._rules, max_errors=max_errors, hide_suggestions=not self._suggestions
+        )
+
+    def _told(self, errors: list[GraphQLError]) -> list[GraphQLError]:
+        """The errors to keep: without their document, and where nothing shall be suggested, without suggestions."""
+        for error in errors:
+            error.nodes = error.source = None
+            if not self._suggestions:
+                error.message = _SUGGESTION.sub("", error.message)
+        return errors
+
+    def _operations(self, document: DocumentNode) -> list[Operation]:
+        return [
+            Operation(
+                self._schema,
+                document,
+                node,
+                self.fallbacks,
+                checks=[checks(self._schema, document, node) for checks in self._before_execution],
+                compiled=self._compiled,
+                suggestions=self._suggestions,
+                phase=self._phase,
+            )
+            for node in document.definitions
+            if isinstance(node, OperationDefinitionNode)
+        ]
+
+
+class _Document:
+    """A valid document and its operations; validation sees to it that there is one, and that names are unique."""
+
+    def __init__(self, operations: list[Operation]) -> None:
+        self._operations = operations
+        self._by_name = {operation.name: operation for operation in operations}
+
+    def operation(self, name: str | None) -> Operation | list[GraphQLError]:
+        if name is not None:
+            return self._by_name.get(name) or [GraphQLError(f"Unknown operation named '{name}'.")]
+        if len(self._operations) > 1:
+            return [GraphQLError("Must provide operation name if query contains multiple operations.")]
+        return self._operations[0]

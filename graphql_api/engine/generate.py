@@ -1,0 +1,260 @@
+"""A plan, written down as Python: a function for each kind of object, and one for each value that needs completion.
+
+The source does the common case and calls `completion` for the rest. It is meant to be read: `Program.source`.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from math import isfinite
+from typing import Any, NamedTuple, cast
+
+from graphql import (
+    GraphQLBoolean,
+    GraphQLEnumType,
+    GraphQLFloat,
+    GraphQLID,
+    GraphQLInt,
+    GraphQLScalarType,
+    GraphQLSchema,
+    GraphQLString,
+    OperationType,
+)
+
+from graphql_api.engine import completion
+from graphql_api.engine.plan import FieldPlan, ObjectPlan, TypeName
+from graphql_api.engine.runtime import Step
+from graphql_api.engine.strawberry import (
+    Argument,
+    Attribute,
+    Batched,
+    CompiledInfo,
+    Resolver,
+    enum_members,
+)
+from graphql_api.engine.values import MAX_INT, MIN_INT, Arguments
+
+_CHECKS: dict[Any, str] = {
+    GraphQLString: "type({0}) is str",
+    GraphQLID: "type({0}) is str",
+    GraphQLBoolean: "type({0}) is bool",
+    GraphQLInt: f"type({{0}}) is int and {MIN_INT} <= {{0}} <= {MAX_INT}",
+    GraphQLFloat: "type({0}) is float and isfinite({0})",
+}
+"""When a value of a built-in scalar is its own answer."""
+
+
+class Program(NamedTuple):
+    """An operation as Python: its root fields, in steps that run one after the other."""
+
+    steps: Sequence[Step]
+    source: str
+
+
+def generate(schema: GraphQLSchema, operation_type: OperationType, root: ObjectPlan, *, suggestions: bool) -> Program:
+    """Write the plan down and compile it."""
+    writer = _Writer(schema, suggestions=suggestions)
+    if operation_type is OperationType.MUTATION:
+        steps = [writer.step([field]) for field in root.fields]
+    else:
+        steps = [writer.step(root.fields)]
+    source = "\n".join(writer.lines) + "\n"
+    exec(compile(source, "<operation>", "exec"), writer.names)  # noqa: S102 - the source is ours; names are quoted in it
+    return Program([writer.names[step] for step in steps], source)
+
+
+class _Writer:
+    """Writes functions, the inner ones first."""
+
+    def __init__(self, schema: GraphQLSchema, *, suggestions: bool) -> None:
+        self.lines: list[str] = []
+        self.names: dict[str, Any] = {
+            "Info": CompiledInfo,
+            "SCHEMA": schema,
+            "isfinite": isfinite,
+            **{name: getattr(completion, name) for name in completion.__all__},
+        }
+        self._suggestions = suggestions
+        self._bound: dict[int, str] = {}
+        self._number = 0
+
+    def step(self, fields: Sequence[FieldPlan | TypeName]) -> str:
+        """A function for root fields."""
+        body, values = self._fields(fields)
+        answers = [f"data[{key!r}] = {value}" for key, value in values.items()]
+        return self._function("step", "run, source, data", ["place = key = None", *body, *answers])
+
+    def _objects(self, plan: ObjectPlan, field: FieldPlan) -> str:
+        """A function for the objects of one type at one position."""
+        body, values = self._fields(plan.fields)
+        body.append(f"rows.append({{{', '.join(f'{key!r}: {value}' for key, value in values.items())}}})")
+        lines = ["rows = []", "for key, source in zip(keys, objects):"]
+        load = "run.chunks.append(({}, place, objects, rows, keys))"
+        if field.item and field.item.nullable[0] and _can_fail(plan):
+            failed = f"rows.append(run.fail({self._bind('FIELD', field)}.item, error, (place, key, None)))"
+            lines += _indented(_guarded(body, failed))
+            load = "load_survivors(run, {}, place, objects, rows, keys)"
+        else:
+            lines += _indented(body)
+        for each in plan.fields:
+            if isinstance(each, FieldPlan) and isinstance(each.resolution, Batched):
+                lines.append(load.format(self._batch(each, each.resolution)))
+        return self._function(f"objects_{plan.type.name}", "run, objects, place, keys", [*lines, "return rows"])
+
+    def _batch(self, field: FieldPlan, batched: Batched) -> str:
+        arguments = self._bind("ARGUMENTS", self._arguments(field, batched.arguments))
+        load = self._bind("load_" + field.name, batched.batch)
+        made_of = [self._bind("FIELD", field), load, arguments, self._complete(field)]
+        return self._made("BATCH", f"BatchCall({', '.join(made_of)})")
+
+    # --- fields of an object
+
+    def _fields(self, fields: Sequence[FieldPlan | TypeName]) -> tuple[list[str], dict[str, str]]:
+        """How the values come about, in the order of the fields, and the expressions that hold them afterwards."""
+        body: list[str] = []
+        values: dict[str, str] = {}
+        for are_leaves, group in groupby(fields, _is_leaf_attribute):
+            if are_leaves:
+                leaves = cast("list[FieldPlan]", list(group))
+                names = [self._name("value") for _ in leaves]
+                body += self._leaf_attributes(leaves, names)
+                values.update(zip([leaf.key for leaf in leaves], names, strict=True))
+            else:
+                values.update((field.key, self._value(body, field)) for field in group)
+        return body, values
+
+    def _leaf_attributes(self, fields: list[FieldPlan], values: list[str]) -> list[str]:
+        """Read neighbouring attributes; where that fails, `resume` goes on after the last one that was read."""
+        lines: list[str] = []
+        for field, value in zip(fields, values, strict=True):
+            unusual = f"read(run, {self._bind('FIELD', field)}, value, place, key)"
+            attribute = cast("Attribute", field.resolution).name
+            lines += [f"value = source.{attribute}", f"{value} = {self._leaf(field, 'value', unusual)}"]
+        known = f"({', '.join(values)},)"
+        resumed = f"{known} = resume(run, {self._bind('FIELDS', fields)}, {known}, error, source, place, key)"
+        return [f"{' = '.join(values)} = UNREAD", *_guarded(lines, resumed)]
+
+    def _value(self, body: list[str], field: FieldPlan | TypeName) -> str:
+        """Write how a field's value comes about; the expression that holds it afterwards."""
+        if isinstance(field, TypeName):
+            return repr(field.name)
+        bound, value = self._bind("FIELD", field), self._name("value")
+        failed = f"{value} = fail(run, {bound}, error, place, key)"
+        match field.resolution:
+            case Attribute(name=name):
+                settled = f"{value} = settle(run, {bound}.value, source.{name}, {self._complete(field)}, at)"
+                body += _guarded([_at(field), settled], failed)
+            case Resolver(is_coroutine=True) as resolver:
+                lines, call = self._call(field, resolver)
+                waiting = f"{value} = run.wait({call}, {self._complete(field)}, {bound}.value, at)"
+                body += _guarded([*lines, waiting], failed)
+            case Resolver() as resolver:
+                lines, call = self._call(field, resolver)
+                complete = self._complete(field)
+                answer = settled = f"settle(run, {bound}.value, value, {complete}, at)"
+                if field.is_leaf:
+                    answer = self._leaf(field, "value", settled)
+                elif field.item is not None:
+                    answer = f"{complete}(run, value, at) if type(value) is list else {settled}"
+                body += _guarded([*lines, f"value = {call}", f"{value} = {answer}"], failed)
+            case Batched() if field.owner is not None:
+                return "None"
+            case _:
+                body.append(f"{value} = delegate(run, {bound}, source, place, key)")
+        return value
+
+    def _call(self, field: FieldPlan, resolver: Resolver) -> tuple[list[str], str]:
+        """How a resolver is called, and what has to be there before."""
+        lines = [_at(field)]
+        given = ["source"] if resolver.takes_self else []
+        given += [f"{name}=source" for name in resolver.parent_names]
+        arguments = self._arguments(field, resolver.arguments)
+        if resolver.info_name is not None or arguments.constant is None:
+            lines.append(f"info = Info(run, {self._bind('FIELD', field)}, at)")
+        if resolver.info_name is not None:
+            given.append(f"{resolver.info_name}=info")
+        if arguments.constant is None:
+            given.append(f"**{self._bind('ARGUMENTS', arguments)}.of(run, info)")
+        else:
+            given += [f"{name}={self._bind('CONSTANT', constant)}" for name, constant in arguments.constant.items()]
+        return lines, f"{self._bind('resolve_' + field.name, resolver.function)}({', '.join(given)})"
+
+    def _arguments(self, field: FieldPlan, arguments: Mapping[str, Argument]) -> Arguments:
+        return Arguments(field.definition, field.nodes[0], arguments, suggestions=self._suggestions)
+
+    # --- values
+
+    def _complete(self, field: FieldPlan) -> str:
+        """What completes the value of a field that was resolved."""
+        bound = self._bind("FIELD", field)
+        if field.is_leaf:
+            answer = self._leaf(field, "value", f"complete(run, {bound}.value, value, place)")
+            body = _guarded([f"return {answer}"], f"return run.fail({bound}.value, error, place)")
+            return self._function(f"complete_{field.name}", "run, value, place", body)
+        if not field.objects:
+            return self._made(f"complete_{field.name}", f"completes_leaves({bound})")
+        functions = [f"{name!r}: {self._objects(plan, field)}" for name, plan in field.objects.items()]
+        dispatch = f"Dispatch(SCHEMA, {bound}, {{{', '.join(functions)}}})"
+        kind = "object" if field.item is None else "objects"
+        return self._made(f"complete_{field.name}", f"completes_{kind}({bound}, {dispatch})")
+
+    def _leaf(self, field: FieldPlan, value: str, unusual: str) -> str:
+        """The answer of a leaf; `unusual` is the answer of any value not foreseen."""
+        if field.type in _CHECKS:
+            answer = f"{value} if {_CHECKS[field.type].format(value)} else {unusual}"
+        elif isinstance(field.type, GraphQLEnumType):
+            names = {id(member): field.type.coerce_output_value(member) for member in enum_members(field.type)}
+            answer = f"{self._bind('NAMES', names)}.get(id({value})) or {unusual}"
+        else:
+            serialize = self._serializer(cast("GraphQLScalarType", field.type))
+            answer = f"{unusual} if (answer := {serialize}({value})) is None else answer"
+        return f"None if {value} is None else {answer}" if field.value.nullable[0] else answer
+
+    def _serializer(self, scalar: GraphQLScalarType) -> str:
+        name = f"serialize_{scalar.name}"
+        if name not in self.names:
+            self.names[name] = completion.serializes(scalar.coerce_output_value)
+        return name
+
+    # --- the means
+
+    def _function(self, hint: str, parameters: str, body: list[str]) -> str:
+        name = self._name(hint)
+        self.lines += ["", f"def {name}({parameters}):", *_indented(body)]
+        return name
+
+    def _made(self, hint: str, expression: str) -> str:
+        name = self._name(hint)
+        self.lines += ["", f"{name} = {expression}"]
+        return name
+
+    def _bind(self, hint: str, value: Any) -> str:
+        name = self._bound.get(id(value))
+        if name is None:
+            name = self._bound[id(value)] = self._name(hint)
+            self.names[name] = value
+        return name
+
+    def _name(self, hint: str) -> str:
+        self._number += 1
+        return f"{hint}_{self._number}"
+
+
+def _at(field: FieldPlan) -> str:
+    parent = "None" if field.owner is None else f"(place, key, {field.owner_name!r})"
+    return f"at = ({parent}, {field.key!r}, {field.parent.name!r})"
+
+
+def _is_leaf_attribute(field: FieldPlan | TypeName) -> bool:
+    return isinstance(field, FieldPlan) and isinstance(field.resolution, Attribute) and field.is_leaf
+
+
+def _can_fail(plan: ObjectPlan) -> bool:
+    return any(isinstance(field, FieldPlan) and not field.value.nullable[0] for field in plan.fields)
+
+
+def _guarded(body: list[str], failed: str) -> list[str]:
+    return ["try:", *_indented(body), "except Exception as error:", f"    {failed}"]
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"    {line}" for line in lines]

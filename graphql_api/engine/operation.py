@@ -1,0 +1,165 @@
+"""One operation of a valid document, ready to run any number of times."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, cast
+
+from graphql import (
+    DirectiveNode,
+    DocumentNode,
+    ExecutionResult,
+    FragmentDefinitionNode,
+    GraphQLError,
+    GraphQLSchema,
+    MiddlewareManager,
+    OperationDefinitionNode,
+    OperationType,
+    VariableNode,
+    Visitor,
+    visit,
+)
+from graphql.execution.collect_fields import FragmentDetails
+from graphql.execution.values import VariableValues
+
+from graphql_api.engine.generate import Program, generate
+from graphql_api.engine.plan import Unplannable, plan_operation
+from graphql_api.engine.runtime import Result, Run
+from graphql_api.engine.strawberry import CoreExecutor, core_executor
+from graphql_api.engine.values import Variables
+
+RequestCheck = Callable[[Mapping[str, Any]], list[GraphQLError]]
+"""Says why an operation may not run with these variables, as they were sent."""
+
+Phase = Callable[[str], AbstractContextManager[object]]
+"""What is entered while something expensive is done, by its name: for those who measure."""
+
+MAX_VARIANTS = 8
+"""Combinations of values for @skip and @include that are compiled; what comes after runs on graphql-core."""
+
+
+class Operation:
+    """An operation of a valid document."""
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        document: DocumentNode,
+        node: OperationDefinitionNode,
+        fallbacks: Counter[str],
+        *,
+        checks: Sequence[RequestCheck],
+        compiled: bool,
+        suggestions: bool,
+        phase: Phase,
+    ) -> None:
+        self.schema = schema
+        self.document = document
+        self.kind: OperationType = node.operation
+        self.name: str | None = node.name.value if node.name else None
+        self._node = node
+        self._fallbacks = fallbacks
+        self._checks = checks
+        self._compiled = compiled
+        self._suggestions = suggestions
+        self._phase = phase
+        self._variables = Variables(schema, node, suggestions=suggestions)
+        self._conditions = _conditions(document)
+        self._variants: dict[tuple[Any, ...], Program | str] = {}
+        """Programs by the values of the conditions; where there is none, the reason why."""
+
+    @property
+    def source(self) -> str:
+        """The Python that runs this operation, as far as it is compiled: at its first execution, that is."""
+        return "\n".join(variant.source for variant in self._variants.values() if isinstance(variant, Program))
+
+    def execute(
+        self,
+        variables: dict[str, Any] | None,
+        context: Any,
+        root: Any = None,
+        *,
+        middleware: MiddlewareManager | None = None,
+    ) -> Result | Awaitable[Result]:
+        """Run the operation: at once where nothing has to be awaited. With middleware, graphql-core does."""
+        for check in self._checks:
+            if refusals := check(variables or {}):
+                return Result(None, refusals, executed=False)
+        if self._compiled and middleware is None:
+            coerced = self._variables.coerce(variables or {})
+            if isinstance(coerced, list):
+                return Result(None, coerced, executed=False)
+            program = self._program(coerced)
+            if isinstance(program, Program):
+                return Run(self, variables, coerced, context, root).start(program.steps)
+            self._fallbacks[program] += 1
+        executor = self.core_executor(variables, context, root, middleware)
+        if isinstance(executor, list):
+            return Result(None, executor, executed=False)
+        # The engine takes no schema with @defer or @stream, so there is one result, never a series of them.
+        result = cast("ExecutionResult | Awaitable[ExecutionResult]", executor.execute_operation())
+        return _result(result) if isinstance(result, ExecutionResult) else _awaited(result)
+
+    def core_executor(
+        self, variables: dict[str, Any] | None, context: Any, root: Any, middleware: MiddlewareManager | None = None
+    ) -> CoreExecutor | list[GraphQLError]:
+        """graphql-core's executor of this operation, or the errors in its variables."""
+        return core_executor(
+            self.schema,
+            self.document,
+            self.name,
+            variables,
+            context,
+            root,
+            middleware=middleware,
+            suggestions=self._suggestions,
+        )
+
+    def _program(self, variables: dict[str, Any]) -> Program | str:
+        values = tuple([variables.get(name) for name in self._conditions]) if self._conditions else ()
+        found = self._variants.get(values)
+        if found is None:
+            if len(self._variants) >= MAX_VARIANTS:
+                return "too many variants"
+            with self._phase("compile"):
+                found = self._variants[values] = self._compile(variables)
+        return found
+
+    def _compile(self, variables: dict[str, Any]) -> Program | str:
+        if self.kind is OperationType.SUBSCRIPTION:
+            return "subscription"
+        fragments = {
+            definition.name.value: FragmentDetails(definition)
+            for definition in self.document.definitions
+            if isinstance(definition, FragmentDefinitionNode)
+        }
+        try:
+            plan = plan_operation(self.schema, fragments, self._node, VariableValues({}, variables))
+            return generate(self.schema, self.kind, plan, suggestions=self._suggestions)
+        except Unplannable as reason:
+            return str(reason)
+        except GraphQLError:
+            return "conditions without a value"
+        except RecursionError:
+            return "too deep"
+
+
+def _conditions(document: DocumentNode) -> list[str]:
+    """The variables that @skip and @include depend on, the only directives of operations here."""
+    names: dict[str, None] = {}
+
+    class Conditions(Visitor):
+        def enter_directive(self, node: DirectiveNode, *_: Any) -> None:
+            values = [argument.value for argument in node.arguments or ()]
+            names.update({value.name.value: None for value in values if isinstance(value, VariableNode)})
+
+    visit(document, Conditions())
+    return list(names)
+
+
+def _result(result: ExecutionResult) -> Result:
+    return Result(result.data, result.errors)
+
+
+async def _awaited(result: Awaitable[ExecutionResult]) -> Result:
+    return _result(await result)

@@ -1,0 +1,325 @@
+"""One running operation: its steps, what it waits for, and how failures travel to the place that can hold null."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+
+from graphql import GraphQLError, GraphQLResolveInfo
+from graphql.pyutils import Path
+
+if TYPE_CHECKING:
+    from graphql.execution.values import VariableValues
+
+    from graphql_api.engine.completion import BatchCall
+    from graphql_api.engine.operation import Operation
+    from graphql_api.engine.plan import FieldPlan, Position
+    from graphql_api.engine.strawberry import CoreExecutor
+
+Place: TypeAlias = "tuple[Place | None, str | int, str | None]"
+"""Where a value stands: graphql-core's Path as a plain tuple, which is much cheaper to make."""
+
+Step: TypeAlias = "Callable[[Run, Any, dict[str, Any]], None]"
+"""Resolves root fields of a source into the data."""
+
+Complete: TypeAlias = "Callable[[Run, Any, Place], Any]"
+"""Makes the answer of a resolved value; raises a located error where null may not stand."""
+
+Chunk: TypeAlias = "tuple[BatchCall, Place | None, list[Any], list[dict[str, Any]], Sequence[str | int]]"
+"""A field to be loaded, where its parents stand, the parents, the answers that it belongs into, the parents' keys."""
+
+
+class Result(NamedTuple):
+    """What an operation answered.
+
+    `executed` is false where the request was refused before anything ran, as wrong variables are: such an answer has
+    no `data` entry at all, which is not the same as `data: null`.
+    """
+
+    data: dict[str, Any] | None
+    errors: list[GraphQLError] | None
+    executed: bool = True
+
+
+def path_of(place: Place) -> Path:
+    """The place as graphql-core knows it."""
+    above, key, type_name = place
+    return Path(None if above is None else path_of(above), key, type_name)
+
+
+def keys_of(place: "Place | None") -> list[str | int]:
+    """The keys from the root to the place."""
+    keys: list[str | int] = []
+    while place is not None:
+        keys.append(place[1])
+        place = place[0]
+    return keys[::-1]
+
+
+class Waiting(ABC):
+    """Something that is not there yet, and what to do when it is."""
+
+    __slots__ = ("awaitable",)
+
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
+        self.awaitable = awaitable
+
+    @abstractmethod
+    def succeed(self, run: "Run", value: Any) -> None:
+        """Complete the value and put it where it belongs."""
+
+    @abstractmethod
+    def fail(self, run: "Run", error: Exception) -> None:
+        """Report the error; null stands in the place already."""
+
+    @abstractmethod
+    def is_below(self, keys: list[str | int]) -> bool:
+        """Whether it all lies at or below this place."""
+
+
+class WaitingValue(Waiting):
+    """The value of one place."""
+
+    __slots__ = ("_complete", "_place", "_position")
+
+    def __init__(self, awaitable: Awaitable[Any], complete: Complete, position: "Position", place: Place) -> None:
+        super().__init__(awaitable)
+        self._complete = complete
+        self._position = position
+        self._place = place
+
+    def succeed(self, run: "Run", value: Any) -> None:
+        """Complete the value and put it where it belongs."""
+        try:
+            answer = self._complete(run, value, self._place)
+        except GraphQLError as error:
+            run.propagate(error, self._position, self._place)
+        else:
+            run.put(self._place, answer)
+
+    def fail(self, run: "Run", error: Exception) -> None:
+        """Report the error; null stands in the place already."""
+        try:
+            run.fail(self._position, error, self._place)
+        except GraphQLError as located:
+            run.propagate(located, self._position, self._place)
+
+    def is_below(self, keys: list[str | int]) -> bool:
+        """Whether it lies at or below this place."""
+        return keys_of(self._place)[: len(keys)] == keys
+
+
+class Run:
+    """The state of one execution."""
+
+    __slots__ = (
+        "_core",
+        "_operation",
+        "_raw",
+        "_ready",
+        "_running",
+        "_wakeup",
+        "chunks",
+        "context",
+        "data",
+        "pending",
+        "root",
+        "variables",
+    )
+
+    def __init__(
+        self, operation: "Operation", raw: dict[str, Any] | None, variables: dict[str, Any], context: Any, root: Any
+    ) -> None:
+        self._operation = operation
+        self._raw = raw
+        self._core: CoreExecutor | None = None
+        self.variables = variables
+        self.context = context
+        self.root = root
+        self.data: Any = {}
+        self.pending: list[Waiting] = []
+        self.chunks: list[Chunk] = []
+        self._running: dict[Waiting, asyncio.Future[Any]] = {}
+        self._ready: list[Waiting] = []
+
+    # --- what graphql-core is asked for
+
+    @property
+    def core(self) -> "CoreExecutor":
+        """graphql-core's executor of the same execution, made when something unusual needs it."""
+        if self._core is None:
+            self._core = cast("CoreExecutor", self._operation.core_executor(self._raw, self.context, self.root))
+        return self._core
+
+    @property
+    def variable_values(self) -> "VariableValues":
+        """The variables as graphql-core wants to have them."""
+        return self.core.variable_values
+
+    def resolve_info(self, field: "FieldPlan", place: Place) -> "GraphQLResolveInfo[Any]":
+        """What graphql-core tells a resolver."""
+        return self.core.build_resolve_info(field.definition, field.nodes, field.parent, path_of(place))
+
+    # --- the course of an execution
+
+    def start(self, steps: Sequence[Step]) -> Result | Awaitable[Result]:
+        """Run the root fields, one step after the other: at once as long as nothing has to be awaited."""
+        remaining = iter(steps)
+        for step in remaining:
+            self._take(step)
+            if self.pending:
+                return self._finish(remaining)
+            if self.data is None:
+                break
+        return self._result()
+
+    async def _finish(self, remaining: Iterator[Step]) -> Result:
+        """Await what is pending, and what becomes pending by that, before the next step is taken."""
+        try:
+            while True:
+                while self.pending or self._running:
+                    if len(self.pending) == 1 and not self._running:
+                        waiting = self.pending.pop()
+                        try:
+                            value = await waiting.awaitable
+                        except Exception as error:  # noqa: BLE001 - a resolver may raise anything
+                            waiting.fail(self, error)
+                        else:
+                            waiting.succeed(self, value)
+                    else:
+                        await self._go_on_with_the_ready()
+                    self._flush()
+                step = None if self.data is None else next(remaining, None)
+                if step is None:
+                    return self._result()
+                self._take(step)
+        except (Exception, asyncio.CancelledError):
+            await self._cancel()
+            raise
+
+    def _take(self, step: Step) -> None:
+        try:
+            step(self, self.root, self.data)
+        except GraphQLError as error:
+            self._null_root(error)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Call each batch function once for all parents that have come together."""
+        chunks = self.chunks
+        if not chunks:
+            return
+        self.chunks = []
+        if len(chunks) == 1:
+            self.pending.append(chunks[0][0].begin(self, chunks))
+            return
+        by_call: dict[BatchCall, list[Chunk]] = {}
+        for chunk in chunks:
+            by_call.setdefault(chunk[0], []).append(chunk)
+        self.pending += [call.begin(self, together) for call, together in by_call.items()]
+
+    def _result(self) -> Result:
+        errors = self._core.collected_errors.errors if self._core is not None else None
+        return Result(self.data, errors or None)
+
+    # --- waiting
+
+    def wait(self, awaitable: Awaitable[Any], complete: Complete, position: "Position", place: Place) -> None:
+        """Note that a value is not there yet; null stands in its place until then."""
+        self.pending.append(WaitingValue(awaitable, complete, position, place))
+
+    async def _go_on_with_the_ready(self) -> None:
+        """Let all that is pending run at the same time; those who become ready together go on together."""
+        self._wakeup = asyncio.get_running_loop().create_future()
+        self._launch()
+        await self._wakeup
+        ready, self._ready = self._ready, []
+        for waiting in ready:
+            self._settle(waiting)
+
+    def _launch(self) -> None:
+        for waiting in self.pending:
+            future = self._running[waiting] = asyncio.ensure_future(waiting.awaitable)
+            future.add_done_callback(partial(self._done, waiting))
+        self.pending = []
+
+    def _done(self, waiting: Waiting, future: "asyncio.Future[Any]") -> None:
+        if waiting in self._running:
+            self._ready.append(waiting)
+        else:
+            _see(future)
+        if not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+    def _settle(self, waiting: Waiting) -> None:
+        future = self._running.pop(waiting, None)
+        if future is None:
+            return
+        try:
+            value = future.result()
+        except Exception as error:  # noqa: BLE001 - a resolver may raise anything
+            waiting.fail(self, error)
+        else:
+            waiting.succeed(self, value)
+
+    async def _cancel(self) -> None:
+        running, self._running = list(self._running.values()), {}
+        for future in running:
+            future.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    # --- failures
+
+    def fail(self, position: "Position", error: Exception, place: Place) -> None:
+        """Report an error where null may stand, which is the answer then; else raise it with its location."""
+        self.core.handle_field_error(error, cast("Any", position.type), position.field.details, path_of(place))
+        self._leave(place)
+
+    def propagate(self, error: GraphQLError, position: "Position", place: Place) -> None:
+        """Put null at the nearest place above that can hold it, for a null where none may stand."""
+        for nullable in position.nullable:
+            if nullable:
+                self.put(place, None)
+                self.core.collected_errors.add(error, path_of(place))
+                self._leave(place)
+                return
+            place = cast("Place", place[0])
+        self._null_root(error)
+
+    def put(self, place: Place, value: Any) -> None:
+        """Put a value that was waited for into its place, unless something above has become null."""
+        *above, last = keys_of(place)
+        target: Any = self.data
+        for key in above:
+            target = None if target is None else target[key]
+        if target is not None:
+            target[last] = value
+
+    def _null_root(self, error: GraphQLError) -> None:
+        self.data = None
+        self.chunks = []
+        self.core.collected_errors.add(error, None)
+        self._leave(None)
+
+    def _leave(self, place: "Place | None") -> None:
+        """Wait no longer for what stands below a place that is null now. Tasks of our own are cancelled."""
+        if not self.pending and not self._running:
+            return
+        keys = keys_of(place)
+        left = [waiting for waiting in self.pending if waiting.is_below(keys)]
+        if left:
+            self.pending = [waiting for waiting in self.pending if waiting not in left]
+            self.core.settle_in_background([waiting.awaitable for waiting in left])
+        for waiting in [waiting for waiting in self._running if waiting.is_below(keys)]:
+            future = self._running.pop(waiting)
+            if future.done():
+                _see(future)
+            elif future is not waiting.awaitable:
+                future.cancel()
+
+
+def _see(future: "asyncio.Future[Any]") -> None:
+    """Take note of a result that is of no use any more, so that asyncio does not complain of an error unseen."""
+    if not future.cancelled():
+        future.exception()

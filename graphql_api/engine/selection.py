@@ -1,0 +1,40 @@
+"""What an operation asks of an object, told to the resolver that fetches it."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from orjson import Fragment as RawJSON
+
+__all__ = ["JSONField", "RawJSON", "Selection", "selection_of"]
+
+
+class JSONField(NamedTuple):
+    """One entry of an object that can be written as JSON straight away: `key` holds an attribute, or a literal."""
+
+    key: str
+    attribute: str | None
+    literal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """The sub-selection of a field for one type of object.
+
+    `attributes` are the Python attributes that will be read, None where that cannot be told. `json` is there where
+    nothing but plain leaf attributes is asked for: such an object, or a list of them, may be answered as `RawJSON`.
+    A selection is the same object each time its operation runs, so it can key a cache.
+    """
+
+    attributes: frozenset[str] | None
+    json: tuple[JSONField, ...] | None
+
+
+def selection_of(info: Any, type_name: str | None = None) -> Selection | None:
+    """What is asked of the objects that a resolver returns, or None where that is not known and all may be needed.
+
+    `type_name` names the type in question where the field is a union or an interface.
+    """
+    selections: dict[str, Selection] = getattr(info, "selections", {})
+    if type_name is None and len(selections) == 1:
+        return next(iter(selections.values()))
+    return selections.get(type_name or "")

@@ -1,0 +1,346 @@
+"""Variables and arguments, coerced the short way where the common case allows; graphql-core does the rest.
+
+The short way takes what is plainly right and leaves everything else, errors above all, to graphql-core.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from math import isfinite
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
+
+from graphql import (
+    FieldNode,
+    GraphQLArgument,
+    GraphQLBoolean,
+    GraphQLEnumType,
+    GraphQLError,
+    GraphQLField,
+    GraphQLFloat,
+    GraphQLID,
+    GraphQLInputObjectType,
+    GraphQLInt,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLScalarType,
+    GraphQLSchema,
+    GraphQLString,
+    ListValueNode,
+    ObjectValueNode,
+    OperationDefinitionNode,
+    Undefined,
+    ValueNode,
+    VariableNode,
+    is_non_null_type,
+    is_required_input_field,
+)
+from graphql.execution.get_variable_signature import GraphQLVariableSignature, get_variable_signature
+from graphql.execution.values import VariableValues, get_argument_values, get_variable_values
+from graphql.utilities.coerce_input_value import coerce_default_value, coerce_input_literal
+
+from graphql_api.engine.strawberry import Argument, Conversion, is_unchanged_input
+
+MAX_ERRORS = 50
+MAX_INT, MIN_INT = 2_147_483_647, -2_147_483_648
+
+Coercer: TypeAlias = Callable[[Any], Any]
+"""Makes the value that graphql-core would make of an input, or Undefined: then graphql-core has to look at it."""
+
+# --- variables ------------------------------------------------------------------------------------------------------
+
+
+class _Variable(NamedTuple):
+    name: str
+    coerce: Coercer
+    absent: Any
+    """What stands in where no value is given: a default, `_OMITTED`, or Undefined if graphql-core has to say."""
+
+
+_OMITTED = object()
+
+
+class Variables:
+    """The variables of an operation."""
+
+    def __init__(self, schema: GraphQLSchema, operation: OperationDefinitionNode, *, suggestions: bool) -> None:
+        self._schema = schema
+        self._definitions = operation.variable_definitions or ()
+        self._suggestions = suggestions
+        self._variables = self._short_way()
+
+    def coerce(self, values: dict[str, Any]) -> dict[str, Any] | list[GraphQLError]:
+        """The variables' values for execution, or what is wrong with them."""
+        if self._variables is not None:
+            coerced: dict[str, Any] = {}
+            for name, coerce, absent in self._variables:
+                value = values.get(name, Undefined)
+                value = absent if value is Undefined else coerce(value)
+                if value is Undefined:
+                    break
+                if value is not _OMITTED:
+                    coerced[name] = value
+            else:
+                return coerced
+        variables = get_variable_values(
+            self._schema, self._definitions, values, max_errors=MAX_ERRORS, hide_suggestions=not self._suggestions
+        )
+        return variables if isinstance(variables, list) else variables.coerced
+
+    def _short_way(self) -> list[_Variable] | None:
+        variables: list[_Variable] = []
+        for definition in self._definitions:
+            signature = get_variable_signature(self._schema, definition)
+            if isinstance(signature, GraphQLError):
+                return None
+            coerce = coercer(signature.type)
+            if coerce is None:
+                return None
+            variables.append(_Variable(signature.name, coerce, _absent(signature)))
+        return variables
+
+
+def _absent(signature: GraphQLVariableSignature) -> Any:
+    if signature.default is not None:
+        return _constant_default(signature)
+    return Undefined if is_non_null_type(signature.type) else _OMITTED
+
+
+def _constant_default(owner: Any) -> Any:
+    """The default of a variable, argument or input field where it can be shared; Undefined where not or none."""
+    try:
+        default = coerce_default_value(owner)
+    except Exception:  # noqa: BLE001 - an invalid default is an error that graphql-core words
+        return Undefined
+    return default if is_constant(default) else Undefined
+
+
+def is_constant(value: Any) -> bool:
+    """Whether a value cannot be changed, so that one object serves every execution."""
+    return type(value) in _CONSTANTS or isinstance(value, Enum)
+
+
+_CONSTANTS = frozenset({str, int, float, bool, type(None)})
+
+
+def coercer(type_: Any, within: tuple[Any, ...] = ()) -> Coercer | None:
+    """The short way for an input type, if it has one; an input type that holds itself has none."""
+    match type_:
+        case GraphQLNonNull():
+            inner = coercer(type_.of_type, within)
+            return inner if inner is _unchanged_list else inner and _not_null(inner)
+        case GraphQLList():
+            inner = coercer(type_.of_type, within)
+            return inner and _list(type_.of_type, inner)
+        case GraphQLInputObjectType():
+            unusual = type_ in within or type_.is_one_of or type_.out_type is not GraphQLInputObjectType.out_type
+            return None if unusual else _input_object(type_, (*within, type_))
+        case _:
+            return _LEAVES.get(type_) or _leaf(type_)
+
+
+def _not_null(inner: Coercer) -> Coercer:
+    return lambda value: Undefined if value is None else inner(value)
+
+
+def _leaf(type_: GraphQLScalarType | GraphQLEnumType) -> Coercer:
+    def coerce(value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return type_.coerce_input_value(value)
+        except Exception:  # noqa: BLE001 - graphql-core words it
+            return Undefined
+
+    return coerce
+
+
+def _exactly(class_: type) -> Coercer:
+    return lambda value: value if type(value) is class_ or value is None else Undefined
+
+
+def _int(value: Any) -> Any:
+    return value if value is None or (type(value) is int and MIN_INT <= value <= MAX_INT) else Undefined
+
+
+def _float(value: Any) -> Any:
+    return value if value is None or (type(value) is float and isfinite(value)) else Undefined
+
+
+_LEAVES: dict[Any, Coercer] = {
+    GraphQLString: _exactly(str),
+    GraphQLID: _exactly(str),
+    GraphQLBoolean: _exactly(bool),
+    GraphQLInt: _int,
+    GraphQLFloat: _float,
+}
+
+
+_NONE = type(None)
+
+
+def _unchanged_list(value: Any) -> Any:
+    return [*value] if type(value) is list and _NONE not in set(map(type, value)) else Undefined
+
+
+def _list(item: Any, coerce: Coercer) -> Coercer:
+    if is_non_null_type(item) and isinstance(item.of_type, GraphQLScalarType) and is_unchanged_input(item.of_type):
+        return _unchanged_list
+
+    def coerce_list(value: Any) -> Any:
+        if type(value) is not list:
+            return value if value is None else Undefined
+        coerced = [coerce(each) for each in cast("list[Any]", value)]
+        return Undefined if Undefined in coerced else coerced
+
+    return coerce_list
+
+
+class _InputField(NamedTuple):
+    name: str
+    out_name: str
+    coerce: Coercer
+    absent: Any
+
+
+def _input_object(type_: GraphQLInputObjectType, within: tuple[Any, ...]) -> Coercer | None:
+    fields: list[_InputField] = []
+    for name, field in type_.fields.items():
+        coerce = coercer(field.type, within)
+        if coerce is None:
+            return None
+        has_default = field.default is not None or field.default_value is not Undefined
+        absent = _constant_default(field) if has_default or is_required_input_field(field) else _OMITTED
+        fields.append(_InputField(name, field.out_name or name, coerce, absent))
+
+    def coerce_object(value: Any) -> Any:
+        if type(value) is not dict:
+            return value if value is None else Undefined
+        given = cast("dict[str, Any]", value)
+        coerced: dict[str, Any] = {}
+        unknown = len(given)
+        for name, out_name, coerce, absent in fields:
+            field = given.get(name, Undefined)
+            if field is Undefined:
+                field = absent
+            else:
+                unknown -= 1
+                field = coerce(field)
+            if field is Undefined:
+                return Undefined
+            if field is not _OMITTED:
+                coerced[out_name] = field
+        return Undefined if unknown else coerced
+
+    return coerce_object
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+class Execution(Protocol):
+    """What arguments need of a running operation."""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The coerced variables."""
+        ...
+
+    @property
+    def variable_values(self) -> VariableValues:
+        """The same as graphql-core wants to have them."""
+        ...
+
+
+class _Slot(NamedTuple):
+    """Where one argument comes from."""
+
+    name: str
+    variable: str | None
+    value: Any
+    """A constant; with a variable, what stands in where the variable has no value; `_OMITTED` where nothing does."""
+    nullable: bool
+    conversion: Conversion | None
+
+
+class Arguments:
+    """The arguments of one field of an operation, as its resolver wants them."""
+
+    def __init__(
+        self, definition: GraphQLField, node: FieldNode, arguments: Mapping[str, Argument], *, suggestions: bool
+    ) -> None:
+        self._definition = definition
+        self._node = node
+        self._arguments = arguments
+        self._suggestions = suggestions
+        self._slots = self._short_way()
+        self.constant = self._constant(self._slots)
+        """The keyword arguments, where they are the same in every execution."""
+
+    def of(self, execution: Execution, info: Any) -> dict[str, Any]:
+        """The keyword arguments in this execution; raises what graphql-core would report."""
+        if self._slots is None:
+            return self._of_core(execution.variable_values, info)
+        variables, keywords = execution.variables, dict[str, Any]()
+        for name, variable, value, nullable, conversion in self._slots:
+            if variable is not None and variable in variables:
+                given = variables[variable]
+                if given is None and not nullable:
+                    return self._of_core(execution.variable_values, info)
+                keywords[name] = given if conversion is None else conversion(given, info)
+            elif value is not _OMITTED:
+                keywords[name] = value
+        return keywords
+
+    def _of_core(self, variables: VariableValues, info: Any) -> dict[str, Any]:
+        values = get_argument_values(self._definition, self._node, variables, hide_suggestions=not self._suggestions)
+        return {
+            name: values[given] if conversion is None else conversion(values[given], info)
+            for given, (name, conversion) in self._arguments.items()
+            if given in values
+        }
+
+    @staticmethod
+    def _constant(slots: list[_Slot] | None) -> dict[str, Any] | None:
+        if slots is None or any(slot.variable is not None for slot in slots):
+            return None
+        return {slot.name: slot.value for slot in slots if slot.value is not _OMITTED}
+
+    def _short_way(self) -> list[_Slot] | None:
+        nodes = {argument.name.value: argument.value for argument in self._node.arguments or ()}
+        slots: list[_Slot] = []
+        for given, definition in self._definition.args.items():
+            slot = _slot(self._arguments[given], definition, nodes.get(given))
+            if slot is None:
+                return None
+            slots.append(slot)
+        return slots
+
+
+def _slot(argument: Argument, definition: GraphQLArgument, node: ValueNode | None) -> _Slot | None:
+    """The short way for one argument, if it has one."""
+    name, conversion = argument
+    nullable = not is_non_null_type(definition.type)
+    if isinstance(node, VariableNode):
+        absent = _converted(_absent_argument(definition), conversion)
+        return None if absent is Undefined else _Slot(name, node.name.value, absent, nullable, conversion)
+    if isinstance(node, ListValueNode | ObjectValueNode):
+        return None
+    value = _absent_argument(definition) if node is None else coerce_input_literal(node, definition.type)
+    constant = _converted(value, conversion)
+    return None if constant is Undefined else _Slot(name, None, constant, nullable, None)
+
+
+def _absent_argument(definition: GraphQLArgument) -> Any:
+    has_default = definition.default is not None or definition.default_value is not Undefined
+    return _constant_default(definition) if has_default else _OMITTED
+
+
+def _converted(value: Any, conversion: Conversion | None) -> Any:
+    """What the resolver gets for a constant, if that is a constant too."""
+    if value is Undefined or value is _OMITTED or conversion is None:
+        converted = value
+    else:
+        try:
+            converted = conversion(value, None)
+        except Exception:  # noqa: BLE001 - reported where the field is resolved
+            return Undefined
+    return converted if converted is _OMITTED or is_constant(converted) else Undefined

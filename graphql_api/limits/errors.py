@@ -1,0 +1,22 @@
+"""How a request that asks for too much is refused."""
+
+from graphql import GraphQLError, GraphQLSyntaxError
+
+TOO_COMPLEX = "DOCUMENT_TOO_COMPLEX"
+
+
+class TooComplex(GraphQLError):  # noqa: N818 - it reads as what happened
+    """The refusal: what there is, what may be, and which environment variable says so."""
+
+    def __init__(self, what: str, limit: int, variable: str) -> None:
+        message = f"This asks for too much: {what}, where {limit:,} may be ({variable})."
+        super().__init__(message, extensions={"code": TOO_COMPLEX})
+        self.variable = variable
+
+
+def limit_of(error: GraphQLError) -> str | None:
+    """The environment variable of the limit that an error is about; of the parser's only one, too."""
+    if isinstance(error, TooComplex):
+        return error.variable
+    is_tokens = isinstance(error, GraphQLSyntaxError) and error.message.endswith(" tokens. Parsing aborted.")
+    return "MAX_TOKENS" if is_tokens else None

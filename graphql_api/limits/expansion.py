@@ -1,0 +1,116 @@
+"""A document as its answer will be built: every place of the answer with all fields that stand there.
+
+Fragments are opened wherever they are spread, so a bomb of a few lines is as large here as it would be when it runs.
+Work and memory are bounded by the number of selections that are allowed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    SelectionNode,
+    SelectionSetNode,
+)
+
+_INTROSPECTION = frozenset({"__schema", "__type"})
+
+
+class TooManySelections(Exception):  # noqa: N818
+    """The document has more selections than are allowed; how many more is not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place of the answer.
+
+    Its selection sets are one, or several where fields of one name stand above. Depth is 1 at the root, and again
+    below `__schema` and `__type`, where only the schema's own description is.
+    """
+
+    depth: int
+    is_introspection: bool
+    fields: dict[str, list[FieldNode]]  # by response name
+    directives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """A document, with every place of every operation, and of fragments that no operation uses."""
+
+    document: DocumentNode
+    places: list[Place]
+
+
+def expand(document: DocumentNode, max_selections: int) -> Expanded:
+    """Open the fragments of a document wherever they are spread.
+
+    Raises:
+        TooManySelections: there are more then.
+    """
+    return Expanded(document, list(_Expansion(document, max_selections).places()))
+
+
+class _Expansion:
+    def __init__(self, document: DocumentNode, max_selections: int) -> None:
+        self._definitions = document.definitions
+        self._fragments = {
+            definition.name.value: definition
+            for definition in document.definitions
+            if isinstance(definition, FragmentDefinitionNode)
+        }
+        self._used: set[str] = set()
+        self._remaining = max_selections
+
+    def places(self) -> Iterator[Place]:
+        for definition in self._definitions:
+            if isinstance(definition, OperationDefinitionNode):
+                yield from self._below(definition.selection_set)
+        for name, fragment in self._fragments.items():
+            if name not in self._used:
+                yield from self._below(fragment.selection_set)
+
+    def _below(self, root: SelectionSetNode) -> Iterator[Place]:
+        ahead: list[tuple[list[SelectionSetNode], int, bool]] = [([root], 1, False)]
+        while ahead:
+            place = self._place(*ahead.pop())
+            yield place
+            for fields in place.fields.values():
+                inner = [field.selection_set for field in fields if field.selection_set]
+                if inner:
+                    enters = not place.is_introspection and all(field.name.value in _INTROSPECTION for field in fields)
+                    depth = 1 if enters else place.depth + 1
+                    ahead.append((inner, depth, place.is_introspection or enters))
+
+    def _place(self, selection_sets: list[SelectionSetNode], depth: int, is_introspection: bool) -> Place:  # noqa: FBT001
+        fields: dict[str, list[FieldNode]] = {}
+        directives = 0
+        for selection in self._opened(selection_sets):
+            directives += len(selection.directives or ())
+            if isinstance(selection, FieldNode):
+                fields.setdefault((selection.alias or selection.name).value, []).append(selection)
+        return Place(depth, is_introspection, fields, directives)
+
+    def _opened(self, selection_sets: list[SelectionSetNode]) -> Iterator[SelectionNode]:
+        """The selections of one place, fragments opened; each counts, and a fragment opens once in one place."""
+        ahead = [*selection_sets]
+        opened: set[str] = set()
+        while ahead:
+            selections: Sequence[SelectionNode] = ahead.pop().selections
+            self._remaining -= len(selections)
+            if self._remaining < 0:
+                raise TooManySelections
+            for selection in selections:
+                yield selection
+                if isinstance(selection, InlineFragmentNode):
+                    ahead.append(selection.selection_set)
+                elif isinstance(selection, FragmentSpreadNode) and selection.name.value not in opened:
+                    opened.add(selection.name.value)
+                    if fragment := self._fragments.get(selection.name.value):
+                        ahead.append(fragment.selection_set)
+        self._used |= opened

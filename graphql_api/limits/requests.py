@@ -1,0 +1,32 @@
+"""What one request may ask for, once its variables are known: entities, and all that their fields cost."""
+
+from collections.abc import Callable
+
+from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefinitionNode
+
+from graphql_api.limits.cost import Estimate
+from graphql_api.limits.errors import TooComplex
+from graphql_api.limits.sizes import Variables
+
+RequestCheck = Callable[[Variables], list[GraphQLError]]
+Checks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode], RequestCheck]
+
+
+def request_checks(*, max_representations: int, max_cost: int) -> Checks:
+    """Makes the check of an operation, which is asked before each of its executions."""
+
+    def of_operation(schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> RequestCheck:
+        estimate = Estimate(schema, document, operation)
+
+        def check(variables: Variables) -> list[GraphQLError]:
+            representations = 0
+            for size in estimate.representations:
+                representations += size.of(variables)
+            if representations > max_representations:
+                return [TooComplex(f"{representations:,} representations", max_representations, "MAX_REPRESENTATIONS")]
+            cost = estimate.cost.of(variables)
+            return [TooComplex(f"a cost of {cost:,}", max_cost, "MAX_COST")] if cost > max_cost else []
+
+        return check
+
+    return of_operation

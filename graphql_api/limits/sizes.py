@@ -1,0 +1,85 @@
+"""How long a list will be, as far as a document says it; what it leaves to variables is filled in for each request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, cast
+
+from graphql import (
+    FieldNode,
+    GraphQLField,
+    IntValueNode,
+    ListValueNode,
+    ObjectValueNode,
+    OperationDefinitionNode,
+    ValueNode,
+    VariableNode,
+)
+
+Variables = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The largest number that anything says; the assumed one where nothing says any."""
+
+    assumed: int
+    fixed: int | None = None
+    variables: tuple[tuple[str, int | None], ...] = ()  # with what each says where it is not given
+
+    def of(self, variables: Variables) -> int:
+        """The size in a request with these variables."""
+        largest = self.fixed
+        for name, default in self.variables:
+            value = variables.get(name, default)
+            said = len(value) if type(value) is list else _said(value)
+            if said is not None and (largest is None or said > largest):
+                largest = said
+        return self.assumed if largest is None else largest
+
+
+class Sizes:
+    """Reads sizes out of the arguments of one operation."""
+
+    def __init__(self, operation: OperationDefinitionNode) -> None:
+        self._defaults = {
+            definition.variable.name.value: _literal(definition.default_value)
+            for definition in operation.variable_definitions or ()
+        }
+
+    def of_field(self, node: FieldNode, field: GraphQLField, slicing: tuple[str, ...], assumed: int) -> Size:
+        """The size that slicing arguments give; one that is left out says what its default says."""
+        given = {argument.name.value: argument.value for argument in node.arguments or ()}
+        left_out = [
+            _said(field.args[name].default_value) for name in slicing if name in field.args.keys() - given.keys()
+        ]
+        return self._of([given[name] for name in slicing if name in given], left_out, assumed)
+
+    def of_value(self, value: ValueNode) -> Size:
+        """How many items an argument's list has; anything but a list is one."""
+        return self._of([value], [], 1)
+
+    def _of(self, values: list[ValueNode], others: list[int | None], assumed: int) -> Size:
+        said = [number for number in (*others, *map(_literal, values)) if number is not None]
+        names = [value.name.value for value in values if isinstance(value, VariableNode)]
+        return Size(assumed, max(said, default=None), tuple((name, self._defaults.get(name)) for name in names))
+
+
+def _literal(node: ValueNode | None) -> int | None:
+    match node:
+        case IntValueNode():
+            return max(int(node.value), 0)
+        case ListValueNode():
+            return len(node.values)
+        case ObjectValueNode():
+            return 1
+        case _:
+            return None
+
+
+def _said(value: object) -> int | None:
+    if isinstance(value, list):
+        return len(cast("list[object]", value))
+    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+        return max(int(value), 0)
+    return 1 if isinstance(value, dict) else None

@@ -1,0 +1,99 @@
+"""Trusted documents: the only ones that run where there are any, asked for by id or by text."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from graphql import GraphQLError, parse
+
+NOT_TRUSTED = "DOCUMENT_NOT_TRUSTED"
+
+_FORMS = "takes a .graphql document, or JSON: a list of documents, an object of them by id, or Apollo's manifest"
+
+
+class TrustedDocuments:
+    """Documents by their ids; the SHA-256 of its text is always one of them."""
+
+    def __init__(self, documents: Iterable[tuple[str, str]]) -> None:
+        """Take these pairs of id and text.
+
+        Raises:
+            ValueError: there are none, one cannot be parsed, or two have the same id.
+        """
+        self._by_id: dict[str, str] = {}
+        for document_id, text in documents:
+            _must_parse(document_id, text)
+            for name in (document_id, _sha256(text)):
+                if self._by_id.setdefault(name, text) != text:
+                    raise ValueError(f"two documents have the id {name}")
+        if not self._by_id:
+            raise ValueError("holds no document")
+        self._by_text = {text.strip(): text for text in self._by_id.values()}
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The documents of a file: a `.graphql` document, or JSON: a list, an object by id, or Apollo's manifest.
+
+        Raises:
+            ValueError: it holds nothing of the kind, or a document that cannot be parsed.
+        """
+        try:
+            text = path.read_text("utf-8")
+            found = [text] if path.suffix == ".graphql" else json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError(_FORMS) from None
+        return cls(_pairs(found))
+
+    def find(self, query: str | None, document_id: str | None) -> str:
+        """The document with this text, or this id; where both are given, they must be the same one's.
+
+        Raises:
+            GraphQLError: there is none.
+        """
+        found: set[str | None] = set()
+        if query is not None:
+            found.add(self._by_text.get(query.strip()))
+        if document_id is not None:
+            found.add(self._by_id.get(document_id.removeprefix("sha256:")))
+        document = found.pop() if len(found) == 1 else None
+        if document is None:
+            raise GraphQLError("This document is not one of those that may run.", extensions={"code": NOT_TRUSTED})
+        return document
+
+
+def _pairs(found: Any) -> Iterator[tuple[str, str]]:
+    match found:
+        case {"format": "apollo-persisted-query-manifest", "operations": [*operations]}:
+            for operation in operations:
+                yield _member(operation, "id"), _member(operation, "body")
+        case {**by_id}:
+            for document_id, text in by_id.items():
+                yield document_id, _text(text)
+        case [*texts]:
+            for text in texts:
+                yield _sha256(_text(text)), text
+        case _:
+            raise ValueError(_FORMS)
+
+
+def _member(found: Any, name: str) -> str:
+    return _text(found.get(name) if isinstance(found, dict) else None)
+
+
+def _text(found: Any) -> str:
+    if not isinstance(found, str):
+        raise ValueError(_FORMS)  # noqa: TRY004 - text of a wrong form, not a wrong type
+    return found
+
+
+def _must_parse(document_id: str, text: str) -> None:
+    try:
+        parse(text)
+    except GraphQLError as error:
+        raise ValueError(f"the document {document_id} cannot be parsed: {error.message}") from None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

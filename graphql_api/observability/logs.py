@@ -1,0 +1,191 @@
+"""What the service says about itself: one line an event, as JSON or for a terminal, each with its request's id.
+
+Whoever writes a line sees to it that it holds no secret, no access token, no metadata and no variables; this module
+sees to it that an exception does not bring them in.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, MutableMapping, Sequence
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, Literal, get_args
+
+import orjson
+import structlog
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["console", "json"]
+Event = MutableMapping[str, Any]
+Stamp = Callable[[object, str, Event], Event]
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+def configure(
+    level: Level, log_format: Format | None = None, stream: BinaryIO | None = None, *, stamps: Sequence[Stamp] = ()
+) -> None:
+    """Send every line, the libraries' too, to the stream (standard error); on a terminal for people, else as JSON.
+
+    Stamps add to a line what is known when it is written.
+    """
+    lines = _Lines(sys.stderr.buffer if stream is None else stream)
+    is_console = log_format == "console" or (log_format is None and lines.is_terminal)
+    structlog.configure(
+        processors=[
+            _stamp,
+            *stamps,
+            _exceptions,
+            _Console(colors=lines.is_terminal and not os.environ.get("NO_COLOR")) if is_console else _json,
+        ],
+        logger_factory=lambda *_: lines,
+    )
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Forward)]:
+        root.removeHandler(handler)
+    root.addHandler(_Forward())
+    for chatty in ("httpx", "httpcore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _set_level(level)
+
+
+def say_more() -> None:
+    """Go on with the next lower level, and say so; `debug` is the lowest."""
+    _change_level(-1)
+
+
+def say_less() -> None:
+    """Go on with the next higher level, and say so; `error` is the highest."""
+    _change_level(1)
+
+
+class _Access:
+    """The access log: a line for each request. Its logger is bound once, which takes longer than a line."""
+
+    def __init__(self) -> None:
+        self.level: Level = "info"
+        self.info: Callable[..., None]
+
+
+access = _Access()
+
+
+def _set_level(level: Level) -> None:
+    structlog.configure(wrapper_class=_lean(level))
+    logging.getLogger().setLevel(level.upper())
+    access.level = level
+    access.info = structlog.get_logger().bind().info
+
+
+def _change_level(by: int) -> None:
+    levels = get_args(Level)
+    place = levels.index(access.level) + by
+    if 0 <= place < len(levels):
+        _set_level(levels[place])
+    structlog.get_logger().log(logging.getLogger().level, "log level", now=access.level)
+
+
+def _lean(level: Level) -> type[Any]:
+    """A logger of structlog's that does not look at what the processors made: here it always is a line."""
+
+    class Logger(structlog.make_filtering_bound_logger(level)):
+        _logger: Any
+        _processors: Sequence[Callable[[object, str, Any], Any]]
+
+        def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> None:
+            line: Any = {**self._context, **event_kw, "event": event}
+            try:
+                for process in self._processors:
+                    line = process(self._logger, method_name, line)
+            except structlog.DropEvent:
+                return
+            getattr(self._logger, method_name)(line)
+
+    return Logger
+
+
+class _Lines:
+    """Writes each line at once, so that none is lost; where it cannot be written, the service goes on."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._write = stream.write
+        self._flush = stream.flush
+        self.is_terminal = stream.isatty()
+
+    def info(self, line: bytes) -> None:
+        try:
+            self._write(line + b"\n")
+            self._flush()
+        except (OSError, ValueError):  # a full disk, a reader that went away, a closed stream
+            pass
+
+    debug = warning = error = critical = info
+
+
+class _Forward(logging.Handler):
+    """Hands on what libraries log by the standard library's means."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info or None
+        )
+
+
+def _stamp(_logger: object, level: str, event: Event) -> Event:
+    event["level"] = level
+    event["timestamp"] = datetime.now(UTC).isoformat("T", "milliseconds")
+    if current := request_id.get():
+        event["request_id"] = current
+    return event
+
+
+def _exceptions(_logger: object, _level: str, event: Event) -> Event:
+    """Turn `exc_info` into text.
+
+    While a request is served, an exception may quote what the caller sent, as PostgreSQL's do: unless everything is
+    said, its message is left out then, and where it was raised must do.
+    """
+    error = _raised(event.pop("exc_info", None))
+    if error is not None:
+        with_message = access.level == "debug" or request_id.get() is None
+        lines = traceback.format_exception(error) if with_message else _frames(error)
+        event["exception"] = "".join(lines).rstrip()
+    return event
+
+
+def _raised(exc_info: BaseException | tuple[object, object, object] | bool | None) -> BaseException | None:  # noqa: FBT001
+    """What structlog and the standard library put there: an exception, `sys.exc_info()`, or true for the latter."""
+    match exc_info:
+        case BaseException():
+            return exc_info
+        case (_, BaseException() as error, _):
+            return error
+        case True:
+            return sys.exc_info()[1]
+        case _:
+            return None
+
+
+def _frames(error: BaseException) -> list[str]:
+    """The exception and what led to it, without messages; the codes of PostgreSQL and the system are harmless."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = [*_frames(cause), "\nwhich led to:\n\n"] if cause else []
+    codes = "".join(f" {name}={code}" for name in ("sqlstate", "errno") if (code := getattr(error, name, None)))
+    kind = type(error)
+    return [*before, *traceback.format_tb(error.__traceback__), f"{kind.__module__}.{kind.__qualname__}{codes}\n"]
+
+
+def _json(_logger: object, _level: str, event: Event) -> bytes:
+    return orjson.dumps(event, default=str)
+
+
+class _Console:
+    """A line for people."""
+
+    def __init__(self, *, colors: bool) -> None:
+        self._render = structlog.dev.ConsoleRenderer(colors=colors)
+
+    def __call__(self, logger: object, level: str, event: Event) -> bytes:
+        return self._render(logger, level, event).encode(errors="replace")

@@ -1,0 +1,46 @@
+"""What travels with a request: who asks, and what they may do with tokens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import strawberry
+
+from graphql_api.domain.caller import Caller
+from graphql_api.service.tokens import Tokens
+
+
+@dataclass(slots=True)
+class Context:
+    """One request.
+
+    `tokens` is what fields read; below a dry run that is what would be there. `loads` is told of each field that is
+    loaded for many at once, and for how many. `loaders` belongs to the engine.
+    """
+
+    tokens: Tokens
+    request_id: str
+    loads: Callable[[str, int], None]
+    loaders: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    _stored: Tokens = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stored = self.tokens
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks."""
+        return self.tokens.caller
+
+    def begin(self, mutation: str) -> Tokens:
+        """The tokens as they are, for a mutation that the caller may use; what a dry run before it showed is over.
+
+        From now on they are read where they are written.
+        """
+        self.caller.must(f"Mutation.{mutation}")
+        self.tokens = self._stored
+        self.tokens.reads = self.tokens.store
+        return self.tokens
+
+
+Info: TypeAlias = strawberry.Info[Context, None]

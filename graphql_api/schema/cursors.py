@@ -1,0 +1,70 @@
+"""Opaque cursors: where an item stands in its list."""
+
+import base64
+import binascii
+import re
+from datetime import UTC, datetime, timedelta
+
+from graphql_api.domain.errors import Malformed
+from graphql_api.domain.token import Token
+from graphql_api.domain.values import token_id
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_VERSION = re.compile("[1-9][0-9]{0,9}")
+
+
+def of_token(token: Token) -> str:
+    """Where a token stands in the order of making."""
+    return _encode(f"token:{(token.created_at - _EPOCH) // _MICROSECOND}:{token.id}")
+
+
+def to_token(cursor: str) -> tuple[datetime, str]:
+    """When the token at this cursor was made, and its id.
+
+    Raises:
+        Malformed: the cursor is not ours.
+    """
+    try:
+        kind, microseconds, text = _decode(cursor).split(":")
+        token = token_id(text)
+        if token is not None and (kind, microseconds, text) == ("token", str(int(microseconds)), token):
+            return _EPOCH + int(microseconds) * _MICROSECOND, token
+    except (ValueError, OverflowError):
+        pass
+    raise _not_ours(cursor)
+
+
+def of_event(version: int) -> str:
+    """Where a line stands in a token's history."""
+    return _encode(f"event:{version}")
+
+
+def to_event(cursor: str) -> int:
+    """The version at this cursor.
+
+    Raises:
+        Malformed: the cursor is not ours.
+    """
+    kind, _, version = _decode(cursor).partition(":")
+    if kind == "event" and _VERSION.fullmatch(version) and int(version) < 2**31:
+        return int(version)
+    raise _not_ours(cursor)
+
+
+def _encode(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> str:
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error):
+        raise _not_ours(cursor) from None
+    if _encode(text) != cursor:
+        raise _not_ours(cursor)
+    return text
+
+
+def _not_ours(cursor: str) -> Malformed:
+    return Malformed(f"{cursor[:80]!r} is no cursor of this list: use one that a page's pageInfo or edges gave you.")

@@ -1,0 +1,116 @@
+"""What a gateway's `_entities` gets: each representation's entity in its place, one statement for each kind of key.
+
+The rules are Apollo's: https://www.apollographql.com/docs/graphos/schema-design/federated-schemas/reference/subgraph-spec
+"""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, NamedTuple, TypeAlias, cast
+
+import strawberry
+from strawberry.federation import Schema
+from strawberry.federation.schema import FederationAny
+
+from graphql_api.domain.errors import Malformed, NotAllowed
+from graphql_api.engine import by_class, selection_of
+from graphql_api.schema.context import Info
+from graphql_api.schema.types import CustomerGatewayToken, User, columns
+from graphql_api.service.tokens import Tokens
+
+Entity = Annotated[
+    User | CustomerGatewayToken, strawberry.union("_Entity", description="What a gateway may ask for by its key.")
+]
+Lookup: TypeAlias = Callable[[Tokens, list[Any], frozenset[str] | None], Awaitable[dict[Any, Any]]]
+
+
+class _TokenKey(NamedTuple):
+    """A key of a token: how it is looked up, and by what."""
+
+    names: tuple[str, ...]
+    values: tuple[str, ...]
+
+
+async def _by_ids(tokens: Tokens, keys: list[tuple[str]], wanted: frozenset[str] | None) -> dict[tuple[str], Any]:
+    return {(key,): token for key, token in (await tokens.by_ids([key for (key,) in keys], wanted)).items()}
+
+
+# The keys of a token; a representation that has several is taken by the first.
+_LOOKUPS: dict[tuple[str, ...], Lookup] = {
+    ("id",): _by_ids,
+    ("userId", "gateway"): Tokens.by_users_and_gateways,
+    ("gateway", "gatewayCustomerId"): Tokens.by_customers,
+}
+_NO_USER_KEY = "A representation of User has its key: `id`, a string."
+_NO_KEY = (
+    "A representation of CustomerGatewayToken has one of its keys, all strings:"
+    " `id`, or `userId` and `gateway`, or `gateway` and `gatewayCustomerId`."
+)
+
+
+def entities(
+    info: Info,
+    representations: Annotated[
+        list[FederationAny],
+        strawberry.argument(description="Objects with `__typename` and the fields of one of its keys."),
+    ],
+) -> list[Entity | None]:
+    """The entity of each representation, null for one that is not there; an error stands in the place of its own."""
+    info.context.loads("Query._entities", len(representations))
+    results: Any = [_parsed(each) for each in representations]
+    if _TokenKey in set(map(type, results)):
+        return cast("Any", _with_tokens(info, results))
+    return results
+
+
+def name_entity_types(schema: Schema) -> None:
+    """Have the union tell its types by the class of the object: what is no user is a row of the store, a token."""
+
+    @by_class
+    def type_name(entity: object, *_: object) -> str:
+        return "User" if type(entity) is User else "CustomerGatewayToken"
+
+    # Strawberry has no public name for what it made of the types.
+    cast("Any", schema)._schema.type_map["_Entity"].resolve_type = type_name  # noqa: SLF001
+
+
+def _parsed(representation: Any) -> User | _TokenKey | Malformed:
+    if not isinstance(representation, dict):
+        return Malformed("A representation is an object with `__typename` and a key.")
+    given: dict[str, Any] = representation  # pyright: ignore[reportUnknownVariableType]
+    kind = given.get("__typename")
+    if kind == "User":
+        user_id: Any = given.get("id")
+        if not isinstance(user_id, str):
+            return Malformed(_NO_USER_KEY)
+        return User(id=user_id)  # pyright: ignore[reportArgumentType] - to say that it is an ID would be one more call
+    if kind == "CustomerGatewayToken":
+        return _token_key(given)
+    return Malformed("`__typename` is missing or names no entity of this subgraph: User, CustomerGatewayToken.")
+
+
+def _token_key(given: dict[str, Any]) -> _TokenKey | Malformed:
+    names = next((names for names in _LOOKUPS if given.keys() >= set(names)), ())
+    values = tuple(given[name] for name in names)
+    return (
+        _TokenKey(names, values) if values and all(isinstance(value, str) for value in values) else Malformed(_NO_KEY)
+    )
+
+
+async def _with_tokens(info: Info, results: list[Any]) -> list[Any]:
+    """The same, with the tokens in the places of their keys."""
+    wanted = columns(selection_of(info, "CustomerGatewayToken"))
+    places: defaultdict[tuple[str, ...], defaultdict[tuple[str, ...], list[int]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for index, result in enumerate(results):
+        if isinstance(result, _TokenKey):
+            places[result.names][result.values].append(index)
+    for names, indexes in places.items():
+        try:
+            found = await _LOOKUPS[names](info.context.tokens, list(indexes), wanted)
+        except NotAllowed as error:
+            found = dict.fromkeys(indexes, error)
+        for values, same in indexes.items():
+            for index in same:
+                results[index] = found.get(values)
+    return results

@@ -1,0 +1,117 @@
+"""The inputs of mutations, and how each becomes a value of the domain."""
+
+from typing import Any, TypeVar
+
+import strawberry
+
+from graphql_api.domain.inputs import Gateways, Save, Update
+from graphql_api.domain.token import Given
+from graphql_api.schema.scalars import Json
+
+T = TypeVar("T")
+
+_USER = "The User Service's identifier of the user: 1 to 255 characters, kept as sent."
+_GATEWAY = "The gateway, in any case: a letter, then up to 49 letters, digits or underscores."
+_CUSTOMER = "The gateway's own identifier of its customer: 1 to 255 printable characters without white space."
+_DESCRIPTION = "A note for people: at most 2,000 characters. Null clears it."
+_METADATA = "A JSON object: at most 16 KiB, at most 10 deep. Null clears it."
+_ACTIVE = "Whether the customer may be used. False sets the reason OTHER."
+_VERSION = "Change the token only while it has this version; else STALE."
+
+
+@strawberry.input(description="A token to create. The same again gives the stored token, unchanged, and no error.")
+class CreateCustomerGatewayTokenInput:
+    """A new token."""
+
+    user_id: strawberry.ID = strawberry.field(description=_USER)
+    gateway: str = strawberry.field(description=_GATEWAY)
+    gateway_customer_id: str = strawberry.field(description=_CUSTOMER)
+    description: str | None = strawberry.field(default=strawberry.UNSET, description=_DESCRIPTION)
+    metadata: Json | None = strawberry.field(default=strawberry.UNSET, description=_METADATA)
+    is_active: bool = strawberry.field(default=True, description=_ACTIVE)
+
+    def to_domain(self, gateways: Gateways) -> Save:
+        """Check and convert; raises `Refused`."""
+        return Save.parse(
+            gateways,
+            user_id=self.user_id,
+            gateway=self.gateway,
+            gateway_customer_id=self.gateway_customer_id,
+            description=_given(self.description),
+            metadata=_given(self.metadata),
+            is_active=Given(self.is_active),
+            updates=False,
+        )
+
+
+@strawberry.input(
+    description=(
+        "A token to create or update, by user and gateway. A field that is left out keeps its value; null clears it."
+        " Another gatewayCustomerId than the stored one is refused with ALREADY_EXISTS, unless `replaces` names the"
+        " stored one. Where nothing is stored, `replaces` is ignored, and an expectedVersion answers STALE."
+    )
+)
+class SaveCustomerGatewayTokenInput:
+    """A token as it shall be."""
+
+    user_id: strawberry.ID = strawberry.field(description=_USER)
+    gateway: str = strawberry.field(description=_GATEWAY)
+    gateway_customer_id: str = strawberry.field(description=_CUSTOMER)
+    replaces: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The stored identifier, where another one shall take its place; it is kept as a former one.",
+    )
+    description: str | None = strawberry.field(default=strawberry.UNSET, description=_DESCRIPTION)
+    metadata: Json | None = strawberry.field(default=strawberry.UNSET, description=_METADATA)
+    is_active: bool | None = strawberry.field(default=strawberry.UNSET, description=_ACTIVE)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=_VERSION)
+
+    def to_domain(self, gateways: Gateways) -> Save:
+        """Check and convert; raises `Refused`."""
+        return Save.parse(
+            gateways,
+            user_id=self.user_id,
+            gateway=self.gateway,
+            gateway_customer_id=self.gateway_customer_id,
+            description=_given(self.description),
+            metadata=_given(self.metadata),
+            is_active=_given(self.is_active),
+            replaces=optional(self.replaces),
+            expected_version=optional(self.expected_version),
+        )
+
+
+@strawberry.input(
+    description="A change of a token. A field that is left out keeps its value; null clears description and metadata."
+)
+class UpdateCustomerGatewayTokenInput:
+    """A change."""
+
+    id: strawberry.ID = strawberry.field(description="The token's `id`.")
+    gateway_customer_id: str | None = strawberry.field(
+        default=strawberry.UNSET, description=f"{_CUSTOMER} The one before is kept as a former one."
+    )
+    description: str | None = strawberry.field(default=strawberry.UNSET, description=_DESCRIPTION)
+    metadata: Json | None = strawberry.field(default=strawberry.UNSET, description=_METADATA)
+    is_active: bool | None = strawberry.field(default=strawberry.UNSET, description=_ACTIVE)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=_VERSION)
+
+    def to_domain(self) -> Update:
+        """Check and convert; raises `Refused`."""
+        return Update.parse(
+            token_id=self.id,
+            gateway_customer_id=_given(self.gateway_customer_id),
+            description=_given(self.description),
+            metadata=_given(self.metadata),
+            is_active=_given(self.is_active),
+            expected_version=optional(self.expected_version),
+        )
+
+
+def _given(value: Any) -> Given[Any] | None:
+    return None if value is strawberry.UNSET else Given(value)
+
+
+def optional(value: T | None) -> T | None:
+    """The value that was sent; None where it was left out, or null."""
+    return None if value is strawberry.UNSET else value

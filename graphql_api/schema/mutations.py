@@ -1,0 +1,386 @@
+"""The mutations: each translates its input, calls the service and translates what comes back."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+from strawberry.federation.schema_directives import Cost
+
+from graphql_api.domain import values
+from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.inputs import MAX_BATCH, MIN_LEASE, Save
+from graphql_api.domain.inputs import lease_seconds as lease
+from graphql_api.domain.token import Token
+from graphql_api.domain.values import Problems
+from graphql_api.schema import payloads
+from graphql_api.schema.context import Info
+from graphql_api.schema.enums import BatchErrorPolicy, DeactivationReason, MergeConflictPolicy
+from graphql_api.schema.inputs import (
+    CreateCustomerGatewayTokenInput,
+    SaveCustomerGatewayTokenInput,
+    UpdateCustomerGatewayTokenInput,
+    optional,
+)
+from graphql_api.schema.payloads import (
+    ClaimGatewayCustomerPayload,
+    CustomerGatewayTokenPayload,
+    DeleteCustomerGatewayTokenPayload,
+    ErasedGatewayCustomer,
+    EraseUserGatewayTokensPayload,
+    GatewayCustomerClaim,
+    LiftUserErasurePayload,
+    MergeUserGatewayTokensPayload,
+    SaveCustomerGatewayTokenPayload,
+    SaveCustomerGatewayTokensPayload,
+    user_errors,
+)
+from graphql_api.service import users
+from graphql_api.service.tokens import Saved, Tokens
+
+_COST = Cost(weight=10)  # of a write, where reading a token costs 1
+
+TokenId = Annotated[strawberry.ID, strawberry.argument(description="The token's `id`.")]
+ExpectedVersion = Annotated[
+    int | None, strawberry.argument(description="Change the token only while it has this version; else STALE.")
+]
+UserId = Annotated[strawberry.ID, strawberry.argument(description="The user's id.")]
+Gateway = Annotated[str, strawberry.argument(description="The gateway, in any case: `stripe` is `STRIPE`.")]
+Customer = Annotated[str, strawberry.argument(description="The gateway's own identifier of its customer.")]
+
+
+async def _create(
+    info: Info,
+    input: Annotated[  # noqa: A002
+        CreateCustomerGatewayTokenInput, strawberry.argument(description="The token.")
+    ],
+) -> CustomerGatewayTokenPayload:
+    async def work(tokens: Tokens) -> Token:
+        return (await tokens.save(input.to_domain(tokens.gateways))).token
+
+    return await _changed(info, "createCustomerGatewayToken", work, "input")
+
+
+async def _save(
+    info: Info,
+    input: Annotated[  # noqa: A002
+        SaveCustomerGatewayTokenInput, strawberry.argument(description="The token.")
+    ],
+) -> SaveCustomerGatewayTokenPayload:
+    tokens = info.context.begin("saveCustomerGatewayToken")
+    try:
+        saved = await tokens.save(input.to_domain(tokens.gateways))
+    except Refused as refusal:
+        return SaveCustomerGatewayTokenPayload(created=False, **payloads.refused(refusal, "input"))
+    return SaveCustomerGatewayTokenPayload(
+        gateway_token=payloads.shown(saved.token),
+        user=payloads.user(saved.token.user_id),
+        created=saved.created,
+        user_errors=[],
+    )
+
+
+async def _save_many(
+    info: Info,
+    inputs: Annotated[list[SaveCustomerGatewayTokenInput], strawberry.argument(description="At most 1,000 tokens.")],
+    on_error: Annotated[
+        BatchErrorPolicy, strawberry.argument(description="What one refused input does to the others.")
+    ] = BatchErrorPolicy.ABORT,
+) -> SaveCustomerGatewayTokensPayload:
+    tokens = info.context.begin("saveCustomerGatewayTokens")
+    if len(inputs) > MAX_BATCH:
+        message = f"A batch has at most {MAX_BATCH} inputs; this one has {len(inputs)}. Send several batches."
+        errors = user_errors([Problem(Code.INVALID, message, ("inputs",))])
+        return SaveCustomerGatewayTokensPayload(gateway_tokens=[], created_count=0, user_errors=errors)
+    aborts = on_error is BatchErrorPolicy.ABORT
+    parsed = [_parsed(tokens, each) for each in inputs]
+    saves = [each for each in parsed if isinstance(each, Save)]
+    results: Sequence[Saved | Refused] = []
+    if len(saves) == len(parsed) or not aborts:
+        results = await tokens.save_many(saves, abort=aborts)
+    remaining = iter(results)
+    outcomes = [next(remaining, None) if isinstance(each, Save) else each for each in parsed]
+    errors = [
+        error
+        for index, outcome in enumerate(outcomes)
+        if isinstance(outcome, Refused)
+        for error in user_errors(outcome.problems, "inputs", str(index))
+    ]
+    saved = [each if isinstance(each, Saved) and not (aborts and errors) else None for each in outcomes]
+    return SaveCustomerGatewayTokensPayload(
+        gateway_tokens=[payloads.shown(each.token) if each else None for each in saved],
+        created_count=sum(each.created for each in saved if each),
+        user_errors=errors,
+    )
+
+
+def _parsed(tokens: Tokens, each: SaveCustomerGatewayTokenInput) -> Save | Refused:
+    try:
+        return each.to_domain(tokens.gateways)
+    except Refused as refusal:
+        return refusal
+
+
+async def _update(
+    info: Info,
+    input: Annotated[  # noqa: A002
+        UpdateCustomerGatewayTokenInput, strawberry.argument(description="The change.")
+    ],
+) -> CustomerGatewayTokenPayload:
+    async def work(tokens: Tokens) -> Token:
+        return await tokens.update(input.to_domain())
+
+    return await _changed(info, "updateCustomerGatewayToken", work, "input")
+
+
+async def _activate(
+    info: Info,
+    id: TokenId,  # noqa: A002
+    expected_version: ExpectedVersion = strawberry.UNSET,
+) -> CustomerGatewayTokenPayload:
+    async def work(tokens: Tokens) -> Token:
+        return await tokens.activate(id, optional(expected_version))
+
+    return await _changed(info, "activateCustomerGatewayToken", work)
+
+
+async def _deactivate(
+    info: Info,
+    id: TokenId,  # noqa: A002
+    reason: Annotated[
+        DeactivationReason, strawberry.argument(description="Why the customer is not to be used any longer.")
+    ] = DeactivationReason.OTHER,
+    expected_version: ExpectedVersion = strawberry.UNSET,
+) -> CustomerGatewayTokenPayload:
+    async def work(tokens: Tokens) -> Token:
+        return await tokens.deactivate(id, reason, optional(expected_version))
+
+    return await _changed(info, "deactivateCustomerGatewayToken", work)
+
+
+async def _delete(
+    info: Info,
+    id: TokenId,  # noqa: A002
+    expected_version: ExpectedVersion = strawberry.UNSET,
+) -> DeleteCustomerGatewayTokenPayload:
+    tokens = info.context.begin("deleteCustomerGatewayToken")
+    try:
+        user_id = await tokens.delete(id, optional(expected_version))
+    except Refused as refusal:
+        user = payloads.user(refusal.token.user_id if refusal.token else None)
+        return DeleteCustomerGatewayTokenPayload(deleted_id=None, user=user, user_errors=user_errors(refusal.problems))
+    deleted = strawberry.ID(values.token_id(id) or id)
+    return DeleteCustomerGatewayTokenPayload(deleted_id=deleted, user=payloads.user(user_id), user_errors=[])
+
+
+async def _deactivate_customer(
+    info: Info,
+    gateway: Gateway,
+    gateway_customer_id: Customer,
+    reason: Annotated[
+        DeactivationReason, strawberry.argument(description="Why the customer is not to be used any longer.")
+    ] = DeactivationReason.GATEWAY_DELETED,
+    occurred_at: Annotated[
+        datetime | None,
+        strawberry.argument(description="When the gateway says that it happened; now where it is left out."),
+    ] = strawberry.UNSET,
+) -> CustomerGatewayTokenPayload:
+    async def work(tokens: Tokens) -> Token | None:
+        key = _customer(tokens, gateway, gateway_customer_id)
+        return await tokens.deactivate_customer(*key, reason, optional(occurred_at))
+
+    return await _changed(info, "deactivateGatewayCustomer", work)
+
+
+async def _verify_customer(
+    info: Info,
+    gateway: Gateway,
+    gateway_customer_id: Customer,
+    at: Annotated[
+        datetime | None,
+        strawberry.argument(description="When the gateway confirmed it; now where it is left out."),
+    ] = strawberry.UNSET,
+) -> CustomerGatewayTokenPayload:
+    async def work(tokens: Tokens) -> Token:
+        return await tokens.verify_customer(*_customer(tokens, gateway, gateway_customer_id), optional(at))
+
+    return await _changed(info, "verifyGatewayCustomer", work)
+
+
+async def _claim(
+    info: Info,
+    user_id: UserId,
+    gateway: Gateway,
+    lease_seconds: Annotated[int, strawberry.argument(description="How long the lease lasts, 1 to 300 seconds.")] = 30,
+) -> ClaimGatewayCustomerPayload:
+    tokens, problems = info.context.begin("claimGatewayCustomer"), Problems()
+    user = problems.parse("userId", values.user_id, user_id) or ""
+    name = problems.parse("gateway", tokens.gateways.parse, gateway) or ""
+    seconds = problems.parse("leaseSeconds", lease, lease_seconds) or MIN_LEASE
+    try:
+        problems.check()
+        claimed = await tokens.claim(user, name, seconds)
+    except Refused as refusal:
+        return ClaimGatewayCustomerPayload(gateway_token=None, claim=None, user_errors=user_errors(refusal.problems))
+    claim = claimed.lease and GatewayCustomerClaim(
+        idempotency_key=claimed.lease.idempotency_key,
+        expires_at=claimed.lease.expires_at,
+        acquired=claimed.lease.acquired,
+    )
+    return ClaimGatewayCustomerPayload(gateway_token=payloads.shown(claimed.token), claim=claim, user_errors=[])
+
+
+async def _merge(
+    info: Info,
+    from_user_id: Annotated[strawberry.ID, strawberry.argument(description="The user whose tokens move.")],
+    into_user_id: Annotated[strawberry.ID, strawberry.argument(description="The user whose they become.")],
+    on_conflict: Annotated[
+        MergeConflictPolicy, strawberry.argument(description="What happens where both have a customer.")
+    ] = MergeConflictPolicy.FAIL,
+    dry_run: Annotated[  # noqa: FBT002 - an argument of GraphQL is given by name
+        bool, strawberry.argument(description="Answer as the real run would, and change nothing.")
+    ] = False,
+) -> MergeUserGatewayTokensPayload:
+    tokens, problems = info.context.begin("mergeUserGatewayTokens"), Problems()
+    problems.parse("fromUserId", values.user_id, from_user_id)
+    problems.parse("intoUserId", values.user_id, into_user_id)
+    try:
+        problems.check()
+        merge = users.Merge(from_user_id, into_user_id, on_conflict.value)
+        if dry_run:
+            merged, info.context.tokens = await users.rehearse_merge(tokens, merge)
+        else:
+            merged = await users.merge(tokens, merge)
+    except Refused as refusal:
+        return MergeUserGatewayTokensPayload(
+            user=None, moved=[], conflicts=[], user_errors=user_errors(refusal.problems)
+        )
+    return MergeUserGatewayTokensPayload(
+        user=payloads.user(into_user_id),
+        moved=payloads.all_shown(merged.moved),
+        conflicts=payloads.all_shown(merged.conflicts),
+        user_errors=user_errors(merged.problems),
+    )
+
+
+async def _erase(info: Info, user_id: UserId) -> EraseUserGatewayTokensPayload:
+    tokens = info.context.begin("eraseUserGatewayTokens")
+    try:
+        erased = await users.erase(tokens, _user_id(user_id))
+    except Refused as refusal:
+        return EraseUserGatewayTokensPayload(erased=[], user_errors=user_errors(refusal.problems))
+    return EraseUserGatewayTokensPayload(
+        erased=[ErasedGatewayCustomer(gateway=name, gateway_customer_id=customer) for name, customer in erased],
+        user_errors=[],
+    )
+
+
+async def _lift_erasure(info: Info, user_id: UserId) -> LiftUserErasurePayload:
+    tokens = info.context.begin("liftUserErasure")
+    try:
+        await users.lift_erasure(tokens, _user_id(user_id))
+    except Refused as refusal:
+        return LiftUserErasurePayload(user=None, user_errors=user_errors(refusal.problems))
+    return LiftUserErasurePayload(user=payloads.user(user_id), user_errors=[])
+
+
+async def _changed(
+    info: Info, field: str, work: Callable[[Tokens], Awaitable[Token | None]], *under: str
+) -> CustomerGatewayTokenPayload:
+    """The payload of a change of one token, whose input stands at this place."""
+    tokens = info.context.begin(field)
+    try:
+        return payloads.changed(await work(tokens))
+    except Refused as refusal:
+        return CustomerGatewayTokenPayload(**payloads.refused(refusal, *under))
+
+
+def _customer(tokens: Tokens, gateway: str, customer: str) -> tuple[str, str]:
+    problems = Problems()
+    name = problems.parse("gateway", tokens.gateways.parse, gateway) or ""
+    problems.parse("gatewayCustomerId", values.gateway_customer_id, customer)
+    problems.check()
+    return name, customer
+
+
+def _user_id(user_id: str) -> str:
+    problems = Problems()
+    problems.parse("userId", values.user_id, user_id)
+    problems.check()
+    return user_id
+
+
+@strawberry.type(
+    description=(
+        "What payment services, webhook handlers and admins change. What a caller can mend is in `userErrors`;"
+        " repeating a request is harmless."
+    )
+)
+class Mutation:
+    """The root of mutations."""
+
+    create_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_create,
+        description="Make a token. The same user, gateway and customer again gives the stored token, and no error.",
+    )
+    save_customer_gateway_token: SaveCustomerGatewayTokenPayload = strawberry.federation.field(
+        directives=[_COST], resolver=_save, description="Create or update the token of a user at a gateway."
+    )
+    save_customer_gateway_tokens: SaveCustomerGatewayTokensPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_save_many,
+        description="Save at most 1,000 tokens, one after another, in one transaction.",
+    )
+    update_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
+        directives=[_COST], resolver=_update, description="Change a token by its id."
+    )
+    activate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
+        directives=[_COST], resolver=_activate, description="Let the customer be used."
+    )
+    deactivate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_deactivate,
+        description="Keep the customer from being used. An inactive token is left as it is.",
+    )
+    delete_customer_gateway_token: DeleteCustomerGatewayTokenPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_delete,
+        description=(
+            "Delete a token; its identifier stays reserved for its user. An id that was deleted before answers"
+            " `deletedId` again; one that never was, NOT_FOUND."
+        ),
+    )
+    deactivate_gateway_customer: CustomerGatewayTokenPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_deactivate_customer,
+        description=(
+            "For webhook handlers, which know only the gateway's own identifier. An unknown or already inactive"
+            " customer is no error and changes nothing: gateways send events twice, late and out of order."
+        ),
+    )
+    verify_gateway_customer: CustomerGatewayTokenPayload = strawberry.federation.field(
+        directives=[_COST], resolver=_verify_customer, description="The gateway confirmed that the customer exists."
+    )
+    claim_gateway_customer: ClaimGatewayCustomerPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_claim,
+        description=(
+            "Before the first customer of a user is created at a gateway: who creates it, with which idempotency key?"
+        ),
+    )
+    merge_user_gateway_tokens: MergeUserGatewayTokensPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_merge,
+        description="A guest becomes a registered user, or two accounts become one. All or nothing.",
+    )
+    erase_user_gateway_tokens: EraseUserGatewayTokensPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_erase,
+        description="The right to be forgotten: tokens, former identifiers and what the history says of them.",
+    )
+    lift_user_erasure: LiftUserErasurePayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_lift_erasure,
+        description="The person is back, knowingly: their tokens may be saved again.",
+    )

@@ -1,0 +1,56 @@
+"""The scalars of the contract: instants with an offset, and JSON."""
+
+from datetime import UTC, datetime
+from typing import Any, NewType
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.schema.config import StrawberryConfig
+
+from graphql_api.domain import values
+from graphql_api.domain.errors import Refused
+
+Json = NewType("Json", object)
+
+
+def instant(value: object) -> datetime:
+    """An instant in UTC.
+
+    Raises:
+        GraphQLError: it is no ISO 8601 text, has no offset, or lies outside the years 1 to 9999 in UTC.
+    """
+    try:
+        return values.instant(value)
+    except Refused as refused:
+        raise GraphQLError(str(refused)) from None
+
+
+def written(value: datetime) -> str:
+    """ISO 8601 in UTC, always with six digits of the second."""
+    return (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat("T", "microseconds")
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+config = StrawberryConfig(
+    scalar_map={
+        datetime: strawberry.scalar(
+            name="DateTime",
+            description="An instant: ISO 8601 with an offset, answered in UTC with microseconds.",
+            specified_by_url="https://scalars.graphql.org/andimarek/date-time",
+            serialize=written,
+            parse_value=instant,
+        ),
+        Json: strawberry.scalar(
+            name="JSON",
+            description="Any JSON value.",
+            specified_by_url=(
+                "https://ecma-international.org/wp-content/uploads/ECMA-404_2nd_edition_december_2017.pdf"
+            ),
+            serialize=_unchanged,
+            parse_value=_unchanged,
+        ),
+    }
+)

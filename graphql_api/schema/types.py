@@ -1,0 +1,216 @@
+"""The entities of the graph: a user, as far as we know them, and their tokens.
+
+A `CustomerGatewayToken` is never made: its fields are read from the rows of the store. What needs more than its own row
+is loaded for a whole list of parents at once (`graphql_api.engine.batched`).
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, cast
+
+import strawberry
+
+from graphql_api.domain.errors import Malformed, Refused
+from graphql_api.domain.token import Token
+from graphql_api.engine import RawJSON, Selection, batched, reads
+from graphql_api.schema.connection import listed
+from graphql_api.schema.context import Context, Info
+from graphql_api.schema.enums import DeactivationReason
+from graphql_api.schema.history import EventConnection, histories
+from graphql_api.schema.scalars import Json
+from graphql_api.service.tokens import FEW
+
+Results = Sequence[Any]
+
+_FILTERED = frozenset({"gateway", "is_active"})
+_GATEWAYS_PER_USER = 5  # what a router's demand control may assume
+
+
+def columns(selection: Selection | None) -> frozenset[str] | None:
+    """The attributes of tokens that are asked for; None: all of them."""
+    return None if selection is None else selection.attributes
+
+
+def gateway_argument(context: Context, text: str) -> str:
+    """A gateway that an argument names.
+
+    Raises:
+        Malformed: it is no name of a gateway.
+    """
+    try:
+        return context.tokens.gateways.parse(text)
+    except Refused as refused:
+        raise Malformed(str(refused)) from None
+
+
+async def _tokens_of_users(
+    parents: list["User"],
+    info: Info,
+    *,
+    selection: Selection | None,
+    gateway: Annotated[
+        str | None, strawberry.argument(description="Only this gateway's, in any case: `stripe` is `STRIPE`.")
+    ] = strawberry.UNSET,
+    is_active: Annotated[
+        bool | None, strawberry.argument(description="Only the active ones, or only the inactive ones.")
+    ] = strawberry.UNSET,
+) -> Results:
+    info.context.loads("User.gatewayTokens", len(parents))
+    tokens = info.context.tokens
+    ids = [user.id for user in parents]
+    refusals = tokens.unreadable(ids)
+    whole = not isinstance(gateway, str) and not isinstance(is_active, bool)
+    # For few users, rows that are read together with those of other requests are cheaper than JSON.
+    if whole and len(ids) > FEW and selection is not None and selection.json is not None:
+        found: dict[str, Any] = await tokens.of_users_as_json(ids, selection.json)
+        lists = [RawJSON(found.get(user, "[]")) for user in ids]
+    elif whole:
+        found = await tokens.of_users(ids, columns(selection))
+        lists = [found.get(user, []) for user in ids]
+    else:
+        keep = _filter(info.context, gateway, is_active)
+        wanted = columns(selection)
+        found = await tokens.of_users(ids, None if wanted is None else wanted | _FILTERED)
+        lists = [list(filter(keep, found.get(user, ()))) for user in ids]
+    return [refusals.get(user, some) for user, some in zip(ids, lists, strict=True)] if refusals else lists
+
+
+def _filter(context: Context, gateway: str | None, active: bool | None) -> Callable[[Token], bool]:  # noqa: FBT001
+    name = gateway_argument(context, gateway) if isinstance(gateway, str) else None
+    any_state = not isinstance(active, bool)
+
+    def keep(token: Token) -> bool:
+        return (name is None or token.gateway == name) and (any_state or token.is_active is active)
+
+    return keep
+
+
+async def _token_of_users(
+    parents: list["User"],
+    info: Info,
+    *,
+    selection: Selection | None,
+    gateway: Annotated[str, strawberry.argument(description="The gateway, in any case: `stripe` is `STRIPE`.")],
+) -> Results:
+    info.context.loads("User.gatewayToken", len(parents))
+    tokens = info.context.tokens
+    name = gateway_argument(info.context, gateway)
+    refusals = tokens.unreadable([user.id for user in parents])
+    pairs = [(user.id, name) for user in parents if user.id not in refusals]
+    found: dict[Any, Any] = await tokens.by_users_and_gateways(pairs, columns(selection)) if pairs else {}
+    return [refusals.get(user.id) or found.get((user.id, name)) for user in parents]
+
+
+async def _former_ids(
+    parents: list["CustomerGatewayToken"],
+    info: Info,
+    *,
+    selection: Selection | None,  # noqa: ARG001 - a list of text
+) -> Results:
+    info.context.loads("CustomerGatewayToken.formerGatewayCustomerIds", len(parents))
+    found = await info.context.tokens.former_ids(cast("list[Token]", parents))
+    return [found.get((token.user_id, token.gateway), []) for token in parents]
+
+
+@strawberry.federation.type(
+    keys=["id"],
+    description="A user of the platform, whom the User Service knows. This subgraph adds their gateway tokens.",
+)
+class User:
+    """A user by their id; whether they exist is not known here."""
+
+    id: strawberry.ID = strawberry.field(description="The User Service's identifier, opaque to this service.")
+    gateway_tokens: list["CustomerGatewayToken"] | None = batched(
+        _tokens_of_users,
+        reads=("id",),
+        directives=[listed(_GATEWAYS_PER_USER)],
+        description=(
+            "The user's tokens, by gateway; an empty list for a user without any."
+            " Null with an error where they may not be read, or where this service cannot be asked."
+        ),
+    )
+    gateway_token: "CustomerGatewayToken | None" = batched(
+        _token_of_users, reads=("id",), description="The user's token at one gateway; null where they have none there."
+    )
+
+    @classmethod
+    def resolve_reference(cls, id: strawberry.ID) -> "User":  # noqa: A002 - the key's name
+        """The user with this key: see `graphql_api.schema.entities`."""
+        return cls(id=id)
+
+
+def _internal(attribute: str, field: str, description: str) -> Any:
+    """A field that mere users may not read, while the rest of their token is answered."""
+
+    def resolve(root: Any, info: Info) -> Any:
+        info.context.caller.must(field)
+        return getattr(root, attribute)
+
+    return strawberry.federation.field(
+        resolver=resolve, tags=["internal"], metadata=reads(attribute), description=description
+    )
+
+
+@strawberry.federation.type(
+    keys=["id", "userId gateway", "gateway gatewayCustomerId"],
+    description=(
+        "Which customer a user is at a payment gateway: never a card or a means of payment, only the gateway's own"
+        " identifier of its customer. A user has at most one at each gateway."
+    ),
+)
+class CustomerGatewayToken:
+    """The fields of a token; the objects that they are read from are `graphql_api.domain.token.Token`s."""
+
+    id: strawberry.ID = strawberry.field(description="Unique identifier of this token, a UUID.")
+    user_id: strawberry.ID = strawberry.field(description="The User Service's identifier of the user.")
+    gateway: str = strawberry.field(
+        description="The connection to a payment gateway, such as STRIPE, or STRIPE_EU where there are several."
+    )
+    gateway_customer_id: str = strawberry.field(
+        description="The gateway's own identifier of its customer, such as Stripe's `cus_…`."
+    )
+    description: str | None = _internal(
+        "description", "CustomerGatewayToken.description", "A note for people. For services only."
+    )
+    metadata: Json | None = _internal(
+        "metadata", "CustomerGatewayToken.metadata", "A JSON object for machines. For services only."
+    )
+    is_active: bool = strawberry.field(description="Whether this customer may be used.")
+    created_at: datetime = strawberry.field(description="When the token was made.")
+    updated_at: datetime = strawberry.field(description="When it last changed; grows with every change.")
+    version: int = strawberry.field(
+        description="Grows by one with every change: hand it to `expectedVersion` to change only what you have seen."
+    )
+    deactivated_at: datetime | None = strawberry.field(
+        description="Since when the customer is not to be used; null while the token is active."
+    )
+    deactivation_reason: DeactivationReason | None = strawberry.field(
+        description="Why the token is inactive; null while it is active."
+    )
+    last_verified_at: datetime | None = strawberry.field(
+        description="When the gateway last confirmed that this customer exists; null where it never did."
+    )
+    former_gateway_customer_ids: list[str] | None = batched(
+        _former_ids,
+        reads=("user_id", "gateway", "gateway_customer_id"),
+        tags=["internal"],
+        directives=[listed(_GATEWAYS_PER_USER)],
+        description=(
+            "Identifiers that this user had at this gateway before, oldest first; lookups by them still find this"
+            " token. For services only."
+        ),
+    )
+    history: EventConnection | None = histories("What was done to this token, newest first. For services only.")
+
+    @strawberry.federation.field(
+        metadata=reads("user_id"),
+        description="Whose token this is; null where the User Service no longer knows them.",
+    )
+    def user(self) -> User | None:
+        """The user, for the gateway to stitch."""
+        return User(id=self.user_id)
+
+    @classmethod
+    def resolve_reference(cls, **key: str) -> "CustomerGatewayToken":
+        """Strawberry wants to see that there is one: `graphql_api.schema.entities` resolves them all at once."""
+        raise NotImplementedError

@@ -1,0 +1,202 @@
+"""Serves an ASGI app on a socket, by this process or by several workers; what the app does is not known here."""
+
+import asyncio
+import ctypes
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
+from ipaddress import ip_address
+from multiprocessing.context import ForkProcess
+from typing import Any, cast
+
+import uvicorn
+import uvloop
+
+from graphql_api.observability import logs
+from graphql_api.web.connection import Connection
+
+_STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_SAYING: dict[int, Callable[[], None]] = {signal.SIGUSR1: logs.say_more, signal.SIGUSR2: logs.say_less}
+_BACKLOG = 2048
+_FINISH_SECONDS = 18  # for what is under way when the listener closes
+_RESTART_SECONDS = 1  # at least so long between two starts of one worker
+# Python's own thresholds look for cycles every few requests, which takes a third of the time.
+_COLLECT_AFTER = (10_000, 10, 5)
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
+_LARGE_BUFFER = 256 * 1024  # bytes
+
+_log = logging.getLogger(__name__)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on this host.
+
+    Raises:
+        OSError: there is no such host.
+    """
+    return all(ip_address(address[4][0]).is_loopback for address in socket.getaddrinfo(host, None))
+
+
+@contextmanager
+def listening(host: str, port: int, workers: int) -> Generator[list[socket.socket]]:
+    """A socket for each worker, all on one port: the kernel spreads connections over them.
+
+    Whoever connects is answered as soon as the worker of that socket runs, or one that replaces it.
+
+    Raises:
+        OSError: there is no such host, or its port is taken.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with ExitStack() as closing:
+        sockets = [closing.enter_context(socket.socket(family)) for _ in range(workers)]
+        for listener in sockets:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first, *others = sockets
+        first.bind(address)
+        for other in others:
+            # The first one shares the port only now: bound alone, it has shown that nobody else has it.
+            for sharing in (first, other):
+                sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            other.bind(first.getsockname())
+        for listener in sockets:
+            listener.listen(_BACKLOG)
+        yield sockets
+
+
+def keep_signals() -> None:
+    """From now on signals about the log level, of which a process would die, wait until `serve` heeds them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SAYING)
+
+
+def serve(app: Any, listeners: list[socket.socket], drain_seconds: float) -> None:
+    """Serve with one worker for each socket until a signal asks to stop; one alone needs no other process.
+
+    After SIGTERM a worker serves on for so many seconds, in which whoever sends requests here learns that it leaves:
+    the app by `draining` in its lifespan's state, clients by `Connection: close`.
+    """
+    _return_memory()
+    if len(listeners) == 1:
+        uvloop.run(_work(app, listeners[0], drain_seconds))
+    else:
+        _supervise(app, listeners, drain_seconds)
+
+
+def _return_memory() -> None:
+    """Give large buffers back to the system once they are free: glibc would keep as much as the largest ever took."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which here drains first, and ends with status 0 when it is asked to stop."""
+
+    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._drain_seconds = drain_seconds
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._drain)
+        for number, say in _SAYING.items():
+            loop.add_signal_handler(number, say)
+        if supervisor := multiprocessing.parent_process():
+            loop.add_reader(supervisor.sentinel, self._supervisor_died, supervisor.sentinel)
+            loop.add_signal_handler(signal.SIGINT, self._leave)
+        else:
+            for number in _STOPPING - {signal.SIGTERM}:
+                loop.add_signal_handler(number, self.handle_exit, signal.SIGINT, None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *_SAYING})
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
+
+    def _drain(self) -> None:
+        if "draining" not in self.lifespan.state:
+            self.lifespan.state["draining"] = True
+            self.config.encoded_headers.append((b"connection", b"close"))
+            asyncio.get_running_loop().call_later(self._drain_seconds, self._leave)
+
+    def _leave(self) -> None:
+        self.should_exit = True
+
+    def _supervisor_died(self, sentinel: int) -> None:
+        asyncio.get_running_loop().remove_reader(sentinel)
+        self._leave()
+
+
+async def _work(app: Any, listener: socket.socket, drain_seconds: float) -> None:
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        log_level="warning",  # its other lines are about itself
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_FINISH_SECONDS,
+    )
+    await _Server(config, drain_seconds).serve([listener])
+
+
+class _Worker:
+    """A child that serves. It is a fork: it starts at once, and shares the memory of what was built before."""
+
+    def __init__(self, app: Any, listener: socket.socket, drain_seconds: float) -> None:
+        self._serves = app, listener, drain_seconds
+        self.process = ForkProcess(target=self._run, args=self._serves)
+        self._started = time.monotonic()
+        self.process.start()
+
+    @staticmethod
+    def _run(app: Any, listener: socket.socket, drain_seconds: float) -> None:
+        # These are kept until there is a handler; what else comes from a terminal is the supervisor's to pass on.
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT, signal.SIGHUP, *_SAYING})
+        uvloop.run(_work(app, listener, drain_seconds))
+
+    def stop(self, *, drains: bool) -> None:
+        """Ask it to end, at once or after having served on for a while."""
+        os.kill(cast("int", self.process.pid), signal.SIGTERM if drains else signal.SIGINT)
+
+    def replacement(self) -> "_Worker":
+        _log.error("Worker %s ended with status %s and is replaced", self.process.pid, self.process.exitcode)
+        time.sleep(max(0, self._started + _RESTART_SECONDS - time.monotonic()))
+        return _Worker(*self._serves)
+
+
+def _supervise(app: Any, listeners: list[socket.socket], drain_seconds: float) -> None:
+    """Keep a worker at each socket until a signal asks to stop; a second one does not wait for what is under way."""
+    gc.freeze()
+    watched = {*_STOPPING, *_SAYING, signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    workers = [_Worker(app, listener, drain_seconds) for listener in listeners]
+    stopping = False
+    while workers:
+        received = signal.sigwait(watched)
+        if received in _SAYING:
+            _SAYING[received]()  # here as well: workers to come are forks of this process
+            for worker in workers:
+                os.kill(cast("int", worker.process.pid), received)
+        elif received != signal.SIGCHLD:
+            for worker in workers:
+                if stopping:
+                    worker.process.kill()
+                else:
+                    worker.stop(drains=received == signal.SIGTERM)
+            stopping = True
+        alive = [worker for worker in workers if worker.process.is_alive()]
+        dead = [worker for worker in workers if worker not in alive]
+        workers = alive if stopping else [*alive, *(worker.replacement() for worker in dead)]

@@ -1,0 +1,1 @@
+"""What can be done, by whom; one transaction a call."""

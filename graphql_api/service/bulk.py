@@ -1,0 +1,335 @@
+"""Tokens from files, by the rules of the mutations: what is new goes in together, the rest one after another."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache, partial
+from itertools import islice
+from operator import itemgetter
+from types import NoneType
+from typing import Any, Final
+
+import orjson
+from uuid_utils import uuid7
+
+from graphql_api.domain import values
+from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.inputs import Gateways, Save
+from graphql_api.domain.token import Action, DeactivationReason, Edit, Event, Given, Token
+from graphql_api.domain.values import Problems
+from graphql_api.service.tokens import Batch, settled, taken
+from graphql_api.storage import bulk
+from graphql_api.storage.bulk import Row
+from graphql_api.storage.selects import ALL
+from graphql_api.storage.tokens import TokenStore
+
+# So much is locked and committed together, which takes a fraction of a second.
+LINES_AT_ONCE: Final = 10_000
+_CHARACTERS_AT_ONCE: Final = 4_000_000
+
+Record = Mapping[str, Any]
+# A line's number, and its record or why it is none.
+Read = tuple[int, Record | Problem]
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of some lines of a file, the last of which is this one."""
+
+    line: int = 0
+    created: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    rejected: list[tuple[int, Problem]] = field(default_factory=list[tuple[int, Problem]])
+
+    def reject(self, line: int, refused: Refused) -> None:
+        """This line is not stored."""
+        self.rejected += [(line, problem) for problem in refused.problems]
+
+
+async def import_tokens(store: TokenStore, gateways: Gateways, records: Iterator[Read]) -> AsyncGenerator[Report]:
+    """Save these records in their order, some thousand in a transaction; while some are written, the next are read."""
+    parser, writer = Parser(gateways), _Writer(store)
+
+    async def read() -> "_Lines | None":
+        return await asyncio.to_thread(_read, records, parser, await store.now())
+
+    reading = asyncio.create_task(read())
+    try:
+        while (lines := await reading) is not None:
+            reading = asyncio.create_task(read())
+            yield await settled(partial(writer.write, lines))
+    finally:
+        reading.cancel()
+
+
+# --- from records to rows
+
+
+@dataclass(slots=True)
+class _Lines:
+    """The lines that are written together: the rows of those that can be, and why the others cannot."""
+
+    last: int = 0
+    rows: dict[int, Row] = field(default_factory=dict[int, Row])
+    refused: dict[int, Refused] = field(default_factory=dict[int, Refused])
+
+
+def _read(records: Iterator[Read], parser: "Parser", now: datetime) -> _Lines | None:
+    lines = _Lines()
+    seen: set[tuple[str, ...]] = set()
+    characters = 0
+    for number, record in islice(records, LINES_AT_ONCE):
+        lines.last = number
+        try:
+            row = parser.row(number, record, now)
+        except Refused as refused:
+            lines.refused[number] = refused
+            continue
+        keys = _keys(row)
+        lines.rows[number] = row if seen.isdisjoint(keys) else row._replace(is_apart=True)
+        seen.update(keys)
+        characters += len(row.description or "") + len(row.metadata or "")
+        if characters > _CHARACTERS_AT_ONCE:
+            break
+    return lines if lines.last else None
+
+
+def _keys(row: Row) -> list[tuple[str, ...]]:
+    """What no two tokens have in common."""
+    keys: list[tuple[str, ...]] = [(row.user_id, row.gateway, ""), (row.gateway_customer_id, row.gateway)]
+    keys += [(name, row.gateway) for name in row.former_ids]
+    return [*keys, (row.id,)] if row.has_id else keys
+
+
+class Parser:
+    """Checks records as the mutations check their inputs."""
+
+    def __init__(self, gateways: Gateways) -> None:
+        self._gateway = lru_cache(maxsize=1000)(gateways.parse)
+
+    def row(self, line: int, record: Record | Problem, now: datetime) -> Row:
+        """The row of a record; what it does not say of a token's past is made up.
+
+        Raises:
+            Refused: with all that is wrong.
+        """
+        if isinstance(record, Problem):
+            raise Refused([record])
+        _check_kinds(record)
+        problems = Problems()
+        user_id = problems.parse("userId", values.user_id, str(record["userId"]))
+        gateway = problems.parse("gateway", self._gateway, record["gateway"])
+        customer = problems.parse("gatewayCustomerId", values.gateway_customer_id, record["gatewayCustomerId"])
+        description = problems.parse("description", values.description, record.get("description"))
+        metadata = problems.parse("metadata", values.metadata, record.get("metadata"))
+        is_active = record.get("isActive", True)
+        if is_active is None:
+            problems.add(Code.INVALID, _KINDS["isActive"][1], "isActive")
+        past = _NO_PAST if _PAST.keys().isdisjoint(record) else _past(problems, record)
+        if user_id is None or gateway is None or customer is None or is_active is None or not problems.are_none:
+            raise problems.refused()
+        updated_at = past.get("updated_at") or max(now, past.get("created_at", now))
+        created_at = past.get("created_at") or min(now, updated_at)
+        return Row(
+            line=line,
+            is_apart=False,
+            has_id="id" in past,
+            has_description="description" in record,
+            has_metadata="metadata" in record,
+            has_is_active="isActive" in record,
+            former_ids=[name for name in past.get("former_ids", ()) if name != customer],
+            id=past.get("id") or str(uuid7()),
+            user_id=user_id,
+            gateway=gateway,
+            gateway_customer_id=customer,
+            description=description,
+            metadata=None if metadata is None else orjson.dumps(metadata).decode(),
+            is_active=is_active,
+            created_at=created_at,
+            updated_at=updated_at,
+            version=past.get("version", 1),
+            activated_at=past.get("activated_at", created_at),
+            deactivated_at=None if is_active else past.get("deactivated_at", updated_at),
+            deactivation_reason=None if is_active else past.get("deactivation_reason", DeactivationReason.OTHER.value),
+            last_verified_at=past.get("last_verified_at"),
+        )
+
+
+def _check_kinds(record: Record) -> None:
+    wrong = [name for name, (kinds, _) in _KINDS.items() if type(record.get(name)) not in kinds]
+    if wrong:
+        raise Refused([Problem(Code.INVALID, _KINDS[name][1], (name,)) for name in wrong])
+
+
+def _past(problems: Problems, record: Record) -> Mapping[str, Any]:
+    """What a record says of the token's past, by column."""
+    past = {
+        column: problems.parse(name, parse, record[name])
+        for name, (column, parse) in _PAST.items()
+        if record.get(name) is not None
+    }
+    for name in ("deactivatedAt", "deactivationReason"):
+        if record.get(name) is not None and record.get("isActive") is not False:
+            problems.add(Code.INVALID, "Only a token with isActive false was deactivated.", name)
+    created_at, updated_at = past.get("created_at"), past.get("updated_at")
+    if created_at and updated_at and updated_at < created_at:
+        problems.add(Code.INVALID, "A token is not changed before it is created.", "updatedAt")
+    return past
+
+
+def _id(text: str) -> str:
+    token_id = values.token_id(text)
+    if token_id is None:
+        raise _invalid("An id is a UUID: leave it out and a new one is made.")
+    return token_id
+
+
+def _version(number: int) -> int:
+    if not 1 <= number < 2**31:
+        raise _invalid("A version is 1 or greater, and below 2,147,483,648.")
+    return number
+
+
+def _reason(name: str) -> str:
+    try:
+        return DeactivationReason(name).value
+    except ValueError:
+        known = ", ".join(reason.value for reason in DeactivationReason)
+        raise _invalid(f"A deactivation reason is one of {known}.") from None
+
+
+def _former_ids(names: list[Any]) -> list[str]:
+    if not all(isinstance(name, str) for name in names):
+        raise _invalid(_KINDS["formerGatewayCustomerIds"][1])
+    return list(dict.fromkeys(values.gateway_customer_id(name) for name in names))
+
+
+def _invalid(message: str) -> Refused:
+    return Refused([Problem(Code.INVALID, message)])
+
+
+_OPTIONAL_TEXT = (str, NoneType)
+# What kind of value a record may have at a name, before the rules of its contents.
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "userId": ((str, int), "A userId is needed, and is a text."),
+    "gateway": ((str,), "A gateway is needed, and is a text."),
+    "gatewayCustomerId": ((str,), "A gatewayCustomerId is needed, and is a text."),
+    "description": (_OPTIONAL_TEXT, "A description is a text."),
+    "isActive": ((bool, NoneType), "A token is active or it is not: true or false, or leave it out."),
+    "id": (_OPTIONAL_TEXT, "An id is a text."),
+    "version": ((int, NoneType), "A version is a whole number."),
+    "deactivationReason": (_OPTIONAL_TEXT, "A deactivation reason is a text."),
+    "formerGatewayCustomerIds": ((list, NoneType), "Former identifiers are a list of texts."),
+}
+_PAST: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "id": ("id", _id),
+    "createdAt": ("created_at", values.instant),
+    "updatedAt": ("updated_at", values.instant),
+    "version": ("version", _version),
+    "activatedAt": ("activated_at", values.instant),
+    "deactivatedAt": ("deactivated_at", values.instant),
+    "deactivationReason": ("deactivation_reason", _reason),
+    "lastVerifiedAt": ("last_verified_at", values.instant),
+    "formerGatewayCustomerIds": ("former_ids", _former_ids),
+}
+_NO_PAST: Mapping[str, Any] = {}
+
+
+# --- from rows to tokens
+
+
+class _Writer:
+    """Writes lines in a transaction each; where all were new, it counts on the same of the next ones."""
+
+    def __init__(self, store: TokenStore) -> None:
+        self._store = store
+        self._all_are_new = True
+
+    async def write(self, lines: _Lines) -> Report:
+        """Write these lines.
+
+        Raises:
+            Conflict: not all were new, though they seemed to be, or somebody else came between: write them again.
+        """
+        all_are_new, self._all_are_new = self._all_are_new, False
+        report = Report(lines.last)
+        for number, refused in lines.refused.items():
+            report.reject(number, refused)
+        users = {row.user_id for row in lines.rows.values()}
+        async with self._store.transaction(users) as store:
+            erased = await store.erased(users) if await bulk.is_anybody_erased(store) else set[str]()
+            rows = [row._replace(is_apart=True) if row.user_id in erased else row for row in lines.rows.values()]
+            stored = await bulk.store_new(store, rows, all_are=all_are_new)
+            report.created, report.unchanged = stored.created, stored.unchanged
+            if stored.others:
+                await _write_others(store, [lines.rows[number] for number in stored.others], erased, report)
+        self._all_are_new = not stored.unchanged and not stored.others
+        report.rejected.sort(key=itemgetter(0))
+        return report
+
+
+async def _write_others(store: TokenStore, rows: Sequence[Row], erased: set[str], report: Report) -> None:
+    """Save these rows one after another, as a batch of mutations does."""
+    now = await store.now()
+    identifiers = {(row.gateway, name) for row in rows for name in (row.gateway_customer_id, *row.former_ids)}
+    batch = Batch(
+        now=now,
+        stored=await store.lock_at({(row.user_id, row.gateway) for row in rows}),
+        owners=await store.owners(list(identifiers)),
+        erased=erased,
+        action=Action.IMPORTED,
+    )
+    used_ids = await bulk.used_ids(store, [row.id for row in rows if row.has_id])
+    for row in rows:
+        before = batch.stored.get((row.user_id, row.gateway))
+        refused = _refusal(batch, row, used_ids) if before is None else None
+        result = refused or batch.save(saved(row), _born(row, now))
+        if isinstance(result, Refused):
+            report.reject(row.line, result)
+        elif result.created:
+            report.created += 1
+            used_ids.add(row.id)
+            _reserve(batch, row)
+        elif result.token is before:
+            report.unchanged += 1
+        else:
+            report.changed += 1
+    await store.write(batch.changes, bulk.ACTOR)
+
+
+def _refusal(batch: Batch, row: Row, used_ids: set[str]) -> Refused | None:
+    """Why a row cannot be a new token, besides what every save is refused for."""
+    if row.has_id and row.id in used_ids:
+        message = "A token has, or had, this id: leave the id out and a new one is made."
+        return Refused([Problem(Code.INVALID, message, ("id",))])
+    owners = {batch.owners.get((row.gateway, name)) for name in row.former_ids}
+    return taken("formerGatewayCustomerIds") if owners - {None, row.user_id} else None
+
+
+def _reserve(batch: Batch, row: Row) -> None:
+    former = {(row.gateway, name): row.user_id for name in row.former_ids}
+    batch.owners.update(former)
+    batch.changes.identifiers.update(former)
+
+
+def saved(row: Row) -> Save:
+    """What a row saves where its user has a token at its gateway."""
+    edit = Edit(
+        gateway_customer_id=row.gateway_customer_id,
+        description=Given(row.description) if row.has_description else None,
+        metadata=Given(_metadata(row)) if row.has_metadata else None,
+        is_active=row.is_active if row.has_is_active else None,
+    )
+    return Save(user_id=row.user_id, gateway=row.gateway, edit=edit)
+
+
+def _born(row: Row, now: datetime) -> Event:
+    columns: dict[str, Any] = {name: getattr(row, name) for name in ALL}
+    columns["metadata"] = _metadata(row)
+    return Event(Token(**columns), Action.IMPORTED, row.deactivation_reason, at=now)
+
+
+def _metadata(row: Row) -> dict[str, Any] | None:
+    return None if row.metadata is None else orjson.loads(row.metadata)

@@ -1,0 +1,177 @@
+"""What happens to all tokens of a user at once: two users become one, or one is forgotten."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+
+from graphql_api.domain import token as tokens
+from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.token import Action, Changes, Token
+from graphql_api.service.tokens import Tokens, erased_problem, settled
+from graphql_api.storage.database import Row, Statement
+from graphql_api.storage.merging import Merging
+from graphql_api.storage.tokens import Pair, TokenStore
+
+KEEP_TARGET, KEEP_SOURCE = "KEEP_TARGET", "KEEP_SOURCE"
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """One user's tokens become another's; `on_conflict` says what happens where both have a customer."""
+
+    from_user: str
+    into_user: str
+    on_conflict: str
+
+    @property
+    def users(self) -> tuple[str, str]:
+        """Both of them."""
+        return self.from_user, self.into_user
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The tokens that moved, as they are now, and the ones that lost their gateway to another, as they were."""
+
+    moved: list[Token] = field(default_factory=list[Token])
+    conflicts: list[Token] = field(default_factory=list[Token])
+    problems: tuple[Problem, ...] = ()
+
+
+async def merge(service: Tokens, asked: Merge) -> Merged:
+    """Move the tokens, all or nothing.
+
+    Raises:
+        Refused: INVALID for a user into themself, ERASED where the second one was erased.
+    """
+    _check(service, asked)
+
+    async def attempt() -> Merged:
+        async with service.store.transaction(asked.users, exclusive=True) as store:
+            return await _merge(store, service.actor, asked, await store.now())
+
+    return await settled(attempt)
+
+
+async def rehearse_merge(service: Tokens, asked: Merge) -> tuple[Merged, Tokens]:
+    """What `merge` would answer, and the tokens as they would be after it; nothing changes.
+
+    Raises:
+        Refused: as `merge` does.
+    """
+    _check(service, asked)
+    rehearsal = _Rehearsal(service, asked, await service.store.now())
+    merged, _ = await rehearsal.run([])
+    return merged, Tokens(service.store.run_by(rehearsal), service.caller, service.gateways)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """A statement, and what it is asked with."""
+
+    statement: Statement
+    arguments: tuple[Any, ...]
+
+
+class _Rehearsal:
+    """Runs statements as if a merge had been made then: in a transaction that makes it, and is taken back.
+
+    Statements that are run at once share one, since fields of an answer are read at once.
+    """
+
+    def __init__(self, service: Tokens, asked: Merge, now: datetime) -> None:
+        self._service = service
+        self._asked = asked
+        self._now = now
+        self._questions = Merging(service.store.database, self._answers)
+
+    async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
+        """Run the statement and return its rows."""
+        question = _Question(statement, arguments)
+        return (await self._questions.load([question]))[question]
+
+    async def _answers(self, questions: list[_Question]) -> dict[_Question, list[Row]]:
+        _, answers = await self.run(questions)
+        return answers
+
+    async def run(self, questions: list[_Question]) -> tuple[Merged, dict[_Question, list[Row]]]:
+        """What the merge answers, and each statement after it."""
+
+        async def attempt() -> tuple[Merged, dict[_Question, list[Row]]]:
+            async with self._service.store.transaction(self._asked.users, exclusive=True, dry_run=True) as store:
+                merged = await _merge(store, self._service.actor, self._asked, self._now)
+                return merged, {each: await store.fetch(each.statement, *each.arguments) for each in questions}
+
+        return await settled(attempt)
+
+
+def _check(service: Tokens, asked: Merge) -> None:
+    service.caller.must("Mutation.mergeUserGatewayTokens")
+    if asked.from_user == asked.into_user:
+        message = "A user cannot be merged into themself: name two users."
+        raise Refused([Problem(Code.INVALID, message, ("intoUserId",))])
+
+
+async def _merge(store: TokenStore, actor: str, asked: Merge, now: datetime) -> Merged:
+    from_user, into_user = asked.users
+    if await store.erased([into_user]):
+        raise Refused([erased_problem("intoUserId")])
+    locked = sorted(await store.lock_of([from_user, into_user]), key=attrgetter("gateway"))
+    moving = [token for token in locked if token.user_id == from_user]
+    there = {token.gateway: token for token in locked if token.user_id == into_user}
+    conflicts = [token for token in moving if token.gateway in there]
+    if conflicts and asked.on_conflict not in {KEEP_TARGET, KEEP_SOURCE}:
+        return Merged(conflicts=conflicts, problems=tuple(map(_both_have_one, conflicts)))
+    keeps_source = asked.on_conflict == KEEP_SOURCE
+    losers = [there[token.gateway] if keeps_source else token for token in conflicts]
+    movers = [token for token in moving if keeps_source or token.gateway not in there]
+    changes = Changes()
+    for loser in losers:
+        changes.delete(tokens.merged_away(loser, into_user, now))
+    moved = [changes.change(token, tokens.merged(token, into_user, now)) for token in movers]
+    if not keeps_source:
+        for token in conflicts:
+            winner = there[token.gateway]
+            changes.change(winner, tokens.merged(winner, into_user, now))
+    # What a token is called is reserved under its old user first, since a row may have come by other ways than ours.
+    await store.reserve({(token.gateway, token.gateway_customer_id): token.user_id for token in moving})
+    await store.depart(moving)
+    await store.move_past(from_user, into_user)
+    await store.write(changes, actor)
+    await store.end_claims(moved)
+    return Merged(moved, losers)
+
+
+async def erase(service: Tokens, user_id: str) -> list[Pair]:
+    """Forget a user. Answers every (gateway, gateway customer id) that is now to be erased at the gateways."""
+    service.caller.must("Mutation.eraseUserGatewayTokens")
+
+    async def attempt() -> list[Pair]:
+        async with service.store.transaction([user_id], exclusive=True) as store:
+            identifiers = await store.identifiers_of(user_id)
+            now = await store.now()
+            changes = Changes()
+            for token in await store.lock_of([user_id]):
+                changes.delete(tokens.gone(token, Action.ERASED, now))
+            await store.write(changes, service.actor)
+            await store.erase(user_id)
+        return identifiers
+
+    return await settled(attempt)
+
+
+async def lift_erasure(service: Tokens, user_id: str) -> None:
+    """The person is back: their tokens may be saved again."""
+    service.caller.must("Mutation.liftUserErasure")
+
+    async def attempt() -> None:
+        async with service.store.transaction([user_id], exclusive=True) as store:
+            await store.lift_erasure(user_id)
+
+    await settled(attempt)
+
+
+def _both_have_one(token: Token) -> Problem:
+    message = f"Both users have a customer at {token.gateway}: choose KEEP_TARGET or KEEP_SOURCE, or delete one first."
+    return Problem(Code.ALREADY_EXISTS, message, ("fromUserId",))

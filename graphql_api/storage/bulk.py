@@ -1,0 +1,234 @@
+"""Many tokens at once: COPY into a temporary table that whole statements work on, and COPY out of the tables."""
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from graphql_api.storage.connector import RawConnection
+from graphql_api.storage.database import Statement
+from graphql_api.storage.selects import ALL
+from graphql_api.storage.tokens import TokenStore
+
+
+class Row(NamedTuple):
+    """A token to store where its user has none at its gateway, from this line of a file.
+
+    What it does not have by its `has_…` was made up for it, and says nothing of a token that is there already. Where it
+    `is_apart` it is not to be stored together with the others.
+    """
+
+    line: int
+    is_apart: bool
+    has_id: bool
+    has_description: bool
+    has_metadata: bool
+    has_is_active: bool
+    former_ids: Sequence[str]
+    id: str
+    user_id: str
+    gateway: str
+    gateway_customer_id: str
+    description: str | None
+    metadata: str | None
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    activated_at: datetime
+    deactivated_at: datetime | None
+    deactivation_reason: str | None
+    last_verified_at: datetime | None
+
+
+class Stored(NamedTuple):
+    """How many rows were new, how many are there as the file has them, and the lines of those that are neither."""
+
+    created: int
+    unchanged: int
+    others: list[int]
+
+
+ACTOR = "import"
+_COLUMNS = ", ".join(ALL)
+# The driver copies in binary, for which our connections know no uuid and no jsonb.
+_STAGED = ", ".join({"id": "id::text", "metadata": "metadata::text"}.get(name, name) for name in ALL)
+_VALUES = ", ".join({"id": "id::uuid", "metadata": "metadata::jsonb"}.get(name, name) for name in ALL)
+
+_STAGE = f"""
+  create temporary table staged on commit drop as select
+    0::bigint as line, false as has_id, false as has_description, false as has_metadata, false as has_is_active,
+    false as is_apart, false as is_lost, '{{}}'::text[] as former_ids, {_STAGED}
+  from customer_gateway_tokens with no data
+"""
+_IDENTIFIERS = """
+  select line, gateway, gateway_customer_id, user_id, now() as since from staged where not is_apart
+  union all
+  select line, gateway, former.id, user_id, now() - interval '1 microsecond' * (1 + cardinality(former_ids) - place)
+  from staged cross join unnest(former_ids) with ordinality as former(id, place) where not is_apart
+"""
+_RESERVE = f"""
+  insert into gateway_customers (gateway, gateway_customer_id, user_id, since)
+  select gateway, gateway_customer_id, user_id, since from ({_IDENTIFIERS}) as wanted
+  order by gateway, gateway_customer_id
+"""
+_CREATE = f"""
+  insert into customer_gateway_tokens ({_COLUMNS}) select {_VALUES} from staged
+  where not is_apart order by user_id, gateway
+"""
+_RECORD = f"""
+  insert into customer_gateway_token_events
+    (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor)
+  select id::uuid, version, user_id, gateway, gateway_customer_id, is_active, now(), 'IMPORTED', deactivation_reason,
+    '{ACTOR}'
+  from staged where not is_apart
+"""
+_END_CLAIMS = """
+  delete from gateway_customer_claims claim using staged
+  where not is_apart and claim.user_id = staged.user_id and claim.gateway = staged.gateway
+"""
+# An id that a token had once breaks no constraint. The limit keeps it from being looked for in the whole history.
+_REFUSE_USED_IDS = """
+  do $$ begin
+    perform from staged cross join lateral (
+      select from customer_gateway_token_events where token_id = staged.id::uuid limit 1
+    ) as line where has_id and not is_apart;
+    if found then raise unique_violation; end if;
+  end $$
+"""
+# All are new, or it fails: that takes half of the time.
+_STORE_ALL = f"{_REFUSE_USED_IDS};{_RESERVE};{_CREATE};{_RECORD};{_END_CLAIMS}"
+
+# A row whose identifiers are not all free is lost: it is not new.
+_RESERVE_FREE = f"""
+  with wanted as ({_IDENTIFIERS}), reserved as (
+    {_RESERVE.replace(f"({_IDENTIFIERS}) as wanted", "wanted")}
+    on conflict do nothing returning gateway, gateway_customer_id
+  )
+  update staged set is_apart = true, is_lost = true from (
+    select line from wanted left join reserved using (gateway, gateway_customer_id)
+    where reserved.gateway is null
+  ) as taken where taken.line = staged.line
+"""
+# ... and so is one whose user has a token at the gateway, or whose id has another one, or had.
+_CREATE_NEW = f"""
+  with created as (
+    insert into customer_gateway_tokens ({_COLUMNS}) select {_VALUES} from staged
+    where not is_apart
+      and not (has_id and exists (select from customer_gateway_token_events where token_id = staged.id::uuid))
+    order by user_id, gateway on conflict do nothing returning id
+  )
+  update staged set is_apart = true, is_lost = true
+  where not is_apart and not exists (select from created where created.id = staged.id::uuid)
+"""
+# What this transaction reserved for rows that are lost.
+_RELEASE = """
+  delete from gateway_customers using staged
+  where is_lost and gateway_customers.xmin = pg_current_xact_id()::xid
+    and gateway_customers.gateway = staged.gateway
+    and gateway_customers.gateway_customer_id = any(staged.former_ids || staged.gateway_customer_id)
+"""
+_DROP_UNCHANGED = """
+  delete from staged using customer_gateway_tokens t
+  where is_lost and t.user_id = staged.user_id and t.gateway = staged.gateway
+    and t.gateway_customer_id = staged.gateway_customer_id
+    and (not has_description or t.description is not distinct from staged.description)
+    and (not has_metadata or t.metadata is not distinct from staged.metadata::jsonb)
+    and (not has_is_active or t.is_active = staged.is_active)
+"""
+_STORE_NEW = f"{_RESERVE_FREE};{_CREATE_NEW};{_RELEASE};{_DROP_UNCHANGED};{_RECORD};{_END_CLAIMS}"
+
+_OUTCOME = """
+  select count(*) filter (where not is_apart), count(*),
+    coalesce(array_agg(line order by line) filter (where is_apart), '{}')
+  from staged
+"""
+_IS_ANYBODY_ERASED = Statement("is_anybody_erased", "select exists (select from erased_users)")
+_USED_IDS = Statement(
+    "used_ids",
+    """
+    select id from unnest($1::uuid[]) as given(id)
+    where exists (select from customer_gateway_token_events where token_id = given.id)
+      or exists (select from customer_gateway_tokens t where t.id = given.id)
+    """,
+)
+
+
+async def store_new(store: TokenStore, rows: Collection[Row], *, all_are: bool) -> Stored:
+    """Store what is new of these rows, with its line of history, in the transaction of this store.
+
+    Rows that are not apart have no user at a gateway, no identifier and no id in common.
+
+    Args:
+        store: in a transaction
+        rows: tokens and what a file says of them
+        all_are: that probably all are new but those apart, which is quickly done
+
+    Raises:
+        UniqueViolationError: not all are.
+    """
+    raw = store.raw
+    await raw.execute(_STAGE)
+    await raw.copy_records_to_table("staged", columns=Row._fields, records=rows)
+    await raw.execute(_STORE_ALL if all_are else _STORE_NEW)
+    [(created, left, others)] = await raw.fetch(_OUTCOME)
+    return Stored(created, len(rows) - left, others)
+
+
+async def is_anybody_erased(store: TokenStore) -> bool:
+    """Whether it has to be asked who was erased, which takes a hash of each user."""
+    return (await store.fetch(_IS_ANYBODY_ERASED))[0][0]
+
+
+async def used_ids(store: TokenStore, ids: Sequence[str]) -> set[str]:
+    """Which of these ids a token has, or had."""
+    return {row[0] for row in await store.fetch(_USED_IDS, ids)}
+
+
+# --- out
+
+Format = Literal["csv", "jsonl"]
+
+
+def _instant(name: str) -> str:
+    return f"""to_char({name} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+
+
+# The names of a file's columns, and what stands in them.
+_EXPORTED = {
+    "id": "id",
+    "userId": "user_id",
+    "gateway": "gateway",
+    "gatewayCustomerId": "gateway_customer_id",
+    "description": "description",
+    "metadata": "metadata",
+    "isActive": "is_active",
+    "createdAt": _instant("created_at"),
+    "updatedAt": _instant("updated_at"),
+    "version": "version",
+    "activatedAt": _instant("activated_at"),
+    "deactivatedAt": _instant("deactivated_at"),
+    "deactivationReason": "deactivation_reason",
+    "lastVerifiedAt": _instant("last_verified_at"),
+    "formerGatewayCustomerIds": """(
+      select json_agg(c.gateway_customer_id order by since, c.gateway_customer_id) from gateway_customers c
+      where c.user_id = t.user_id and c.gateway = t.gateway and c.gateway_customer_id <> t.gateway_customer_id
+    )""",
+}
+_SELECTED = ", ".join(f'{value} as "{name}"' for name, value in _EXPORTED.items())
+_EXPORT = f"select {_SELECTED} from customer_gateway_tokens t order by created_at, id"
+
+
+async def export(raw: RawConnection, format_: Format, write: Callable[[bytes], object]) -> int:
+    """Write every token, as one moment has them, in the order of their making. Answers how many there are."""
+
+    async def output(chunk: bytes) -> None:
+        write(chunk)
+
+    if format_ == "csv":
+        booleans = _EXPORT.replace("is_active as", "case when is_active then 'true' else 'false' end as")
+        status = await raw.copy_from_query(booleans, output=output, format="csv", header=True)
+    else:
+        # JSON text has neither of these two characters, so nothing in it is quoted.
+        lines = f"select row_to_json(token) from ({_EXPORT}) as token"
+        status = await raw.copy_from_query(lines, output=output, format="csv", delimiter="\x01", quote="\x02")
+    return int(status.removeprefix("COPY "))

@@ -1,0 +1,127 @@
+"""Opens the driver's connections, to whichever host of an address can be used; never many attempts in a second."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import asyncpg
+import orjson
+
+from graphql_api.domain.errors import Unavailable
+
+RawConnection: TypeAlias = "asyncpg.Connection"
+
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+# So long an attempt may take, and the first answer on the new connection.
+_SECONDS = 1.0
+# With the few requests to cancel a statement, each of which is a connection too, these are at most 20 in a second.
+_ATTEMPTS_PER_SECOND = 16
+_PAUSE = 1 / _ATTEMPTS_PER_SECOND
+
+
+class Connector:
+    """Knows where the database is.
+
+    Args:
+        url: `postgresql://…`, with several hosts as PostgreSQL's own tools take them
+        session: what is set on each connection; a pooler may forbid that
+        target: which of the hosts will do, unless the address says so itself; None for any
+    """
+
+    def __init__(self, url: str, *, session: Mapping[str, str] | None, target: str | None) -> None:
+        self._addresses = addresses(url)  # the one that could be used last comes first
+        self._session = session
+        self._target = None if "target_session_attrs=" in url else target
+        self._seconds = _SECONDS / len(self._addresses)
+        self._attempts = deque([0.0] * _ATTEMPTS_PER_SECOND, _ATTEMPTS_PER_SECOND)
+
+    async def connect(self) -> RawConnection:
+        """A connection to the first host that can be used.
+
+        Raises:
+            Unavailable: there is none.
+        """
+        reason = None
+        for address in list(self._addresses):
+            await self._turn()
+            try:
+                raw = await self._open(address)
+                await _set_codecs(raw)
+            except FAILURES as error:
+                reason = error
+                await asyncio.sleep(_PAUSE)
+            else:
+                self._addresses.remove(address)
+                self._addresses.insert(0, address)
+                return raw
+        raise Unavailable("The database cannot be reached.") from reason
+
+    async def answers(self) -> bool:
+        """Whether the host that could be used last says anything at all, on a connection of its own."""
+        await self._turn()
+        try:
+            async with asyncio.timeout(_SECONDS):
+                raw = await self._open(self._addresses[0])
+                try:
+                    await raw.execute("select 1")
+                finally:
+                    raw.terminate()
+        except OSError:
+            return False
+        except FAILURES:
+            pass
+        return True
+
+    async def _turn(self) -> None:
+        now = monotonic()
+        turn = max(now, self._attempts[0] + 1)
+        self._attempts.append(turn)
+        await asyncio.sleep(turn - now)
+
+    async def _open(self, address: str) -> RawConnection:
+        return await asyncpg.connect(
+            address,
+            timeout=self._seconds,  # pyright: ignore[reportArgumentType]
+            statement_cache_size=0,
+            server_settings=self._session,
+            target_session_attrs=self._target,
+        )
+
+
+def addresses(url: str) -> list[str]:
+    """The address of each host of an address: the driver's one time limit for all would leave none to the second."""
+    parts = urlsplit(url)
+    user, at, netloc = parts.netloc.rpartition("@")
+    if netloc:
+        return [parts._replace(netloc=f"{user}{at}{host}").geturl() for host in netloc.split(",")]
+    query = dict(parse_qsl(parts.query))
+    hosts, ports = query.get("host", "").split(","), query.get("port", "").split(",")
+    if len(hosts) == 1:
+        return [url]
+    ports = ports if len(ports) == len(hosts) else ports * len(hosts)
+    queries = [{**query, "host": host, "port": port} for host, port in zip(hosts, ports, strict=False)]
+    return [parts._replace(query=urlencode(each)).geturl() for each in queries]
+
+
+def place(address: str) -> str:
+    """The host and the port of an address, as logs may name it."""
+    parts = urlsplit(address)
+    query = dict(parse_qsl(parts.query))
+    return parts.netloc.rpartition("@")[2] or f"{query.get('host', '')}:{query.get('port', '')}".rstrip(":")
+
+
+async def _set_codecs(raw: RawConnection) -> None:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            await raw.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
+            await raw.set_type_codec("jsonb", schema="pg_catalog", encoder=_json, decoder=orjson.loads, format="text")
+    except BaseException:
+        raw.terminate()
+        raise
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()

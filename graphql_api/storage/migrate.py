@@ -1,0 +1,148 @@
+"""Brings a database to the newest migration, however many processes try at once."""
+
+import asyncio
+import logging
+from pathlib import Path
+from time import monotonic
+
+import asyncpg
+
+from graphql_api.domain.errors import Unavailable
+from graphql_api.storage.database import Database, Statement
+
+_LOCK = 0x6761746577617973  # one number for all processes that migrate: "gateways" in ASCII
+_READY_SECONDS = 0.8
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_VERSIONS = _MIGRATIONS / "versions"
+# So long a statement waits for a table, and all who want the table behind it.
+_BEGIN = "set local lock_timeout = '200ms'"
+_PAUSE = 0.5  # in which those who waited behind it have the table
+_PATIENCE = 60
+_PASSING = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.CannotConnectNowError)
+_AWAY = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+)
+_REVISION = Statement("revision", "select version_num from alembic_version")
+
+_log = logging.getLogger(__name__)
+
+
+def newest_revision() -> str:
+    """The revision that this code needs: the number in the last migration's file name."""
+    return max(file.name.partition("_")[0] for file in _VERSIONS.iterdir() if file.name[:1].isdigit())
+
+
+async def current_revision(connection: asyncpg.Connection) -> str | None:
+    """The revision that the database has; None where it was never migrated."""
+    try:
+        return await connection.fetchval("select version_num from alembic_version")
+    except asyncpg.UndefinedTableError:
+        return None
+
+
+async def is_current(url: str) -> bool:
+    """Whether the database has everything that this code needs; a newer one has, too."""
+    connection = await asyncpg.connect(url, statement_cache_size=0)
+    try:
+        return (await current_revision(connection) or "") >= newest_revision()
+    finally:
+        await connection.close()
+
+
+async def must_be_ready(database: Database) -> None:
+    """Go on only with a database that answers and has everything that this code needs.
+
+    Raises:
+        Unavailable: it does not, or has not; the message says which.
+    """
+    if database.trouble:
+        raise Unavailable(database.trouble)
+    try:
+        async with asyncio.timeout(_READY_SECONDS):
+            rows = await database.fetch(_REVISION)
+    except asyncpg.UndefinedTableError:
+        rows = []
+    except TimeoutError:
+        raise Unavailable(database.trouble or "The database does not answer.") from None
+    if not rows or rows[0][0] < newest_revision():
+        raise Unavailable("The database is not migrated: run `gateway-tokens migrate`.")
+
+
+async def upgrade(url: str) -> None:
+    """Bring the database to the newest migration while others use it: `docs/upgrades.md` has the rules.
+
+    One process at a time migrates; the others look again until there is nothing left to do. Where a table is in use, or
+    the database goes away meanwhile, it is tried again for a minute.
+
+    Raises:
+        Exception: what the driver or Alembic raised last.
+    """
+    deadline, has_answered = monotonic() + _PATIENCE, False
+    while True:
+        try:
+            if await is_current(url):
+                return
+            has_answered = True
+            await _upgrade_alone(url)
+        except Exception as error:
+            cause = _cause(error)
+            passes = isinstance(cause, _PASSING) or (has_answered and isinstance(cause, _AWAY))
+            if not passes or monotonic() > deadline:
+                raise
+            _log.warning("The migration cannot go on now and is tried again: %s", cause)
+            await asyncio.sleep(_PAUSE)
+
+
+async def _upgrade_alone(url: str) -> None:
+    """Migrate, or wait a little for the process that does.
+
+    The lock is a transaction's, which a pooler keeps on one connection. An index that is built concurrently waits for
+    all who look at the database as it was: so nobody waits inside a statement, and the lock's own connection does
+    nothing meanwhile, not even keep what its last query was answered.
+    """
+    connection = await asyncpg.connect(url, statement_cache_size=0)
+    try:
+        async with connection.transaction():
+            is_alone = await connection.fetchval("select pg_try_advisory_xact_lock($1)", _LOCK)
+            await connection.execute("set local idle_in_transaction_session_timeout = 0")
+            await (_upgrade(url) if is_alone else asyncio.sleep(_PAUSE))
+    finally:
+        await connection.close()
+
+
+async def _upgrade(url: str) -> None:
+    # Alembic and SQLAlchemy's engine take longer to import than a start may take; most starts find nothing to do.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from sqlalchemy import Connection, event  # noqa: PLC0415
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
+    from sqlalchemy.pool import NullPool  # noqa: PLC0415
+
+    def run(connection: Connection) -> None:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        config.set_main_option("version_locations", str(_VERSIONS))
+        config.set_main_option("path_separator", "newline")
+        command.upgrade(config, "head")
+
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(url, statement_cache_size=0)
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(_BEGIN)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    event.listen(engine.sync_engine, "begin", begin)
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the driver raised; SQLAlchemy raises an error of its own because of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

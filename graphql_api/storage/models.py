@@ -1,0 +1,143 @@
+"""The tables: columns, indexes and named constraints. Every column that can has an SQL default."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import BigInteger, Boolean, Field, Integer, SQLModel
+
+_GATEWAY = "gateway ~ '^[A-Z][A-Z0-9_]{0,49}$'"
+_USER_ID = "char_length(user_id) between 1 and 255"
+_CUSTOMER_ID = "char_length(gateway_customer_id) between 1 and 255 and gateway_customer_id !~ '[[:space:]]'"
+_NOW = text("now()")
+
+
+class CustomerGatewayTokenRow(SQLModel, table=True):
+    """Who a user is at a gateway."""
+
+    __tablename__ = "customer_gateway_tokens"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="customer_gateway_tokens_pkey"),
+        UniqueConstraint("user_id", "gateway", name="one_token_per_user_and_gateway"),
+        # The identifier first: it is what tells rows apart, so this also serves a lookup by identifier alone.
+        UniqueConstraint("gateway_customer_id", "gateway", name="one_token_per_gateway_customer"),
+        CheckConstraint(_USER_ID, name="user_id_is_well_formed"),
+        CheckConstraint(_GATEWAY, name="gateway_is_well_formed"),
+        CheckConstraint(_CUSTOMER_ID, name="gateway_customer_id_is_well_formed"),
+        CheckConstraint("char_length(description) <= 2000", name="description_is_short"),
+        CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata_is_an_object"),
+        CheckConstraint("version >= 1", name="version_is_positive"),
+        CheckConstraint("not is_active or deactivated_at is null", name="an_active_token_is_not_deactivated"),
+        Index("customer_gateway_tokens_by_age", "created_at", "id"),
+        Index("customer_gateway_tokens_by_gateway", "gateway", "created_at", "id"),
+        Index("customer_gateway_tokens_by_verification", text("last_verified_at nulls first")),
+    )
+
+    id: str = Field(sa_column=Column(Uuid(as_uuid=False), server_default=text("gen_random_uuid()"), nullable=False))
+    user_id: str = Field(sa_column=Column(Text, nullable=False))
+    gateway: str = Field(sa_column=Column(Text, nullable=False))
+    gateway_customer_id: str = Field(sa_column=Column(Text, nullable=False))
+    description: str | None = Field(sa_column=Column(Text))
+    metadata_: dict[str, Any] | None = Field(sa_column=Column("metadata", JSONB(none_as_null=True)))
+    is_active: bool = Field(sa_column=Column(Boolean, server_default=text("true"), nullable=False))
+    created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
+    updated_at: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
+    version: int = Field(sa_column=Column(Integer, server_default=text("1"), nullable=False))
+    activated_at: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
+    deactivated_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    deactivation_reason: str | None = Field(sa_column=Column(Text))
+    last_verified_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+
+
+class GatewayCustomerRow(SQLModel, table=True):
+    """An identifier that a user has or had at a gateway: it is theirs for good, whatever becomes of the token."""
+
+    __tablename__ = "gateway_customers"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        PrimaryKeyConstraint("gateway_customer_id", "gateway", name="one_user_per_gateway_customer"),
+        Index("gateway_customers_by_user", "user_id", "gateway"),
+    )
+
+    gateway_customer_id: str = Field(sa_column=Column(Text, nullable=False))
+    gateway: str = Field(sa_column=Column(Text, nullable=False))
+    user_id: str = Field(sa_column=Column(Text, nullable=False))
+    since: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
+
+
+class EventRow(SQLModel, table=True):
+    """One line of a token's history; lines are added and never changed, but for what erasure takes out of them."""
+
+    __tablename__ = "customer_gateway_token_events"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (PrimaryKeyConstraint("token_id", "version", name="one_event_per_version"),)
+
+    token_id: str = Field(sa_column=Column(Uuid(as_uuid=False), nullable=False))
+    version: int = Field(sa_column=Column(Integer, nullable=False))
+    user_id: str | None = Field(sa_column=Column(Text))
+    gateway: str = Field(sa_column=Column(Text, nullable=False))
+    gateway_customer_id: str = Field(sa_column=Column(Text, nullable=False))
+    is_active: bool = Field(sa_column=Column(Boolean, nullable=False))
+    action: str = Field(sa_column=Column(Text, nullable=False))
+    reason: str | None = Field(sa_column=Column(Text))
+    actor: str = Field(sa_column=Column(Text, nullable=False))
+    at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+
+
+class DepartedTokenRow(SQLModel, table=True):
+    """A token that a user, or who was merged into them, had and has no longer: erasure has to find its history."""
+
+    __tablename__ = "departed_tokens"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        PrimaryKeyConstraint("user_id", "token_id", name="departed_tokens_pkey"),
+        Index("departed_tokens_by_token", "token_id"),
+    )
+
+    user_id: str = Field(sa_column=Column(Text, nullable=False))
+    token_id: str = Field(sa_column=Column(Uuid(as_uuid=False), nullable=False))
+
+
+class ClaimRow(SQLModel, table=True):
+    """Somebody is about to create a user's first customer at a gateway; gone once it is saved."""
+
+    __tablename__ = "gateway_customer_claims"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (PrimaryKeyConstraint("user_id", "gateway", name="gateway_customer_claims_pkey"),)
+
+    user_id: str = Field(sa_column=Column(Text, nullable=False))
+    gateway: str = Field(sa_column=Column(Text, nullable=False))
+    generation: int = Field(sa_column=Column(BigInteger, Identity(always=True), nullable=False))
+    expires_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+
+
+class ErasedUserRow(SQLModel, table=True):
+    """A keyed hash of the id of a user who was erased."""
+
+    __tablename__ = "erased_users"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (PrimaryKeyConstraint("user_hash", name="erased_users_pkey"),)
+
+    user_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    erased_at: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
+
+
+class ErasureKeyRow(SQLModel, table=True):
+    """The key of those hashes: one row, made by the migration that made the table."""
+
+    __tablename__ = "erasure_key"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="erasure_key_pkey"),
+        CheckConstraint("id = 1", name="there_is_one_erasure_key"),
+    )
+
+    id: int = Field(sa_column=Column(Integer, autoincrement=False, nullable=False))
+    key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))

@@ -1,0 +1,331 @@
+"""Standbys to read from, each while it is well: it answers, is a standby, and is not far behind the primary.
+
+How far it is behind is seen by no clock but our own: the primary is asked now and then for the end of its log, and a
+standby shows all that was written before the last time at which the log was no longer than what it has replayed. So an
+idle primary is no lag, nor is one that is away.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from datetime import datetime
+from mmap import mmap
+from time import monotonic
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import structlog
+
+from graphql_api.domain.caller import Caller
+from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.token import Token
+from graphql_api.storage.connector import FAILURES, Connector, RawConnection, addresses, place
+from graphql_api.storage.database import Database, Row, Statement
+from graphql_api.storage.selects import JsonField
+from graphql_api.storage.tokens import Columns, Page, Pair, TokenStore
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_LOOK_EVERY = 0.2
+_ANSWER_SECONDS = 0.4
+_SLOTS = 65_536
+_NEVER = float("-inf")
+# What was acknowledged is in the flushed log, unless `synchronous_commit` is off.
+_END_OF_LOG = Statement("end_of_log", "select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint")
+_REPLAYED = "select pg_is_in_recovery(), pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint"
+
+_log = structlog.get_logger()
+
+
+class Writes:
+    """When something of a user was last written, by this process or one that was forked from the same parent.
+
+    Many users share a slot, so that this takes half a megabyte and no more. Whoever shares one with a user of whom
+    something was written is taken for that user, which does no harm.
+    """
+
+    def __init__(self) -> None:
+        self._last = memoryview(mmap(-1, 8 * (_SLOTS + 1))).cast("d")  # the last slot is everybody's
+
+    def note(self, users: Iterable[str]) -> None:
+        """Something of these users was written just now."""
+        for user in users:
+            self._last[hash(user) % _SLOTS] = monotonic()  # forks agree on hashes
+        self._last[_SLOTS] = monotonic()
+
+    def of_any(self, users: Iterable[str] | None, since: float) -> bool:
+        """Whether anything of these users, or of anybody, was written since then."""
+        if users is None:
+            return self._last[_SLOTS] >= since
+        return any(self._last[hash(user) % _SLOTS] >= since for user in users)
+
+
+class _Log:
+    """How long the primary's log was, and when."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends: deque[tuple[float, int]] = deque()
+
+    async def follow(self, primary: Database) -> None:
+        """Look at it for ever."""
+        while True:
+            asked = monotonic()
+            with suppress(Unavailable, *FAILURES):
+                [[end]] = await primary.fetch(_END_OF_LOG)
+                self._note(asked, end)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    def _note(self, time: float, end: int) -> None:
+        """At this time it was no longer than this."""
+        if self._ends and self._ends[-1][1] == end:
+            self._ends.pop()
+        self._ends.append((time, end))
+        while self._ends[0][0] < time - self._seconds:
+            self._ends.popleft()
+
+    @property
+    def newest(self) -> float:
+        """When it was last seen."""
+        return self._ends[-1][0] if self._ends else _NEVER
+
+    def shown_by(self, replayed: int) -> float:
+        """Before when everything was written that is there for whoever has replayed so much."""
+        return next((time for time, end in reversed(self._ends) if end <= replayed), _NEVER)
+
+
+class Replica:
+    """One standby, and the store to read it by."""
+
+    def __init__(self, address: str, log: _Log, database: Database, most_lag: float) -> None:
+        self.name = place(address)
+        self.store = TokenStore(database)
+        self.shows = _NEVER
+        """Before when everything was written that is there to be read."""
+        self._connector = Connector(address, session=None, target=None)
+        self._log = log
+        self._database = database
+        self._most_lag = most_lag
+        self._last_shown = monotonic()
+        self._trouble = "It was not looked at yet."
+        database.shut()
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it may be read from."""
+        return not self._trouble
+
+    @property
+    def lag(self) -> float:
+        """Seconds that it was behind, at the least, when the primary was last heard of."""
+        return max(0.0, self._log.newest - self._last_shown)
+
+    async def follow(self) -> None:
+        """See for ever whether it is well."""
+        while True:
+            try:
+                raw = await self._connector.connect()
+            except Unavailable:
+                self._leave("It cannot be reached.")
+            else:
+                self.shows = _NEVER  # after a crash it may show less than before
+                try:
+                    await self._look_at(raw)
+                except FAILURES:
+                    self._leave("It does not answer.")
+                finally:
+                    raw.terminate()
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _look_at(self, raw: RawConnection) -> None:
+        while True:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                [(is_standby, replayed)] = await raw.fetch(_REPLAYED)
+            if is_standby:
+                self._compare(replayed)
+            else:
+                self._leave("It is no standby.")
+            await asyncio.sleep(_LOOK_EVERY)
+
+    def _compare(self, replayed: int) -> None:
+        self.shows = max(self.shows, self._log.shown_by(replayed))
+        if self.shows != _NEVER:
+            self._last_shown = self.shows
+        if self.shows < self._log.newest - self._most_lag:
+            self._leave("It lags behind.")
+        elif self.shows != _NEVER and self._trouble:
+            self._trouble = ""
+            self._database.reopen()
+            _log.info("replica is read from", replica=self.name)
+
+    def _leave(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._database.shut()
+            _log.warning("replica is not read from", replica=self.name, reason=trouble)
+
+
+class Replicas:
+    """All of them, and what this machine wrote that they may not show yet."""
+
+    def __init__(self, replicas: Sequence[Replica], primary: TokenStore, writes: Writes) -> None:
+        self._replicas = replicas
+        self._primary = primary
+        self._writes = writes
+        self._turn = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        urls: Iterable[str],
+        open_database: Callable[..., AbstractAsyncContextManager[Database]],
+        primary: TokenStore,
+        writes: Writes,
+        *,
+        most_lag: float,
+    ) -> AsyncGenerator[Self]:
+        """The replicas at these addresses, which are followed until the end.
+
+        Args:
+            urls: `postgresql://…`, each with one host or several
+            open_database: `Database.open`, with what is the same for all
+            primary: what they are compared with
+            writes: where that notes whose tokens it wrote
+            most_lag: seconds that a replica may be behind the primary and still be read from
+        """
+        log = _Log(most_lag)
+        async with AsyncExitStack() as stack:
+            replicas: list[Replica] = []
+            for address in (address for url in urls for address in addresses(url)):
+                opening = open_database(address, watches=False, target=None, name="replica")
+                database = await stack.enter_async_context(opening)
+                replicas.append(Replica(address, log, database, most_lag))
+            loops = [log.follow(primary.database), *(replica.follow() for replica in replicas)] if replicas else []
+            tasks = [asyncio.create_task(loop) for loop in loops]
+            try:
+                yield cls(replicas, primary, writes)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def __iter__(self) -> Iterator[Replica]:
+        """Each of them."""
+        return iter(self._replicas)
+
+    def reads(self, caller: Caller) -> "TokenStore | ReplicaReads":
+        """What one request of this caller reads by: the next replica that is well, or else the primary's store."""
+        well = [replica for replica in self._replicas if replica.is_well]
+        if not well:
+            return self._primary
+        self._turn += 1
+        return ReplicaReads(self._primary, well[self._turn % len(well)], self._writes, caller)
+
+
+class ReplicaReads:
+    """The reads of one request, as `TokenStore` has them: at a replica, and from some moment on at the primary.
+
+    That moment comes when the replica fails, when it may not show yet what was written of the users asked for, and when
+    a token that is looked up is not there: it may be new. A token that the caller may not see is one that is not there,
+    so that the time until the answer tells nothing of it.
+    """
+
+    def __init__(self, primary: TokenStore, replica: Replica, writes: Writes, caller: Caller) -> None:
+        self._primary = primary
+        self._replica = replica
+        self._writes = writes
+        self._caller = caller
+        self._at = replica.store
+
+    async def by_ids(self, ids: Sequence[str], columns: Columns = None) -> dict[str, Token]:
+        """Tokens by id."""
+        found = await self._ask((), TokenStore.by_ids, ids, columns)
+        return found if self._shows(ids, found) else await self._ask_primary(TokenStore.by_ids, ids, columns)
+
+    async def by_customers(
+        self, pairs: Sequence[Pair], columns: Columns = None, *, owner: str | None = None
+    ) -> dict[Pair, Token]:
+        """Tokens by (gateway, gateway customer id)."""
+        found = await self._ask((), TokenStore.by_customers, pairs, columns, owner=owner)
+        if self._shows(pairs, found):
+            return found
+        return await self._ask_primary(TokenStore.by_customers, pairs, columns, owner=owner)
+
+    async def by_users_and_gateways(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:
+        """Tokens by (user id, gateway). Of many users some have none: only one alone is looked for twice."""
+        users = [user_id for user_id, _ in pairs]
+        found = await self._ask(users, TokenStore.by_users_and_gateways, pairs, columns)
+        if len(pairs) > 1 or self._shows(pairs, found):
+            return found
+        return await self._ask_primary(TokenStore.by_users_and_gateways, pairs, columns)
+
+    async def of_users(
+        self, user_ids: Sequence[str], columns: Columns = None, *, merges: bool = False
+    ) -> dict[str, list[Token]]:
+        """Every token of these users."""
+        return await self._ask(user_ids, TokenStore.of_users, user_ids, columns, merges=merges)
+
+    async def of_users_as_json(self, user_ids: Sequence[str], fields: tuple[JsonField, ...]) -> dict[str, str]:
+        """The same as JSON text."""
+        return await self._ask(user_ids, TokenStore.of_users_as_json, user_ids, fields)
+
+    async def page(
+        self,
+        filters: Mapping[str, Any],
+        *,
+        size: int,
+        after: tuple[datetime, str] | None = None,
+        before: tuple[datetime, str] | None = None,
+        backwards: bool = False,
+    ) -> Page:
+        """Tokens in the order of their making."""
+        users = _user_of(filters)
+        return await self._ask(
+            users, TokenStore.page, filters, size=size, after=after, before=before, backwards=backwards
+        )
+
+    async def count(self, filters: Mapping[str, Any]) -> int:
+        """How many tokens there are."""
+        return await self._ask(_user_of(filters), TokenStore.count, filters)
+
+    async def former_ids(self, tokens: Sequence[Token]) -> dict[Pair, list[str]]:
+        """What users were called before, of tokens that this request has read."""
+        return await self._ask((), TokenStore.former_ids, tokens)
+
+    async def history(self, token_ids: Sequence[str], *, size: int, before: int | None) -> dict[str, list[Row]]:
+        """Lines of history, of tokens that this request has read."""
+        return await self._ask((), TokenStore.history, token_ids, size=size, before=before)
+
+    async def _ask(
+        self,
+        users: Iterable[str] | None,
+        question: Callable[Concatenate[TokenStore, P], Awaitable[T]],
+        *arguments: P.args,
+        **options: P.kwargs,
+    ) -> T:
+        """The answer to a question about these users; None is everybody."""
+        if self._at is not self._primary and not self._writes.of_any(users, since=self._replica.shows):
+            try:
+                return await question(self._at, *arguments, **options)
+            except (Unavailable, *FAILURES):
+                pass
+        return await self._ask_primary(question, *arguments, **options)
+
+    async def _ask_primary(
+        self, question: Callable[Concatenate[TokenStore, P], Awaitable[T]], *arguments: P.args, **options: P.kwargs
+    ) -> T:
+        self._at = self._primary
+        return await question(self._primary, *arguments, **options)
+
+    def _shows(self, keys: Sequence[Any], found: Mapping[Any, Token]) -> bool:
+        """Whether this is what the primary would answer, as far as that can be told."""
+        seen = [token.user_id for token in found.values() if self._caller.may_read(token.user_id)]
+        return self._at is self._primary or (
+            len(seen) == len(set(keys)) and not self._writes.of_any(seen, since=self._replica.shows)
+        )
+
+
+def _user_of(filters: Mapping[str, Any]) -> list[str] | None:
+    return [filters["user_id"]] if "user_id" in filters else None

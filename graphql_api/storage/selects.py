@@ -1,0 +1,244 @@
+"""The selects on tokens, built from the SQLModel table and compiled once for each set of columns."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    DateTime,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal_column,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, asyncpg
+from sqlmodel import SQLModel
+
+from graphql_api.storage.database import Statement, rows_with
+from graphql_api.storage.models import CustomerGatewayTokenRow, EventRow, GatewayCustomerRow
+
+_DIALECT = asyncpg.dialect()
+_CACHED = 256
+_ARGUMENTS = 99  # with one for the rest, as many as a function may have
+
+
+def _table(model: type[SQLModel]) -> Table:
+    return SQLModel.metadata.tables[vars(model)["__tablename__"]]
+
+
+TOKENS: Table = _table(CustomerGatewayTokenRow)
+CUSTOMERS: Table = _table(GatewayCustomerRow)
+EVENTS: Table = _table(EventRow)
+ALL: tuple[str, ...] = tuple(TOKENS.c.keys())
+
+# What a list of tokens looks like in an answer: the response key of each field, and the column it shows; None for
+# `__typename`, whose value is given.
+JsonField = tuple[str, str | None, str | None]
+
+
+def statement(name: str, query: Select[*tuple[Any, ...]], arguments: Sequence[str], names: Sequence[str]) -> Statement:
+    """The query under this name, with its arguments in this order; its rows have these attributes."""
+    compiled = query.compile(dialect=_DIALECT)
+    text, positions = compiled.string, list(compiled.positiontup or ())
+    if positions != list(arguments):
+        raise TypeError(f"the query takes {positions}, not {arguments}")
+    return Statement(name, text, rows_with(names))
+
+
+def columns_of(wanted: frozenset[str] | None) -> tuple[str, ...]:
+    """The columns to read, in the table's order: these and the owner, who decides who may see the rest."""
+    return ALL if wanted is None else tuple(name for name in ALL if name in wanted or name == "user_id")
+
+
+@lru_cache(_CACHED)
+def by_ids(wanted: frozenset[str] | None) -> Statement:
+    """`$1` ids."""
+    names = columns_of(None if wanted is None else wanted | {"id"})
+    query = select(*_columns(TOKENS, names)).where(TOKENS.c.id == any_(_array("ids", Uuid(as_uuid=False))))
+    return statement("by_ids", query, ["ids"], names)
+
+
+@lru_cache(_CACHED)
+def by_users_and_gateways(wanted: frozenset[str] | None) -> Statement:
+    """`$1` user ids, `$2` gateways, in pairs."""
+    keys = _pairs("user_id", "gateway")
+    names = columns_of(None if wanted is None else wanted | {"gateway"})
+    on = and_(TOKENS.c.user_id == keys.c.user_id, TOKENS.c.gateway == keys.c.gateway)
+    query = select(*_columns(TOKENS, names)).select_from(keys.join(TOKENS, on))
+    return statement("by_users_and_gateways", query, ["user_id", "gateway"], names)
+
+
+@lru_cache(_CACHED)
+def by_current_customers(wanted: frozenset[str] | None) -> Statement:
+    """`$1` gateway customer ids, `$2` gateways, in pairs, `$3` whose tokens they have to be, null for anybody's."""
+    keys = _pairs("customer", "gateway")
+    names = columns_of(None if wanted is None else wanted | {"gateway", "gateway_customer_id"})
+    owner = bindparam("owner", type_=Text())
+    on = and_(TOKENS.c.gateway_customer_id == keys.c.customer, TOKENS.c.gateway == keys.c.gateway)
+    query = (
+        select(*_columns(TOKENS, names))
+        .select_from(keys.join(TOKENS, on))
+        .where(owner.is_(None) | (TOKENS.c.user_id == owner))
+    )
+    return statement("by_current_customers", query, ["customer", "gateway", "owner"], names)
+
+
+@lru_cache(_CACHED)
+def by_customers(wanted: frozenset[str] | None) -> Statement:
+    """`$1` gateway customer ids, `$2` gateways, in pairs; former identifiers find their user's token.
+
+    A row begins with the pair that found it.
+    """
+    keys = _pairs("customer", "gateway")
+    names = columns_of(wanted)
+    current = select(*_columns(TOKENS, names)).where(
+        TOKENS.c.gateway_customer_id == keys.c.customer, TOKENS.c.gateway == keys.c.gateway
+    )
+    owner = CUSTOMERS.alias()
+    token = TOKENS.alias()
+    former = (
+        select(*_columns(token, names))
+        .select_from(owner.join(token, and_(token.c.user_id == owner.c.user_id, token.c.gateway == owner.c.gateway)))
+        .where(owner.c.gateway_customer_id == keys.c.customer, owner.c.gateway == keys.c.gateway)
+    )
+    found = union_all(current.correlate(keys), former.correlate(keys)).limit(literal_column("1")).lateral("found")
+    query = select(keys.c.customer, keys.c.gateway, *found.c).select_from(keys.join(found, true()))
+    return statement("by_customers", query, ["customer", "gateway"], ("found_by_customer", "found_by_gateway", *names))
+
+
+@lru_cache(_CACHED)
+def of_users(wanted: frozenset[str] | None) -> Statement:
+    """`$1` user ids; tokens in any order."""
+    names = columns_of(None if wanted is None else wanted | {"gateway"})
+    query = select(*_columns(TOKENS, names)).where(TOKENS.c.user_id == any_(_array("users", Text())))
+    return statement("of_users", query, ["users"], names)
+
+
+@lru_cache(_CACHED)
+def of_users_as_json(fields: tuple[JsonField, ...]) -> Statement:
+    """`$1` user ids; for each one who has tokens the JSON text of the list of them, by gateway.
+
+    The text is put together: `json_agg` looks up how to write each column anew for each row, which takes longer.
+    """
+    item = aggregate_order_by(literal_column("','"), TOKENS.c.gateway)
+    listed = func.concat(literal_column("'['"), func.string_agg(_json_object(fields), item), literal_column("']'"))
+    query = select(TOKENS.c.user_id, listed).where(TOKENS.c.user_id == any_(_array("users", Text())))
+    return statement("of_users_as_json", query.group_by(TOKENS.c.user_id), ["users"], ("user_id", "json"))
+
+
+@lru_cache(_CACHED)
+def page(filters: frozenset[str], *, after: bool, before: bool, backwards: bool) -> Statement:
+    """The arguments are the filters' values in alphabetical order, then two of each cursor, then how many rows.
+
+    Rows are ordered by `created_at` and `id`, ascending, or descending where the page is read backwards.
+    """
+    query = select(*_columns(TOKENS, ALL)).where(*(FILTERS[name] for name in sorted(filters)))
+    place = (TOKENS.c.created_at, TOKENS.c.id)
+    names = sorted(filters)
+    for given, name in ((after, "after"), (before, "before")):
+        if given:
+            at = bindparam(f"{name}_at", type_=DateTime(timezone=True))
+            token = bindparam(f"{name}_id", type_=Uuid(as_uuid=False))
+            row, cursor = func.row(*place), func.row(at, token)
+            query = query.where(row > cursor if name == "after" else row < cursor)
+            names += [f"{name}_at", f"{name}_id"]
+    order = [part.desc() if backwards else part.asc() for part in place]
+    query = query.order_by(*order).limit(bindparam("rows"))
+    return statement("page", query, [*names, "rows"], ALL)
+
+
+@lru_cache(_CACHED)
+def count(filters: frozenset[str]) -> Statement:
+    """How many tokens there are; the arguments are the filters' values in alphabetical order."""
+    query = select(func.count()).select_from(TOKENS).where(*(FILTERS[name] for name in sorted(filters)))
+    return statement("count", query, sorted(filters), ("count",))
+
+
+def _moment(name: str) -> ColumnElement[Any]:
+    return bindparam(name, type_=DateTime(timezone=True))
+
+
+FILTERS: dict[str, ColumnElement[bool]] = {
+    "user_id": TOKENS.c.user_id == bindparam("user_id", type_=Text()),
+    "gateway": TOKENS.c.gateway == bindparam("gateway", type_=Text()),
+    "gateway_customer_id": TOKENS.c.gateway_customer_id == bindparam("gateway_customer_id", type_=Text()),
+    "is_active": TOKENS.c.is_active == bindparam("is_active"),
+    "created_after": TOKENS.c.created_at > _moment("created_after"),
+    "created_before": TOKENS.c.created_at < _moment("created_before"),
+    "updated_after": TOKENS.c.updated_at > _moment("updated_after"),
+    "updated_before": TOKENS.c.updated_at < _moment("updated_before"),
+    "not_verified_since": TOKENS.c.last_verified_at.is_(None)
+    | (TOKENS.c.last_verified_at < _moment("not_verified_since")),
+}
+
+
+def _columns(table: FromClause, names: Sequence[str]) -> list[ColumnElement[Any]]:
+    return [table.c[name] for name in names]
+
+
+def _array(name: str, item: Any) -> ColumnElement[Any]:
+    return bindparam(name, type_=ARRAY(item))
+
+
+def _pairs(first: str, second: str) -> FromClause:
+    return (
+        func.unnest(_array(first, Text()), _array(second, Text()))
+        .table_valued(column(first, Text()), column(second, Text()), name="keys")
+        .render_derived()
+    )
+
+
+def _json_object(fields: Sequence[JsonField]) -> ColumnElement[Any]:
+    """A row as the JSON text of an object. Names of fields and types need no escapes."""
+    parts: list[ColumnElement[Any]] = []
+    text = "{"
+    for key, name, literal in fields:
+        text += f'"{key}":'
+        if name is None:
+            text += f'"{literal}"'
+        else:
+            quote, value = _json_value(TOKENS.c[name])
+            parts += [literal_column(f"'{text}{quote}'"), value]
+            text = quote
+        text += ","
+    parts.append(literal_column(f"'{text[:-1]}}}'"))
+    return _concatenated(parts)
+
+
+def _concatenated(parts: Sequence[ColumnElement[Any]]) -> ColumnElement[Any]:
+    """All parts as one text; PostgreSQL's functions take no more than so many arguments."""
+    if len(parts) <= _ARGUMENTS:
+        return func.concat(*parts)
+    return func.concat(func.concat(*parts[:_ARGUMENTS]), _concatenated(parts[_ARGUMENTS:]))
+
+
+def _json_value(shown: Column[Any]) -> tuple[str, ColumnElement[Any]]:
+    """A column as the contract's JSON has it, times in UTC with six digits, whatever the session says.
+
+    With it goes the quote that still belongs before and after it.
+    """
+    quote, value = "", cast(shown, Text())
+    if isinstance(shown.type, DateTime):
+        utc = func.timezone(literal_column("'UTC'"), shown)
+        quote, value = '"', func.to_char(utc, literal_column("""'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'"""))
+    elif isinstance(shown.type, Uuid):
+        quote = '"'
+    elif isinstance(shown.type, Text):
+        value = cast(func.to_json(shown), Text())
+    if not shown.nullable:
+        return quote, value
+    quoted = value if not quote else literal_column(f"'{quote}'").concat(value).concat(literal_column(f"'{quote}'"))
+    return "", func.coalesce(quoted, literal_column("'null'"))

@@ -1,0 +1,256 @@
+"""The statements that lock, that write, and that read what lies beside the tokens; most take arrays: whole lists."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.dialects.postgresql import asyncpg
+
+from graphql_api.domain.token import Event, Token
+from graphql_api.storage.database import Statement
+from graphql_api.storage.selects import ALL, TOKENS
+
+_DIALECT = asyncpg.dialect()
+_TYPES = {column.name: column.type.compile(dialect=_DIALECT) for column in TOKENS.c}
+_COLUMNS = ", ".join(ALL)
+_TOKEN = ", ".join(f"t.{name}" for name in ALL)
+_NEW = "unnest({}) as new({})".format(
+    ", ".join(f"${number}::{_TYPES[name]}[]" for number, name in enumerate(ALL, 1)), _COLUMNS
+)
+
+
+def token_arrays(tokens: Sequence[Token]) -> list[list[Any]]:
+    """The arguments of `INSERT` and `UPDATE`: one array for each column."""
+    return [[getattr(token, name) for token in tokens] for name in ALL]
+
+
+def event_arrays(events: Sequence[Event]) -> list[list[Any]]:
+    """The first arguments of `RECORD`; the last one is the actor."""
+    names = ("id", "version", "user_id", "gateway", "gateway_customer_id", "is_active")
+    columns: list[list[Any]] = [[getattr(event.token, name) for event in events] for name in names]
+    times = [event.at or event.token.updated_at for event in events]
+    return [*columns, times, [event.action.value for event in events], [event.reason for event in events]]
+
+
+# --- a change of one token
+
+# One row, whether the token is there or not, with the database's time.
+READ_BY_ID = Statement(
+    "read_by_id",
+    f"select {_TOKEN}, clock_timestamp() as now from (select) as one left join customer_gateway_tokens t on t.id = $1",
+)
+READ_BY_USERS_AND_GATEWAYS = Statement(
+    "read_by_users_and_gateways",
+    f"select {_TOKEN}, clock_timestamp() as now, keys.user_id, keys.gateway"
+    " from unnest($1::text[], $2::text[]) as keys(user_id, gateway)"
+    " left join customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway",
+)
+# What `CHANGE` writes beside the metadata; the token's user and identifiers stay.
+CHANGED = (
+    "description",
+    "is_active",
+    "activated_at",
+    "deactivated_at",
+    "deactivation_reason",
+    "last_verified_at",
+    "updated_at",
+)
+# Arguments: ids, versions as read, `CHANGED`, whether the metadata stays, metadata, actions, reasons, actors. Answers
+# the index of each change that found its token as it was read. Rows are locked in the order of their ids.
+CHANGE = Statement(
+    "change",
+    f"""
+    with new as (
+      select * from unnest(
+        $1::uuid[], $2::integer[], {", ".join(f"${n}::{_TYPES[name]}[]" for n, name in enumerate(CHANGED, 3))},
+        $10::boolean[], $11::jsonb[], $12::text[], $13::text[], $14::text[]
+      ) with ordinality as new(
+        id, version, {", ".join(CHANGED)}, keeps_metadata, metadata, action, reason, actor, place
+      ) order by id
+    ), changed as (
+      update customer_gateway_tokens t set {", ".join(f"{name} = new.{name}" for name in CHANGED)},
+        version = t.version + 1, metadata = case when new.keeps_metadata then t.metadata else new.metadata end
+      from new where t.id = new.id and t.version = new.version
+      returning t.id, t.version, t.user_id, t.gateway, t.gateway_customer_id, t.is_active, t.updated_at,
+        new.action, new.reason, new.actor, new.place
+    ), recorded as (
+      insert into customer_gateway_token_events
+        (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor)
+      select id, version, user_id, gateway, gateway_customer_id, is_active, updated_at, action, reason, actor
+      from changed
+    )
+    select place - 1 as index from changed
+    """,
+)
+MOVE_DEACTIVATION = Statement(
+    "move_deactivation",
+    """
+    update customer_gateway_tokens set deactivated_at = $1, deactivation_reason = $2
+    where id = $3 and version = $4 and deactivated_at = $5
+    returning id
+    """,
+)
+
+# --- changes of many tokens, in a transaction
+
+# Rows are locked in the order of their ids here as well.
+LOCK_BY_USERS_AND_GATEWAYS = Statement(
+    "lock_by_users_and_gateways",
+    f"""
+    select {_TOKEN} from unnest($1::text[], $2::text[]) as keys(user_id, gateway)
+    join customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway
+    order by t.id
+    for update of t
+    """,
+)
+LOCK_OF_USERS = Statement(
+    "lock_of_users",
+    f"select {_TOKEN} from customer_gateway_tokens t where user_id = any($1::text[]) order by id for update",
+)
+NOW = Statement("now", "select clock_timestamp()")
+# In one order for all, so that batches wait in no circle.
+INSERT = Statement(
+    "insert",
+    f"insert into customer_gateway_tokens ({_COLUMNS}) select {_COLUMNS} from {_NEW} order by user_id, gateway",
+)
+UPDATE = Statement(
+    "update",
+    "update customer_gateway_tokens t set {} from {} where t.id = new.id".format(
+        ", ".join(f"{name} = new.{name}" for name in ALL if name not in {"id", "created_at"}), _NEW
+    ),
+)
+DELETE = Statement("delete", "delete from customer_gateway_tokens where id = any($1::uuid[])")
+DEPART = Statement(
+    "depart",
+    "insert into departed_tokens (user_id, token_id)"
+    " select * from unnest($1::text[], $2::uuid[]) on conflict do nothing",
+)
+RECORD = Statement(
+    "record",
+    """
+    insert into customer_gateway_token_events
+      (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor)
+    select line.*, $10 from unnest(
+      $1::uuid[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::boolean[], $7::timestamptz[], $8::text[],
+      $9::text[]
+    ) as line
+    """,
+)
+# Answers a row for each identifier that is this user's now; it stays another's if it was.
+RESERVE = Statement(
+    "reserve",
+    """
+    insert into gateway_customers (gateway, gateway_customer_id, user_id)
+    select * from unnest($1::text[], $2::text[], $3::text[]) as new(gateway, gateway_customer_id, user_id) order by 1, 2
+    on conflict (gateway_customer_id, gateway) do update set user_id = excluded.user_id
+      where gateway_customers.user_id = excluded.user_id
+    returning user_id
+    """,
+)
+MOVE_PAST = Statement(
+    "move_past",
+    """
+    with departed as (
+      insert into departed_tokens (user_id, token_id)
+      select $2, token_id from departed_tokens d where user_id = $1
+        and not exists (select from customer_gateway_tokens t where t.id = d.token_id)
+      on conflict do nothing
+    )
+    update gateway_customers set user_id = $2 where user_id = $1
+    """,
+)
+
+# --- identifiers and history
+
+IDENTIFIERS = Statement(
+    "identifiers",
+    """
+    select user_id, gateway, gateway_customer_id from unnest($1::text[], $2::text[]) as keys(user_id, gateway)
+    join gateway_customers using (user_id, gateway) order by since, gateway_customer_id
+    """,
+)
+IDENTIFIERS_OF = Statement(
+    "identifiers_of",
+    """
+    select gateway, gateway_customer_id from gateway_customers where user_id = $1
+    union
+    select gateway, gateway_customer_id from customer_gateway_tokens where user_id = $1
+    order by gateway, gateway_customer_id
+    """,
+)
+OWNERS = Statement(
+    "owners",
+    """
+    with keys as (select * from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id))
+    select gateway, gateway_customer_id, user_id from keys join gateway_customers using (gateway_customer_id, gateway)
+    union
+    select gateway, gateway_customer_id, user_id from keys
+    join customer_gateway_tokens using (gateway_customer_id, gateway)
+    """,
+)
+HISTORY = Statement(
+    "history",
+    """
+    select line.* from unnest($1::uuid[]) as keys(token_id) cross join lateral (
+      select * from customer_gateway_token_events e
+      where e.token_id = keys.token_id and ($2::integer is null or e.version < $2)
+      order by e.version desc limit $3
+    ) as line
+    """,
+)
+LAST_LINE = Statement(
+    "last_line", "select user_id from customer_gateway_token_events where token_id = $1 order by version desc limit 1"
+)
+
+# --- claims and erasures
+
+# Arguments: users, gateways, seconds and hashes of the users. Answers a row where a customer may be created.
+CLAIM = Statement(
+    "claim",
+    """
+    with wanted as (
+      select * from unnest($1::text[], $2::text[], $3::integer[], $4::bytea[])
+        as wanted(user_id, gateway, seconds, user_hash)
+      where not exists (select from erased_users e where e.user_hash = wanted.user_hash) and not exists (
+        select from customer_gateway_tokens t where t.user_id = wanted.user_id and t.gateway = wanted.gateway
+      )
+    ), acquired as (
+      insert into gateway_customer_claims as claim (user_id, gateway, expires_at)
+      select user_id, gateway, clock_timestamp() + make_interval(secs => seconds) from wanted
+      on conflict (user_id, gateway) do update set expires_at = excluded.expires_at
+        where claim.expires_at <= clock_timestamp()
+      returning *
+    )
+    select user_id, gateway, generation, expires_at, true as acquired from acquired
+    union all
+    select user_id, gateway, claim.generation, claim.expires_at, false
+    from wanted join gateway_customer_claims claim using (user_id, gateway)
+    where not exists (select from acquired where (acquired.user_id, acquired.gateway) = (claim.user_id, claim.gateway))
+    """,
+)
+END_CLAIMS = Statement(
+    "end_claims",
+    """
+    delete from gateway_customer_claims
+    using unnest($1::text[], $2::text[]) as keys(user_id, gateway)
+    where gateway_customer_claims.user_id = keys.user_id and gateway_customer_claims.gateway = keys.gateway
+    """,
+)
+ERASURE_KEY = Statement("erasure_key", "select key from erasure_key")
+ERASED = Statement("erased", "select user_hash from erased_users where user_hash = any($1::bytea[])")
+REMEMBER_ERASURE = Statement(
+    "remember_erasure", "insert into erased_users (user_hash) values ($1) on conflict do nothing"
+)
+LIFT_ERASURE = Statement("lift_erasure", "delete from erased_users where user_hash = $1")
+ERASE_HISTORY = Statement("erase_history", "select erase_history($1::uuid[], $2::text)")
+FORGET_DEPARTED = Statement("forget_departed", "delete from departed_tokens where user_id = $1 returning token_id")
+# Of a token of which nobody is left, nobody is to be known.
+FORGET_NAMELESS = Statement(
+    "forget_nameless",
+    """
+    delete from departed_tokens d where token_id = any($1::uuid[]) and not exists (
+      select from customer_gateway_token_events e where e.token_id = d.token_id and e.user_id is not null
+    )
+    """,
+)
+FORGET_IDENTIFIERS = Statement("forget_identifiers", "delete from gateway_customers where user_id = $1")
+FORGET_CLAIMS = Statement("forget_claims", "delete from gateway_customer_claims where user_id = $1")

@@ -1,0 +1,68 @@
+"""Files about a gateway's customers: which one became which, and which ones there are."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from graphql_api.domain.errors import Malformed, Problem
+from graphql_api.domain.values import is_well_formed
+from graphql_api.transfer.records import Read, Source, unreadable
+
+OLD, NEW = "old", "new"
+# What the column of the identifiers may be called, in any case, with spaces or underscores; the first one counts.
+# Stripe's list of customers has `id`, its reports have `customer_id` and `Customer ID`.
+_ID_COLUMNS = ("id", "gatewaycustomerid", "customerid", "customer")
+
+
+def renamed(source: Source) -> Iterator[Read]:
+    """Records with `old` and `new`. A CSV file with two columns may do without a line that names them.
+
+    Raises:
+        Malformed: a CSV file has other columns.
+    """
+    unnamed: list[Sequence[str]] = []
+
+    def named(header: Sequence[str]) -> Sequence[str]:
+        names = [name.strip().lower() for name in header]
+        if OLD in names and NEW in names:
+            return names
+        if source.format == "csv" and len(header) == len((OLD, NEW)):
+            unnamed.append(header)
+            return (OLD, NEW)
+        raise Malformed("The columns old and new are missing.")
+
+    records = source.records(named)
+    first = next(records, None)
+    for header in unnamed:
+        yield 1, dict(zip((OLD, NEW), header, strict=True))
+    if first:
+        yield first
+        yield from records
+
+
+def listed(source: Source, column: str | None) -> Iterator[tuple[int, str | Problem]]:
+    """The identifier on each line, from the column of this name or else the one that is known to have it.
+
+    Raises:
+        Malformed: a CSV file has no such column.
+    """
+    wanted = _ID_COLUMNS if column is None else (column,)
+
+    def named(header: Sequence[str]) -> Sequence[str]:
+        known = [_squeezed(name) for name in header] if column is None else list(header)
+        found = next((known.index(name) for name in wanted if name in known), None)
+        if found is None:
+            name = "id or Customer ID" if column is None else column
+            raise Malformed(f"There is no column {name}: name the column of the identifiers by --column.")
+        return ["id" if index == found else f"other {index}" for index in range(len(header))]
+
+    for number, record in source.records(named):
+        if isinstance(record, Problem):
+            yield number, record
+        elif isinstance(customer := record["id"], str) and customer and is_well_formed(customer):
+            yield number, customer
+        else:
+            yield number, unreadable("This line has no identifier that is a text.")
+
+
+def _squeezed(name: str) -> str:
+    return re.sub("[ _]", "", name).lower()

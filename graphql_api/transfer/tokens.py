@@ -1,0 +1,123 @@
+"""A token's columns in files: their names, in either spelling, and what stands in a CSV cell."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from graphql_api.domain.errors import Malformed, Problem
+from graphql_api.transfer.records import Read, Record, Source, unreadable
+
+REQUIRED = ("userId", "gateway", "gatewayCustomerId")
+COLUMNS = (
+    "id",
+    *REQUIRED,
+    "description",
+    "metadata",
+    "isActive",
+    "createdAt",
+    "updatedAt",
+    "version",
+    "activatedAt",
+    "deactivatedAt",
+    "deactivationReason",
+    "lastVerifiedAt",
+    "formerGatewayCustomerIds",
+)
+
+
+def _snake(name: str) -> str:
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+
+
+_NAMES = {spelling: name for name in COLUMNS for spelling in (name, _snake(name))}
+
+
+def named(header: Sequence[str]) -> list[str]:
+    """The columns with these names, in `camelCase` or `snake_case`.
+
+    Raises:
+        Malformed: one is unknown, or there twice.
+    """
+    names = [_NAMES.get(name.strip(), "") for name in header]
+    if "" in names:
+        unknown = header[names.index("")]
+        raise Malformed(f"There is no column {unknown[:50]!r}; the columns of a token are {', '.join(COLUMNS)}.")
+    for name in names:
+        if names.count(name) > 1:
+            raise Malformed(f"The column {name} is there twice.")
+    return names
+
+
+def _named_in_csv(header: Sequence[str]) -> list[str]:
+    names = named(header)
+    for name in REQUIRED:
+        if name not in names:
+            raise Malformed(f"The column {name} is missing.")
+    return names
+
+
+def token_records(source: Source) -> Iterator[Read]:
+    """The file's records as JSON Lines have them, whatever its format.
+
+    An empty cell clears a description and metadata; in other columns it leaves the value out.
+
+    Raises:
+        Malformed: the first line of a CSV file does not name the columns of a token.
+    """
+    return _decoded(source.records(_named_in_csv)) if source.format == "csv" else source.records(named)
+
+
+def _decoded(records: Iterator[Read]) -> Iterator[Read]:
+    for number, record in records:
+        yield number, record if isinstance(record, Problem) else _decode(record)
+
+
+def _decode(record: Record) -> Record | Problem:
+    decoded: Record = {}
+    try:
+        for name, cell in record.items():
+            if cell and name in _CELLS:
+                decoded[name] = _CELLS[name](cell)
+            elif cell or name == "description":
+                decoded[name] = cell
+            elif name == "metadata":
+                decoded[name] = None
+    except ValueError as error:
+        return unreadable(str(error))
+    return decoded
+
+
+def _json(column: str) -> Callable[[str], Any]:
+    def decode(cell: str) -> Any:
+        try:
+            return orjson.loads(cell)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"The {column} is no JSON: {error.msg}.") from None
+
+    return decode
+
+
+def _boolean(cell: str) -> bool:
+    match cell.strip().lower():
+        case "true" | "t" | "1":
+            return True
+        case "false" | "f" | "0":
+            return False
+        case _:
+            raise ValueError("The value of isActive is true or false.")
+
+
+def _integer(cell: str) -> int:
+    if not re.fullmatch("[0-9]{1,10}", cell):
+        raise ValueError("The version is a number.")
+    return int(cell)
+
+
+_CELLS: dict[str, Callable[[str], Any]] = {
+    "metadata": _json("metadata"),
+    "isActive": _boolean,
+    "version": _integer,
+    "formerGatewayCustomerIds": _json("formerGatewayCustomerIds"),
+}

@@ -1,0 +1,147 @@
+"""What callers are told when something goes wrong: the one place where an error gets its code and its words.
+
+What the caller can mend, or may not do, is said. Everything unexpected is logged, and answered without a word of what
+it was: `INTERNAL`, with the request's id. `extensions.help` names the place where docs/errors.md explains a code.
+
+| code | because |
+| --- | --- |
+| GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED | the document is wrong; limits have codes of their own |
+| BAD_USER_INPUT | a variable or an argument is wrong |
+| UNAUTHENTICATED, FORBIDDEN | the caller may not |
+| UNAVAILABLE, TIMEOUT | the same request may work later |
+| INTERNAL | a mistake of ours |
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import structlog
+from graphql import GraphQLError, GraphQLSyntaxError
+
+from graphql_api.domain.cards import has_card_number
+from graphql_api.domain.errors import Malformed, NotAllowed, NotAuthenticated, Refused, Unavailable
+
+Formatted = dict[str, Any]
+
+_log = structlog.get_logger()
+_DIGITS = re.compile(r"[0-9](?:[ -]?[0-9])+")
+_QUOTED_EXCEPTION = re.compile(r", but encountered error '.*'; found", re.DOTALL)
+_CODES = (
+    (NotAuthenticated, "UNAUTHENTICATED"),
+    (NotAllowed, "FORBIDDEN"),
+    (Malformed, "BAD_USER_INPUT"),
+    (Refused, "BAD_USER_INPUT"),
+)
+_MOST_FIELDS_LOGGED = 10
+_MOST_EXCEPTIONS_LOGGED = 3
+
+
+def refused(code: str, message: str) -> Formatted:
+    """One error that belongs to no place in a document."""
+    return {"message": message, "extensions": {"code": code, "help": _help(code)}}
+
+
+def internal(request_id: str) -> Formatted:
+    """All that anybody is told of a mistake of ours."""
+    return {
+        "message": "Something went wrong here; the logs say more under the request's id.",
+        "extensions": {"code": "INTERNAL", "help": _help("INTERNAL"), "requestId": request_id},
+    }
+
+
+def about_document(errors: Iterable[GraphQLError]) -> list[Formatted]:
+    """What is wrong with a document, which was not run."""
+    return [_placed(error, refused(_document_code(error), _words(error))) for error in errors]
+
+
+def about_variables(errors: Iterable[GraphQLError]) -> list[Formatted]:
+    """What is wrong with the variables of an operation, which was not run."""
+    return [_placed(error, refused(_code(error) or "BAD_USER_INPUT", _words(error))) for error in errors]
+
+
+def about_fields(errors: Sequence[GraphQLError], request_id: str, caller: str | None) -> list[Formatted]:
+    """What went wrong while an operation ran. Denials, outages and the unexpected are logged, once for all fields."""
+    answered: list[Formatted] = []
+    logged: dict[str, list[GraphQLError]] = {}
+    for error in errors:
+        formatted = _expected(error) or internal(request_id)
+        answered.append(_placed(error, formatted))
+        logged.setdefault(formatted["extensions"]["code"], []).append(error)
+    for code in logged.keys() & {"UNAUTHENTICATED", "FORBIDDEN"}:
+        _log.warning("denied", code=code, caller=caller, **_fields(logged[code]))
+    if unavailable := logged.get("UNAVAILABLE"):
+        _log.warning("unavailable", reason=str(_cause(unavailable[0])), **_fields(unavailable))
+    if unexpected := logged.get("INTERNAL"):
+        causes = {(type(cause), str(cause)): cause for cause in map(_cause, unexpected)}
+        for cause in list(causes.values())[:_MOST_EXCEPTIONS_LOGGED]:
+            _log.error("unexpected error", exc_info=cause, **_fields(unexpected))
+    return answered
+
+
+def without_card_numbers(text: str) -> str:
+    """The text, without any number where one of them is a payment card's: GraphQL's messages quote what was sent."""
+    return _DIGITS.sub("…", text) if has_card_number(text) else text
+
+
+@cache
+def _help(code: str) -> str:
+    return f"docs/errors.md#{code.lower()}"
+
+
+def _expected(error: GraphQLError) -> Formatted | None:
+    """What a field's error is, where it is one that callers are told of."""
+    cause = _cause(error)
+    if isinstance(cause, GraphQLError):
+        code = _code(cause) or _argument_code(cause)
+        return refused(code, _words(cause)) if code else None
+    if isinstance(cause, Unavailable):
+        return refused("UNAVAILABLE", "The database cannot be asked right now. Try again.")
+    code = next((code for kind, code in _CODES if isinstance(cause, kind)), None)
+    return refused(code, str(cause)) if code else None
+
+
+def _argument_code(error: GraphQLError) -> str | None:
+    """Arguments are looked at before anything runs, but for an explicit null in a variable that has a default."""
+    return "BAD_USER_INPUT" if error.nodes and error.message.startswith("Argument ") else None
+
+
+def _cause(error: GraphQLError) -> Exception:
+    cause: Exception = error
+    while isinstance(cause, GraphQLError) and cause.original_error is not None:
+        cause = cause.original_error
+    return cause
+
+
+def _code(error: GraphQLError) -> str | None:
+    return (error.extensions or {}).get("code")
+
+
+def _document_code(error: GraphQLError) -> str:
+    syntax = isinstance(error, GraphQLSyntaxError)
+    return _code(error) or ("GRAPHQL_PARSE_FAILED" if syntax else "GRAPHQL_VALIDATION_FAILED")
+
+
+def _words(error: GraphQLError) -> str:
+    """The message; where the library quotes an exception that was not made for callers, without that."""
+    if isinstance(_cause(error), GraphQLError | Malformed | Refused):
+        return error.message
+    return _QUOTED_EXCEPTION.sub(", found", error.message)
+
+
+def _placed(error: GraphQLError, formatted: Formatted) -> Formatted:
+    """The error with its places in the document and in the answer."""
+    answer: Formatted = {"message": without_card_numbers(formatted["message"])}
+    if error.locations:
+        answer["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]
+    if error.path is not None:
+        answer["path"] = error.path
+    answer["extensions"] = formatted["extensions"]
+    return answer
+
+
+def _fields(errors: Sequence[GraphQLError]) -> dict[str, Any]:
+    """Where errors are: by the names in the answer, which are the caller's to choose."""
+    paths = (".".join(map(str, error.path or ())) for error in errors[:_MOST_FIELDS_LOGGED])
+    return {"fields": [without_card_numbers(path) for path in paths], "count": len(errors)}

@@ -1,0 +1,122 @@
+"""One HTTP request and its answer: headers, a body within its limit, an answer that arrives even where it is early."""
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from starlette.types import Message, Receive, Scope, Send
+
+from graphql_api.web import request_ids
+from graphql_api.web.media import Media
+from graphql_api.web.refusals import Headers, HttpRefusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What is read and thrown away after a refusal, so that a client that is still sending hears the answer.
+_LINGER_SECONDS, _LINGER_BYTES = 2.0, 16 * 1024 * 1024
+_PRIVATE = (b"cache-control", b"private, no-store")
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+_HEAD = b"%%b: %%b\r\ncontent-length: %%d\r\n%b: %b\r\n%b: %b\r\n%b: %%b\r\n" % (
+    *_PRIVATE,
+    *_NO_SNIFFING,
+    request_ids.HEADER,
+)
+_CLOSE = (b"connection", b"close")
+
+ANSWER = "gateway_tokens.answer"
+"""The key in the scope of what writes an answer in one piece, where the connection can do that and nothing stands
+between it and the exchange that has to see the answer's headers."""
+
+
+class ClientHasGone(Exception):  # noqa: N818
+    """Nobody waits for the answer."""
+
+
+class Exchange:
+    """A request as far as it was read, and the way back to its caller."""
+
+    __slots__ = ("_answer", "_send", "_unread", "headers", "method", "path", "query_string", "receive", "request_id")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.receive = receive
+        self._send = send
+        self._answer: Callable[[int, bytes, bytes], bool] | None = scope.get(ANSWER)
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query_string: bytes = scope["query_string"]
+        self.headers = _by_name(scope["headers"])
+        self.request_id = request_ids.taken_over(self.headers.get(request_ids.HEADER))
+        self._unread = b"content-length" in self.headers or b"transfer-encoding" in self.headers
+
+    async def body(self, most: int) -> bytes:
+        """The body, of this many bytes at most.
+
+        Raises:
+            HttpRefusal: 413, it is larger, or says that it will be.
+            ClientHasGone: it breaks off.
+        """
+        announced = self.headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > most:
+            raise _too_large(most)
+        body = b""
+        while self._unread:
+            body += self._read(await self.receive())
+            if len(body) > most:
+                raise _too_large(most)
+        return body
+
+    async def answer(self, status: int, media: Media, body: bytes, headers: Headers = ()) -> None:
+        """Answer with JSON. Where the request was not read to its end, the connection closes after a moment."""
+        if self._answer is not None and not self._unread and not headers:
+            head = _HEAD % (*media.header, len(body), self.request_id.encode())
+            if self._answer(status, head, body):
+                return
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    media.header,
+                    (b"content-length", b"%d" % len(body)),
+                    _PRIVATE,
+                    _NO_SNIFFING,
+                    (request_ids.HEADER, self.request_id.encode()),
+                    *headers,
+                    *([_CLOSE] if self._unread else ()),
+                ],
+            }
+        )
+        if self._unread:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            await self._linger()
+            body = b""
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _read(self, message: Message) -> bytes:
+        if message["type"] == "http.disconnect":
+            raise ClientHasGone
+        self._unread = message.get("more_body", False)
+        return message.get("body", b"")
+
+    async def _linger(self) -> None:
+        """Read on for a little: closing on a client that still sends would reset the connection, the answer with it."""
+        with suppress(TimeoutError, ClientHasGone):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                read = 0
+                while self._unread and read < _LINGER_BYTES:
+                    read += len(self._read(await self.receive()))
+
+
+def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers; one that is sent several times is one list, as HTTP has it."""
+    found = dict(headers)
+    if len(found) < len(headers):
+        for name in found:
+            found[name] = b", ".join(value for other, value in headers if other == name)
+    return found
+
+
+def _too_large(most: int) -> HttpRefusal:
+    message = f"The body may have {most} bytes (MAX_BODY_BYTES)."
+    return HttpRefusal(413, "PAYLOAD_TOO_LARGE", message, limit="MAX_BODY_BYTES")

@@ -1,0 +1,50 @@
+"""GraphiQL for whoever opens `/graphql` in a browser: its page and its files. What it asks, `/graphql` answers."""
+
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+_BUILT = Path(__file__).parent / "static" / "graphiql"
+# Monaco, its editor, makes style elements; everything else comes from this service or is part of the page.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; worker-src 'self'; "
+    "font-src 'self' data:; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_NOT_BUILT = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Customer gateway tokens</title>
+<p>This address speaks GraphQL. For GraphiQL in its place, run <code>make graphiql</code> where npm is; an IDE from
+elsewhere may ask here too, with its origin in <code>CORS_ORIGINS</code>.</p></html>
+"""
+
+
+def is_for_a_browser(scope: Scope) -> bool:
+    """Whether a person opens the address: a browser's request names HTML, and a program's JSON or nothing."""
+    if scope["method"] != "GET":
+        return False
+    accept = dict(scope["headers"]).get(b"accept", b"")
+    return b"text/html" in accept and b"json" not in accept
+
+
+async def page(_request: Request) -> Response:
+    """GraphiQL, or how to get it where it was never built."""
+    headers = {"content-security-policy": _POLICY, "vary": "accept"}
+    index = _BUILT / "index.html"
+    return FileResponse(index, headers=headers) if index.is_file() else HTMLResponse(_NOT_BUILT, headers=headers)
+
+
+class _Files(StaticFiles):
+    """Files whose names change with what they hold."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "public, max-age=31536000, immutable"
+        response.headers["content-security-policy"] = _POLICY  # a worker goes by its own
+        return response
+
+
+GRAPHIQL = [Route("/graphql", page), Mount("/graphiql", _Files(directory=_BUILT / "graphiql", check_dir=False))]

@@ -1,0 +1,90 @@
+"""Media types of GraphQL over HTTP: which one the caller wants, and whether what was sent is JSON."""
+
+import re
+from enum import Enum
+from functools import lru_cache
+
+from graphql_api.web.refusals import HttpRefusal
+
+_LONGEST_REMEMBERED = 200
+_CHARSETS = {"utf-8", "utf8"}
+_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+
+
+class Media(Enum):
+    """What an answer may be, in the order of our preference where a caller has none."""
+
+    JSON = "application/json"
+    GRAPHQL = "application/graphql-response+json"
+
+    def __init__(self, name: str) -> None:
+        self.header = (b"content-type", f"{name}; charset=utf-8".encode())
+
+
+def acceptable(accept: bytes | None) -> Media:
+    """The media type that an `Accept` header prefers; the one of GraphQL only where it is named or preferred.
+
+    Raises:
+        HttpRefusal: 406, none of ours is acceptable.
+    """
+    if accept is None:
+        return Media.JSON
+    media = _preferred(accept) if len(accept) <= _LONGEST_REMEMBERED else _preferred.__wrapped__(accept)
+    if media is None:
+        names = " or ".join(media.value for media in Media)
+        raise HttpRefusal(406, "NOT_ACCEPTABLE", f"The answer is {names}: accept one of them.")
+    return media
+
+
+@lru_cache(maxsize=256)
+def _preferred(accept: bytes) -> Media | None:
+    ranges = [_parsed(part) for part in accept.decode("latin-1").split(",")]
+    weights = {media: _weight(media, ranges) for media in Media}
+    # Of two that are equally welcome GraphQL's own counts where it was named: only then it has the second's precision.
+    best = max(weights, key=lambda media: (*weights[media], media is Media.GRAPHQL and weights[media][1] == _EXACT))
+    return best if weights[best][0] > 0 else None
+
+
+_EXACT = 3
+
+
+def _weight(media: Media, ranges: list[tuple[str, dict[str, str]]]) -> tuple[float, int]:
+    """The quality that the most precise matching range gives to the media type, and how precise it is."""
+    precision = {"*/*": 1, "application/*": 2, media.value: _EXACT}
+    found = [
+        (precision[name], _quality(parameters))
+        for name, parameters in ranges
+        if name in precision and parameters.get("charset", "utf-8").lower() in _CHARSETS
+    ]
+    most, quality = max(found, default=(0, 0.0))
+    return quality, most
+
+
+def _quality(parameters: dict[str, str]) -> float:
+    quality = parameters.get("q", "1")
+    return float(quality) if _QUALITY.fullmatch(quality) else 0.0
+
+
+def must_be_json(content_type: bytes | None, content_encoding: bytes | None) -> None:
+    """Go on only with plain JSON in UTF-8. A form or a text would let any web page send requests in a user's name.
+
+    Raises:
+        HttpRefusal: 415, it is something else, it is compressed, or nothing says what it is.
+    """
+    if content_encoding not in {None, b"", b"identity"}:
+        message = "Compressed requests are not read: send the body as it is, without Content-Encoding."
+        raise HttpRefusal(415, "UNSUPPORTED_MEDIA_TYPE", message, [(b"accept-encoding", b"identity")])
+    if content_type == b"application/json":
+        return
+    name, parameters = _parsed((content_type or b"").decode("latin-1"))
+    if name != "application/json":
+        raise HttpRefusal(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as Content-Type: application/json.")
+    if parameters.get("charset", "utf-8").lower() not in _CHARSETS:
+        raise HttpRefusal(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request in UTF-8.")
+
+
+def _parsed(text: str) -> tuple[str, dict[str, str]]:
+    """`Text/HTML; Charset="utf-8"` → `("text/html", {"charset": "utf-8"})`."""
+    name, *parameters = text.split(";")
+    pairs = (parameter.partition("=") for parameter in parameters)
+    return name.strip().lower(), {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}

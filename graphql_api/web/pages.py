@@ -1,0 +1,84 @@
+"""Everything that is not `/graphql`: the probes of whoever runs the service, and what surrounds each page."""
+
+from time import perf_counter
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from graphql_api.domain.errors import Unavailable
+from graphql_api.observability import logs
+from graphql_api.observability.metrics import CONTENT_TYPE
+from graphql_api.storage.migrate import must_be_ready
+from graphql_api.web import request_ids
+from graphql_api.web.errors import without_card_numbers
+
+# A page says otherwise where it needs more.
+_CAUTIOUS = (
+    (b"cache-control", b"private, no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+
+
+async def healthz(_request: Request) -> Response:
+    """Answer while the process lives."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """Answer 200 while the database answers, is migrated, and the process is to go on; else 503 with the reason."""
+    if "draining" in request.scope["state"]:
+        return JSONResponse({"status": "unavailable", "reason": "This process is about to end."}, 503)
+    try:
+        await must_be_ready(request.state.database)
+    except Unavailable as unavailable:
+        return JSONResponse({"status": "unavailable", "reason": str(unavailable)}, 503)
+    return JSONResponse({"status": "ok"})
+
+
+async def metrics(request: Request) -> Response:
+    """Answer what Prometheus collects."""
+    return Response(request.state.metrics.text(), media_type=CONTENT_TYPE)
+
+
+PROBES = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+class Surrounded:
+    """ASGI middleware: a request id, careful headers and a line in the access log for every page."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request by the app within; whatever is not HTTP passes."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = perf_counter(), 500
+        request_id = request_ids.taken_over(dict(scope["headers"]).get(request_ids.HEADER))
+        logs.request_id.set(request_id)
+
+        async def send_surrounded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                nonlocal status
+                status = message["status"]
+                message["headers"] = _surround(message.get("headers", []), request_id)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_surrounded)
+        finally:
+            line: dict[str, Any] = {"method": scope["method"], "path": without_card_numbers(scope["path"])}
+            logs.access.info("request", **line, status=status, ms=round((perf_counter() - began) * 1000, 2))
+
+
+def _surround(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    said = {name for name, _ in headers}
+    cautious = [header for header in _CAUTIOUS if header[0] not in said]
+    return [*headers, *cautious, (request_ids.HEADER, request_id.encode())]

@@ -1,0 +1,18 @@
+"""The id that a request goes by in its answer and in the logs."""
+
+import random
+import re
+
+from graphql_api.domain.cards import has_card_number
+
+HEADER = b"x-request-id"
+_SANE = re.compile(rb"[ -~]{1,128}")
+
+
+def taken_over(header: bytes | None) -> str:
+    """The caller's own id where it is printable ASCII and no card number, else a new one."""
+    if header is not None and _SANE.fullmatch(header):
+        request_id = header.decode("ascii")
+        if not has_card_number(request_id):
+            return request_id
+    return f"{random.getrandbits(128):032x}"

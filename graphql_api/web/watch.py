@@ -1,0 +1,104 @@
+"""Looks after requests in flight: ends those whose time is up, and those whose client has gone.
+
+One timer looks at all of them many times a second, so that a fast request pays for no timer and no task of its own.
+"""
+
+import asyncio
+from enum import Enum
+
+from starlette.types import Receive
+
+
+class End(Enum):
+    """Why a request was ended before it had an answer."""
+
+    TIME_IS_UP = "time is up"
+    CLIENT_HAS_GONE = "client has gone"
+
+
+class Watched:
+    """One request in flight."""
+
+    __slots__ = ("_began", "_deadline", "_listener", "_loop", "_receive", "_task", "ended")
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._began = self._loop.time()
+        self._deadline = self._began + seconds
+        self._receive: Receive | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self.ended: End | None = None
+
+    def allow(self, seconds: float) -> None:
+        """Give the request this many seconds from now."""
+        self._deadline = self._loop.time() + seconds
+
+    def end_when_gone(self, receive: Receive) -> None:
+        """End the request when its client goes away. Its body has been read: nothing else may call `receive`."""
+        self._receive = receive
+
+    def stay(self) -> None:
+        """Do not end the request any more when its client goes away."""
+        self._receive = None
+
+    def look(self, now: float, patience: float) -> None:
+        """End the request if its time is up; from some patience on, listen for its client's going away."""
+        if now >= self._deadline:
+            self._end(End.TIME_IS_UP)
+        elif self._receive is not None and self._listener is None and now - self._began >= patience:
+            self._listener = self._loop.create_task(self._listen(self._receive))
+
+    def leave(self) -> None:
+        """The request needs no watching any more."""
+        if self._listener is not None:
+            self._listener.cancel()
+            self._listener = None  # how it ended leads back to here: a cycle for every request that waited
+        if self.ended is not None and self._task is not None:
+            self._task.uncancel()
+
+    async def _listen(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if self._receive is not None:
+            self._end(End.CLIENT_HAS_GONE)
+
+    def _end(self, why: End) -> None:
+        if self.ended is None and self._task is not None:
+            self.ended = why
+            self._task.cancel()
+
+
+class Watch:
+    """All requests in flight."""
+
+    def __init__(self, every: float = 0.05) -> None:
+        self._every = every
+        self._watched: set[Watched] = set()
+        self._is_looking = False
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def enter(self, seconds: float) -> Watched:
+        """Watch the task that calls this; it has to `leave` again."""
+        watched = Watched(seconds)
+        self._watched.add(watched)
+        if not self._is_looking:
+            self._is_looking = True
+            asyncio.get_running_loop().call_later(self._every, self._look)
+        return watched
+
+    def leave(self, watched: Watched) -> None:
+        """Stop watching. Where the request was ended, its task is as if it had never been cancelled."""
+        self._watched.discard(watched)
+        watched.leave()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for watched in self._watched:
+            watched.look(now, self._every)
+        self._is_looking = bool(self._watched)
+        if self._is_looking:
+            loop.call_later(self._every, self._look)

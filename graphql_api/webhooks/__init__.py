@@ -1,0 +1,5 @@
+"""What gateways report by themselves: one module for each, which checks signatures and names what happened."""
+
+from graphql_api.webhooks.endpoint import webhooks
+
+__all__ = ["webhooks"]

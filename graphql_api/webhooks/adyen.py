@@ -1,0 +1,61 @@
+"""Adyen's webhooks on stored payment details (https://docs.adyen.com/api-explorer/Tokenization-webhooks/1/overview).
+
+Adyen knows shoppers by the platform's own reference, and what they stored by an id of its own; a platform keeps one of
+the two as its gateway customer id. Both are confirmed when details are stored. Only the stored ones are gone when they
+are disabled, since their shopper may have others.
+"""
+
+import hmac
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from hashlib import sha256
+
+from graphql_api.domain import values
+from graphql_api.domain.errors import Refused
+from graphql_api.webhooks.reports import NotGenuine, Report, Unreadable, accounts, read
+
+_CONFIRMING = {"recurring.token.created", "recurring.token.updated", "recurring.token.alreadyExisting"}
+_DISABLING = "recurring.token.disabled"
+
+
+class Adyen:
+    """Reads the events of one or more merchant accounts."""
+
+    path = "/webhooks/adyen"
+    name = "adyen-webhook"
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._accounts = [(gateway, bytes.fromhex(key)) for gateway, key in accounts("ADYEN", keys)]
+
+    def reports(self, body: bytes, headers: Mapping[str, str]) -> list[Report]:
+        """See `Sender`."""
+        gateway = self._signer(body, headers.get("hmacsignature", ""))
+        match read(body):
+            case {"type": str(kind)} if kind not in {*_CONFIRMING, _DISABLING}:
+                return []
+            case {
+                "type": str(kind),
+                "createdAt": str(time),
+                "data": {"storedPaymentMethodId": str(stored), "shopperReference": str(shopper)},
+            }:
+                at = _time(time)
+                if kind == _DISABLING:
+                    return [Report(gateway, stored, at, is_gone=True)]
+                return [Report(gateway, customer, at, is_gone=False) for customer in (stored, shopper)]
+            case _:
+                raise Unreadable
+
+    def _signer(self, body: bytes, signature: str) -> str:
+        for gateway, key in self._accounts:
+            expected = b64encode(hmac.digest(key, body, sha256))
+            if hmac.compare_digest(expected, signature.encode()):
+                return gateway
+        raise NotGenuine("HmacSignature is missing or wrong.")
+
+
+def _time(text: str) -> datetime:
+    try:
+        return values.instant(text)
+    except Refused:
+        raise Unreadable from None

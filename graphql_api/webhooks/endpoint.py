@@ -1,0 +1,106 @@
+"""The pages that gateways send events to: what is signed is done to the tokens, and nothing else is trusted."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from graphql_api.domain import values
+from graphql_api.domain.caller import WRITE_SCOPE, Caller
+from graphql_api.domain.errors import Refused, Unavailable
+from graphql_api.domain.inputs import Gateways
+from graphql_api.domain.token import DeactivationReason
+from graphql_api.service.tokens import Tokens
+from graphql_api.webhooks.adyen import Adyen
+from graphql_api.webhooks.reports import NotGenuine, Report, Sender, Unreadable
+from graphql_api.webhooks.stripe import Stripe
+
+_BODY_SECONDS = 10
+_PRECISION = timedelta(seconds=1)  # gateways cut off the fraction of a second
+
+_log = structlog.get_logger()
+
+
+def webhooks(
+    *, gateways: Gateways, max_body_bytes: int, stripe: Sequence[str] = (), adyen: Sequence[str] = ()
+) -> list[Route]:
+    """A page for each gateway whose signing secrets are given.
+
+    Args:
+        gateways: those that may have tokens
+        max_body_bytes: how large an event may be
+        stripe: secrets of endpoints, `whsec_…`, or `STRIPE_EU:whsec_…` for another gateway than STRIPE
+        adyen: HMAC keys of endpoints in hexadecimal, or `ADYEN_EU:…`
+
+    Raises:
+        ValueError: a key is none.
+    """
+    senders: list[Sender] = [
+        *([Stripe(stripe)] if stripe else ()),
+        *([Adyen(adyen)] if adyen else ()),
+    ]
+    return [Route(each.path, _Page(each, gateways, max_body_bytes).answer, methods=["POST"]) for each in senders]
+
+
+class _Page:
+    """Where one gateway sends its events."""
+
+    def __init__(self, sender: Sender, gateways: Gateways, max_body_bytes: int) -> None:
+        self._sender = sender
+        self._caller = Caller(sender.name, frozenset({WRITE_SCOPE}))
+        self._gateways = gateways
+        self._max_body_bytes = max_body_bytes
+
+    async def answer(self, request: Request) -> Response:
+        """Answer 200 once the event is done or was none of ours, 400 where it is not to be believed."""
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await self._body(request)
+            # In a thread: a library is loaded here, and nobody else should wait for that.
+            reports = await asyncio.to_thread(self._sender.reports, body, request.headers)
+        except (NotGenuine, Unreadable) as error:
+            _log.warning("webhook refused", sender=self._sender.name, reason=str(error))
+            return JSONResponse({"error": str(error)}, 400)
+        except _TooLarge:
+            return JSONResponse({"error": f"An event may have {self._max_body_bytes} bytes."}, 413)
+        except (TimeoutError, ClientDisconnect):
+            return JSONResponse({"error": "The event did not arrive."}, 408)
+        tokens = Tokens(request.state.store, self._caller, self._gateways)
+        try:
+            for report in reports:
+                known = await _done(tokens, report)
+                _log.info("gateway report", gateway=report.gateway, is_gone=report.is_gone, known=known)
+        except Unavailable:
+            return JSONResponse({"error": "The database cannot be asked right now. Try again."}, 503)
+        return JSONResponse({"received": True})
+
+    async def _body(self, request: Request) -> bytes:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                raise _TooLarge
+        return body
+
+
+class _TooLarge(Exception):  # noqa: N818
+    """The event is larger than any."""
+
+
+async def _done(tokens: Tokens, report: Report) -> bool:
+    """Do to the tokens what the report says; whether the customer is known."""
+    try:
+        gateway = tokens.gateways.parse(report.gateway)
+        customer = values.gateway_customer_id(report.customer)
+        if report.is_gone:
+            reason = DeactivationReason.GATEWAY_DELETED
+            found = await tokens.deactivate_customer(gateway, customer, reason, report.at, precision=_PRECISION)
+            return found is not None
+        await tokens.verify_customer(gateway, customer, report.at)
+    except Refused:
+        return False
+    return True

@@ -1,0 +1,70 @@
+"""What the gateways' modules have in common: reports on customers, and who signed for which gateway."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import orjson
+
+_OF_A_GATEWAY = re.compile(r"([A-Z][A-Z0-9_]{0,49}):(.+)")
+
+
+class NotGenuine(Exception):  # noqa: N818
+    """Nobody whom we know signed this, or it was signed too long ago."""
+
+
+class Unreadable(Exception):  # noqa: N818
+    """It is signed, and not what the gateway's documentation says."""
+
+    def __init__(self) -> None:
+        super().__init__("This is no event that we understand.")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a gateway says of one of its customers: they were there then, or they were gone then."""
+
+    gateway: str
+    customer: str
+    at: datetime
+    is_gone: bool
+
+
+class Sender(Protocol):
+    """A gateway that sends webhooks."""
+
+    path: str
+    name: str
+    """Who the history says did it."""
+
+    def reports(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Report]:
+        """What the body says of customers; most of what gateways send says nothing of them.
+
+        Raises:
+            NotGenuine: the signature is missing or wrong.
+            Unreadable: the body is no event.
+        """
+        ...
+
+
+def accounts(gateway: str, secrets: Iterable[str]) -> list[tuple[str, str]]:
+    """Whose signature stands for which gateway: `whsec_…` for this one, `STRIPE_EU:whsec_…` for the one it names.
+
+    So the signature says which account an event comes from, and nothing that is not signed can.
+    """
+    found = ((_OF_A_GATEWAY.fullmatch(secret), secret) for secret in secrets)
+    return [(match[1], match[2]) if match else (gateway, secret) for match, secret in found]
+
+
+def read(body: bytes) -> Any:
+    """The JSON of a body.
+
+    Raises:
+        Unreadable: it is none.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise Unreadable from None

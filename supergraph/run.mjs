@@ -1,0 +1,81 @@
+// The example graph on this machine: our service (where none runs yet), the user and order services and Hive Gateway.
+// Asks one stitched query, prints the answer, and runs until it is interrupted or one of them ends.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import { setTimeout as pause } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+
+const { PYTHON = 'python3', TOKENS_PORT = '8000', GATEWAY_PORT = '4000' } = process.env
+const tokens = `http://127.0.0.1:${TOKENS_PORT}`
+const endpoint = `http://127.0.0.1:${GATEWAY_PORT}/graphql`
+const file = (name) => fileURLToPath(new URL(name, import.meta.url))
+const children = []
+let stopping = false
+
+function start(name, command, ...args) {
+  const env = { ...process.env, NODE_ENV: 'production' }
+  const child = spawn(command, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
+  child.on('error', (error) => stop(`${name} did not start: ${error.message}`))
+  child.on('exit', () => stop(`${name} ended.`))
+  child.stdout.resume()
+  children.push(child)
+  return child
+}
+
+async function stop(reason) {
+  if (stopping) return
+  stopping = true
+  if (reason) console.error(reason)
+  const running = children.filter((child) => child.pid && child.exitCode === null && child.signalCode === null)
+  running.forEach((child) => child.kill())
+  await Promise.all(running.map((child) => once(child, 'exit')))
+  process.exit(reason ? 1 : 0)
+}
+
+/** The first piece of the child's output that fits. */
+function said(child, pattern) {
+  return new Promise((resolve) => {
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const found = pattern.exec(line)
+      if (found) resolve(found[0])
+    })
+  })
+}
+
+async function subgraph(name) {
+  const url = await said(start(name, process.execPath, file(`${name}.mjs`)), /http:.*/)
+  return `${name}=${url}`
+}
+
+const isReady = () => fetch(`${tokens}/readyz`).then((response) => response.ok, () => false)
+
+async function ourService() {
+  if (!(await isReady())) {
+    start('gateway-tokens', PYTHON, '-m', 'graphql_api', 'serve', '--port', TOKENS_PORT, '--demo')
+    while (!(await isReady())) await pause(50)
+  }
+  return `tokens=${tokens}/graphql`
+}
+
+async function gateway(services) {
+  const hive = file('node_modules/@graphql-hive/gateway/dist/bin.js')
+  const listen = ['--host', '127.0.0.1', '--port', GATEWAY_PORT, '--config-path', file('gateway.config.mjs')]
+  const named = services.flatMap((service) => ['--dev-service', service])
+  await said(start('Hive Gateway', process.execPath, hive, 'supergraph', ...listen, ...named), /Listening on/)
+}
+
+async function ask(query) {
+  const headers = { 'content-type': 'application/json' }
+  const response = await fetch(endpoint, { method: 'POST', headers, body: JSON.stringify({ query }) })
+  return response.json()
+}
+
+process.on('SIGINT', () => stop())
+process.on('SIGTERM', () => stop())
+
+await gateway(await Promise.all([ourService(), subgraph('users'), subgraph('orders')]))
+const query = readFileSync(file('query.graphql'), 'utf8')
+console.log(`${query}\nanswers\n\n${JSON.stringify(await ask(query), null, 2)}\n`)
+console.log(`The supergraph is at ${endpoint}, for a browser too. Ctrl-C stops it.`)

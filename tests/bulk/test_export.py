@@ -1,0 +1,177 @@
+"""`gateway-tokens export`: what it writes, `import` stores again as it was."""
+
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.bulk.records import token
+
+TEXTS = [
+    "",
+    " ",
+    '"',
+    '""',
+    ",",
+    "\\",
+    "\\.",
+    "\\N",
+    "a\nb",
+    "a\r\nb\r",
+    "\x01\x02",
+    "ü 🎉 \u2028",
+    "null",
+    "a\tb",
+    "'",
+]
+
+
+async def store_odd_tokens(graph):
+    """Tokens with all that may be hard to write down: odd texts, former identifiers and every state."""
+    inputs = [
+        token(f"u{number}", "STRIPE", f"cus_{number}", description=text, metadata={text: [text, 1.5, None, {}]})
+        for number, text in enumerate(TEXTS)
+    ]
+    assert (await graph.save_many([*inputs, token('u,"\n', "A", '"c,'), token("u", "A", "c")]))["userErrors"] == []
+    former = await graph.saved("u0", "STRIPE", "z", replaces="cus_0")
+    await graph.save("u0", "STRIPE", "a", replaces="z")
+    await graph.deactivate(former, reason="FRAUD")
+    await graph.verify("STRIPE", "cus_1", at="2026-01-02T03:04:05.678901Z")
+    await graph.deactivate_customer("STRIPE", "cus_2")
+    await graph.activate(await graph.customer("STRIPE", "cus_2"))
+
+
+@pytest.fixture
+def rows(table):
+    """Every column of every token, and whose identifiers are which, oldest first."""
+
+    async def dump():
+        return (
+            await table("select * from customer_gateway_tokens order by id"),
+            await table(
+                "select user_id, gateway, array_agg(gateway_customer_id order by since, gateway_customer_id)"
+                " from gateway_customers where user_id <> 'u0' group by 1, 2 order by 1, 2"
+            ),
+        )
+
+    return dump
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+async def test_what_is_exported_and_imported_into_an_empty_database_is_the_same(command, graph, rows, empty, ending):
+    await store_odd_tokens(graph)
+    before = await rows()
+    assert (await command("export", f"all.{ending}")).status == 0
+    await empty()
+    outcome = await command("import", f"all.{ending}")
+    assert (outcome.status, outcome.err) == (0, f"import all.{ending}: {len(before[0])} created\n")
+    assert await rows() == before
+    assert (await graph.customer("STRIPE", "cus_0"))["formerGatewayCustomerIds"] == ["cus_0", "z"]
+
+
+async def test_a_second_export_has_the_same_bytes(command, graph, folder, empty):
+    await store_odd_tokens(graph)
+    await command("export", "one.jsonl")
+    await empty()
+    await command("import", "one.jsonl")
+    await command("export", "two.jsonl")
+    assert (folder / "one.jsonl").read_bytes() == (folder / "two.jsonl").read_bytes()
+
+
+async def test_a_file_has_the_names_and_values_of_the_contract(command, graph, folder):
+    await graph.save("u1", "STRIPE", "cus_0", description="d", metadata={"a": 1})
+    stored = await graph.saved("u1", "STRIPE", "cus_1", replaces="cus_0")
+    await command("export", "all.jsonl")
+    await command("export", "all.csv")
+    record = json.loads((folder / "all.jsonl").read_text())
+    assert record == stored | {"activatedAt": stored["createdAt"]}
+    with (folder / "all.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert list(row) == list(record)
+    assert row == {name: cell(value) for name, value in record.items()}
+
+
+def cell(value):
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case _:
+            return json.dumps(value)
+
+
+async def test_a_pipe_takes_tokens_from_one_command_to_the_next(folder, graph, new_database, migrated_database):
+    await store_odd_tokens(graph)
+    other = await new_database(migrated_database)
+    command = f"{shlex.quote(sys.executable)} -m graphql_api"
+    pipe = f"{command} export - --format csv | DATABASE_URL='{other}' {command} import - --format csv"
+    done = subprocess.run(["/bin/sh", "-c", pipe], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert sorted(done.stderr.splitlines()) == ["export -: 17 tokens", "import -: 17 created"]
+
+
+async def test_an_export_that_cannot_be_written_leaves_the_file_of_before(command, graph, folder):
+    await graph.save("u1", "STRIPE", "cus_1")
+    outcome = await command("export", "nowhere/all.csv")
+    assert (outcome.status, outcome.err) == (
+        2,
+        "gateway-tokens: nowhere/all.csv cannot be opened: No such file or directory\n",
+    )
+    await command("export", "all.csv")
+    assert [path.name for path in folder.iterdir()] == ["all.csv"]
+
+
+async def test_a_device_is_written_to_and_stays_one(command, graph, folder):
+    await graph.save("u1", "STRIPE", "cus_1")
+    os.mkfifo(folder / "pipe.csv")
+    (folder / "link.csv").symlink_to("target.csv")
+    with ThreadPoolExecutor() as threads:
+        read = threads.submit((folder / "pipe.csv").read_text)
+        assert (await command("export", "pipe.csv")).err == "export pipe.csv: 1 tokens\n"
+        assert "cus_1" in read.result()
+    assert (await command("export", "link.csv")).status == 0
+    assert (folder / "pipe.csv").is_fifo()
+    assert (folder / "link.csv").is_symlink()
+    assert "cus_1" in (folder / "target.csv").read_text()
+
+
+async def test_a_report_that_cannot_be_written_is_not_taken_for_the_database(command, write, folder):
+    file = write("t.csv", token())
+    outcome = await command("import", file, "--rejects", "nowhere/r.csv")
+    assert (outcome.status, outcome.err) == (1, "gateway-tokens: nowhere/r.csv: No such file or directory\n")
+
+
+async def test_a_full_disk_is_not_taken_for_the_database(folder, graph):
+    await graph.save("u1", "STRIPE", "cus_1")
+    command = f"{sys.executable} -m graphql_api export - --format csv > /dev/full"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "gateway-tokens: No space left on device\n")
+
+
+async def test_a_reader_that_goes_away_is_no_error_worth_a_word(command, folder):
+    await command("demo", "--users", "1000")
+    pipe = f"{sys.executable} -m graphql_api export - --format csv | head -1"
+    done = subprocess.run(["/bin/sh", "-c", pipe], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("id,userId,")
+    assert done.stderr == ""
+
+
+async def test_demo_tokens_keep_the_rules_of_tokens(command, table, empty):
+    async def rows():
+        return (
+            await table("select * from customer_gateway_tokens order by id"),
+            await table("select gateway_customer_id, gateway, user_id from gateway_customers order by 1, 2"),
+        )
+
+    await command("demo", "--users", "300")
+    before = await rows()
+    await command("export", "demo.csv")
+    await empty()
+    assert (await command("import", "demo.csv")).status == 0
+    assert await rows() == before

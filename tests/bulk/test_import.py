@@ -1,0 +1,320 @@
+"""`gateway-tokens import`: what a file says is stored by the rules of the mutations, and what cannot be is named."""
+
+import json
+from uuid import UUID
+
+import pytest
+
+from tests.bulk.records import many, token
+
+CARD = "4111 1111 1111 1111"
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+async def test_a_minimal_file_makes_tokens_with_their_history_and_identifiers(command, write, table, ending):
+    outcome = await command("import", write(f"t.{ending}", token(), token("u2", " paypal", "p_2")))
+    assert (outcome.status, outcome.out, outcome.err) == (0, "", f"import t.{ending}: 2 created\n")
+    stored = await table(
+        "select user_id, gateway, gateway_customer_id, is_active, version from customer_gateway_tokens"
+    )
+    assert sorted(stored) == [("u1", "STRIPE", "cus_1", True, 1), ("u2", "PAYPAL", "p_2", True, 1)]
+    lines = await table(
+        "select e.user_id, action, actor, e.version, reason from customer_gateway_token_events e"
+        " join customer_gateway_tokens t on t.id = token_id order by 1"
+    )
+    assert lines == [
+        ("u1", "IMPORTED", "import", 1, None),
+        ("u2", "IMPORTED", "import", 1, None),
+    ]
+    assert await table("select user_id, gateway from gateway_customers order by 1") == [
+        ("u1", "STRIPE"),
+        ("u2", "PAYPAL"),
+    ]
+
+
+async def test_ids_are_made_in_the_order_of_time(command, write, table):
+    await command("import", write("t.csv", *many(3)))
+    ids = [row[0] for row in await table("select id from customer_gateway_tokens order by gateway_customer_id")]
+    assert ids == sorted(ids)
+    assert {UUID(str(token_id)).version for token_id in ids} == {7}
+
+
+async def test_the_same_file_again_changes_nothing(command, write, everything):
+    file = write(
+        "t.jsonl", token(description="d", metadata={"a": [1, None, "ü"]}, isActive=False), token("u2", "A", "c")
+    )
+    await command("import", file)
+    before = await everything()
+    outcome = await command("import", file)
+    assert (outcome.status, outcome.err) == (0, "import t.jsonl: 2 unchanged\n")
+    assert await everything() == before
+
+
+async def test_names_of_columns_may_be_in_snake_case(command, folder, table):
+    (folder / "t.csv").write_text(
+        "gateway_customer_id,user_id,gateway,is_active,last_verified_at\ncus_1,u1,STRIPE,f,2026-01-02T03:04:05+01:00\n"
+    )
+    assert (await command("import", "t.csv")).status == 0
+    stored = await table("select is_active, deactivation_reason, last_verified_at::text from customer_gateway_tokens")
+    assert stored == [(False, "OTHER", "2026-01-02 02:04:05+00")]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (token(user=""), [("userId", "INVALID")]),
+        (token(user="u" * 256), [("userId", "INVALID")]),
+        (token(user="u\0"), [("userId", "INVALID")]),
+        (token(user=None), [("userId", "INVALID")]),
+        ({"gateway": "STRIPE"}, [("userId", "INVALID"), ("gatewayCustomerId", "INVALID")]),
+        (token(gateway="1"), [("gateway", "INVALID")]),
+        (token(gateway=5), [("gateway", "INVALID")]),
+        (token(customer="a b"), [("gatewayCustomerId", "INVALID")]),
+        (token(customer=CARD.replace(" ", "")), [("gatewayCustomerId", "CARD_NUMBER")]),
+        (token(description=CARD), [("description", "CARD_NUMBER")]),
+        (token(description=5), [("description", "INVALID")]),
+        (token(metadata={"a": {"b": int(CARD.replace(" ", ""))}}), [("metadata", "CARD_NUMBER")]),
+        (token(metadata=[1]), [("metadata", "INVALID")]),
+        (token(metadata={"a": "x" * 16384}), [("metadata", "INVALID")]),
+        (token(isActive=None), [("isActive", "INVALID")]),
+        (token(isActive="yes"), [("isActive", "INVALID")]),
+        (token(id="7"), [("id", "INVALID")]),
+        (token(version=0), [("version", "INVALID")]),
+        (token(version=2**31), [("version", "INVALID")]),
+        (token(version=True), [("version", "INVALID")]),
+        (token(createdAt="2026-01-01T00:00:00"), [("createdAt", "INVALID")]),
+        (token(createdAt="0001-01-01T00:00:00+14:00"), [("createdAt", "INVALID")]),
+        (token(lastVerifiedAt=1), [("lastVerifiedAt", "INVALID")]),
+        (token(createdAt="2026-01-02T00:00:00Z", updatedAt="2026-01-01T00:00:00Z"), [("updatedAt", "INVALID")]),
+        (token(deactivatedAt="2026-01-02T00:00:00Z"), [("deactivatedAt", "INVALID")]),
+        (token(isActive=True, deactivationReason="FRAUD"), [("deactivationReason", "INVALID")]),
+        (token(isActive=False, deactivationReason="WHIM"), [("deactivationReason", "INVALID")]),
+        (token(formerGatewayCustomerIds=["a", 5]), [("formerGatewayCustomerIds", "INVALID")]),
+        (token(formerGatewayCustomerIds="a"), [("formerGatewayCustomerIds", "INVALID")]),
+        (token(formerGatewayCustomerIds=[CARD.replace(" ", "")]), [("formerGatewayCustomerIds", "CARD_NUMBER")]),
+        (token(colour="red"), [("", "INVALID")]),
+        ([1], [("", "INVALID")]),
+        (
+            token(user="", gateway="", description=CARD, version=0),
+            [("userId", "INVALID"), ("gateway", "INVALID"), ("description", "CARD_NUMBER"), ("version", "INVALID")],
+        ),
+    ],
+)
+async def test_a_line_that_breaks_a_rule_is_named_with_all_that_is_wrong_and_the_rest_goes_in(
+    command, write, reasons, folder, table, line, expected
+):
+    outcome = await command("import", write("t.jsonl", token("u8", "A", "before"), line, token("u9", "A", "after")))
+    assert outcome.status == 1
+    assert outcome.err == "import t.jsonl: 2 created, 1 rejected; why not is in t.jsonl.rejects.csv\n"
+    assert sorted(reasons("t.jsonl.rejects.csv")) == sorted((2, field, code) for field, code in expected)
+    assert "4111" not in (folder / "t.jsonl.rejects.csv").read_text()
+    stored = await table("select gateway_customer_id from customer_gateway_tokens order by 1")
+    assert stored == [("after",), ("before",)]
+
+
+async def test_lines_that_are_no_records_are_named_and_spoil_no_other(command, folder, reasons):
+    (folder / "t.csv").write_bytes(
+        b"\xef\xbb\xbfuserId,gateway,gatewayCustomerId,description\r\n"
+        b"u1,STRIPE,cus_1,ok\r\n"
+        b'u2,STRIPE,cus_2,"never closed\r\n'
+        b'u3,STRIPE,cus_3,"closed, and\r\nover two ""lines"""\r\n'
+        b"u4,STRIPE\r\n"
+        b"\r\n"
+        b"u5,STRIPE,cus_5,\xff\r\n"
+        b"u6,STRIPE,cus_6,\xc3\xa4\r\n"
+        b'u7,STRIPE,cus_7,"'
+    )
+    outcome = await command("import", "t.csv", "--rejects", "why.csv")
+    assert outcome.err == "import t.csv: 3 created, 4 rejected; why not is in why.csv\n"
+    assert reasons("why.csv") == [
+        (3, "", "INVALID"),
+        (6, "", "INVALID"),
+        (8, "description", "INVALID"),
+        (10, "", "INVALID"),
+    ]
+    (folder / "t.jsonl").write_bytes(
+        b'{"userId": "u8", "gateway": "A", "gatewayCustomerId": "c8"}\n'
+        b"\n"
+        b'{"userId": "u9", "gateway": "A"\n'
+        b'{"userId": "\xff", "gateway": "A", "gatewayCustomerId": "c9"}\n' + b"[" * 5000 + b"\n"
+    )
+    assert (await command("import", "t.jsonl")).err.startswith("import t.jsonl: 1 created, 3 rejected")
+    assert reasons("t.jsonl.rejects.csv") == [(3, "", "INVALID"), (4, "", "INVALID"), (5, "", "INVALID")]
+
+
+async def test_an_empty_text_is_not_nothing(command, folder, table):
+    (folder / "t.csv").write_text(
+        "userId,gateway,gatewayCustomerId,description,metadata,isActive\n"
+        'u1,A,c1,"","{""a"": """"}",\n'
+        '"u2","A","c2","","",""\n'
+        "u3,A,c3,,,\n"
+        'u4,A,c4,x,"{""a"": ["""", """"]}",true\n'
+    )
+    assert (await command("import", "t.csv")).status == 0
+    stored = await table("select description, metadata from customer_gateway_tokens order by user_id")
+    assert stored == [("", '{"a": ""}'), ("", None), (None, None), ("x", '{"a": ["", ""]}')]
+
+
+async def test_what_a_file_leaves_out_stays_and_what_is_empty_is_cleared(command, write, folder, table):
+    await command("import", write("t.jsonl", token(description="d", metadata={"a": 1}, isActive=False)))
+    outcome = await command("import", write("t.csv", token()))
+    assert outcome.err == "import t.csv: 1 unchanged\n"
+    (folder / "t.csv").write_text(
+        "userId,gateway,gatewayCustomerId,description,metadata,isActive\nu1,STRIPE,cus_1,,,\n"
+    )
+    outcome = await command("import", "t.csv")
+    assert outcome.err == "import t.csv: 1 changed\n"
+    stored = await table("select description, metadata, is_active, version from customer_gateway_tokens")
+    assert stored == [(None, None, False, 2)]
+    assert await table("select version, action, actor from customer_gateway_token_events order by 1") == [
+        (1, "IMPORTED", "import"),
+        (2, "IMPORTED", "import"),
+    ]
+
+
+async def test_what_is_taken_is_refused_as_by_a_mutation(command, write, reasons, graph):
+    await graph.save("u1", "STRIPE", "cus_1")
+    await graph.save("u1", "STRIPE", "cus_2", replaces="cus_1")
+    await graph.delete(await graph.saved("u3", "STRIPE", "cus_3"))
+    await graph.save("u4", "STRIPE", "cus_4")
+    await graph.erase("u4")
+    file = write(
+        "t.jsonl",
+        token("u1", customer="cus_9"),
+        token("u2", customer="cus_1"),
+        token("u2", customer="cus_2"),
+        token("u2", customer="cus_3"),
+        token("u2", customer="cus_8", formerGatewayCustomerIds=["cus_1"]),
+        token("u4", customer="cus_4"),
+        token("u3", customer="cus_3"),
+        token("u2", customer="cus_2b"),
+    )
+    assert (await command("import", file)).err.startswith("import t.jsonl: 2 created, 6 rejected")
+    assert reasons("t.jsonl.rejects.csv") == [
+        (1, "gatewayCustomerId", "ALREADY_EXISTS"),
+        (2, "gatewayCustomerId", "CUSTOMER_TAKEN"),
+        (3, "gatewayCustomerId", "CUSTOMER_TAKEN"),
+        (4, "gatewayCustomerId", "CUSTOMER_TAKEN"),
+        (5, "formerGatewayCustomerIds", "CUSTOMER_TAKEN"),
+        (6, "userId", "ERASED"),
+    ]
+    # Whoever was refused reserved nothing.
+    assert (await graph.save("u7", "STRIPE", "cus_9"))["userErrors"] == []
+    assert (await graph.save("u8", "STRIPE", "cus_8"))["userErrors"] == []
+
+
+async def test_an_id_is_never_used_for_two_tokens(command, write, reasons, graph):
+    gone = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.delete(gone)
+    there = await graph.saved("u2", "STRIPE", "cus_2")
+    new = "0192f0c1-0000-7000-8000-000000000000"
+    file = write(
+        "t.jsonl",
+        token("u1", customer="cus_1", id=gone["id"]),
+        token("u3", customer="cus_3", id=there["id"]),
+        token("u4", customer="cus_4", id=new.upper()),
+        token("u5", customer="cus_5", id=new),
+        token("u2", customer="cus_2", id=new),
+    )
+    assert (await command("import", file)).err.startswith("import t.jsonl: 1 created, 1 unchanged, 3 rejected")
+    assert reasons("t.jsonl.rejects.csv") == [(1, "id", "INVALID"), (2, "id", "INVALID"), (4, "id", "INVALID")]
+    assert (await graph.save("u6", "STRIPE", "cus_3"))["userErrors"] == []
+
+
+async def test_an_id_that_a_token_had_is_not_used_where_all_else_is_new_either(command, write, reasons, graph):
+    gone = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.delete(gone)
+    file = write("t.jsonl", token("u8", customer="cus_8"), token("u9", customer="cus_9", id=gone["id"], version=7))
+    assert (await command("import", file)).err.startswith("import t.jsonl: 1 created, 1 rejected")
+    assert reasons("t.jsonl.rejects.csv") == [(2, "id", "INVALID")]
+    assert await graph.customer("STRIPE", "cus_9") is None
+
+
+async def test_the_past_of_a_token_comes_with_it_and_its_history_says_when_it_came(command, write, graph, table):
+    file = write(
+        "t.jsonl",
+        token(
+            id="0192f0c1-0000-7000-8000-000000000000",
+            isActive=False,
+            createdAt="2024-01-01T00:00:00Z",
+            updatedAt="2024-06-01T00:00:00.000001+00:00",
+            version=7,
+            activatedAt="2024-02-01T00:00:00Z",
+            deactivatedAt="2024-05-01T00:00:00Z",
+            deactivationReason="FRAUD",
+            lastVerifiedAt="2024-03-01T00:00:00Z",
+            formerGatewayCustomerIds=["z", "a", "m"],
+        ),
+    )
+    await command("import", file)
+    stored = await graph.customer("STRIPE", "m")
+    assert stored == {
+        "id": "0192f0c1-0000-7000-8000-000000000000",
+        "userId": "u1",
+        "gateway": "STRIPE",
+        "gatewayCustomerId": "cus_1",
+        "description": None,
+        "metadata": None,
+        "isActive": False,
+        "createdAt": "2024-01-01T00:00:00.000000+00:00",
+        "updatedAt": "2024-06-01T00:00:00.000001+00:00",
+        "version": 7,
+        "deactivatedAt": "2024-05-01T00:00:00.000000+00:00",
+        "deactivationReason": "FRAUD",
+        "lastVerifiedAt": "2024-03-01T00:00:00.000000+00:00",
+        "formerGatewayCustomerIds": ["z", "a", "m"],
+    }
+    assert await table(
+        "select version, reason, now() - at < interval '1 minute' from customer_gateway_token_events"
+    ) == [(7, "FRAUD", True)]
+    await graph.save("u1", "STRIPE", "cus_2", replaces="cus_1")
+    assert (await graph.customer("STRIPE", "cus_2"))["formerGatewayCustomerIds"] == ["z", "a", "m", "cus_1"]
+
+
+async def test_a_first_customer_that_is_imported_ends_its_claim(command, write, graph):
+    first = await graph.claim("u1", "STRIPE", leaseSeconds=300)
+    await command("import", write("t.csv", token()))
+    await graph.delete((await graph.claim("u1", "STRIPE", leaseSeconds=300))["gatewayToken"])
+    second = await graph.claim("u1", "STRIPE", leaseSeconds=300)
+    assert second["claim"]["idempotencyKey"] != first["claim"]["idempotencyKey"]
+
+
+async def test_the_gateways_that_an_operator_allows_are_the_only_ones(command, write, reasons, monkeypatch):
+    monkeypatch.setenv("GATEWAYS", "PAYPAL")
+    await command("import", write("t.csv", token(), token("u2", "paypal")))
+    assert reasons("t.csv.rejects.csv") == [(2, "gateway", "INVALID")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.txt", "", "t.txt does not say which format it has: add --format csv or --format jsonl."),
+        ("t.csv", "", "The column userId is missing."),
+        ("t.csv", "userId,gateway\n", "The column gatewayCustomerId is missing."),
+        ("t.csv", "userId,user_id,gateway,gatewayCustomerId\n", "The column userId is there twice."),
+        ("t.csv", "userId,gateway,gatewayCustomerId,metdata\n", "There is no column 'metdata'; the columns of a token"),
+        ("t.csv", '"userId', "The first line does not name the columns: unexpected end of data."),
+        (None, None, "Invalid value for 'FILE': t.csv is not there, or may not be read."),
+    ],
+)
+async def test_a_file_that_cannot_be_understood_is_a_wrong_call(command, folder, name, content, says):
+    if name:
+        (folder / name).write_text(content)
+    outcome = await command("import", name or "t.csv")
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert says in outcome.err
+    assert not list(folder.glob("*.rejects.csv"))
+
+
+async def test_rejects_of_an_earlier_run_do_not_stay(command, write, folder):
+    await command("import", write("t.csv", token(gateway="?")))
+    assert (folder / "t.csv.rejects.csv").exists()
+    assert (await command("import", write("t.csv", token()))).status == 0
+    assert not (folder / "t.csv.rejects.csv").exists()
+
+
+async def test_a_pipe_is_read_to_its_end(command, folder, reasons):
+    lines = "".join(f"{json.dumps(record)}\n" for record in [*many(3), token(gateway="?")])
+    outcome = await command("import", "-", "--format", "jsonl", stdin=lines.encode())
+    assert outcome.err == "import -: 3 created, 1 rejected; why not is in stdin.rejects.csv\n"
+    assert reasons("stdin.rejects.csv") == [(4, "gateway", "INVALID")]

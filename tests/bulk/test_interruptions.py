@@ -1,0 +1,98 @@
+"""Imports that are stopped, killed, or not alone: what is stored is what the file says, as far as it went."""
+
+import asyncio
+import os
+import pty
+import re
+import signal
+from contextlib import suppress
+
+from tests.bulk.records import many, token
+
+COUNT = "select count(*) from customer_gateway_tokens"
+
+
+async def some(table):
+    """Wait until an import has stored its first tokens."""
+    async with asyncio.timeout(60):
+        while not (await table(COUNT))[0][0]:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_import_that_is_killed_is_completed_by_the_same_command(
+    command, process, write, everything, table, empty
+):
+    file = write("t.csv", *many(20_000), token("u1", customer="cus_0"), token("v", customer="cus_0"))
+    await command("import", file)
+    whole = await everything()
+    await empty()
+    running = await process("import", file)
+    await some(table)
+    running.kill()
+    await running.wait()
+    [(stored,)] = await table(COUNT)
+    assert 0 < stored < 20_000
+    again = await command("import", file)
+    assert again.err.startswith(f"import t.csv: {20_000 - stored:,} created, {stored:,} unchanged, 2 rejected")
+    assert await everything() == whole
+
+
+async def test_ctrl_c_says_where_an_import_stopped(process, write, table):
+    running = await process("import", write("t.jsonl", *many(100_000)))
+    await some(table)
+    running.send_signal(signal.SIGINT)
+    _, err = await running.communicate()
+    assert running.returncode == 1
+    said = re.search(
+        r"^gateway-tokens: import t\.jsonl stopped after line (\S+) \((\S+) created\):"
+        r" the same command again goes on from there\n\Z",
+        err.decode(),
+        re.MULTILINE,
+    )
+    [(stored,)] = await table(COUNT)
+    assert [int(number.replace(",", "")) for number in said.groups()] == [stored, stored]
+
+
+async def test_imports_and_saves_at_once_store_each_token_once(process, write, graph, table):
+    file = write("t.csv", *many(6000))
+    reversed_file = write("r.csv", *reversed(many(6000)))
+    imports = [await process("import", name) for name in (file, reversed_file)]
+    await some(table)
+    for number in range(5999, 5900, -3):
+        await graph.save(f"u{number}", "STRIPE", f"cus_{number}")
+    said = [(await running.communicate())[1].decode() for running in imports]
+    assert [running.returncode for running in imports] == [0, 0], said
+    counts = "select count(*), max(version) from customer_gateway_tokens"
+    assert await table(counts) == [(6000, 1)]
+    assert await table("select count(*), count(distinct user_id) from customer_gateway_token_events") == [(6000, 6000)]
+    assert await table("select count(*) from gateway_customers") == [(6000,)]
+
+
+async def test_an_erasure_during_an_import_does_not_bring_the_user_back(process, write, graph, table):
+    users = [f"u{number}" for number in range(0, 20_000, 500)]
+    running = await process("import", write("t.csv", *many(20_000)))
+    await some(table)
+    for user in users:
+        await graph.erase(user)
+    await running.communicate()
+    erased = "select count(*) from {} where user_id = any($1)"
+    for name in ("customer_gateway_tokens", "gateway_customers", "customer_gateway_token_events"):
+        assert await table(erased.format(name), users) == [(0,)]
+
+
+async def test_a_terminal_shows_a_bar(process, write, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, end = pty.openpty()
+    os.set_blocking(terminal, False)
+    file = write("t.csv", *many(6000))
+    shown = bytearray()
+    asyncio.get_running_loop().add_reader(terminal, lambda: shown.extend(os.read(terminal, 4096)))  # it holds no more
+    for arguments in (["import", file], ["export", "all.csv"]):
+        running = await process(*arguments, stderr=end)
+        assert await running.wait() == 0
+    asyncio.get_running_loop().remove_reader(terminal)
+    with suppress(BlockingIOError):
+        while True:
+            shown += os.read(terminal, 4096)
+    assert "━" in shown.decode()
+    assert "import t.csv: 6,000 created" in shown.decode()

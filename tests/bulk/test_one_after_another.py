@@ -1,0 +1,97 @@
+"""An import ends as if its lines had been saved one after another, whatever they have in common and came before."""
+
+from datetime import UTC, datetime
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from graphql_api.domain.errors import Refused
+from graphql_api.domain.inputs import Gateways, Save
+from graphql_api.domain.token import Given
+from graphql_api.service import bulk
+from graphql_api.service.bulk import Parser, import_tokens, saved
+from graphql_api.storage.database import Database
+from graphql_api.storage.tokens import TokenStore
+
+TEXT = st.text(max_size=30) | st.sampled_from(
+    ["", "4111111111111111", "4111 1111 1111 1111", "\ud800", "\0", "x" * 2001]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+RECORD = st.fixed_dictionaries(
+    {"userId": TEXT, "gateway": TEXT | st.sampled_from(["stripe", " A "]), "gatewayCustomerId": TEXT},
+    optional={"description": st.none() | TEXT, "metadata": JSON, "isActive": st.none() | st.booleans()},
+)
+# Few users, customers and gateways, so that lines have much in common.
+LINE = st.fixed_dictionaries(
+    {
+        "userId": st.sampled_from(["u1", "u2", "u3", "erased"]),
+        "gateway": st.sampled_from(["A", "a", "B"]),
+        "gatewayCustomerId": st.sampled_from(["c1", "c2", "c3", "c4"]),
+    },
+    optional={
+        "description": st.sampled_from([None, "", "x"]),
+        "metadata": st.sampled_from([None, {}, {"a": 1}, {"a": 1.0}, {"a": True}]),
+        "isActive": st.booleans(),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(RECORD)
+def test_a_record_is_checked_as_an_input_of_a_mutation_is(record):
+    parsed = problems_or(lambda: saved(Parser(Gateways()).row(1, record, datetime.now(UTC))))
+    assert parsed == problems_or(lambda: save_of(record))
+
+
+def save_of(record):
+    given_ = {name: Given(record[name]) for name in ("description", "metadata", "isActive") if name in record}
+    return Save.parse(
+        Gateways(),
+        user_id=record["userId"],
+        gateway=record["gateway"],
+        gateway_customer_id=record["gatewayCustomerId"],
+        description=given_.get("description"),
+        metadata=given_.get("metadata"),
+        is_active=given_.get("isActive"),
+    )
+
+
+def problems_or(parse):
+    try:
+        return parse()
+    except Refused as refused:
+        return {(problem.field, problem.code) for problem in refused.problems}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    before=st.lists(LINE, max_size=6), lines=st.lists(LINE, min_size=1, max_size=25), at_once=st.sampled_from([3, 100])
+)
+async def test_an_import_ends_as_saves_one_after_another_do(
+    graph, database_url, empty, everything, monkeypatch, before, lines, at_once
+):
+    async def begin():
+        await empty()
+        await graph.erase("erased")
+        await graph.save_many(before, onError="CONTINUE")
+
+    await begin()
+    refused = []
+    for number, line in enumerate(lines, 1):
+        errors = (await graph.mutate("save", input=line))["userErrors"]
+        refused += [(number, tuple(error["field"][1:]), error["code"]) for error in errors]
+    expected = await everything()
+
+    await begin()
+    monkeypatch.setattr(bulk, "LINES_AT_ONCE", at_once)
+    rejected = []
+    async with Database.open(database_url, size=2) as database:
+        records = iter(list(enumerate(lines, 1)))
+        async for report in import_tokens(TokenStore(database), Gateways(), records):
+            rejected += [(number, problem.field, problem.code.value) for number, problem in report.rejected]
+    assert rejected == refused
+    assert await everything() == expected

@@ -1,0 +1,115 @@
+"""`gateway-tokens remap`: an account moved, and customers have other identifiers."""
+
+import pytest
+
+from graphql_api.service import remap
+
+
+@pytest.fixture
+async def customers(graph):
+    for number in range(1, 5):
+        await graph.save(f"u{number}", "STRIPE", f"cus_{number}")
+
+
+def moved(*pairs):
+    return [{"old": old, "new": new} for old, new in pairs]
+
+
+async def test_old_identifiers_become_former_ones(command, write, graph, customers, table):
+    await graph.verify("STRIPE", "cus_1")
+    outcome = await command(
+        "remap", write("m.csv", *moved(("cus_1", "new_1"), ("cus_2", "new_2"))), "--gateway", "stripe"
+    )
+    assert (outcome.status, outcome.out, outcome.err) == (0, "", "remap m.csv: 2 changed\n")
+    token = await graph.customer("STRIPE", "cus_1")
+    assert (token["gatewayCustomerId"], token["formerGatewayCustomerIds"]) == ("new_1", ["cus_1"])
+    assert (token["version"], token["lastVerifiedAt"]) == (3, None)
+    lines = await table(
+        "select version, action, actor, gateway_customer_id from customer_gateway_token_events"
+        " where user_id = 'u2' order by version"
+    )
+    assert lines == [(1, "CREATED", "a-service", "cus_2"), (2, "REPLACED", "remap", "new_2")]
+
+
+async def test_each_line_that_fails_is_named_and_the_rest_goes_on(command, write, graph, customers, reasons):
+    await graph.delete(await graph.customer("STRIPE", "cus_4"))
+    file = write(
+        "m.jsonl",
+        *moved(
+            ("nobody", "new_0"),
+            ("cus_1", "cus_2"),
+            ("cus_2", "a b"),
+            ("", "new_2"),
+            ("cus_3", "new_3"),
+            ("new_3", "newer_3"),
+            ("cus_4", "new_4"),
+        ),
+        {"old": "cus_2"},
+        {"old": 5, "new": "new_5"},
+    )
+    outcome = await command("remap", file, "--gateway", "STRIPE")
+    assert (outcome.status, outcome.err) == (
+        1,
+        "remap m.jsonl: 2 changed, 7 rejected; why not is in m.jsonl.rejects.csv\n",
+    )
+    assert reasons("m.jsonl.rejects.csv") == [
+        (1, "old", "NOT_FOUND"),
+        (2, "new", "CUSTOMER_TAKEN"),
+        (3, "new", "INVALID"),
+        (4, "old", "INVALID"),
+        (7, "old", "NOT_FOUND"),
+        (8, "", "INVALID"),
+        (9, "old", "INVALID"),
+    ]
+    assert (await graph.customer("STRIPE", "new_3"))["formerGatewayCustomerIds"] == ["cus_3", "new_3"]
+    assert (await graph.customer("STRIPE", "cus_2"))["version"] == 1
+
+
+async def test_the_same_file_again_changes_nothing(command, write, customers, everything, monkeypatch):
+    monkeypatch.setattr(remap, "LINES_AT_ONCE", 2)
+    file = write("m.csv", *moved(("cus_1", "new_1"), ("cus_2", "new_2"), ("cus_3", "new_3")))
+    await command("remap", file, "--gateway", "STRIPE")
+    before = await everything()
+    outcome = await command("remap", file, "--gateway", "STRIPE")
+    assert (outcome.status, outcome.err) == (0, "remap m.csv: 3 unchanged\n")
+    assert await everything() == before
+
+
+async def test_a_customer_that_has_yet_another_identifier_meanwhile_is_left_alone(
+    command, write, graph, customers, reasons
+):
+    await graph.save("u1", "STRIPE", "cus_1b", replaces="cus_1")
+    assert (await command("remap", write("m.csv", *moved(("cus_1", "new_1"))), "--gateway", "STRIPE")).status == 1
+    assert reasons("m.csv.rejects.csv") == [(2, "old", "ALREADY_EXISTS")]
+    assert (await graph.customer("STRIPE", "cus_1"))["gatewayCustomerId"] == "cus_1b"
+
+
+async def test_a_dry_run_says_the_same_and_changes_nothing(command, write, customers, everything):
+    file = write("m.csv", *moved(("cus_1", "new_1"), ("new_1", "newer_1"), ("cus_2", "cus_3")))
+    before = await everything()
+    dry = await command("remap", file, "--gateway", "STRIPE", "--dry-run")
+    assert await everything() == before
+    real = await command("remap", file, "--gateway", "STRIPE")
+    assert (dry.status, dry.err) == (1, f"dry run of {real.err}")
+
+
+async def test_two_columns_need_no_names(command, folder, graph, customers):
+    (folder / "m.csv").write_text("cus_1,new_1\ncus_2,new_2\n")
+    assert (await command("remap", "m.csv", "--gateway", "STRIPE")).status == 0
+    assert (await graph.customer("STRIPE", "new_1"))["userId"] == "u1"
+    assert (await graph.customer("STRIPE", "new_2"))["userId"] == "u2"
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "says"),
+    [
+        ("a,b,c\n", ["--gateway", "STRIPE"], "The columns old and new are missing."),
+        ("old,new\n", ["--gateway", "?"], "A gateway's name is a letter, then"),
+        ("old,new\n", [], "Missing option '--gateway'."),
+    ],
+)
+async def test_a_wrong_call_is_one_line(command, folder, content, arguments, says):
+    (folder / "m.csv").write_text(content)
+    outcome = await command("remap", "m.csv", *arguments)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert says in outcome.err

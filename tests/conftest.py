@@ -1,0 +1,210 @@
+"""What tests share: a PostgreSQL for the whole run, a migrated database for each worker, and clients of the service."""
+
+import os
+import secrets
+import shutil
+import signal
+from contextlib import AsyncExitStack, nullcontext
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from graphql_api.app import create_app
+from graphql_api.auth import mint
+from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.settings import Settings
+from graphql_api.storage import migrate
+from graphql_api.storage.database import Connection
+from graphql_api.storage.embedded import embedded_postgres
+from graphql_api.storage.migrate import upgrade
+from tests.asgi import Client, opened
+from tests.coming import Coming
+from tests.graph import Graph
+from tests.pooler import SETTINGS, count_on_no_session, pgbouncer
+
+AUTH_SECRET = "a secret of the tests, which is no secret"
+POOLED = "TEST_POOLER" in os.environ
+
+
+def pytest_configure():
+    """Let a run that is told to end close what it opened, as after Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if POOLED:
+        count_on_no_session()
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory, worker_id):
+    """A PostgreSQL to make databases on: the one of TEST_DATABASE_URL, or one of our own that all workers share."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder if worker_id == "master" else folder.parent
+    unsafe = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    with nullcontext(given) if given else embedded_postgres(shared, unsafe) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def pooled(server_url, tmp_path_factory):
+    """The way to a database that the service takes: where TEST_POOLER is set, one that leads through PgBouncer."""
+    if not POOLED:
+        yield lambda url: url
+        return
+    with pgbouncer(tmp_path_factory.mktemp("pgbouncer"), server_url) as pooler:
+        yield pooler.to
+
+
+@pytest.fixture(scope="session")
+def straight(server_url):
+    """The way to a database that passes no pooler."""
+    return lambda url: urlsplit(server_url)._replace(path=urlsplit(url).path).geturl()
+
+
+@pytest.fixture(scope="session")
+async def administrator(server_url):
+    """A connection that makes and drops databases."""
+    connection = await asyncpg.connect(server_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def new_database(pooled, straight, administrator):
+    """Makes databases, empty or as copies of another one, that are gone after the run."""
+    names = []
+
+    async def make(template="template0"):
+        names.append(f"test_{secrets.token_hex(6)}")
+        await administrator.execute(f"create database {names[-1]} template {template}")
+        for name, value in SETTINGS.items() if POOLED else ():
+            await administrator.execute(f"alter database {names[-1]} set {name} = {value}")
+        return pooled(straight(f"/{names[-1]}"))
+
+    yield make
+    for name in names:
+        await administrator.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+async def migrated_database(new_database, straight):
+    """The name of a database that is migrated and otherwise untouched, to copy from."""
+    url = await new_database()
+    await upgrade(straight(url))  # what a pooler keeps open cannot be copied
+    return urlsplit(url).path.removeprefix("/")
+
+
+@pytest.fixture(scope="session")
+async def database_url(new_database, migrated_database):
+    """This worker's migrated database. Tests that count on what it holds also ask for `empty_database`."""
+    return await new_database(migrated_database)
+
+
+@pytest.fixture(scope="session")
+async def _emptier(database_url):
+    connection = await asyncpg.connect(database_url)
+    tables = await connection.fetchval(
+        "select string_agg(format('%I', tablename), ', ') from pg_tables"
+        " where schemaname = 'public' and tablename not in ('alembic_version', 'erasure_key')"
+    )
+    yield lambda: connection.execute(f"set local lock_timeout = '5s'; truncate {tables} restart identity")
+    await connection.close()
+
+
+@pytest.fixture
+async def empty_database(_emptier, database_url):
+    """This worker's database with nothing but what the migrations put there."""
+    await _emptier()
+    return database_url
+
+
+@pytest.fixture(scope="session")
+async def app(database_url):
+    """The service on this worker's database, as it runs in production: whoever has no access token is nobody."""
+    async with opened(create_app(Settings(database_url=database_url, auth_secret=AUTH_SECRET))) as app:
+        yield app
+
+
+@pytest.fixture
+def client(app, empty_database):
+    """Nobody, asking a service without a token in its database."""
+    return Client(app)
+
+
+@pytest.fixture
+def as_user(app, empty_database):
+    """Makes a user: `as_user("u1")`."""
+    return lambda user_id: Client(app, mint(AUTH_SECRET, user_id))
+
+
+@pytest.fixture
+def as_service(app, empty_database):
+    """Makes a service with scopes: `as_service("gateway-tokens:read")`."""
+    return lambda *scopes: Client(app, mint(AUTH_SECRET, "a-service", scopes))
+
+
+@pytest.fixture
+def graph(as_service):
+    """What a service may do that may do everything."""
+    return Graph(as_service(ADMIN_SCOPE))
+
+
+@pytest.fixture(scope="session")
+async def connection(database_url):
+    """A connection of the tests' own, to see what is in the tables."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def deadlocks(monkeypatch):
+    """The deadlocks that PostgreSQL had to resolve; the service tries again, so that nothing else tells of them."""
+    found = []
+    fetch = Connection.fetch
+
+    async def noted(self, statement, *arguments):
+        try:
+            return await fetch(self, statement, *arguments)
+        except asyncpg.DeadlockDetectedError as error:
+            found.append(error)
+            raise
+
+    monkeypatch.setattr(Connection, "fetch", noted)
+    return found
+
+
+@pytest.fixture
+def statements(monkeypatch):
+    """The SQL of every statement that the service runs from now on."""
+    run = []
+    fetch = Connection.fetch
+
+    async def noted(self, statement, *arguments):
+        run.append(statement.sql)
+        return await fetch(self, statement, *arguments)
+
+    monkeypatch.setattr(Connection, "fetch", noted)
+    return run
+
+
+@pytest.fixture
+async def service_with(empty_database):
+    """Makes a service with other settings than the usual ones, and asks it as one who may do everything."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**settings):
+            app = create_app(Settings(database_url=empty_database, auth_secret=AUTH_SECRET, **settings))
+            running = await stack.enter_async_context(opened(app))
+            return Graph(Client(running, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE])))
+
+        yield make
+
+
+@pytest.fixture
+def coming(tmp_path, monkeypatch):
+    """Adds migrations that `upgrade` finds; the database of the run has none of them."""
+    folder = shutil.copytree(migrate._VERSIONS, tmp_path / "versions", ignore=shutil.ignore_patterns("__pycache__"))
+    coming = Coming(folder)
+    monkeypatch.setattr(migrate, "_VERSIONS", folder)
+    return coming

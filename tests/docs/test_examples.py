@@ -1,0 +1,59 @@
+"""Whatever the documentation shows is tried, and answers as it says."""
+
+import json
+import re
+
+import pytest
+
+from tests.docs.pages import PAGES, ROOT, Block, blocks, examples, name_of
+from tests.docs.reader import fits
+
+# What is not tried here, by page and how it begins; the reason says where it is tried instead, or why nowhere.
+ELSEWHERE = {
+    ("README.md", "make run"): "tests/platform/test_serve.py serves, and this is `make test`",
+    ("README.md", "npm install"): "the packages are installed from tests/clients/package.json, see below",
+    (
+        "docs/operations.md",
+        "docker build",
+    ): "needs a container engine; tests/platform/test_packaging.py has what can be tried",
+    ("docs/operations.md", "kubectl"): "needs a cluster; tests/deploy has what can be tried",
+    ("docs/federation.md", "headers:"): "for Apollo's router in Rust, which no registry has",
+    ("docs/database-roles.md", "create role"): "tests/storage/test_roles.py",
+    ("docs/database-roles.md", "grant"): "tests/storage/test_roles.py",
+    ("docs/database-roles.md", "create publication"): "tests/storage/test_roles.py",
+    ("docs/scale.md", "alter role"): "for a role that only an operator has; tests/faults/test_pooler.py does without",
+    ("docs/architecture.md", "flowchart TD"): "tests/docs/test_drawing.py",
+}
+
+
+def elsewhere(block: Block):
+    page = block.place.partition(":")[0]
+    return next((key for key in ELSEWHERE if key[0] == page and block.text.startswith(key[1])), None)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=name_of)
+async def test_what_a_page_shows_is_true(page, reader):
+    for example in examples(page):
+        if elsewhere(example.block) is None:
+            await reader.do(example)
+
+
+def test_nothing_is_left_out_that_is_not_there():
+    assert {elsewhere(block) for page in PAGES for block in blocks(page)} - {None} == ELSEWHERE.keys()
+
+
+def test_the_types_for_clients_are_made_with_the_packages_that_the_readme_names():
+    [install] = [block.text for block in blocks(ROOT / "README.md") if block.text.startswith("npm install")]
+    named = dict(re.fullmatch(r"(@?[^@]+)@?(.*)", word).groups() for word in install.split()[2:])
+    pinned = json.loads((ROOT / "tests/clients/package.json").read_text())["devDependencies"]
+    assert named.keys() == pinned.keys()
+    assert all(pinned[name].startswith(version) for name, version in named.items())
+
+
+@pytest.mark.parametrize(
+    ("shown", "found"), [({"a": 1}, {"a": 2}), ({"a": 1}, {"a": 1, "b": 2}), ([1], [1, 2]), ([1, 2], [1]), ("a", "b")]
+)
+def test_another_answer_than_the_shown_one_is_seen(shown, found):
+    assert not fits(shown, found)
+    assert fits(shown, shown)
+    assert fits("…", found)

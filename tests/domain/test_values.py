@@ -1,0 +1,267 @@
+"""Text in, canonical value out, or everything that is wrong with it."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphql_api.domain import values
+from graphql_api.domain.errors import Code, Refused
+
+PAN = "4111 1111 1111 1111"
+
+
+def code_of(parse, value):
+    """The code that a value is refused with, None where it is taken."""
+    try:
+        parse(value)
+    except Refused as refused:
+        [problem] = refused.problems
+        return problem.code
+    return None
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("STRIPE", "STRIPE"),
+        ("stripe", "STRIPE"),
+        ("  Stripe_Eu\n", "STRIPE_EU"),
+        ("a", "A"),
+        ("A" * 50, "A" * 50),
+        ("X2_", "X2_"),
+    ],
+)
+def test_a_gateway_has_one_spelling(text, name):
+    assert values.gateway(text) == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "_A", "1A", "A" * 51, "STRIPE EU", "STRIPE-EU", "STRIPÉ", "A\0", "A\ud800", "\u0391", "A\nB"]
+)
+def test_what_is_no_gateway_is_refused(text):
+    assert code_of(values.gateway, text) is Code.INVALID
+
+
+@pytest.mark.parametrize("text", ["u", "x" * 255, "\N{GRINNING FACE}" * 255, " ", "with space", "é\n"])
+def test_a_user_id_is_kept_as_sent(text):
+    assert values.user_id(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "x" * 256, "a\0b", "\udfff"])
+def test_what_is_no_user_id_is_refused(text):
+    assert code_of(values.user_id, text) is Code.INVALID
+
+
+@pytest.mark.parametrize("text", ["c", "cus_1", "x" * 255, "é" * 255, "~!@#$%^&*()", "1700000000000"])
+def test_a_gateway_customer_id_is_kept_as_sent(text):
+    assert values.gateway_customer_id(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x" * 256, "a b", " a", "a\t", "a\n", "a\u00a0b", "a\u2028b", "a\u200bb", "\0", "a\x7f", "\ud800", "\ufeffa"],
+)
+def test_what_is_no_gateway_customer_id_is_refused(text):
+    assert code_of(values.gateway_customer_id, text) is Code.INVALID
+
+
+@pytest.mark.parametrize("text", [None, "", "x" * 2000, "line\nline", "\N{GRINNING FACE}" * 2000])
+def test_a_description_is_kept_as_sent(text):
+    assert values.description(text) == text
+
+
+@pytest.mark.parametrize("text", ["x" * 2001, "\0", "\udc00"])
+def test_what_is_no_description_is_refused(text):
+    assert code_of(values.description, text) is Code.INVALID
+
+
+def nested(depth, leaf=1):
+    """A JSON object with this many objects and arrays inside one another."""
+    value = leaf
+    for level in range(depth):
+        value = {"a": value} if level == depth - 1 or level % 2 else [value]
+    return value
+
+
+def sized(size):
+    """A JSON object of so many bytes."""
+    return {"k": "x" * (size - len('{"k":""}'))}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, {}, {"a": [1, 1.5, -0.0, True, None, "é"]}, nested(10), sized(16384), {"n": 2**64 - 1, "m": -(2**63)}],
+)
+def test_metadata_is_kept_as_sent(value):
+    assert values.metadata(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        "text",
+        1,
+        True,
+        nested(11),
+        sized(16385),
+        {"é" * 8190: 1},  # two bytes each
+        {"n": math.nan},
+        {"n": -math.inf},
+        {"n": 2**64},
+        {"n": -(2**63) - 1},
+        {"\0": 1},
+        {"a": ["\0"]},
+        {"a": "\ud800"},
+        {"\udfff": 1},
+    ],
+)
+def test_what_is_no_metadata_is_refused(value):
+    assert code_of(values.metadata, value) is Code.INVALID
+
+
+def test_the_size_of_metadata_is_that_of_its_compact_json_in_utf_8():
+    value = {"ключ": ["я" * 4000, {"b": 1.5, "c": None}]}
+    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    rest = 16384 - size - len(',"z":""')
+    assert values.metadata(value | {"z": "x" * rest})
+    assert code_of(values.metadata, value | {"z": "x" * (rest + 1)}) is Code.INVALID
+
+
+@pytest.mark.parametrize(
+    ("parse", "value"),
+    [
+        (values.gateway_customer_id, PAN.replace(" ", "")),
+        (values.gateway_customer_id, f"cus_{PAN.replace(' ', '-')}"),
+        (values.description, f"card {PAN}."),
+        (values.metadata, {"note": PAN}),
+        (values.metadata, {PAN: 1}),
+        (values.metadata, {"a": [{"b": [f"x {PAN}"]}]}),
+        (values.metadata, {"n": 4111111111111111}),
+        (values.metadata, {"n": 4111111111111111.0}),
+    ],
+)
+def test_a_card_number_is_refused_wherever_it_may_stand(parse, value):
+    assert code_of(parse, value) is Code.CARD_NUMBER
+
+
+@pytest.mark.parametrize("value", [{"n": -4111111111111111.5}, {"ms": 1732296482842}, {"amount": 41111111.11111111}])
+def test_a_number_that_is_none_is_kept(value):
+    assert values.metadata(value) == value
+
+
+ID = "0192d4e5-8c1a-7bbb-8ccc-0123456789ab"
+
+
+@pytest.mark.parametrize("text", [ID, ID.upper(), ID.replace("-", ""), f"{{{ID}}}", f"urn:uuid:{ID}"])
+def test_a_token_id_has_one_spelling(text):
+    assert values.token_id(text) == ID
+
+
+@pytest.mark.parametrize("text", ["", "1", ID[:-1], ID + "0", "g" + ID[1:], "\0", "\ud800", "é" * 32])
+def test_what_no_token_can_have_as_an_id_is_none(text):
+    assert values.token_id(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("2026-11-22T17:28:02Z", "2026-11-22T17:28:02.000000+00:00"),
+        ("2026-11-22T17:28:02.842449+00:00", "2026-11-22T17:28:02.842449+00:00"),
+        ("2026-11-22T23:58:02.5+05:30", "2026-11-22T18:28:02.500000+00:00"),
+        ("2026-11-22 17:28:02-08:00", "2026-11-23T01:28:02.000000+00:00"),
+        ("0001-01-01T00:00:00.000001Z", "0001-01-01T00:00:00.000001+00:00"),
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000000+00:00"),
+    ],
+)
+def test_an_instant_is_one_in_utc(text, instant):
+    assert values.instant(text).isoformat(timespec="microseconds") == instant
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-11-22T17:28:02",  # no offset
+        "2026-11-22",
+        "17:28:02Z",
+        "2026-02-30T00:00:00Z",
+        "2026-11-22T25:00:00Z",
+        "0001-01-01T00:00:00+14:00",  # before the first year in UTC
+        "9999-12-31T23:59:59-14:00",
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59.999999Z",
+        "now",
+        "",
+        "infinity",
+        "2026-11-22T17:28:02Z\0",
+        1732296482,
+        None,
+        True,
+        ["2026-11-22T17:28:02Z"],
+    ],
+)
+def test_what_is_no_instant_is_refused(value):
+    assert code_of(values.instant, value) is Code.INVALID
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(json_values)
+def test_a_json_value_is_the_same_as_its_copy_in_any_order(value):
+    def turned(part):
+        if isinstance(part, dict):
+            return {key: turned(part[key]) for key in reversed(list(part))}
+        return [turned(each) for each in part] if isinstance(part, list) else part
+
+    assert values.is_same_json(value, turned(value))
+
+
+def with_doubles(value):
+    return json.loads(json.dumps(value), parse_int=float)
+
+
+@given(json_values, json_values)
+def test_json_values_are_the_same_where_their_text_is(one, other):
+    def text(value):
+        return json.dumps(value, sort_keys=True)
+
+    if text(one) == text(other):
+        assert values.is_same_json(one, other)
+    elif values.is_same_json(one, other):
+        assert with_doubles(one) == with_doubles(other)  # 1 and 1.0 are one number
+        assert ("true" in text(one)) == ("true" in text(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (True, 1, False),
+        ({"a": True}, {"a": 1}, False),
+        ([0], [False], False),
+        (1, 1.0, True),
+        (6.656962598120811e16, 66569625981208110, True),
+        (66569625981208110, 6.656962598120811e16, True),
+        (2**53, 2**53 + 1, False),
+        (1, 1.5, False),
+        ("1.0", 1.0, False),
+        ({"a": None}, {}, False),
+        ([1, 2], [2, 1], False),
+        ([1], [1, 1], False),
+        ({}, [], False),
+        ("", None, False),
+    ],
+)
+def test_json_values_that_python_takes_for_equal_may_differ(one, other, same):
+    assert values.is_same_json(one, other) is same

@@ -1,0 +1,59 @@
+"""What the faults happen to: a PostgreSQL, a proxy before it, a service that knows only the proxy, and its callers."""
+
+import os
+
+import pytest
+
+from tests.faults.postgres import servers
+from tests.faults.proxy import Proxy
+from tests.faults.service import serving
+
+# `make test-faults` takes its time; otherwise every fault comes once, and is short.
+LONG = os.environ.get("FAULTS") == "long"
+
+
+@pytest.fixture(scope="module")
+def new_server(tmp_path_factory):
+    with servers(tmp_path_factory.mktemp("servers")) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+async def postgres(new_server):
+    server = new_server()
+    server.create()
+    await server.start()
+    return server
+
+
+@pytest.fixture(scope="module")
+async def proxy(postgres):
+    async with Proxy.to("127.0.0.1", postgres.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+async def service(tmp_path_factory, postgres, proxy):
+    async with serving(tmp_path_factory.mktemp("service"), DATABASE_URL=postgres.url_by(proxy.port)) as service:
+        yield service
+
+
+@pytest.fixture
+def measured(record_property):
+    """Notes a figure for the table at the end of the run."""
+    return lambda what, figure: record_property("measured", (what, figure))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The table of what was measured."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    figures = [
+        (report.nodeid.partition("::")[2], *figure)
+        for report in reports
+        for name, figure in report.user_properties
+        if name == "measured"
+    ]
+    if figures:
+        terminalreporter.section("measured")
+        for test, what, figure in figures:
+            terminalreporter.write_line(f"{test:72} {what:48} {figure}")

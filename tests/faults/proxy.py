@@ -1,0 +1,85 @@
+"""A TCP proxy that does what networks do: it stalls, resets, refuses, delays, and loses an answer."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+
+class Proxy:
+    """Passes connections on to an address until it is told otherwise. `attempts` are the times of all connections."""
+
+    def __init__(self, target):
+        self.target = target
+        self.delay = 0
+        self.attempts = []
+        self.slams = False
+        self.loses_answer_to = None
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._writers = set()
+        self._server = None
+        self.port = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, host, port):
+        proxy = cls((host, port))
+        await proxy.accept()
+        yield proxy
+        await proxy.refuse()
+
+    async def accept(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self):
+        """Nobody listens any more, and all connections are reset."""
+        self._server.close()
+        self.reset()
+        await asyncio.sleep(0)
+
+    def reset(self):
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def stall(self):
+        """Connections are accepted, and nothing comes through."""
+        self._flows.clear()
+
+    def resume(self):
+        self._flows.set()
+
+    async def _serve(self, reader, writer):
+        self.attempts.append(asyncio.get_running_loop().time())
+        if self.slams:
+            writer.transport.abort()
+            return
+        ends = {writer}
+        self._writers.add(writer)
+        try:
+            await self._flows.wait()
+            there, back = await asyncio.open_connection(*self.target)
+            ends.add(back)
+            self._writers.add(back)
+            loses = asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass(reader, back, loses, requests=True))
+                group.create_task(self._pass(there, writer, loses, requests=False))
+        except* OSError:
+            pass
+        finally:
+            self._writers -= ends
+            for end in ends:
+                end.transport.abort()
+
+    async def _pass(self, reader, writer, loses, *, requests):
+        while chunk := await reader.read(65536):
+            if loses.is_set() and not requests:
+                raise ConnectionResetError
+            await asyncio.sleep(self.delay)
+            await self._flows.wait()
+            if requests and self.loses_answer_to and self.loses_answer_to in chunk:
+                self.loses_answer_to = None
+                loses.set()
+            writer.write(chunk)
+            await writer.drain()
+        raise ConnectionResetError

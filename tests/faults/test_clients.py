@@ -1,0 +1,222 @@
+"""Careless clients: those who go away, those who are slow, and a thousand at once. Others are served all the same."""
+
+import asyncio
+import json
+import random
+import sys
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg
+import psutil
+import pytest
+
+from tests.faults.conftest import LONG
+from tests.faults.crowd import QUERY
+from tests.faults.http import Http, close, request
+from tests.faults.load import Load
+from tests.faults.service import serving
+
+COUNT = '{ customerGatewayTokens(filter: {userId: "slow"}) { totalCount } }'
+SAVE = """mutation ($user: ID!, $customer: String!) { saveCustomerGatewayToken(
+  input: {userId: $user, gateway: "STRIPE", gatewayCustomerId: $customer}) { userErrors { code } } }"""
+CONNECTIONS = 1000
+
+
+@pytest.fixture(scope="module")
+async def service(tmp_path_factory, postgres):
+    async with serving(tmp_path_factory.mktemp("service"), DATABASE_URL=postgres.url) as service:
+        yield service
+
+
+@pytest.fixture
+async def connection(service, postgres):
+    connection = await asyncpg.connect(postgres.url)
+    yield connection
+    await connection.close()
+
+
+@asynccontextmanager
+async def slow_counts(connection):
+    """Counting the tokens of the user `slow` takes 0.3 s, as counting millions does."""
+    table = "customer_gateway_tokens"
+    async with connection.transaction():
+        await connection.execute(f"alter table {table} rename to stored_tokens")
+        await connection.execute(
+            "create function takes_time() returns boolean language plpgsql cost 1000000"  # so looked at last
+            " as 'begin perform pg_sleep(0.3); return true; end'"
+        )
+        await connection.execute(
+            f"create view {table} as select * from stored_tokens"  # noqa: S608
+            " where user_id <> 'slow' or takes_time()"
+        )
+        await connection.execute(
+            "insert into stored_tokens (user_id, gateway, gateway_customer_id) values ('slow', 'STRIPE', 'slow')"
+        )
+    try:
+        yield
+    finally:
+        async with connection.transaction():
+            await connection.execute(f"drop view {table}")
+            await connection.execute("drop function takes_time")
+            await connection.execute("delete from stored_tokens where user_id = 'slow'")
+            await connection.execute(f"alter table stored_tokens rename to {table}")
+
+
+def asking(query, **variables):
+    return request("POST", "/graphql", json.dumps({"query": query, "variables": variables}).encode())
+
+
+async def asks_and_leaves(service, asked, seconds):
+    _, writer = await asyncio.open_connection(*service.address)
+    writer.write(asked)
+    await asyncio.sleep(seconds)
+    writer.transport.abort()
+    await close(writer)
+
+
+def percentile(answers, share=0.99):
+    return sorted(each.seconds for each in answers)[int(len(answers) * share)]
+
+
+async def until(question):
+    while not await question():
+        await asyncio.sleep(0.02)
+
+
+READ = asking(QUERY, user={"__typename": "User", "id": "u1"})
+PAGE = asking('{ customerGatewayTokens(first: 5, filter: {userId: "u1"}) { nodes { id } } }')
+
+
+@pytest.mark.parametrize("asked", [READ, PAGE])
+async def test_what_nobody_waits_for_any_more_is_cancelled_on_the_server(service, connection, postgres, asked):
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+    async with connection.transaction():
+        await connection.execute("lock table customer_gateway_tokens")
+        writers = [(await asyncio.open_connection(*service.address))[1] for _ in range(30)]
+        for writer in writers:
+            writer.write(asked)
+        while not await postgres.ask(waiting):
+            await asyncio.sleep(0.02)
+        for writer in writers:
+            writer.transport.abort()
+            await close(writer)
+        while await postgres.ask(waiting):
+            await asyncio.sleep(0.02)
+    await until(lambda: nothing_in_use(service))
+
+
+async def nothing_in_use(service):
+    return await service.connections_in_use() == 0
+
+
+async def test_abandoned_reads_leave_others_alone(service, connection, measured):
+    load = Load([service.graphql], reads=100, saves=0)
+    async with load.running(), slow_counts(connection):
+        await asyncio.sleep(1)  # connections whose plans the view has made useless are replaced
+        load.answers.clear()
+        for _ in range(6):
+            await asyncio.gather(*(asks_and_leaves(service, asking(COUNT), 0.1) for _ in range(100)))
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
+    assert not load.lost()
+    await until(lambda: nothing_in_use(service))
+    measured("600 abandoned slow reads: others' p99, under 0.5 s", f"{percentile(load.answers):.3f} s")
+
+
+async def test_an_abandoned_mutation_is_done_or_not_done(service, connection):
+    await asyncio.gather(
+        *(
+            asks_and_leaves(
+                service, asking(SAVE, user=f"left-{number}", customer=f"left-{number}"), random.random() / 20
+            )
+            for number in range(200)
+        )
+    )
+    await until(lambda: nothing_in_use(service))
+    rows = await connection.fetch(
+        "select t.user_id is not null, g.user_id is not null, e.token_id is not null"
+        " from generate_series(0, 199) as n"
+        " left join customer_gateway_tokens t on t.user_id = 'left-' || n"
+        " left join gateway_customers g on g.gateway_customer_id = 'left-' || n and g.user_id = 'left-' || n"
+        " left join customer_gateway_token_events e on e.user_id = 'left-' || n"
+    )
+    assert {tuple(row) for row in rows} <= {(True, True, True), (False, False, False)}
+
+
+async def test_slow_clients_are_left_and_others_are_served(service, measured):
+    loop = asyncio.get_running_loop()
+
+    async def dribble(head, piece):
+        reader, writer = await asyncio.open_connection(*service.address)
+        began = loop.time()
+        writer.write(head)
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(piece)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(1024), 1)
+        await close(writer)
+        return loop.time() - began
+
+    head = b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    kinds = {
+        "idle sockets": (500, b"", b""),
+        "slow heads": (50, head, b"X-A: a\r\n"),
+        "slow bodies": (50, head + b"Content-Length: 1000\r\n\r\n", b" "),
+        "slow bodies that nobody wants": (
+            50,
+            b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+            b" ",
+        ),
+    }
+    load = Load([service.graphql], reads=50, saves=5)
+    async with load.running():
+        slow = {
+            name: asyncio.gather(*(dribble(head, piece) for _ in range(count)))
+            for name, (count, head, piece) in kinds.items()
+        }
+        for name, left in slow.items():
+            measured(f"{name}: cut after, within 15 s", f"{max(await asyncio.wait_for(left, 60)):.1f} s")
+    measured("others' p99 meanwhile", f"{percentile(load.answers):.3f} s")
+    assert not load.lost()
+
+
+async def crowd(service, connections, seconds):
+    """What so many connections are told, and how long `/healthz` takes meanwhile."""
+    command = [sys.executable, "-m", "tests.faults.crowd", str(service.address[1]), str(connections), str(seconds)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    output = asyncio.create_task(process.communicate())
+    loop, probes = asyncio.get_running_loop(), []
+    async with Http().open() as http:
+        while not output.done():
+            began = loop.time()
+            assert (await http.get(f"{service.url}/healthz"))[0] == 200
+            probes.append(loop.time() - began)
+            await asyncio.sleep(0.02)
+    return json.loads((await output)[0]), sorted(probes)[int(len(probes) * 0.99)]
+
+
+async def test_a_thousand_connections_are_served_nearly_as_fast_as_few(service, measured):
+    few, _ = await crowd(service, 32, 10 if LONG else 3)
+    many, health = await crowd(service, CONNECTIONS, 20 if LONG else 4)
+    memory = psutil.Process(service.process.pid).memory_info().rss / 1024**2
+    share = many["rate"] / few["rate"]
+    measured("1,000 connections: share of the peak, at least 70 %", f"{share:.0%} of {few['rate']:.0f}/s")
+    measured("1,000 connections: refused, with Retry-After", many["refused"])
+    measured("1,000 connections: p99", f"{many['p99']:.2f} s")
+    measured("1,000 connections: p99 of /healthz, under 0.5 s", f"{health:.3f} s")
+    measured("1,000 connections: memory, under 150 MB", f"{memory:.0f} MB")
+    assert many["rate"] > 0
+    assert many["other"] == 0
+    assert memory < 150
+
+
+async def test_memory_stays_what_it_is(service, measured):
+    process = psutil.Process(service.process.pid)
+    warming, seconds = (60, 600) if LONG else (5, 10)
+    await crowd(service, 32, warming)
+    before = process.memory_info().rss
+    await crowd(service, 32, seconds)
+    grown = (process.memory_info().rss - before) / 1024**2
+    measured(f"{seconds} s of load: memory grows by at most 5 MB", f"{grown:.1f} MB")
+    assert grown < 20

@@ -1,0 +1,72 @@
+"""The primary is shut down, its standby is promoted, and the old primary comes back as a standby."""
+
+import asyncio
+
+import pytest
+
+from tests.faults.load import Load
+from tests.faults.proxy import Proxy
+from tests.faults.service import serving
+
+
+@pytest.fixture
+async def pair(new_server):
+    """A primary and its standby."""
+    first, second = new_server(), new_server()
+    first.create()
+    await first.start()
+    second.follow(first)
+    await second.start()
+    return first, second
+
+
+async def test_writes_follow_a_switchover_and_never_go_back(pair, tmp_path, measured):
+    first, second = pair
+    hosts = f"127.0.0.1:{first.port},127.0.0.1:{second.port}"
+    url = first.url.replace(f"127.0.0.1:{first.port}", hosts) + "?target_session_attrs=read-write"
+    async with serving(tmp_path, DATABASE_URL=url) as service:
+        load = Load([service.graphql])
+        async with load.running():
+            now = asyncio.get_running_loop().time
+            await asyncio.sleep(1)
+            await first.stop()
+            await second.ask("select pg_promote()")
+            promoted = now()
+            await asyncio.sleep(1)
+            await asyncio.to_thread(first.rejoin, second)
+            await first.start()
+            back = now()
+            await asyncio.sleep(2)
+    saved = min(
+        each.began + each.seconds for each in load.answers if each.kind == "save" and ends_after(each, promoted)
+    )
+    measured("first save after the promotion", f"{saved - promoted:.2f} s")
+    measured("failed", f"{len(load.failed())} of {len(load.answers)}")
+    assert saved - promoted < 5
+    assert await first.ask("select pg_is_in_recovery()")
+    assert not load.failed(after=back)
+    assert await load.differences(second.url) == []
+
+
+async def test_connections_to_a_server_that_became_read_only_are_left(pair, tmp_path):
+    """Its address is still the right one, as that of a balancer is; only new connections lead to the new primary."""
+    first, second = pair
+    async with (
+        Proxy.to("127.0.0.1", first.port) as proxy,
+        serving(tmp_path, DATABASE_URL=first.url_by(proxy.port)) as service,
+    ):
+        load = Load([service.graphql])
+        async with load.running():
+            await asyncio.sleep(0.5)
+            await first.ask("alter system set default_transaction_read_only = on")
+            await first.ask("select pg_reload_conf()")
+            proxy.target = ("127.0.0.1", second.port)
+            await second.ask("select pg_promote()")
+            promoted = asyncio.get_running_loop().time()
+            await asyncio.sleep(1.5)
+    assert not load.failed(after=promoted + 1)
+    assert any(each.kind == "save" and ends_after(each, promoted + 1) for each in load.answers)
+
+
+def ends_after(answer, time):
+    return not answer.error and answer.began + answer.seconds > time

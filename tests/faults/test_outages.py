@@ -1,0 +1,202 @@
+"""The database goes away and comes back, while 150 reads and 20 saves a second go on.
+
+What is acknowledged is stored, and everybody is answered, on any machine. How many fail is noted on any machine too,
+and asserted only where the machine has time for all this: where answers were quick before the fault.
+"""
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.faults.conftest import LONG
+from tests.faults.http import Http
+from tests.faults.load import Load
+
+PATIENCE = 2.5
+# An answer takes at most 3 s; a busy machine adds to that.
+LATEST_ANSWER = 10
+OUTAGE = 30 if LONG else 4
+
+
+class Run:
+    """What was seen of one fault."""
+
+    def __init__(self, load):
+        self.load = load
+        self.now = asyncio.get_running_loop().time
+        self.began = self.healed = 0.0
+
+    @property
+    def away(self):
+        return self.healed - self.began
+
+    @property
+    def is_calm(self):
+        """Whether the machine has time for all this."""
+        return max(each.seconds for each in self.load.answers if each.began + each.seconds < self.began) < 0.25
+
+    @property
+    def had_to_be_bridged(self):
+        """Whether the outage was shorter than callers wait."""
+        return self.is_calm and self.away < PATIENCE - 0.5
+
+
+@pytest.fixture
+async def during(service, postgres, measured):
+    """Runs a fault under load, notes its figures and compares what was acknowledged with what is stored."""
+
+    async def run(fault, *, answers=None):
+        load = Load([service.graphql])
+        async with load.running():
+            seen = Run(load)
+            await asyncio.sleep(1)
+            seen.began = seen.now()
+            await fault()
+            await (answers or postgres.answers)()
+            seen.healed = seen.now()
+            await asyncio.sleep(2)
+        asked, failed = len(load.answers), load.failed()
+        measured("away for", f"{seen.away:.2f} s")
+        measured("failed", f"{len(failed)} of {asked} {sorted({each.error for each in failed})}")
+        measured("slowest answer", f"{load.slowest():.2f} s")
+        late = max((each.began + each.seconds - seen.healed for each in failed), default=0)
+        measured("last failure after the return", f"{max(0, late):.2f} s")
+        assert await load.differences(postgres.url) == []
+        assert {each.error for each in failed} <= {"UNAVAILABLE"}
+        assert load.slowest() < LATEST_ANSWER
+        assert not (seen.had_to_be_bridged and failed)
+        assert not load.failed(after=seen.healed + 1) or not seen.is_calm
+        return seen
+
+    return run
+
+
+async def test_no_request_notices_that_all_backends_were_terminated(during, postgres):
+    await during(postgres.terminate_backends)
+
+
+async def test_requests_wait_for_a_fast_restart(during, postgres):
+    async def restart():
+        await postgres.stop()
+        await postgres.start()
+
+    await during(restart)
+
+
+async def test_requests_wait_while_postgresql_recovers_from_a_killed_backend(during, postgres):
+    async def kill():
+        postgres.kill_a_backend()
+        await asyncio.sleep(0.05)
+
+    await during(kill)
+
+
+async def test_few_requests_fail_while_the_postmaster_is_down_for_two_seconds(during, postgres):
+    async def be_down():
+        await postgres.kill()
+        await asyncio.sleep(2)
+        await postgres.start()
+
+    run = await during(be_down)
+    assert len(run.load.failed()) <= len(run.load.answers) * 0.01 or run.away > PATIENCE or not run.is_calm
+
+
+async def test_every_request_is_answered_while_postgresql_is_stopped(during, postgres):
+    async def stop():
+        postgres.signal_all(signal.SIGSTOP)
+        await asyncio.sleep(OUTAGE)
+        postgres.signal_all(signal.SIGCONT)
+
+    run = await during(stop)
+    assert run.load.failed()
+
+
+async def test_every_request_is_answered_while_the_link_is_stalled(during, proxy, postgres, measured):
+    async def stall():
+        proxy.attempts.clear()
+        proxy.stall()
+        await asyncio.sleep(OUTAGE)
+        measured("most attempts in a second", most_in_a_second(proxy.attempts))
+        proxy.resume()
+
+    run = await during(stall)
+    assert run.load.failed()
+    assert most_in_a_second(proxy.attempts) <= 20
+
+
+async def test_requests_wait_while_connections_are_refused(during, proxy):
+    async def refuse():
+        await proxy.refuse()
+        await asyncio.sleep(1.5)
+        await proxy.accept()
+
+    await during(refuse)
+
+
+async def test_few_attempts_are_made_while_every_connection_is_reset(during, proxy, measured):
+    async def slam():
+        proxy.attempts.clear()
+        proxy.slams = True
+        proxy.reset()
+        await asyncio.sleep(2)
+        proxy.slams = False
+        measured("most attempts in a second", most_in_a_second(proxy.attempts))
+
+    await during(slam)
+    assert 0 < most_in_a_second(proxy.attempts) <= 20
+
+
+async def test_50_ms_of_latency_fail_nothing(during, proxy):
+    async def delay():
+        proxy.delay = 0.025
+        await asyncio.sleep(3)
+        proxy.delay = 0
+
+    run = await during(delay)
+    assert not run.load.failed() or not run.is_calm
+
+
+async def test_readiness_follows_the_database(service, postgres, proxy, measured):
+    async with Http().open() as http:
+        for cause, begin, end in (("refused", proxy.refuse, proxy.accept), ("stalled", stalls(proxy), resumes(proxy))):
+            assert await service.until(200, http=http) < 5
+            await begin()
+            noticed = await service.until(503, http=http)
+            assert (await http.get(f"{service.url}/healthz"))[0] == 200
+            await asyncio.sleep(2)
+            await end()
+            recovered = await service.until(200, http=http)
+            measured(cause, f"not ready after {noticed:.2f} s, ready again after {recovered:.2f} s")
+            assert noticed < 5
+            assert recovered < 5
+
+
+@pytest.mark.parametrize("script", [b"commit", b"UPDATED"])
+async def test_a_save_whose_answer_from_the_database_was_lost_is_made_once(service, postgres, proxy, script):
+    load = Load([service.graphql], reads=1, saves=1, users=1)
+    async with load.running():
+        await asyncio.sleep(0.1)
+        proxy.loses_answer_to = script
+        await load._save(load.new_user() if script == b"commit" else load.users[0])
+        assert proxy.loses_answer_to is None
+    assert not load.failed()
+    assert await load.differences(postgres.url) == []
+
+
+def stalls(proxy):
+    async def stall():
+        proxy.stall()
+
+    return stall
+
+
+def resumes(proxy):
+    async def resume():
+        proxy.resume()
+
+    return resume
+
+
+def most_in_a_second(times):
+    return max((sum(first <= time < first + 1 for time in times) for first in times), default=0)

@@ -1,0 +1,138 @@
+"""PgBouncer in transaction mode between services and PostgreSQL: nothing may count on a connection's session."""
+
+import asyncio
+import contextlib
+import sys
+
+import asyncpg
+import pytest
+
+from graphql_api.app import create_app
+from graphql_api.auth import mint
+from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.settings import Settings
+from graphql_api.storage.migrate import is_current, upgrade
+from tests.asgi import Client, opened
+from tests.faults.load import Load
+from tests.faults.service import serving
+from tests.graph import Graph
+from tests.pooler import pgbouncer
+
+SECRET = "a secret of the tests, which is no secret"
+ENVIRONMENT = {"DATABASE_PREPARED_STATEMENTS": "false", "DRAIN_SECONDS": "0"}
+OF_USER = '{ _entities(representations: [{__typename: "User", id: "u1"}]) { ... on User { gatewayTokens { id } } } }'
+
+
+@pytest.fixture(scope="module")
+def pooler(postgres, tmp_path_factory):
+    """Few connections, so that services have to share each of them."""
+    with pgbouncer(tmp_path_factory.mktemp("pgbouncer"), postgres.url, default_pool_size=4) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+async def database(postgres, request):
+    """A database of the test's own on the server: its name."""
+    name = f"pooled_{abs(hash(request.node.name))}"
+    await postgres.ask(f"create database {name}")
+    return name
+
+
+@pytest.fixture
+def url(pooler, database):
+    return pooler.to(f"/{database}")
+
+
+@pytest.fixture
+def straight(postgres, database):
+    """The way around the pooler."""
+    return postgres.url.removesuffix("/postgres") + f"/{database}"
+
+
+async def left_behind(url):
+    """Statements that are prepared on any of the pooler's connections, each of which is held by a transaction."""
+    async with contextlib.AsyncExitStack() as stack:
+        found = {}
+        for _ in range(4):
+            connection = await asyncpg.connect(url, statement_cache_size=0)
+            stack.push_async_callback(connection.close)
+            await connection.execute("begin")
+            rows = await connection.fetch(
+                "select pg_backend_pid() as pid, (select array_agg(name) from pg_prepared_statements) as names"
+            )
+            found[rows[0]["pid"]] = rows[0]["names"]
+        assert len(found) == 4
+        return [names for names in found.values() if names]
+
+
+async def test_two_services_share_connections_and_leave_no_statement_behind(url, straight, tmp_path, measured):
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    async with contextlib.AsyncExitStack() as stack:
+        starting = [stack.enter_async_context(serving(each, DATABASE_URL=url, **ENVIRONMENT)) for each in folders]
+        services = [await each for each in starting]  # the first one migrates
+        load = Load([service.graphql for service in services], reads=60, saves=20)
+        async with load.running():
+            await asyncio.sleep(3)
+        measured("failed", f"{len(load.failed())} of {len(load.answers)}")
+        assert not load.failed()
+        assert await load.differences(straight) == []
+        assert await left_behind(url) == []
+
+
+async def test_eight_that_migrate_at_once_all_succeed_and_leave_nothing_behind(url):
+    await asyncio.gather(*(upgrade(url) for _ in range(8)))
+    assert await is_current(url)
+    assert await left_behind(url) == []
+
+
+@pytest.mark.parametrize("command", [["demo", "--users", "50"], ["export", "-", "--format", "csv"]])
+async def test_commands_leave_nothing_behind(url, command):
+    await upgrade(url)
+    environment = {**ENVIRONMENT, "DATABASE_URL": url, "PATH": ""}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "graphql_api", *command, env=environment, stdout=asyncio.subprocess.DEVNULL
+    )
+    assert await process.wait() == 0
+    assert await left_behind(url) == []
+
+
+@pytest.fixture
+async def graph(url):
+    """A service that waits long for a statement, unless the server does not."""
+    await upgrade(url)
+    settings = Settings(database_url=url, database_prepared_statements=False, database_timeout=0.5, auth_secret=SECRET)
+    async with opened(create_app(settings)) as app:
+        yield Graph(Client(app, mint(SECRET, "a-service", [ADMIN_SCOPE])))
+
+
+async def test_a_statement_that_takes_too_long_is_cancelled_on_the_server(graph, straight):
+    connection = await asyncpg.connect(straight)
+    try:
+        async with connection.transaction():
+            await connection.execute("lock table customer_gateway_tokens")
+            answers = await asyncio.gather(*(graph.client(OF_USER) for _ in range(3)))
+            assert {answer["errors"][0]["extensions"]["code"] for answer in answers} == {"UNAVAILABLE"}
+            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = $1"
+            while await connection.fetchval(waiting, straight.rpartition("/")[2]):
+                await asyncio.sleep(0.02)
+    finally:
+        await connection.close()
+    assert await graph.ask(OF_USER) == {"_entities": [{"gatewayTokens": []}]}
+
+
+async def test_a_time_limit_of_the_role_holds_too(url, straight):
+    connection = await asyncpg.connect(straight)
+    try:
+        await upgrade(straight)
+        await connection.execute(f"alter database {straight.rpartition('/')[2]} set statement_timeout = '300ms'")
+        settings = Settings(
+            database_url=url, database_prepared_statements=False, database_timeout=60, auth_secret=SECRET
+        )
+        async with opened(create_app(settings)) as app, connection.transaction():
+            await connection.execute("lock table customer_gateway_tokens")
+            answer = await Client(app, mint(SECRET, "a-service", [ADMIN_SCOPE]))(OF_USER)
+            assert answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
+    finally:
+        await connection.close()

@@ -1,0 +1,105 @@
+"""What the gateway tests are made of: our service on a socket, a gateway asked by a caller, composition."""
+
+import asyncio
+import json
+import socket
+import subprocess
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from pydantic import SecretStr
+from starlette.types import Receive, Scope, Send
+
+from graphql_api.app import create_app
+from graphql_api.auth import mint
+from graphql_api.settings import Settings
+from tests.node import install
+
+TESTS = Path(__file__).parent
+GRAPH = TESTS.parent.parent / "supergraph"
+AUTH_SECRET = "signs the access tokens of the gateway tests"
+ROUTER_SECRET = "what only the gateways know"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield  # Ctrl-C is for the test run
+
+
+class Endpoint:
+    """A GraphQL server, asked in the name of a caller."""
+
+    def __init__(self, url: str, client: httpx.AsyncClient, **headers: str):
+        self.url = url
+        self._client = client
+        self._headers = headers
+
+    async def ask(self, query: str, *, token: str | None = None, **variables: Any) -> dict[str, Any]:
+        headers = self._headers | ({"authorization": f"Bearer {token}"} if token else {})
+        response = await self._client.post(self.url, json={"query": query, "variables": variables}, headers=headers)
+        return response.json()
+
+
+class TokenService(Endpoint):
+    """Our service on a port of its own; it counts the requests it gets, and can be stopped for a while."""
+
+    def __init__(self, database_url: str, client: httpx.AsyncClient):
+        self.settings = Settings(
+            database_url=database_url, auth_secret=SecretStr(AUTH_SECRET), router_secret=(SecretStr(ROUTER_SECRET),)
+        )
+        self.port = free_port()
+        self.requests = 0
+        headers = {"router-authorization": ROUTER_SECRET}
+        super().__init__(f"http://127.0.0.1:{self.port}/graphql", client, **headers)
+
+    async def start(self) -> None:
+        app = create_app(self.settings)
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            self.requests += scope["type"] == "http"
+            await app(scope, receive, send)
+
+        self._server = _Server(uvicorn.Config(counted, port=self.port, log_config=None, lifespan="on"))
+        self._serving = asyncio.create_task(self._server.serve())
+        while not self._server.started:
+            assert not self._serving.done(), "the service did not start"
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        await self._serving
+
+    @asynccontextmanager
+    async def stopped(self) -> AsyncGenerator[None]:
+        await self.stop()
+        try:
+            yield
+        finally:
+            await self.start()
+
+
+def access_token(sub: str, *scopes: str) -> str:
+    return mint(AUTH_SECRET, sub, scopes, expires_in=600)
+
+
+def compose(library: str, subgraphs: list[dict[str, str]]) -> dict[str, Any]:
+    """What a composition library makes of the subgraphs: `supergraph` and `complaints`."""
+    script = install(TESTS) / "compose.mjs"
+    done = subprocess.run(
+        ["node", script, library],  # noqa: S607 - whichever Node is found
+        input=json.dumps(subgraphs),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)

@@ -1,0 +1,75 @@
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from tests.gateways.graph import GRAPH, free_port
+from tests.node import install
+
+COMPOSE = GRAPH.parent / "compose.yaml"
+
+
+async def test_the_example_graph_prints_a_stitched_answer_and_stops_when_interrupted(empty_database):
+    settings = {"TOKENS_PORT": str(free_port()), "GATEWAY_PORT": str(free_port()), "DATABASE_URL": empty_database}
+    graph = await asyncio.create_subprocess_exec(
+        "node",
+        install(GRAPH) / "run.mjs",
+        env={**os.environ, "PYTHON": sys.executable, **settings},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert graph.stdout
+
+    printed = await graph.stdout.readuntil(b"Ctrl-C")
+    graph.send_signal(signal.SIGINT)
+    status = await graph.wait()
+
+    answer = json.loads(printed[printed.index(b"answers") + len("answers") : printed.rindex(b"}") + 1])
+    first = answer["data"]["users"][0]
+    assert first["name"] == "Ada Adams"
+    assert first["gatewayTokens"]
+    assert "errors" not in answer
+    assert status == 0
+
+
+def test_the_dockerfile_of_the_example_graph_is_without_reproach():
+    hadolint = Path(sys.executable).with_name("hadolint")
+    subprocess.run([hadolint, "--failure-threshold", "style", GRAPH / "Dockerfile"], check=True)
+
+
+def test_the_compose_file_is_one():
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
+    subprocess.run(check, check=True)
+
+
+def test_what_the_services_of_the_compose_file_name_is_there():
+    services = YAML(typ="safe").load(COMPOSE)["services"]
+    for service in services.values():
+        context = COMPOSE.parent / service["build"] if "build" in service else None
+        assert context is None or (context / "Dockerfile").is_file()
+        scripts = [word for word in service.get("command", []) if word.endswith(".mjs")]
+        assert all((context / script).is_file() for script in scripts)
+        for name in service.get("depends_on", {}):
+            of_its_image = (
+                services[name].get("build") == "." and "HEALTHCHECK" in (COMPOSE.parent / "Dockerfile").read_text()
+            )
+            assert of_its_image or "healthcheck" in services[name]
+
+    [*_, users, orders, tokens] = services["gateway"]["command"]
+
+    assert users == f"--dev-service=users=http://users:{services['users']['environment']['PORT']}/graphql"
+    assert orders == f"--dev-service=orders=http://orders:{services['orders']['environment']['PORT']}/graphql"
+    assert tokens == "--dev-service=tokens=http://tokens:8000/graphql"
+
+
+def test_the_compose_file_opens_ports_to_this_machine_only():
+    services = YAML(typ="safe").load(COMPOSE)["services"]
+
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)

@@ -1,0 +1,129 @@
+"""What a person can do with GraphiQL, cut off from every network."""
+
+import re
+from urllib.parse import urlencode
+
+from graphql_api.auth import mint
+from graphql_api.domain.caller import ADMIN_SCOPE
+
+AUTH_SECRET = "signs the access tokens of the browser tests"
+
+
+async def test_it_opens_with_a_query_that_answers_and_shows_the_request_id(graphiql, address, shot):
+    await graphiql.open(address)
+    assert await graphiql.tabs() == ["FirstLook", "Stitched", "Claim", "Save"]
+    async with graphiql.page.expect_response(address) as response:
+        await graphiql.run()
+    assert "cus_oehgjgelijcjcf" in await graphiql.answer()
+    request_id = (await response.value).headers["x-request-id"]
+    assert re.fullmatch(rf"HTTP 200 · \d+ ms · request id {request_id}", await graphiql.footer.inner_text())
+    await shot("query")
+
+
+async def test_every_tab_answers_as_it_is(graphiql, address):
+    await graphiql.open(address)
+    for name in await graphiql.tabs():
+        await graphiql.tab(name)
+        await graphiql.run()
+        answer = await graphiql.answer()
+        assert '"data": {' in answer
+        assert '"errors"' not in answer
+        assert '"message"' not in answer
+
+
+async def test_the_first_checkout_leaves_a_token(graphiql, address, shot):
+    await graphiql.open(address)
+    await graphiql.tab("Save")
+    await graphiql.run()
+    assert '"gatewayCustomerId": "cus_of_user_101"' in await graphiql.answer()
+    await shot("mutation")
+
+
+async def test_the_documentation_explains_a_field(graphiql, address, shot):
+    await graphiql.open(address)
+    await graphiql.page.get_by_role("button", name="Show Documentation Explorer").click()
+    explorer = graphiql.page.locator(".graphiql-doc-explorer")
+    for name in ("Query", "customerGatewayTokens"):
+        await explorer.get_by_role("link", name=name, exact=True).first.click()
+    await explorer.get_by_text("Tokens in the order of their making").wait_for()
+    await shot("documentation")
+
+
+async def test_the_name_of_a_field_is_completed(graphiql, address, shot):
+    await graphiql.open(address)
+    await graphiql.write("{ customerGate")
+    await graphiql.page.keyboard.press("Control+Space")
+    suggestion = graphiql.page.locator(".suggest-widget .monaco-list-row").filter(has_text="ByCustomer")
+    await suggestion.wait_for()
+    await shot("completion")
+    await suggestion.click()
+    assert "customerGatewayTokenByCustomer" in await graphiql.query.inner_text()
+
+
+async def test_an_error_says_where_and_is_marked_there(graphiql, address, shot):
+    await graphiql.open(address)
+    await graphiql.write("{ customerGatewayTokens(first: 0) { totalCount } }")
+    await graphiql.run()
+    assert "line 1, column 3, customerGatewayTokens: " in await graphiql.footer.inner_text()
+    await graphiql.page.locator(".graphiql-query-editor .squiggly-error").wait_for()
+    await shot("error")
+
+
+async def test_what_was_written_is_there_after_a_reload(graphiql, address):
+    await graphiql.open(address)
+    await graphiql.tab("Stitched")
+    await graphiql.write("query Mine { __typename }")
+    await graphiql.keeps(r"\"title\":\"Mine\"")
+    await graphiql.page.reload()
+    await graphiql.query.get_by_text("query Mine { __typename }").wait_for()
+    assert await graphiql.tabs() == ["FirstLook", "Mine", "Claim", "Save"]
+
+
+async def test_it_is_dark_where_the_system_is(graphiql, address, shot):
+    await graphiql.page.emulate_media(color_scheme="dark")
+    await graphiql.open(address)
+    await graphiql.tab("Stitched")
+    await graphiql.run()
+    background = "element => getComputedStyle(element).backgroundColor"
+    red, green, blue = map(int, re.findall(r"\d+", await graphiql.page.locator("body").evaluate(background))[:3])
+    assert red + green + blue < 3 * 64
+    await shot("dark")
+
+
+async def test_an_access_token_in_the_headers_goes_along_and_is_not_kept(graphiql, serving):
+    address = await serving(auth_secret=AUTH_SECRET, introspection=True)
+    await graphiql.open(address)
+    await graphiql.run()
+    assert "UNAUTHENTICATED" in await graphiql.answer()
+    await graphiql.page.get_by_role("button", name="Headers").click()
+    headers = graphiql.page.get_by_role("region", name="Headers").locator(".monaco-editor:visible")
+    await headers.get_by_text("gateway-tokens token --sub me").wait_for()
+    token = mint(AUTH_SECRET, "me", (ADMIN_SCOPE,))
+    await graphiql.write(f'{{"Authorization": "Bearer {token}"}}', into=headers)
+    await graphiql.run()
+    assert "cus_oehgjgelijcjcf" in await graphiql.answer()
+    assert token not in await graphiql.kept()
+
+
+async def test_a_role_of_the_terminal_is_picked(graphiql, serving, shot):
+    address = await serving(auth_secret=AUTH_SECRET, introspection=True)
+    tokens = {"user-1": mint(AUTH_SECRET, "user-1"), "admin": mint(AUTH_SECRET, "admin", (ADMIN_SCOPE,))}
+    await graphiql.open(f"{address}#{urlencode(tokens)}")
+    assert graphiql.page.url == address
+    await graphiql.run()
+    assert "cus_oehgjgelijcjcf" in await graphiql.answer()
+    await shot("roles")
+    await graphiql.page.get_by_label("Access token").select_option("user-1")
+    await graphiql.run()
+    assert "FORBIDDEN" in await graphiql.answer()
+    await graphiql.page.reload()
+    assert await graphiql.page.get_by_label("Access token").input_value() == "user-1"
+    assert tokens["admin"] not in await graphiql.kept()
+
+
+async def test_the_policy_stops_a_request_to_another_host(graphiql, address):
+    await graphiql.open(address)
+    stopped = await graphiql.page.evaluate("fetch('http://127.0.0.2:1/').then(() => false, () => true)")
+    assert stopped
+    assert any("violates the following Content Security Policy directive" in fault for fault in graphiql.faults)
+    graphiql.faults.clear()

@@ -1,0 +1,155 @@
+"""What `gateway-tokens doctor` finds, each time with one thing that is wrong."""
+
+import asyncio
+import socket
+import sys
+from unittest.mock import AsyncMock
+
+import asyncpg
+import pytest
+
+from graphql_api import doctor
+from graphql_api.cli import main
+from graphql_api.settings import Settings
+from tests.faults.postgres import servers
+
+SECRET = "a secret of the tests, which is no secret"
+
+
+async def found(**settings):
+    return {each.check: each async for each in doctor.findings(Settings(**{"auth_secret": SECRET, **settings}))}
+
+
+@pytest.fixture
+async def own(new_database, migrated_database):
+    """A migrated database that a test may break, and a connection to it."""
+    url = await new_database(migrated_database)
+    connection = await asyncpg.connect(url)
+    yield url, connection
+    await connection.close()
+
+
+async def test_where_all_is_well_every_line_is_ok(database_url):
+    lines = await found(database_url=database_url)
+    assert [*lines] == ["settings", "access", "keys", "database", "migrations", "indexes", "clock"]
+    assert all(line.is_well for line in lines.values()), lines
+
+
+async def test_a_database_that_cannot_be_reached_is_one_line():
+    lines = await found(database_url="postgresql://nobody@127.0.0.1:1/none")
+    assert [*lines] == ["settings", "access", "keys", "database"]
+    assert not lines["database"].is_well
+    assert lines["database"].says.endswith("start PostgreSQL, or see to the host and the port in DATABASE_URL")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "mending"),
+    [
+        (asyncpg.InvalidPasswordError("password authentication failed"), "password", "the user and the password"),
+        (asyncpg.InvalidCatalogNameError('database "x" does not exist'), "does not exist", "create that database"),
+        (asyncpg.TooManyConnectionsError("too many clients"), "too many", "max_connections"),
+        (socket.gaierror(-2, "Name or service not known"), "not known", "the host"),
+        (TimeoutError(), "no answer within 5 s", "firewalls"),
+        (ConnectionError("rejected SSL upgrade"), "SSL", "sslmode"),
+        (asyncpg.PostgresError("something new"), "something new", "DATABASE_URL"),
+    ],
+)
+async def test_each_reason_why_the_database_cannot_be_used_has_its_mending(monkeypatch, error, reason, mending):
+    monkeypatch.setattr(asyncpg, "connect", AsyncMock(side_effect=error))
+    line = (await found(database_url="postgresql://somebody@127.0.0.1/some"))["database"]
+    assert not line.is_well
+    told, _, to_do = line.says.partition("): ")
+    assert reason in told
+    assert mending in to_do
+
+
+async def test_a_standby_is_no_database_to_serve_from(tmp_path):
+    with servers(tmp_path) as make:
+        primary, standby = make(), make()
+        primary.create()
+        await primary.start()
+        standby.follow(primary)
+        await standby.start()
+        line = (await found(database_url=standby.url))["database"]
+    assert (line.is_well, line.says) == (
+        False,
+        "is a standby, which takes no changes: name the primary in DATABASE_URL",
+    )
+
+
+async def test_an_empty_database_is_to_be_migrated(new_database):
+    line = (await found(database_url=await new_database()))["migrations"]
+    assert not line.is_well
+    assert "gateway-tokens migrate" in line.says
+
+
+async def test_an_index_that_was_never_finished_is_named_with_its_mending(own):
+    url, connection = own
+    name = await connection.fetchval("select indexname from pg_indexes where schemaname = 'public' limit 1")
+    await connection.execute("update pg_index set indisvalid = false where indexrelid = $1::text::regclass", name)
+    line = (await found(database_url=url))["indexes"]
+    assert not line.is_well
+    assert f"reindex index concurrently {name}" in line.says
+
+
+async def test_a_clock_that_is_off_is_said(database_url, monkeypatch):
+    now = doctor.time
+    monkeypatch.setattr(doctor, "time", lambda: now() + 90)
+    line = (await found(database_url=database_url))["clock"]
+    assert not line.is_well
+    assert "90." in line.says or "89." in line.says
+
+
+async def test_a_version_that_is_not_tested_is_wrong(database_url, monkeypatch):
+    monkeypatch.setattr(doctor, "_OLDEST", 99)
+    line = (await found(database_url=database_url))["database"]
+    assert (line.is_well, "use one of 99" in line.says) == (False, True)
+
+
+async def test_a_key_server_that_is_down_is_wrong(database_url):
+    lines = await found(database_url=database_url, auth_secret=None, auth_jwks_url="http://127.0.0.1:1/keys")
+    assert not lines["keys"].is_well
+    assert lines["keys"].says.startswith("none came from AUTH_JWKS_URL (it cannot be connected to)")
+
+
+async def test_a_setting_that_only_its_part_can_check_is_wrong(database_url, tmp_path):
+    (documents := tmp_path / "documents.json").write_text("nothing")
+    line = (await found(database_url=database_url, trusted_documents=documents))["settings"]
+    assert not line.is_well
+    assert line.says.startswith("TRUSTED_DOCUMENTS: takes")
+
+
+def test_every_setting_that_is_wrong_is_named(monkeypatch, capsys):
+    for name, value in {"DATABASE_URL": "mysql://x", "AUTH_MODE": "maybe", "MAX_DEPTH": "deep"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["gateway-tokens", "doctor"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    told = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert told == [["WRONG", "settings", f"{name}:"] for name in ("DATABASE_URL", "AUTH_MODE", "MAX_DEPTH")]
+
+
+async def test_a_service_without_keys_is_wrong_unless_it_was_said_so(database_url):
+    assert not (await found(database_url=database_url, auth_secret=None))["access"].is_well
+    assert (await found(database_url=database_url, auth_secret=None, auth_mode="disabled"))["access"].is_well
+
+
+@pytest.mark.parametrize(
+    ("replica", "says"), [("", "is no standby"), ("postgresql://nobody@127.0.0.1:1/none", "DATABASE_REPLICA_URL")]
+)
+async def test_a_replica_is_checked_where_there_is_one(database_url, replica, says):
+    line = (await found(database_url=database_url, database_replica_url=replica or database_url))["replica"]
+    assert (line.is_well, says in line.says) == (False, True)
+
+
+@pytest.mark.parametrize(("secret", "status"), [(SECRET, 0), ("", 1)])
+async def test_the_exit_status_is_one_where_a_line_is_wrong(database_url, monkeypatch, capsys, secret, status):
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("AUTH_SECRET", secret)
+    monkeypatch.setattr(sys, "argv", ["gateway-tokens", "doctor"])
+    with pytest.raises(SystemExit) as end:
+        await asyncio.to_thread(main)
+    assert (end.value.code or 0) == status
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines].count("WRONG") == status

@@ -1,0 +1,260 @@
+"""The command line: what each command prints, how it ends, and the one line that says what is wrong."""
+
+import asyncio
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+import graphql_api
+from graphql_api import __version__
+from graphql_api.cli import main
+from graphql_api.storage.migrate import is_current, upgrade
+
+ROOT = Path(graphql_api.__file__).parents[1]
+SECRET = "a development secret of 40 characters..."
+
+
+@pytest.fixture(autouse=True)
+def nothing_configured(monkeypatch, tmp_path):
+    """No variable of ours is set, and the working directory is empty."""
+    for name in ("DATABASE_URL", "AUTH_MODE", "AUTH_SECRET", "AUTH_JWKS_URL", "AUTH_JWKS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a command in this process: its exit status, and what it prints."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gateway-tokens", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+async def store_a_token(url):
+    """A token that is no demo token."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "insert into customer_gateway_tokens (id, user_id, gateway, gateway_customer_id)"
+        " values (gen_random_uuid(), 'u1', 'STRIPE', 'cus_1')"
+    )
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Missing command. (gateway-tokens --help)"),
+        (["serv"], "No such command 'serv'. Did you mean 'serve'?"),
+        (["serve", "--prot", "1"], "No such option: --prot"),
+        (["serve", "--port", "70000"], "Invalid value for '--port'"),
+        (["serve", "--workers", "0"], "Invalid value for '--workers'"),
+        (["demo", "--users", "many"], "Invalid value for '--users'"),
+        (["token"], "Missing option '--sub'. (gateway-tokens token --help)"),
+        (["token", "--sub", "u1"], "AUTH_SECRET is not set"),
+        (["serve", "--host", "192.0.2.1"], "AUTH_MODE=disabled if that is what you want"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_status_2(call, arguments, says):
+    status, out, err = call(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("gateway-tokens: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("AUTH_MODE", "off", "AUTH_MODE: Input should be 'jwt' or 'disabled'"),
+        ("DATABASE_URL", "mysql://localhost", "DATABASE_URL: takes an address such as postgresql://"),
+        ("DATABASE_URL", "postgresql://localhost:port/x", "DATABASE_URL: takes an address such as postgresql://"),
+        ("DATABASE_URL", "postgresql://a:5432,b:99999/x", "DATABASE_URL: takes an address such as postgresql://"),
+        ("DATABASE_REPLICA_URL", "postgresql://a/x,postgresql://b:99999/x", "DATABASE_REPLICA_URL: takes addresses"),
+        ("AUTH_SECRET", "short", "AUTH_SECRET: takes at least 32 bytes"),
+        ("AUTH_JWKS_URL", "https://", "AUTH_JWKS_URL: takes an address that begins with http:// or https://"),
+        (
+            "AUTH_JWKS_URL",
+            "https://issuer:port/",
+            "AUTH_JWKS_URL: takes an address that begins with http:// or https://",
+        ),
+        ("ROUTER_SECRET", ",", "ROUTER_SECRET: takes values separated by commas"),
+        ("GATEWAYS", " , ", "GATEWAYS: takes values separated by commas"),
+        ("INTROSPECTION", "maybe", "INTROSPECTION: takes true or false"),
+        ("MAX_DEPTH", "deep", "MAX_DEPTH: "),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "migrate", "demo"])
+def test_a_variable_that_is_set_wrong_is_named_in_one_line(call, monkeypatch, command, variable, value, says):
+    monkeypatch.setenv(variable, value)
+    status, out, err = call(command)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"gateway-tokens: {says}")
+    assert err.count("\n") == 1
+    assert variable != "AUTH_SECRET" or value not in err
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql://me:hidden@127.0.0.1:1/x", "Connect call failed ('127.0.0.1', 1)"),
+        ("postgresql://me:hidden@no.such.host.invalid/x", "not known"),
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_one_line_without_its_password(call, monkeypatch, url, says):
+    monkeypatch.setenv("DATABASE_URL", url)
+    status, out, err = call("migrate")
+    assert (status, out) == (1, "")
+    assert err.startswith("gateway-tokens: the database cannot be used (")
+    assert err.endswith(": see to DATABASE_URL, the network and the rights\n")
+    assert says in err
+    assert "hidden" not in err
+    assert err.count("\n") == 1
+
+
+def test_a_wrong_password_for_the_database_is_one_line(call, monkeypatch, server_url):
+    monkeypatch.setenv("DATABASE_URL", server_url.replace("postgres:", "postgres:wrong", 1))
+    status, _, err = call("migrate")
+    assert status == 1
+    assert "password authentication failed" in err
+    assert err.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(call, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "file"))
+    status, _, err = call("migrate")
+    assert status == 1
+    assert "Not a directory" in err
+    assert err.count("\n") == 1
+
+
+def test_a_host_that_does_not_exist_is_one_line(call):
+    status, _, err = call("serve", "--host", "no.such.host.invalid")
+    assert status == 1
+    assert err.startswith("gateway-tokens: cannot listen on port 8000 of no.such.host.invalid: ")
+
+
+def test_a_port_that_is_taken_is_one_line(call):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, out, err = call("serve", "--port", str(port))
+    assert (status, out) == (1, "")
+    assert err.startswith(f"gateway-tokens: cannot listen on port {port} of 127.0.0.1: Address already in use")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("configured", "refused"),
+    [({}, True), ({"AUTH_MODE": "disabled"}, False), ({"AUTH_SECRET": SECRET}, False)],
+)
+def test_only_in_so_many_words_may_everybody_reach_a_service_without_authentication(
+    call, monkeypatch, configured, refused
+):
+    monkeypatch.setattr("graphql_api.server.is_loopback", lambda _: False)
+    for name, value in configured.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        _, _, err = call("serve", "--port", str(taken.getsockname()[1]))
+    assert ("anybody who reaches 127.0.0.1" in err) == refused
+    assert ("Address already in use" in err) != refused
+
+
+def test_help_imports_nothing_that_takes_time():
+    printed = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "graphql_api", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "serve" in printed.stdout
+    imported = {line.rpartition("|")[2].strip() for line in printed.stderr.splitlines()}
+    assert "typer" in imported
+    assert not imported & {"pydantic", "rich", "asyncio", "sqlalchemy", "strawberry", "uvicorn", "asyncpg"}
+
+
+def test_a_file_is_looked_at_before_a_database_is_started(call, tmp_path):
+    (tmp_path / "tokens.txt").touch()
+    for name, says in [("none.csv", "none.csv is not there"), ("tokens.txt", "add --format csv")]:
+        status, _, err = call("import", name)
+        assert status == 2
+        assert says in err
+    assert not (tmp_path / "data").exists()
+
+
+def test_every_command_says_in_the_list_of_all_what_it_does(call):
+    _, out, _ = call("-h")
+    listed = out.partition("Commands:\n")[2].splitlines()
+    assert listed
+    assert all(re.fullmatch(r"  [a-z]+ +[A-Z].*[.]", line) and "..." not in line for line in listed), out
+
+
+def test_the_version_is_the_packages(call):
+    assert call("--version") == (0, f"{__version__}\n", "")
+
+
+def test_a_token_is_printed_alone(call, monkeypatch):
+    monkeypatch.setenv("AUTH_SECRET", SECRET)
+    status, out, err = call("token", "--sub", "u1", "--scope", "gateway-tokens:read gateway-tokens:write")
+    assert (status, err) == (0, "")
+    assert len(out.strip().split(".")) == 3
+
+
+async def test_ten_that_migrate_at_once_all_succeed(new_database):
+    url = await new_database()
+    await asyncio.gather(*(upgrade(url) for _ in range(10)))
+    assert await is_current(url)
+
+
+def test_without_a_database_url_migrating_makes_a_postgresql_in_the_data_folder(call, tmp_path):
+    assert call("migrate") == (0, "", "")
+    assert (tmp_path / "data" / "postgresql" / "cluster").is_dir()
+
+
+def test_demo_tokens_are_stored_once(call, monkeypatch, empty_database):
+    monkeypatch.setenv("DATABASE_URL", empty_database)
+    assert call("demo", "--users", "3") == (0, "Stored demo tokens for 3 users.\n", "")
+    assert call("demo", "--users", "3") == (0, "The demo tokens are there already.\n", "")
+
+
+def test_demo_tokens_do_not_mix_with_others(call, monkeypatch, empty_database):
+    monkeypatch.setenv("DATABASE_URL", empty_database)
+    asyncio.run(store_a_token(empty_database))
+    status, out, err = call("demo")
+    assert (status, out) == (1, "")
+    assert "demo tokens go into an empty one" in err
+
+
+def test_the_schema_is_printed_and_compared(call, tmp_path):
+    _, sdl, _ = call("schema")
+    assert "type CustomerGatewayToken" in sdl
+    (tmp_path / "schema.graphql").write_text(sdl)
+    assert call("schema", "--check") == (0, "", "")
+    (tmp_path / "schema.graphql").write_text(sdl.replace("type PageInfo", "type Page"))
+    status, diff, err = call("schema", "--check")
+    assert status == 1
+    assert "+type PageInfo" in diff
+    assert err.startswith("gateway-tokens: schema.graphql differs")
+    (tmp_path / "schema.graphql").unlink()
+    status, _, err = call("schema", "--check")
+    assert (status, err) == (
+        2,
+        "gateway-tokens: no schema.graphql is here; `gateway-tokens schema > schema.graphql` makes it\n",
+    )
+
+
+def test_the_published_schema_is_the_one_of_the_code(call, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert call("schema", "--check") == (0, "", "")

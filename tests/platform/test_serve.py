@@ -1,0 +1,146 @@
+"""`gateway-tokens serve` from outside: what it prints, that it answers, how it ends, and what a kill leaves."""
+
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from urllib.parse import parse_qsl
+
+import httpx
+import psutil
+import pytest
+
+AUTH_SECRET = "signs the access tokens of these tests only"
+SAVE = """mutation { saveCustomerGatewayToken(input: {userId: "u1", gateway: "STRIPE", gatewayCustomerId: "cus_1"})
+  { created userErrors { message } } }"""
+FIND = '{ customerGatewayTokenByCustomer(gateway: "stripe", gatewayCustomerId: "cus_1") { userId } }'
+
+
+class Service:
+    """A `serve` in a session of its own, as in a terminal."""
+
+    def __init__(self, folder, arguments, environment, *, on_a_terminal=False):
+        self.folder = folder
+        self.log = (folder / "log").open("a+")
+        terminal, end = pty.openpty() if on_a_terminal else (None, subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "graphql_api", "serve", "--port", "0", *arguments],
+            env={**os.environ, "DATA_DIR": str(folder / "data"), **environment},
+            stdout=end,
+            stderr=self.log,
+            start_new_session=True,
+            text=True,
+        )
+        if terminal is not None:
+            os.close(end)
+            self.process.stdout = os.fdopen(terminal)
+        self.first_line = self.process.stdout.readline()
+        self.url = re.search(r"http://\S+/graphql", self.first_line).group()
+
+    def ask(self, query):
+        return httpx.post(self.url, json={"query": query}, timeout=10).raise_for_status().json()
+
+    def postgresql(self):
+        pid_file = self.folder / "data" / "postgresql" / "cluster" / "postmaster.pid"
+        return psutil.Process(int(pid_file.read_text().split()[0]))
+
+    def press_ctrl_c(self):
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(20)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(20)
+        self.process.stdout.close()
+        self.log.close()
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """Starts services in one folder and ends them."""
+    for name in ("DATABASE_URL", "AUTH_MODE", "AUTH_SECRET", "AUTH_JWKS_URL", "AUTH_JWKS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    services = []
+
+    def start(*arguments, on_a_terminal=False, **environment):
+        services.append(Service(tmp_path, arguments, environment, on_a_terminal=on_a_terminal))
+        return services[-1]
+
+    yield start
+    for service in services:
+        service.close()
+
+
+def test_it_says_what_to_do_next_and_that_works(serve):
+    service = serve("--demo")
+    told = "".join(service.process.stdout.readline() for _ in range(8))
+    assert "no access token is asked for" in told
+    query = re.search(r"A query: +(.*)", told).group(1)
+    answer = service.ask(query)
+    assert [node["userId"] for node in answer["data"]["customerGatewayTokens"]["nodes"]] == [
+        "user-1",
+        "user-2",
+        "user-3",
+    ]
+    curl = re.search(r"In a shell: +(curl .*)", told).group(1)
+    assert json.loads(subprocess.check_output(shlex.split(curl))) == answer
+
+
+def test_on_a_terminal_it_hands_over_an_access_token_of_each_role(serve):
+    service = serve(AUTH_SECRET=AUTH_SECRET, INTROSPECTION="true", on_a_terminal=True)
+    told = "".join(service.process.stdout.readline() for _ in range(3))
+    tokens = dict(parse_qsl(told.rpartition("#")[2].strip()))
+    assert tokens.keys() == {"user-1", "payments", "admin"}
+    for sub in ("admin", "user-1"):
+        headers = {"Authorization": f"Bearer {tokens[sub]}"}
+        asked = {"query": "{ customerGatewayTokens { totalCount } }"}
+        assert ("errors" in httpx.post(service.url, json=asked, headers=headers).json()) == (sub == "user-1")
+
+
+def test_with_a_secret_alone_it_says_how_to_get_graphiql(serve):
+    service = serve(AUTH_SECRET=AUTH_SECRET)
+    assert "to whoever has an access token" in service.first_line
+    assert service.process.stdout.readline() == "\n"
+    assert "INTROSPECTION=true" in service.process.stdout.readline()
+
+
+def test_commands_use_the_postgresql_of_a_running_service_and_ctrl_c_stops_both(serve):
+    service = serve()
+    postgresql = service.postgresql()
+    migrate = [sys.executable, "-m", "graphql_api", "migrate"]
+    subprocess.run(migrate, env={**os.environ, "DATA_DIR": str(service.folder / "data")}, check=True)
+    assert service.ask(SAVE)["data"]["saveCustomerGatewayToken"]["created"]
+    assert service.press_ctrl_c() == 0
+    assert not psutil.pid_exists(postgresql.pid) or postgresql.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_next_start_recovers_from_a_kill_of_service_and_database(serve):
+    first = serve()
+    first.ask(SAVE)
+    first.kill()
+    second = serve()
+    assert second.postgresql().is_running()
+    assert second.ask(FIND)["data"]["customerGatewayTokenByCustomer"] == {"userId": "u1"}
+    second.postgresql().kill()
+    second.kill()
+    third = serve()
+    assert third.ask(FIND)["data"]["customerGatewayTokenByCustomer"] == {"userId": "u1"}
+
+
+async def test_a_database_url_is_used_by_every_worker(serve, new_database):
+    service = serve("--workers", "2", "--demo", DATABASE_URL=await new_database())
+    service.ask(SAVE)
+    for _ in range(10):
+        assert service.ask(FIND)["data"]["customerGatewayTokenByCustomer"] == {"userId": "u1"}
+    assert not (service.folder / "data").exists()
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(20) == 0

@@ -1,0 +1,161 @@
+"""The right to be forgotten: what is told once, what is left of nobody, and what keeps the person from coming back."""
+
+import pytest
+
+from tests.graph import problems, token_of
+
+
+async def texts(connection):
+    """Everything that any table holds, as one text."""
+    tables = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
+    rows = [await connection.fetch(f"select t::text from {table} t") for (table,) in tables]  # noqa: S608
+    return "\n".join(text for some in rows for (text,) in some)
+
+
+async def live(graph):
+    """A user with a past: replaced, deleted, deactivated and merged tokens, and a claim; and a neighbour."""
+    await graph.saved("person", "STRIPE", "person_1", description="person's own", metadata={"of": "person"})
+    await graph.saved("person", "STRIPE", "person_2", replaces="person_1")
+    await graph.deactivate_customer("STRIPE", "person_2")
+    await graph.delete(await graph.saved("person", "PAYPAL", "person_3"))
+    await graph.saved("guest", "ADYEN", "person_4", description="person's own")
+    await graph.saved("guest", "STRIPE", "person_5")
+    await graph.merge("guest", "person", onConflict="KEEP_TARGET")
+    await graph.claim("person", "KLARNA")
+    await graph.saved("neighbour", "STRIPE", "neighbour_1")
+
+
+async def test_erasing_tells_every_customer_and_leaves_nothing_of_the_person(graph, connection):
+    await live(graph)
+    assert "person" in await texts(connection)
+    payload = await graph.erase("person")
+    assert payload["erased"] == [
+        {"gateway": "ADYEN", "gatewayCustomerId": "person_4"},
+        {"gateway": "PAYPAL", "gatewayCustomerId": "person_3"},
+        {"gateway": "STRIPE", "gatewayCustomerId": "person_1"},
+        {"gateway": "STRIPE", "gatewayCustomerId": "person_2"},
+        {"gateway": "STRIPE", "gatewayCustomerId": "person_5"},
+    ]
+    left = await texts(connection)
+    assert "person" not in left
+    assert "neighbour_1" in left
+
+
+async def test_what_is_left_says_that_it_happened(graph, connection):
+    await live(graph)
+    tokens = await graph.tokens("person")
+    await graph.erase("person")
+    for token in tokens:
+        rows = await connection.fetch(
+            "select * from customer_gateway_token_events where token_id = $1 order by version", token["id"]
+        )
+        assert [row["version"] for row in rows] == list(range(1, token["version"] + 2))
+        assert rows[-1]["action"] == "ERASED"
+        assert {(row["user_id"], row["gateway_customer_id"], row["reason"]) for row in rows} == {(None, "", None)}
+        assert {(row["gateway"], row["actor"]) for row in rows} == {(token["gateway"], "a-service")}
+
+
+async def test_the_lines_of_others_are_as_they_were(graph, connection):
+    await live(graph)
+    before = await connection.fetch("select * from customer_gateway_token_events where user_id = 'neighbour'")
+    await graph.erase("person")
+    assert await connection.fetch("select * from customer_gateway_token_events where user_id = 'neighbour'") == before
+    assert (await graph.tokens("neighbour"))[0]["gatewayCustomerId"] == "neighbour_1"
+
+
+async def test_erasing_a_guest_takes_their_name_from_the_token_that_went_to_another(graph, connection):
+    await graph.saved("guest", "STRIPE", "cus_1", description="x")
+    await graph.merge("guest", "u1")
+    payload = await graph.erase("guest")
+    assert payload["erased"] == []  # it is the other one's customer now
+    assert "guest" not in await texts(connection)
+    token = await graph.customer("STRIPE", "cus_1")
+    assert (token["userId"], token["version"]) == ("u1", 2)
+    assert [line["gatewayCustomerId"] for line in await graph.history(token)] == ["cus_1", ""]
+
+
+async def _deleted_before(graph):
+    await graph.delete(await graph.saved("person_a", "STRIPE", "person_1"))
+    await graph.saved("person_a", "PAYPAL", "person_2")
+    await graph.merge("person_a", "person")
+
+
+async def _merged_twice(graph):
+    for number, user in enumerate(("person_a", "person_b", "person")):
+        await graph.saved(user, "STRIPE", f"person_{number}")
+    await graph.merge("person_a", "person_b", onConflict="KEEP_TARGET")
+    await graph.merge("person_b", "person", onConflict="KEEP_SOURCE")
+
+
+async def _there_and_back(graph):
+    token = await graph.saved("person", "STRIPE", "person_1")
+    await graph.merge("person", "person_a")
+    await graph.delete(token)
+    await graph.merge("person_a", "person")
+
+
+@pytest.mark.parametrize("past", [_deleted_before, _merged_twice, _there_and_back])
+async def test_erasing_finds_the_past_of_whoever_was_merged_into_the_person(graph, connection, past):
+    await past(graph)
+    await graph.saved("neighbour", "STRIPE", "neighbour_1")
+    await graph.erase("person")
+    left = await texts(connection)
+    assert "person" not in left
+    assert "neighbour_1" in left
+
+
+async def test_a_person_who_did_it_themself_is_not_named_either(as_service, graph, connection, app):
+    await graph.saved("a-service", "STRIPE", "cus_1")  # the caller's own name
+    await graph.saved("u2", "STRIPE", "cus_2")
+    await graph.erase("a-service")
+    rows = await connection.fetch("select actor, user_id from customer_gateway_token_events order by user_id, version")
+    assert [tuple(row) for row in rows] == [("a-service", "u2"), ("", None), ("", None)]
+
+
+async def test_a_second_erasure_finds_nothing_left(graph, connection):
+    await live(graph)
+    await graph.erase("person")
+    before = await texts(connection)
+    assert await graph.erase("person") == {"erased": [], "userErrors": []}
+    assert await texts(connection) == before
+
+
+@pytest.mark.parametrize("mutation", ["create", "save"])
+async def test_a_late_save_is_refused_until_the_erasure_is_lifted(graph, connection, mutation):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.erase("u1")
+    before = await texts(connection)
+    attempt = getattr(graph, mutation)
+    assert problems(await attempt("u1", "STRIPE", "cus_1")) == [("ERASED", ["input", "userId"])]
+    assert await texts(connection) == before
+    assert await graph.lift("u1") == {"user": {"id": "u1"}, "userErrors": []}
+    assert token_of(await attempt("u1", "STRIPE", "cus_1"))["version"] == 1
+    assert await graph.lift("u1") == {"user": {"id": "u1"}, "userErrors": []}  # the same again
+
+
+async def test_a_user_who_never_had_a_token_may_be_erased_beforehand(graph):
+    assert await graph.erase("u1") == {"erased": [], "userErrors": []}
+    assert problems(await graph.save("u1", "STRIPE", "cus_1")) == [("ERASED", ["input", "userId"])]
+    assert token_of(await graph.save("u2", "STRIPE", "cus_1"))
+
+
+async def test_late_events_for_an_erased_customer_are_those_of_an_unknown_one(graph):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.erase("u1")
+    assert await graph.deactivate_customer("STRIPE", "cus_1") == {"gatewayToken": None, "user": None, "userErrors": []}
+    assert problems(await graph.verify("STRIPE", "cus_1")) == [("NOT_FOUND", ["gatewayCustomerId"])]
+    assert problems(await graph.update(token, description="x")) == [("NOT_FOUND", ["input", "id"])]
+    assert await graph.delete(token) == {"deletedId": token["id"], "user": None, "userErrors": []}
+
+
+async def test_the_customer_of_an_erased_user_may_become_anothers(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.erase("u1")
+    assert token_of(await graph.save("u2", "STRIPE", "cus_1"))["userId"] == "u2"
+
+
+async def test_who_was_erased_cannot_be_guessed_from_the_tables_without_the_key(graph, connection):
+    await graph.erase("u1")
+    [stored] = await connection.fetch("select user_hash, sha256('u1') as plain from erased_users")
+    assert len(stored["user_hash"]) == 32
+    assert stored["user_hash"] != stored["plain"]

@@ -1,0 +1,134 @@
+"""Migrating while others use the database, at once, and after a process that was killed at it."""
+
+import asyncio
+import sys
+
+import asyncpg
+import pytest
+
+from graphql_api.storage import migrate
+from graphql_api.storage.migrate import current_revision, upgrade
+
+TABLE = "customer_gateway_tokens"
+ADD = f"alter table {TABLE} add column note text"
+READ = f"select * from {TABLE}"  # noqa: S608
+READ_NOTE = f"select note from {TABLE}"  # noqa: S608
+INDEX = f"create index concurrently by_activity on {TABLE} (is_active)"
+OTHERS = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+MIGRATE = """
+import asyncio, pathlib, sys
+from graphql_api.storage import migrate
+migrate._VERSIONS = pathlib.Path(sys.argv[2])
+asyncio.run(migrate.upgrade(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+async def url(new_database, migrated_database):
+    """A database that has all migrations but those to come."""
+    return await new_database(migrated_database)
+
+
+@pytest.fixture
+async def connect(url):
+    made = []
+
+    async def make():
+        made.append(await asyncpg.connect(url))
+        return made[-1]
+
+    yield make
+    for connection in made:
+        await connection.close()
+
+
+async def until(question):
+    while not await question():
+        await asyncio.sleep(0.02)
+
+
+async def test_nobody_waits_long_behind_a_migration_that_waits_for_an_open_transaction(url, connect, coming, caplog):
+    coming.add(ADD)
+    reader, other = await connect(), await connect()
+    transaction = reader.transaction()
+    await transaction.start()
+    await reader.fetch(READ)
+    migrating = asyncio.create_task(upgrade(url))
+    await until(lambda: asyncio.sleep(0, "is tried again" in caplog.text))
+    for _ in range(20):
+        await other.fetch(READ)
+        await asyncio.sleep(0.02)
+    assert not migrating.done()
+    await transaction.rollback()
+    await migrating
+    await other.fetch(READ_NOTE)
+
+
+async def test_a_transaction_that_does_not_end_is_not_waited_for_for_ever(url, connect, coming, monkeypatch):
+    monkeypatch.setattr(migrate, "_PATIENCE", 0)
+    coming.add(ADD)
+    reader = await connect()
+    async with reader.transaction():
+        await reader.fetch(READ)
+        with pytest.raises(Exception, match="lock timeout"):
+            await upgrade(url)
+
+
+async def test_what_a_killed_process_had_begun_is_taken_back_and_done_by_the_next(url, connect, coming):
+    coming.add(ADD, sleeps=600)
+    watching = await connect()
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", MIGRATE, url, str(coming.folder))
+    await until(lambda: watching.fetchval(f"select count(*) {OTHERS} and query = $1", ADD))
+    process.kill()
+    await process.wait()
+    coming.take_back()
+    coming.add(ADD)
+    await upgrade(url)
+    await watching.fetch(READ_NOTE)
+
+
+async def test_a_migration_that_fails_leaves_those_before_it(url, connect, coming):
+    coming.add(ADD)
+    coming.add(f"alter table {TABLE} add column other text", "select 1 / 0")
+    with pytest.raises(Exception, match="division by zero"):
+        await upgrade(url)
+    connection = await connect()
+    assert await current_revision(connection) == "9001"
+    assert "other" not in dict.fromkeys(await columns(connection))
+    coming.take_back()
+    coming.add(f"alter table {TABLE} add column other text")
+    await upgrade(url)
+    assert {"note", "other"} <= set(await columns(connection))
+
+
+async def columns(connection):
+    rows = await connection.fetch(f"select attname from pg_attribute where attrelid = '{TABLE}'::regclass")  # noqa: S608
+    return [row[0] for row in rows]
+
+
+async def test_of_many_at_once_one_migrates_also_what_needs_to_be_alone_with_the_table(url, connect, coming):
+    coming.add(ADD)
+    coming.add(concurrently=[INDEX])
+    await asyncio.gather(*(upgrade(url) for _ in range(8)))
+    connection = await connect()
+    assert await current_revision(connection) == "9002"
+    assert await connection.fetchval("select indisvalid from pg_index where indexrelid = 'by_activity'::regclass")
+
+
+async def test_a_database_that_was_restarted_meanwhile_is_migrated_all_the_same(url, connect, coming):
+    coming.add("select pg_sleep(600)")
+    watching = await connect()
+    migrating = asyncio.create_task(upgrade(url))
+    await until(lambda: watching.fetchval(f"select count(*) {OTHERS} and wait_event = 'PgSleep'"))
+    coming.take_back()
+    coming.add(ADD)
+    await watching.fetch(f"select pg_terminate_backend(pid) {OTHERS}")
+    await migrating
+    await watching.fetch(READ_NOTE)
+
+
+async def test_a_database_that_is_not_there_is_not_waited_for(url, straight):
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await upgrade(straight("/nowhere"))
+    with pytest.raises(OSError, match="Connect call failed"):
+        await upgrade("postgresql://127.0.0.1:1/x")

@@ -1,0 +1,102 @@
+"""Each documented lookup uses an index once there are rows enough to care."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from graphql_api.storage import selects, statements
+from graphql_api.storage.database import _SESSION, Database
+
+MOMENT = datetime(2026, 11, 22, tzinfo=UTC)
+ID = "00000000-0000-7000-8000-000000000001"
+PAIR = [["user-7"], ["STRIPE"]]
+CUSTOMER = [["cus_7"], ["STRIPE"]]
+FIELDS = (("id", "id", None), ("__typename", None, "CustomerGatewayToken"))
+
+
+@pytest.fixture(scope="module")
+async def filled(new_database, migrated_database):
+    """A database of its own with tokens, identifiers and history, analysed."""
+    url = await new_database(migrated_database)
+    async with Database.open(url) as database, database.transaction() as transaction:
+        await transaction.raw.execute(
+            """
+            insert into customer_gateway_tokens (user_id, gateway, gateway_customer_id, created_at, last_verified_at)
+            select
+              'user-' || n, (array['STRIPE', 'PAYPAL'])[1 + n % 2], 'cus_' || n,
+              '2026-01-01'::timestamptz + n * interval '1 s',
+              case when n % 100 > 0 then '2026-06-01'::timestamptz + n * interval '1 s' end
+            from generate_series(1, 20000) n;
+            insert into gateway_customers (gateway_customer_id, gateway, user_id)
+            select gateway_customer_id, gateway, user_id from customer_gateway_tokens;
+            insert into customer_gateway_token_events
+              (token_id, version, user_id, gateway, gateway_customer_id, is_active, action, actor, at)
+            select id, 1, user_id, gateway, gateway_customer_id, true, 'CREATED', 'test', created_at
+            from customer_gateway_tokens;
+            insert into departed_tokens (user_id, token_id) select user_id, id from customer_gateway_tokens;
+            insert into gateway_customer_claims (user_id, gateway, expires_at)
+            select user_id, gateway, now() from customer_gateway_tokens;
+            insert into erased_users (user_hash) select sha256(n::text::bytea) from generate_series(1, 20000) n;
+            analyze
+            """
+        )
+    async with Database.open(url) as database, database.transaction() as transaction:
+        yield transaction.raw
+
+
+def page(*filters, **options):
+    return selects.page(frozenset(filters), **{"after": False, "before": False, "backwards": False} | options)
+
+
+LOOKUPS = {
+    "tokens by id": (selects.by_ids(None), [[ID]]),
+    "tokens by user and gateway": (selects.by_users_and_gateways(None), PAIR),
+    "a token by its gateway and customer": (selects.by_current_customers(None), [["cus_7"], ["STRIPE"], None]),
+    "tokens by gateway and customer, current or former": (selects.by_customers(None), CUSTOMER),
+    "the tokens of users": (selects.of_users(None), [["user-7", "user-8"]]),
+    "the tokens of users as JSON": (selects.of_users_as_json(FIELDS), [["user-7", "user-8"]]),
+    "a page of all": (page(), [51]),
+    "a page of all after a cursor": (page(after=True), [MOMENT, ID, 51]),
+    "a page of all, backwards": (page(backwards=True, before=True), [MOMENT, ID, 51]),
+    "a page of one user's": (page("user_id"), ["user-7", 51]),
+    "a page of one customer's": (page("gateway_customer_id", "gateway"), ["STRIPE", "cus_7", 51]),
+    "a page of a gateway's": (page("gateway"), ["PAYPAL", 51]),
+    "a page of a gateway's after a cursor": (page("gateway", after=True), ["PAYPAL", MOMENT, ID, 51]),
+    "a page of those made since": (page("created_after"), [MOMENT, 51]),
+    "a token by id, to change it": (statements.READ_BY_ID, [ID]),
+    "a token by user and gateway, to change it": (statements.READ_BY_USERS_AND_GATEWAYS, [["user-7"], ["STRIPE"]]),
+    "tokens by user and gateway, locked": (statements.LOCK_BY_USERS_AND_GATEWAYS, PAIR),
+    "the tokens of users, locked": (statements.LOCK_OF_USERS, [["user-7", "user-8"]]),
+    "a user's identifiers at a gateway": (statements.IDENTIFIERS, PAIR),
+    "all of a user's identifiers": (statements.IDENTIFIERS_OF, ["user-7"]),
+    "whose an identifier is": (statements.OWNERS, CUSTOMER[::-1]),
+    "a token's history": (statements.HISTORY, [[ID], None, 51]),
+    "the last line of a token": (statements.LAST_LINE, [ID]),
+    "whether users were erased": (statements.ERASED, [[b"hash"]]),
+    "a claim": (statements.CLAIM, [["user-7"], ["STRIPE"], [30], [b"hash"]]),
+    "the end of claims": (statements.END_CLAIMS, PAIR),
+    "the moving of identifiers and of tokens that are gone": (statements.MOVE_PAST, ["user-7", "user-8"]),
+    "the tokens that a user had": (statements.FORGET_DEPARTED, ["user-7"]),
+    "who else had them": (statements.FORGET_NAMELESS, [[ID]]),
+}
+
+
+@pytest.mark.parametrize("lookup", LOOKUPS)
+async def test_a_lookup_reads_by_index_and_never_the_whole_table(filled, lookup):
+    statement, arguments = LOOKUPS[lookup]
+    plan = json.loads(await filled.fetchval(f"explain (format json) {statement.sql}", *arguments))[0]["Plan"]
+    nodes = list(_nodes(plan))
+    assert [node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"] == []
+    assert [node for node in nodes if node["Node Type"].startswith(("Index", "Bitmap"))]
+
+
+def _nodes(plan):
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
+
+
+async def test_connections_keep_the_plans_that_were_looked_at(filled):
+    for name in ("plan_cache_mode", "enable_bitmapscan"):
+        assert await filled.fetchval(f"show {name}") == _SESSION[name]

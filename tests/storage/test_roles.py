@@ -1,0 +1,137 @@
+"""The service does all of its work without the right to change history."""
+
+import re
+import secrets
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import asyncpg
+import pytest
+
+from graphql_api import jobs
+from graphql_api.app import create_app
+from graphql_api.auth import mint
+from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.domain.inputs import Gateways
+from graphql_api.settings import Settings
+from graphql_api.storage.database import Database, Statement
+from graphql_api.storage.migrate import upgrade
+from tests.asgi import Client, opened
+from tests.conftest import AUTH_SECRET
+from tests.graph import MUTATIONS, Graph, wanted
+
+PAGE = Path(__file__).parents[2] / "docs" / "database-roles.md"
+
+
+def as_role(url, role):
+    parts = urlsplit(url)
+    return parts._replace(query=urlencode([*parse_qsl(parts.query), ("role", role)])).geturl()
+
+
+async def run(url, script):
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(script)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="module")
+async def service_url(new_database, straight):
+    """A database as the page says: migrated by its owner, opened by the service. Roles are all databases' together."""
+    prefix = f"test_{secrets.token_hex(6)}_"
+    owner, service = f"{prefix}owner", f"{prefix}service"
+    page = PAGE.read_text().replace("gateway_tokens_owner", owner).replace("gateway_tokens_service", service)
+    create_roles, grants, publication = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    url = straight(await new_database())  # a pooler does not let anybody take a role
+    await run(url, create_roles)
+    try:
+        await upgrade(as_role(url, owner))
+        await run(as_role(url, owner), grants)
+        await run(url, publication)
+        yield as_role(url, service)
+    finally:
+        await run(url, f"drop owned by {owner}, {service} cascade; drop role {owner}, {service}")
+
+
+async def test_every_mutation_works_without_the_right_to_change_history(service_url):
+    settings = Settings(database_url=service_url, auth_secret=AUTH_SECRET)
+    async with opened(create_app(settings)) as app:
+        graph = Graph(Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE])))
+        done = []
+
+        async def do(name, **arguments):
+            done.append(name)
+            payload = await graph.mutate(name, **arguments)
+            assert payload["userErrors"] == []
+            return payload
+
+        await do("claim", userId="u1", gateway="STRIPE")
+        token = (await do("create", input=wanted("u1", "STRIPE", "cus_1")))["gatewayToken"]
+        await do("save", input=wanted("u1", "STRIPE", "cus_2", replaces="cus_1"))
+        await do("save_many", inputs=[wanted("u2", "STRIPE", "cus_3"), wanted("u2", "PAYPAL", "pp_3")])
+        await do("update", input={"id": token["id"], "description": "x"})
+        await do("deactivate", id=token["id"])
+        await do("activate", id=token["id"])
+        await do("verify", gateway="STRIPE", gatewayCustomerId="cus_2")
+        await do("deactivate_customer", gateway="STRIPE", gatewayCustomerId="cus_2")
+        await do("merge", fromUserId="u2", intoUserId="u1", onConflict="KEEP_TARGET", dryRun=True)
+        await do("merge", fromUserId="u2", intoUserId="u1", onConflict="KEEP_TARGET")
+        assert len(await graph.history(token)) == 8
+        paypal = await graph.customer("PAYPAL", "pp_3")
+        await do("delete", id=paypal["id"])
+        erased = await do("erase", userId="u1")
+        assert [each["gatewayCustomerId"] for each in erased["erased"]] == ["pp_3", "cus_1", "cus_2", "cus_3"]
+        await do("lift", userId="u1")
+        assert set(done) == set(MUTATIONS)
+
+
+async def test_every_bulk_command_works_without_the_right_to_change_history(service_url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = "userId,gateway,gatewayCustomerId"
+    files = {"new.csv": f"{names}\nu3,STRIPE,cus_5\nu4,STRIPE,cus_6\n", "moved.csv": "old,new\ncus_5,new_5\n"}
+    files |= {"known.csv": f"{names},description\nu3,STRIPE,cus_5,x\n", "listed.csv": "id\nnew_5\n"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    async with Database.open(service_url, watches=False) as database:
+        for name in ("new.csv", "known.csv"):
+            assert await jobs.import_file(database, Gateways(), Path(name), None, None)
+        file = (Path("moved.csv"), None, None)
+        assert await jobs.remap_file(database, Gateways(), *file, gateway="STRIPE", dry_run=False)
+        asked = {"gateway": "STRIPE", "column": None, "exported_at": datetime.now(UTC).isoformat()}
+        file = (Path("listed.csv"), None, None)
+        assert not await jobs.reconcile_file(database, Gateways(), *file, **asked, applies=True, force=True)
+        await jobs.export_file(database, Path("all.csv"), None)
+        lines = await database.fetch(
+            Statement("test", "select action, actor from customer_gateway_token_events where user_id in ('u3', 'u4')")
+        )
+    assert Counter(tuple(line) for line in lines) == {
+        ("IMPORTED", "import"): 3,
+        ("REPLACED", "remap"): 1,
+        ("VERIFIED", "reconcile"): 1,
+        ("DEACTIVATED", "reconcile"): 1,
+    }
+    assert "u4,STRIPE,cus_6,,,false" in (tmp_path / "all.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "update customer_gateway_token_events set actor = 'somebody else'",
+        "delete from customer_gateway_token_events",
+        "truncate customer_gateway_token_events",
+        "alter table customer_gateway_token_events drop column actor",
+        "create or replace function erase_history(uuid[], text) returns void language sql as 'select 1'",
+        "update erasure_key set key = ''",
+        "drop table customer_gateway_tokens",
+    ],
+)
+async def test_the_service_may_not_change_history_nor_the_tables(service_url, attempt):
+    connection = await asyncpg.connect(service_url)
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(attempt)
+    finally:
+        await connection.close()

@@ -1,0 +1,125 @@
+"""The store on its own: what two transactions do to each other."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from uuid_utils import uuid7
+
+from graphql_api.domain.token import Action, Changes, Edit, created, verified
+from graphql_api.schema.scalars import written
+from graphql_api.storage import selects
+from graphql_api.storage.database import Database
+from graphql_api.storage.tokens import Conflict, TokenStore, _Change
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+@pytest.fixture
+async def store(empty_database):
+    async with Database.open(empty_database) as database:
+        yield TokenStore(database)
+
+
+def new_tokens(users, customer):
+    changes = Changes()
+    for user in users:
+        edit = Edit(gateway_customer_id=customer.format(user))
+        changes.create(created(str(uuid7()), user, "STRIPE", edit, NOW, Action.CREATED))
+    return changes
+
+
+@pytest.mark.parametrize("customer", ["cus_{}", "of its own"])
+async def test_two_that_write_the_same_in_opposite_order_wait_for_each_other_and_one_wins(store, deadlocks, customer):
+    users = [f"u{number:04}" for number in range(4000)]
+
+    async def write(number, order):
+        async with store.transaction(users) as transaction:
+            own = f"{{}}_{number}" if customer == "of its own" else customer
+            await transaction.write(new_tokens(order, own), "a-test")
+
+    outcomes = await asyncio.gather(write(1, users), write(2, users[::-1]), return_exceptions=True)
+    assert sorted(map(type, outcomes), key=str) == [type(None), Conflict]
+    assert deadlocks == []
+
+
+async def test_changes_of_many_tokens_and_locks_on_them_wait_for_each_other(store, deadlocks):
+    """The younger a token, the smaller its user's id: the orders of both are opposite."""
+    users = [f"u{number:04}" for number in range(4000)]
+    async with store.transaction(users) as transaction:
+        await transaction.write(new_tokens(users[::-1], "cus_{}"), "a-test")
+        tokens = await transaction.lock_of(users)
+    pairs = [(user, "STRIPE") for user in users]
+    changes = [_Change(token, verified(token, NOW, NOW), "a-test") for token in tokens]
+
+    async def lock():
+        async with store.transaction(users) as transaction:
+            await transaction.lock_at(pairs)
+            await transaction.lock_of(users)
+
+    made, *_ = await asyncio.gather(store._change(changes), lock(), store._change(changes[::-1]), lock())
+    assert len(made) in {0, 4000}
+    assert deadlocks == []
+
+
+async def test_what_is_reserved_for_one_user_is_no_others_although_no_token_has_it(store, connection):
+    async with store.transaction(["u1"]) as transaction:
+        await transaction.reserve({("STRIPE", "cus_u2"): "u1"})
+
+    async def write():
+        async with store.transaction(["u2"]) as transaction:
+            await transaction.write(new_tokens(["u2"], "cus_{}"), "a-test")
+
+    with pytest.raises(Conflict):
+        await write()
+    assert await connection.fetchval("select count(*) from customer_gateway_tokens") == 0
+
+
+async def test_the_lock_on_many_users_takes_few_locks(store, connection):
+    async with store.transaction(f"u{number}" for number in range(5000)):
+        assert await connection.fetchval("select count(*) from pg_locks where locktype = 'advisory'") <= 1024
+
+
+async def test_a_transaction_that_fails_leaves_nothing(store, connection):
+    async def fail():
+        async with store.transaction(["u1"]) as transaction:
+            await transaction.write(new_tokens(["u1"], "cus_{}"), "a-test")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    for table in ("customer_gateway_tokens", "gateway_customers", "customer_gateway_token_events"):
+        assert await connection.fetchval(f"select count(*) from {table}") == 0  # noqa: S608
+
+
+PLAIN = sorted(name for name in selects.ALL if name not in {"description", "metadata"})
+
+
+@pytest.mark.parametrize("copies", [1, 12])
+async def test_json_of_the_database_says_what_the_rows_say(store, copies):
+    """With copies there are more parts than a function of PostgreSQL has arguments."""
+    at = [NOW, NOW.replace(microsecond=120), NOW.replace(year=1, microsecond=999999), NOW.replace(year=9999)]
+    changes = Changes()
+    for number, text in enumerate(('"', "\\", "\b\x7f\x1f", "ä😀", "</script>'%s:name")):
+        edit = Edit(gateway_customer_id=f"cus_{number}{text}", is_active=bool(number % 2))
+        for gateway in ("STRIPE", "ADYEN"):
+            user = f"user {text}\u2028"
+            changes.create(created(str(uuid7()), user, gateway, edit, at[number % len(at)], Action.CREATED))
+    users = [*{token.user_id for token in changes.created.values()}, "somebody else"]
+    async with store.transaction(users) as transaction:
+        await transaction.write(changes, "a-test")
+
+    fields = [(f"{name}_{copy}", name, None) for copy in range(copies) for name in PLAIN]
+    texts = await store.of_users_as_json(users, (*fields, ("__typename", None, "Token")))
+    read = await store.of_users(users)
+    assert len(read) == 5
+    assert {user: orjson.loads(text) for user, text in texts.items()} == {
+        user: [{key: as_json(token, name) for key, name, _ in fields} | {"__typename": "Token"} for token in tokens]
+        for user, tokens in read.items()
+    }
+
+
+def as_json(token, name):
+    value = getattr(token, name)
+    return written(value) if isinstance(value, datetime) else value

@@ -1,0 +1,180 @@
+"""The service as a whole, through its front door."""
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from graphql_api.app import create_app
+from graphql_api.settings import Settings, WrongSettings
+from tests.asgi import Client
+from tests.conftest import AUTH_SECRET
+from tests.node import install
+from tests.web.conftest import listening
+
+
+async def test_it_is_alive_and_ready(client):
+    for path in ("/healthz", "/readyz"):
+        response = await client.http.get(path)
+        assert response.status_code == 200
+        assert response.json() == {"status": "ok"}
+
+
+async def test_without_its_database_it_is_alive_and_not_ready(service):
+    client = Client(await service(database_url="postgresql://nobody:password@127.0.0.1:1/nowhere"))
+    assert (await client.http.get("/healthz")).status_code == 200
+    response = await client.http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json() == {"status": "unavailable", "reason": "The database cannot be reached."}
+    assert await client("{ __typename }") == {"data": {"__typename": "Query"}}
+
+
+async def test_with_a_database_that_was_never_migrated_it_is_not_ready(service, new_database):
+    response = await Client(await service(database_url=await new_database())).http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["reason"] == "The database is not migrated: run `gateway-tokens migrate`."
+
+
+async def test_what_is_nowhere_is_not_found(client):
+    response = await client.http.get("/nowhere")
+    assert response.status_code == 404
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    assert response.headers["cache-control"] == "private, no-store"
+
+
+async def test_pages_have_request_ids_and_lines_in_the_log_too(service, capsys):
+    client = Client(await service())
+    response = await client.http.get("/4111111111111111", headers={"x-request-id": "abc"})
+    assert response.headers["x-request-id"] == "abc"
+    line = json.loads(capsys.readouterr().err)
+    assert (line["method"], line["path"], line["status"], line["request_id"]) == ("GET", "/…", 404, "abc")
+
+
+async def test_every_audit_of_graphql_over_http_passes(service):
+    folder = install(Path(__file__).parent)
+    async with listening(await service(auth_secret=AUTH_SECRET, introspection="true")) as (host, port):
+        node = await asyncio.create_subprocess_exec(
+            "node", folder / "audit.mjs", f"http://{host}:{port}/graphql", stdout=asyncio.subprocess.PIPE
+        )
+        printed, _ = await node.communicate()
+    audits = [json.loads(line) for line in printed.splitlines()]
+    assert [audit for audit in audits if audit["status"] != "ok"] == []
+    counts = Counter(audit["name"].split()[0] for audit in audits)
+    assert counts == {"MUST": 13, "SHOULD": 23, "MAY": 25}
+
+
+SUGGESTIVE = [
+    "{ custmerGatewayToken(id: 1) { id } }",
+    "{ customerGatewayToken(idd: 1) { id } }",
+    "query($i: IDD!) { customerGatewayToken(id: $i) { id } }",
+    "{ customerGatewayToken(id: 1) { ... on Usr { id } } }",
+    "query($i: ID!) { customerGatewayToken(id: $ii) { id } }",
+    "{ customerGatewayTokens(filter: {gatway: 1}) { totalCount } }",
+    "mutation { deactivateCustomerGatewayToken(id: 1, reason: FRUD) { user { id } } }",
+    "{ customerGatewayToken(id: 1) @skp(if: true) { id } }",
+    "{ customerGatewayToken(id: 1) }",
+    "{ customerGatewayToken(id: 'x') { id } }",
+]
+
+
+@pytest.mark.parametrize("query", SUGGESTIVE)
+async def test_nothing_is_suggested_where_introspection_is_off(client, query):
+    answer = await client(query)
+    assert answer["errors"]
+    assert "did you mean" not in str(answer).lower()
+
+
+async def test_variables_suggest_nothing_where_introspection_is_off(client):
+    for filter_ in ({"gatway": "STRIPE"}, {"isActive": "tru"}):
+        query = "query($f: CustomerGatewayTokenFilter) { customerGatewayTokens(filter: $f) { totalCount } }"
+        answer = await client(query, f=filter_)
+        assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+        assert "did you mean" not in str(answer).lower()
+
+
+@pytest.mark.parametrize("query", ["{ __schema { queryType { name } } }", '{ __type(name: "User") { name } }'])
+async def test_the_schema_can_be_looked_at_only_where_introspection_is_on(client, service, query):
+    refused = await client(query)
+    assert refused["errors"][0]["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
+    assert "introspection has been disabled" in refused["errors"][0]["message"]
+    assert "data" not in refused
+    assert (await Client(await service(introspection="true"))(query))["data"]
+
+
+async def test_the_router_gets_the_schema_although_introspection_is_off(client):
+    answer = await client("{ __typename _service { sdl } }")
+    assert "type CustomerGatewayToken" in answer["data"]["_service"]["sdl"]
+
+
+async def test_a_page_of_another_origin_is_answered_only_where_it_is_named(service):
+    asking = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+    named = Client(await service(cors_origins="https://shop.example"))
+    unnamed = Client(await service())
+    for client, origin in ((named, "https://shop.example"), (unnamed, None)):
+        for response in (
+            await client.http.options("/graphql", headers={**asking, "access-control-request-headers": "content-type"}),
+            await client.http.post("/graphql", json={"query": "{ __typename }"}, headers=asking),
+        ):
+            assert response.headers.get("access-control-allow-origin") == origin
+    refused = await named.http.options("/graphql", headers={**asking, "origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in refused.headers
+
+
+@pytest.mark.parametrize("origins", ["shop.example", "https://shop.example/", "https://", "ftp://shop.example"])
+def test_an_origin_that_is_none_stops_the_service(origins, monkeypatch):
+    monkeypatch.setenv("CORS_ORIGINS", origins)
+    with pytest.raises(WrongSettings, match="CORS_ORIGINS"):
+        Settings.load()
+
+
+async def test_where_documents_are_trusted_only_they_run(service, tmp_path):
+    trusted = '{ customerGatewayToken(id: "x") { id } }'
+    (tmp_path / "documents.json").write_text(json.dumps({"a": trusted}))
+    client = Client(await service(trusted_documents=tmp_path / "documents.json"))
+    for body in ({"query": trusted}, {"documentId": "a"}, {"extensions": {"persistedQuery": {"sha256Hash": "a"}}}):
+        assert (await client.http.post("/graphql", json=body)).json() == {"data": {"customerGatewayToken": None}}
+    for body in ({"query": "{ __typename }"}, {"documentId": "b"}, {"query": "{ __typename }", "documentId": "a"}):
+        answer = (await client.http.post("/graphql", json=body)).json()
+        assert answer["errors"][0]["extensions"]["code"] == "DOCUMENT_NOT_TRUSTED"
+        assert "data" not in answer
+
+
+async def test_without_trusted_documents_a_request_needs_a_query(client):
+    response = await client.http.post("/graphql", json={"documentId": "a"})
+    assert response.status_code == 400
+
+
+def test_trusted_documents_that_cannot_be_read_stop_the_service(tmp_path):
+    (tmp_path / "documents.json").write_text("{ __typename }")
+    with pytest.raises(WrongSettings, match=r"^TRUSTED_DOCUMENTS: takes a \.graphql document, or JSON"):
+        create_app(Settings(trusted_documents=tmp_path / "documents.json"))
+
+
+@pytest.fixture
+async def locking(empty_database):
+    """A connection that keeps the table to itself until it is told to roll back."""
+    connection = await asyncpg.connect(empty_database)
+    await connection.execute("begin; lock table customer_gateway_tokens in access exclusive mode")
+    yield connection
+    await connection.close()
+
+
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+
+async def test_queries_that_were_ended_leave_the_database_to_the_next(service, locking):
+    client = Client(await service(request_timeout=0.3, database_pool_size=2))
+    query = "{ customerGatewayTokens { totalCount } }"
+    for _ in range(3):
+        answers = await asyncio.gather(*(client(query) for _ in range(5)))
+        assert {answer["errors"][0]["extensions"]["code"] for answer in answers} == {"TIMEOUT"}
+    async with asyncio.timeout(5):
+        while await locking.fetchval(WAITING):
+            await asyncio.sleep(0.05)
+    await locking.execute("rollback")
+    answers = await asyncio.gather(*(client(query) for _ in range(5)))
+    assert answers == [{"data": {"customerGatewayTokens": {"totalCount": 0}}}] * 5

@@ -1,0 +1,169 @@
+"""How long a client may take to ask and to read its answer, and how much it may send."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from graphql_api.web import connection
+from tests.web.conftest import listening
+
+HEAD = b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+BODY = b'{"query": "{ hello }"}'
+SHORT = 0.3
+
+
+@pytest.fixture
+async def peer(graphql):
+    """A connection to the service: what is written to it, and what is read."""
+    async with listening(graphql(), timeout_keep_alive=75) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        yield reader, writer
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.fixture
+async def pages():
+    """A connection to an app that does not care what it is sent: `/large` is a large page, any other says ok."""
+
+    async def app(scope, receive, send):
+        body = b"a" * 50_000_000 if scope["path"] == "/large" else b"ok"
+        headers = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async with listening(app, timeout_keep_alive=75) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        yield reader, writer
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Patience that a test can outlast; it begins with the connection."""
+    monkeypatch.setattr(connection, "MAX_HEAD_SECONDS", SHORT)
+
+
+async def answer(reader):
+    """What comes until the service closes the connection."""
+    received = b""
+    with suppress(ConnectionError):
+        while chunk := await asyncio.wait_for(reader.read(65536), 10):
+            received += chunk
+    return received
+
+
+async def send_for_ever(writer, piece):
+    """How much is taken before the connection is closed."""
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < 50_000_000:
+            writer.write(piece)
+            sent += len(piece)
+            await writer.drain()
+    return sent
+
+
+async def test_a_head_may_come_byte_by_byte(peer):
+    reader, writer = peer
+    for byte in HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY) + BODY:
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(0)
+    assert b"hello you" in await answer(reader)
+
+
+@pytest.mark.parametrize("piece", [b"a" * 65536, b"X-A: a\r\n" * 1000])
+async def test_a_head_without_an_end_is_not_read_on(peer, piece):
+    _, writer = peer
+    writer.write(HEAD + b"X-A: ")
+    assert await send_for_ever(writer, piece) < 10_000_000
+
+
+async def test_a_head_that_is_too_large_is_refused(peer):
+    reader, writer = peer
+    writer.write(HEAD + b"X-A: " + b"a" * 66_000)
+    assert (await answer(reader)).startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for_long(short, peer):
+    reader, writer = peer
+    writer.write(HEAD)
+    assert (await answer(reader)).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+
+
+async def test_a_head_that_comes_too_slowly_is_not_waited_for_either(short, peer):
+    reader, writer = peer
+    answered = asyncio.create_task(answer(reader))
+    for byte in HEAD:
+        if answered.done():
+            break
+        writer.write(bytes([byte]))
+        await asyncio.sleep(SHORT / 10)
+    assert (await answered).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+
+
+async def test_a_client_that_says_nothing_is_left(short, peer):
+    reader, _ = peer
+    assert await answer(reader) == b""
+
+
+async def test_a_client_that_asked_may_be_silent_for_longer(short, peer):
+    reader, writer = peer
+    for _ in range(2):
+        writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+        assert b"hello you" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
+        await asyncio.sleep(2 * SHORT)
+
+
+@pytest.mark.parametrize("dribbles", [True, False])
+async def test_a_body_that_nobody_wants_is_not_waited_for_long(short, pages, dribbles):
+    reader, writer = pages
+    writer.write(b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"a" * 100_000)
+    answered = asyncio.create_task(answer(reader))
+    while dribbles and not answered.done():
+        writer.write(b"a")
+        await asyncio.sleep(SHORT / 10)
+    received = await answered
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.count(b"HTTP/1.1") == 1
+
+
+async def test_a_body_that_nobody_wants_is_skipped(pages):
+    reader, writer = pages
+    for _ in range(2):
+        writer.write(b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"ok"), 5)
+        writer.write(b"a" * 100_000)
+
+
+async def test_a_client_that_does_not_read_its_answer_is_left(pages, monkeypatch):
+    monkeypatch.setattr(connection, "MAX_UNREAD_SECONDS", SHORT)
+    _, writer = pages
+    writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b"\r\n")
+        await asyncio.sleep(SHORT / 10)
+
+
+async def test_trailers_without_an_end_close_the_connection(peer):
+    reader, writer = peer
+    writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(BODY) + BODY + b"\r\n0\r\nX-A: ")
+    assert await send_for_ever(writer, b"a" * 65536) < 10_000_000
+    assert b"200 OK" not in await answer(reader)
+
+
+async def test_waiting_for_one_head_does_not_count_against_the_next(peer, monkeypatch):
+    monkeypatch.setattr(connection, "MAX_HEAD_BYTES", 1000)
+    reader, writer = peer
+    request = HEAD + b"X-A: %s\r\nContent-Length: %d\r\n\r\n" % (b"a" * 500, len(BODY)) + BODY
+    for _ in range(5):
+        writer.write(request[:400])
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        writer.write(request[400:])
+        assert b"hello you" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)

@@ -1,0 +1,104 @@
+"""Which media type a caller gets, and which one it may send."""
+
+import pytest
+
+from graphql_api.web.media import Media, acceptable, must_be_json
+from graphql_api.web.refusals import HttpRefusal
+
+J, G = Media.JSON, Media.GRAPHQL
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        (None, J),
+        (b"*/*", J),
+        (b"application/*", J),
+        (b"application/json", J),
+        (b"APPLICATION/JSON", J),
+        (b"application/graphql-response+json", G),
+        (b"application/graphql-response+json; charset=utf-8", G),
+        (b'application/graphql-response+json;charset="UTF-8"', G),
+        (b"application/graphql-response+json, application/json", G),
+        (b"application/json, application/graphql-response+json", G),
+        (b"application/json, application/graphql-response+json;q=0.9", J),
+        (b"application/json;q=0.5, application/graphql-response+json;q=0.6", G),
+        (b"application/graphql-response+json, */*", G),
+        (b"application/json, */*", J),
+        (b"application/json;q=0, */*", G),
+        (b"text/html, application/xhtml+xml, */*;q=0.8", J),
+        (b"application/graphql-response+json;q=0, application/json;q=0.001", J),
+        (b"text/html, application/json;q=0.1", J),
+        (b"application/json;charset=latin1, application/graphql-response+json;q=0.1", G),
+        (b"," * 1000 + b"application/graphql-response+json", G),
+    ],
+)
+def test_a_caller_gets_the_media_type_that_it_prefers(accept, media):
+    assert acceptable(accept) is media
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        b"",
+        b"text/html",
+        b"application/json;q=0",
+        b"application/json;q=nan",
+        b"application/json;q=2",
+        b"application/json;charset=latin1",
+        b"*/*;q=0",
+        b"text/event-stream, multipart/mixed",
+        b"\xff\xfe",
+    ],
+)
+def test_a_caller_that_takes_none_of_ours_is_told_which_there_are(accept):
+    with pytest.raises(HttpRefusal, match="application/json or application/graphql-response") as refusal:
+        acceptable(accept)
+    assert refusal.value.status == 406
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        b"application/json",
+        b"Application/JSON",
+        b"application/json; charset=utf-8",
+        b'application/json;charset="UTF-8"',
+        b"application/json; charset=utf8; profile=x",
+    ],
+)
+def test_json_in_utf_8_is_read(content_type):
+    must_be_json(content_type, None)
+    must_be_json(content_type, b"identity")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        b"",
+        b"text/plain",
+        b"text/plain; application/json",
+        b"application/x-www-form-urlencoded",
+        b"multipart/form-data; boundary=x",
+        b"application/jsonp",
+        b"application/graphql",
+        b"application/graphql-response+json",
+        b"application/json, text/plain",
+        b"application/json; charset=utf-16",
+        b"application/json; charset=iso-8859-1",
+        b"\xff",
+    ],
+)
+def test_nothing_but_json_in_utf_8_is_read(content_type):
+    with pytest.raises(HttpRefusal) as refusal:
+        must_be_json(content_type, None)
+    assert refusal.value.status == 415
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"gzip, identity"])
+def test_nothing_compressed_is_read(encoding):
+    with pytest.raises(HttpRefusal, match="Content-Encoding") as refusal:
+        must_be_json(b"application/json", encoding)
+    assert refusal.value.status == 415
+    assert (b"accept-encoding", b"identity") in refusal.value.headers

@@ -1,0 +1,290 @@
+"""Stripe's events: bodies signed by Stripe's own library, replayed, reordered, tampered with, and sent by nobody."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from stripe import WebhookSignature
+
+from graphql_api.domain.errors import Unavailable
+from graphql_api.storage.database import Database
+from graphql_api.webhooks import endpoint
+from tests.asgi import Client
+
+OLD, NEW, EU = "whsec_of_last_year", "whsec_of_this_year", "whsec_of_another_account"
+SECRETS = f"{OLD}, {NEW}, STRIPE_EU:{EU}"
+PATH = "/webhooks/stripe"
+
+
+def event(kind, customer="cus_1", created=None, **rest):
+    """An event as Stripe sends it."""
+    return json.dumps(
+        {
+            "id": "evt_1",
+            "object": "event",
+            "type": kind,
+            "created": int(time.time()) if created is None else created,
+            "livemode": True,
+            "data": {"object": {"id": customer, "object": "customer", "email": "person@example.org"}},
+        }
+        | rest,
+        indent=2,
+    )
+
+
+def signed(body, secret=NEW, at=None):
+    return {"stripe-signature": WebhookSignature.generate_signature_header(body, secret, at)}
+
+
+@pytest.fixture
+async def graph(service_with):
+    return await service_with(stripe_webhook_secret=SECRETS)
+
+
+@pytest.fixture
+def send(graph):
+    """Sends a body as Stripe would, by the client of nobody in particular."""
+    client = Client(graph.client.http._transport.app)
+
+    async def post(body, headers=None, path=PATH):
+        return await client.http.post(path, content=body, headers=signed(body) if headers is None else headers)
+
+    return post
+
+
+async def test_a_deleted_customer_is_deactivated_since_then_by_the_webhook(graph, send):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    at = int(time.time()) + 2
+    response = await send(event("customer.deleted", created=at))
+    assert (response.status_code, response.json()) == (200, {"received": True})
+    inactive = await graph.token(token["id"])
+    assert (inactive["isActive"], inactive["deactivationReason"]) == (False, "GATEWAY_DELETED")
+    assert datetime.fromisoformat(inactive["deactivatedAt"]) == datetime.fromtimestamp(at, UTC)
+    newest = (await graph.history(token))[0]
+    assert (newest["action"], newest["actor"], newest["reason"]) == ("DEACTIVATED", "stripe-webhook", "GATEWAY_DELETED")
+
+
+@pytest.mark.parametrize("kind", ["customer.created", "customer.updated"])
+async def test_an_event_of_a_customer_who_is_there_verifies(graph, send, kind):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    assert (await send(event(kind, created=1_700_000_000))).status_code == 200
+    verified = await graph.token(token["id"])
+    assert (verified["lastVerifiedAt"], verified["isActive"]) == ("2023-11-14T22:13:20.000000+00:00", True)
+    assert (await graph.history(token))[0]["actor"] == "stripe-webhook"
+
+
+async def test_a_deletion_in_the_very_second_of_the_saving_counts(graph, send):
+    """Stripe tells whole seconds, so that what comes after may look as if it came before."""
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    made = datetime.fromisoformat(token["createdAt"])
+    await send(event("customer.deleted", created=int(made.timestamp()) - 1))
+    assert await graph.token(token["id"]) == token
+    await send(event("customer.deleted", created=int(made.timestamp())))
+    assert (await graph.token(token["id"]))["deactivatedAt"] == token["createdAt"]
+
+
+async def test_an_event_from_before_the_last_activation_changes_nothing(graph, send):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    late = event("customer.deleted", created=int(time.time()) - 3600)
+    assert (await send(late)).status_code == 200
+    assert await graph.token(token["id"]) == token
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        event("customer.deleted", "cus_unknown"),
+        event("customer.updated", "cus_unknown"),
+        event("customer.deleted", "not an id"),
+        event("customer.deleted", "\0"),
+        event("customer.deleted", ""),
+        event("invoice.paid", "in_1"),
+        event("customer.subscription.deleted", "sub_1"),
+        event("customer.source.deleted", "cus_1"),
+        json.dumps({"type": "something.new"}),
+        json.dumps({"object": "v2.core.event", "type": "v2.core.account.created"}),
+    ],
+)
+async def test_what_is_none_of_ours_is_taken_and_changes_nothing(graph, send, body):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    assert (await send(body)).status_code == 200
+    assert await graph.token(token["id"]) == token
+
+
+async def test_an_event_for_a_former_customer_leaves_the_current_one_alone(graph, send):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    token = await graph.saved("u1", "STRIPE", "cus_2", replaces="cus_1")
+    for kind in ("customer.deleted", "customer.updated"):
+        assert (await send(event(kind, "cus_1"))).status_code == 200
+    assert await graph.token(token["id"]) == token
+
+
+GOOD = event("customer.deleted")
+NOT_GENUINE = {
+    "no signature": (GOOD, {}),
+    "an empty one": (GOOD, {"stripe-signature": ""}),
+    "of nonsense": (GOOD, {"stripe-signature": "nonsense"}),
+    "without a time": (GOOD, {"stripe-signature": signed(GOOD)["stripe-signature"].split(",")[1]}),
+    "with another time": (GOOD, {"stripe-signature": signed(GOOD)["stripe-signature"].replace("t=1", "t=2")}),
+    "of another scheme": (GOOD, {"stripe-signature": signed(GOOD)["stripe-signature"].replace("v1=", "v0=")}),
+    "by another secret": (GOOD, signed(GOOD, "whsec_of_nobody")),
+    "by no secret": (GOOD, signed(GOOD, "")),
+    "by the setting's own text": (GOOD, signed(GOOD, f"STRIPE_EU:{EU}")),
+    "of another body": (GOOD.replace("cus_1", "cus_2"), signed(GOOD)),
+    "of the body but for a space": (GOOD + " ", signed(GOOD)),
+    "of last hour": (GOOD, signed(GOOD, at=int(time.time()) - 3600)),
+    "not in UTF-8": (GOOD.encode() + b"\xff", signed(GOOD)),
+    "not in ASCII": (GOOD, {"stripe-signature": signed(GOOD)["stripe-signature"].encode() + b"\xe9"}),
+}
+
+
+@pytest.mark.parametrize("name", NOT_GENUINE)
+async def test_what_is_not_signed_rightly_is_refused(graph, send, name):
+    body, headers = NOT_GENUINE[name]
+    tokens = [await graph.saved("u1", "STRIPE", "cus_1"), await graph.saved("u2", "STRIPE", "cus_2")]
+    response = await send(body, headers)
+    assert response.status_code == 400
+    assert "Stripe-Signature" in response.json()["error"]
+    assert [await graph.token(token["id"]) for token in tokens] == tokens
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "no JSON",
+        "[]",
+        "5",
+        "{}",
+        json.dumps({"type": ["customer.deleted"]}),
+        event("customer.deleted", created="yesterday"),
+        event("customer.deleted", created=None, data=None),
+        event("customer.deleted", data={"object": "cus_1"}),
+        event("customer.deleted", created=10**30),
+        event("customer.deleted", 5),
+    ],
+)
+async def test_what_is_signed_and_no_event_is_refused(graph, send, body):
+    response = await send(body)
+    assert response.status_code == 400
+    assert response.json() == {"error": "This is no event that we understand."}
+
+
+@pytest.mark.parametrize("secret", [OLD, NEW])
+async def test_two_secrets_are_good_while_one_takes_the_others_place(graph, send, secret):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    body = event("customer.deleted")
+    assert (await send(body, signed(body, secret))).status_code == 200
+    assert (await graph.token(token["id"]))["isActive"] is False
+
+
+async def test_the_secret_says_whose_event_it_is_and_the_address_does_not(graph, send):
+    """One customer id at two accounts: the signature tells them apart."""
+    here, there = await graph.saved("u1", "STRIPE", "cus_1"), await graph.saved("u1", "STRIPE_EU", "cus_1")
+    body = event("customer.deleted")
+    assert (await send(body, signed(body, EU), f"{PATH}?gateway=STRIPE")).status_code == 200
+    assert await graph.token(here["id"]) == here
+    assert (await graph.token(there["id"]))["isActive"] is False
+    assert (await send(body, signed(body, EU), f"{PATH}/STRIPE")).status_code == 404
+
+
+async def test_the_same_event_twice_and_at_once_is_one_change(graph, send):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    body = event("customer.deleted")
+    for response in await asyncio.gather(*(send(body) for _ in range(20))):
+        assert response.status_code == 200
+    assert [line["version"] for line in await graph.history(token)] == [2, 1]
+
+
+kinds = st.sampled_from(["customer.created", "customer.updated", "customer.deleted", "invoice.paid"])
+events = st.lists(st.tuples(kinds, st.integers(-3, 5)), min_size=1, max_size=5)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events.flatmap(lambda some: st.permutations([*some, *some[:2]]).map(lambda again: (some, again))))
+async def test_events_in_any_order_end_in_the_same_state(graph, send, connection, orders):
+    ends = []
+    for order in orders:
+        await connection.execute("truncate customer_gateway_tokens, gateway_customers, customer_gateway_token_events")
+        token = await graph.saved("u1", "STRIPE", "cus_1")
+        await connection.execute(
+            "update customer_gateway_tokens set created_at = to_timestamp($1), activated_at = to_timestamp($1)",
+            1_800_000_000,
+        )
+        for kind, seconds in order:
+            await send(event(kind, created=1_800_000_000 + seconds))
+        end = await graph.token(token["id"])
+        ends.append([end[name] for name in ("isActive", "deactivatedAt", "deactivationReason", "lastVerifiedAt")])
+    assert ends[0] == ends[1]
+
+
+async def test_there_is_no_page_where_no_secret_is_set(service_with):
+    graph = await service_with()
+    for path in (PATH, "/webhooks/adyen"):
+        assert (await graph.client.http.post(path, content=GOOD, headers=signed(GOOD))).status_code == 404
+
+
+async def test_only_a_post_is_an_event(graph):
+    assert (await graph.client.http.get(PATH)).status_code == 405
+
+
+async def test_an_event_that_is_too_large_is_refused_while_it_is_read(service_with):
+    graph = await service_with(stripe_webhook_secret=NEW, max_body_bytes=10_000)
+    sent = 0
+
+    async def chunks():
+        nonlocal sent
+        for _ in range(100):
+            sent += 1
+            yield b"x" * 1000
+
+    response = await graph.client.http.post(PATH, content=chunks())
+    assert response.status_code == 413
+    assert sent <= 20
+    fits = event("customer.deleted", description="x" * 9000)
+    assert (await graph.client.http.post(PATH, content=fits, headers=signed(fits))).status_code == 200
+
+
+async def test_an_event_that_does_not_arrive_in_time_is_given_up(graph, monkeypatch):
+    monkeypatch.setattr(endpoint, "_BODY_SECONDS", 0.05)
+    waits = asyncio.Event()
+
+    async def chunks():
+        yield b"{"
+        await waits.wait()
+
+    response = await asyncio.wait_for(graph.client.http.post(PATH, content=chunks()), 5)
+    assert response.status_code == 408
+
+
+async def test_the_webhook_needs_no_access_token_and_is_given_no_more_than_it_needs(graph, send, as_user):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    body = event("customer.deleted")
+    assert (await send(body, signed(body) | {"authorization": "Bearer nonsense"})).status_code == 200
+    assert (await graph.token(token["id"]))["isActive"] is False
+
+
+async def test_while_the_database_cannot_be_asked_stripe_is_told_to_come_again(graph, send, monkeypatch):
+    async def unavailable(*_):
+        raise Unavailable("The database cannot be reached.")
+
+    monkeypatch.setattr(Database, "fetch", unavailable)
+    response = await send(event("customer.deleted"))
+    assert response.status_code == 503
+
+
+def test_stripes_library_is_loaded_by_the_first_event_and_not_before():
+    code = """if True:
+        import sys
+        from graphql_api.domain.inputs import Gateways
+        from graphql_api.webhooks import webhooks
+        pages = webhooks(gateways=Gateways(), max_body_bytes=1, stripe=["whsec_1"])
+        assert len(pages) == 1 and "stripe" not in sys.modules
+    """
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
