@@ -115,6 +115,13 @@ class Operation:
             suggestions=self._suggestions,
         )
 
+    def variable_values(self, variables: dict[str, Any] | None) -> VariableValues:
+        """The variables of an operation that runs, as graphql-core wants to have them.
+
+        Its executor has them too, but is a cycle of references that the garbage collector would have to find.
+        """
+        return self._variables.of_core(variables or {})
+
     def _program(self, variables: dict[str, Any]) -> Program | str:
         values = tuple([variables.get(name) for name in self._conditions]) if self._conditions else ()
         found = self._variants.get(values)

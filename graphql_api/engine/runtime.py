@@ -155,7 +155,7 @@ class Run:
     @property
     def variable_values(self) -> "VariableValues":
         """The variables as graphql-core wants to have them."""
-        return self.core.variable_values
+        return self._operation.variable_values(self._raw)
 
     def resolve_info(self, field: "FieldPlan", place: Place) -> "GraphQLResolveInfo[Any]":
         """What graphql-core tells a resolver."""

@@ -80,10 +80,17 @@ class Variables:
                     coerced[name] = value
             else:
                 return coerced
-        variables = get_variable_values(
+        variables = self._of_core(values)
+        return variables if isinstance(variables, list) else variables.coerced
+
+    def of_core(self, values: dict[str, Any]) -> VariableValues:
+        """Values that nothing is wrong with, as graphql-core has them."""
+        return cast("VariableValues", self._of_core(values))
+
+    def _of_core(self, values: dict[str, Any]) -> VariableValues | list[GraphQLError]:
+        return get_variable_values(
             self._schema, self._definitions, values, max_errors=MAX_ERRORS, hide_suggestions=not self._suggestions
         )
-        return variables if isinstance(variables, list) else variables.coerced
 
     def _short_way(self) -> list[_Variable] | None:
         variables: list[_Variable] = []

@@ -41,7 +41,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.receive = receive
         self._send = send
-        self._answer: Callable[[int, bytes, bytes], bool] | None = scope.get(ANSWER)
+        self._answer: Callable[[int, bytes, bytes], bool] | None = scope.pop(ANSWER, None)
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query_string: bytes = scope["query_string"]
