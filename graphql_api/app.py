@@ -80,11 +80,10 @@ def create_app(settings: Settings) -> ASGIApp:
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         is_graphql = scope["type"] == "http" and scope["path"] == "/graphql"
-        if is_graphql and not (shows_graphiql and is_for_a_browser(scope)):
-            if is_wrapped:
-                scope.pop(ANSWER, None)
-            return scope["state"]["graphql"](scope, receive, send)
-        return pages(scope, receive, send)
+        is_page = not is_graphql or (shows_graphiql and is_for_a_browser(scope))
+        if is_page or is_wrapped:
+            scope.pop(ANSWER, None)
+        return (pages if is_page else scope["state"]["graphql"])(scope, receive, send)
 
     answering = Traced(app, tracing, {"/graphql", *(route.path for route in events)}) if tracing else app
     return _for_browsers(answering, settings) if settings.cors_origins else answering
