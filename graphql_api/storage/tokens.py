@@ -178,7 +178,7 @@ class TokenStore:
 
     async def _of_users(self, columns: Columns, user_ids: Sequence[str]) -> dict[str, list[Token]]:
         found: dict[str, list[Token]] = {}
-        for row in _tokens(await self._run.fetch(selects.of_users(columns), user_ids)):
+        for row in _tokens(await self._run.fetch(selects.of_users(columns), *selects.joined(user_ids))):
             found.setdefault(row.user_id, []).append(row)
         for tokens in found.values():
             if len(tokens) > 1:
@@ -187,7 +187,7 @@ class TokenStore:
 
     async def of_users_as_json(self, user_ids: Sequence[str], fields: tuple[JsonField, ...]) -> dict[str, str]:
         """The same as JSON text that PostgreSQL writes: for each user a list of objects with these fields."""
-        rows: Any = await self._run.fetch(selects.of_users_as_json(fields), user_ids)
+        rows: Any = await self._run.fetch(selects.of_users_as_json(fields), *selects.joined(user_ids))
         return dict(rows)
 
     async def page(

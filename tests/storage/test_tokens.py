@@ -99,6 +99,14 @@ async def test_a_transaction_that_fails_leaves_nothing(store, connection):
         assert await connection.fetchval(f"select count(*) from {table}") == 0  # noqa: S608
 
 
+@pytest.mark.parametrize("users", [[], ["u1"], ["\1"], ["u1", "\1\2", "\2\3"]])
+async def test_users_are_found_whatever_is_in_their_ids(store, users):
+    async with store.transaction(users) as transaction:
+        await transaction.write(new_tokens(users, "cus_{}"), "a-test")
+    assert {*await store.of_users([*users])} == {*users}
+    assert {*await store.of_users_as_json([*users], (("id", "id", None),))} == {*users}
+
+
 PLAIN = sorted(name for name in selects.ALL if name not in {"description", "metadata"})
 
 
@@ -110,7 +118,7 @@ async def test_json_of_the_database_says_what_the_rows_say(store, copies):
     for number, text in enumerate(('"', "\\", "\b\x7f\x1f", "ä😀", "</script>'%s:name")):
         edit = Edit(gateway_customer_id=f"cus_{number}{text}", is_active=bool(number % 2))
         for gateway in ("STRIPE", "ADYEN"):
-            user = f"user {text}\u2028"
+            user = f"user {text}\u2028\1"
             changes.create(created(str(uuid7()), user, gateway, edit, at[number % len(at)], Action.CREATED))
     users = [*{token.user_id for token in changes.created.values()}, "somebody else"]
     async with store.transaction(users) as transaction:
