@@ -98,7 +98,8 @@ class _Server(uvicorn.Server):
 async def listening(app, **options):
     """The address of a socket behind which uvicorn runs the app."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = _Server(uvicorn.Config(app, http=Connection, lifespan="off", log_config=None, ws="none", **options))
+        options = {"lifespan": "off", **options}
+        server = _Server(uvicorn.Config(app, http=Connection, log_config=None, ws="none", **options))
         running = asyncio.create_task(server.serve([listener]))
         yield listener.getsockname()
         server.should_exit = True
