@@ -54,18 +54,27 @@ CHANGED = (
     "last_verified_at",
     "updated_at",
 )
-# Arguments: ids, versions as read, `CHANGED`, whether the metadata stays, metadata, actions, reasons, actors. Answers
-# the index of each change that found its token as it was read. Rows are locked in the order of their ids.
+_CHANGE = {
+    "id": "uuid",
+    "version": "integer",
+    **{name: _TYPES[name] for name in CHANGED},
+    "keeps_metadata": "boolean",
+    "metadata": "jsonb",
+    "action": "text",
+    "reason": "text",
+    "actor": "text",
+}
+# Argument: `change_object`s, as JSON, for which the driver takes half the time of as many arrays. Answers the index of
+# each change that found its token as it was read. Rows are locked in the order of their ids: the limit leaves none out,
+# but has PostgreSQL expect so few that it takes one after the other.
 CHANGE = Statement(
     "change",
     f"""
     with new as (
-      select * from unnest(
-        $1::uuid[], $2::integer[], {", ".join(f"${n}::{_TYPES[name]}[]" for n, name in enumerate(CHANGED, 3))},
-        $10::boolean[], $11::jsonb[], $12::text[], $13::text[], $14::text[]
-      ) with ordinality as new(
-        id, version, {", ".join(CHANGED)}, keeps_metadata, metadata, action, reason, actor, place
-      ) order by id
+      select * from rows from (
+        jsonb_to_recordset($1::jsonb) as ({", ".join(f"{name} {type_}" for name, type_ in _CHANGE.items())})
+      ) with ordinality as new({", ".join(_CHANGE)}, place)
+      order by id limit jsonb_array_length($1)
     ), changed as (
       update customer_gateway_tokens t set {", ".join(f"{name} = new.{name}" for name in CHANGED)},
         version = t.version + 1, metadata = case when new.keeps_metadata then t.metadata else new.metadata end
@@ -81,6 +90,24 @@ CHANGE = Statement(
     select place - 1 as index from changed
     """,
 )
+
+
+def change_object(old: Token, event: Event, actor: str) -> dict[str, Any]:
+    """What `CHANGE` takes for a change of this token."""
+    new = event.token
+    keeps_metadata = new.metadata is old.metadata
+    return {
+        "id": old.id,
+        "version": old.version,
+        **{name: getattr(new, name) for name in CHANGED},
+        "keeps_metadata": keeps_metadata,
+        "metadata": None if keeps_metadata else new.metadata,
+        "action": event.action.value,
+        "reason": event.reason,
+        "actor": actor,
+    }
+
+
 MOVE_DEACTIVATION = Statement(
     "move_deactivation",
     """

@@ -279,19 +279,8 @@ class TokenStore:
         return event.token
 
     async def _change(self, changes: list[_Change]) -> dict[_Change, None]:
-        tokens = [(change.old, change.event.token) for change in changes]
-        keeps = [new.metadata is old.metadata for old, new in tokens]
-        rows = await self._run.fetch(
-            sql.CHANGE,
-            [old.id for old, _ in tokens],
-            [old.version for old, _ in tokens],
-            *([getattr(new, name) for _, new in tokens] for name in sql.CHANGED),
-            keeps,
-            [None if kept else new.metadata for kept, (_, new) in zip(keeps, tokens, strict=True)],
-            [change.event.action.value for change in changes],
-            [change.event.reason for change in changes],
-            [change.actor for change in changes],
-        )
+        objects = [sql.change_object(change.old, change.event, change.actor) for change in changes]
+        rows = await self._run.fetch(sql.CHANGE, objects)
         return {changes[row["index"]]: None for row in rows}
 
     async def move_deactivation(self, old: Token, new: Token) -> None:
