@@ -81,21 +81,24 @@ def main(
     seconds: Annotated[float, typer.Option(help="Length of a timed run.")] = 2,
     connections: Annotated[int, typer.Option(help="Connections that ask at the same time.")] = 8,
     workloads: Annotated[str, typer.Option(help="Which ones, comma-separated.")] = ",".join(WORKLOADS),
+    targets: Annotated[
+        str, typer.Option(help="Which servers, comma-separated; there is two-workers, too.")
+    ] = "compiled,graphql-core,bare",
     output: Annotated[Path | None, typer.Option(help="File for the figures, as JSON.")] = None,
 ) -> None:
     """Compare the service with ENGINE=graphql-core and with a bare handler."""
     console = Console(width=120)
-    with running(users, ["compiled", "graphql-core", "bare"]) as (targets, headers, _):
+    with running(users, targets.split(",")) as (servers, headers, _):
         requests = {name: requests_of(name, users, headers) for name in workloads.split(",")}
-        check(targets, requests, headers)
+        check(servers, requests, headers)
         console.print(f"All answer alike. {users:,} users, {connections} connections, {os.cpu_count()} cores.\n")
         results = {}
         for name, some in requests.items():
-            for target in targets:
+            for target in servers:
                 measure(target, some, seconds, connections, 0)
-            runs: dict[str, list[tuple[Run, float]]] = {target.name: [] for target in targets}
+            runs: dict[str, list[tuple[Run, float]]] = {target.name: [] for target in servers}
             for round_ in track(range(rounds), name, transient=True, console=console):
-                for target in targets:
+                for target in servers:
                     runs[target.name].append(measure(target, some, seconds, connections, (round_ + 1) * 7919))
             results[name] = report(console, name, runs)
         if output:

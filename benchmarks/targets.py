@@ -103,8 +103,8 @@ class Target:
         self._log.close()
 
     def cpu_seconds(self) -> float:
-        times = psutil.Process(self.process.pid).cpu_times()
-        return times.user + times.system
+        process = psutil.Process(self.process.pid)
+        return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children()))
 
     def ask(self, request: bytes, headers: dict[str, str]) -> object:
         body = request.partition(b"\r\n\r\n")[2]
@@ -152,6 +152,7 @@ def running(users: int, names: list[str]) -> Iterator[tuple[list[Target], dict[s
         bare = [sys.executable, "-m", "uvicorn", "bare:app", "--no-access-log", "--log-level", "warning", "--port"]
         commands = {
             "compiled": (serve, {"ENGINE": "compiled"}),
+            "two-workers": ([*serve[:-1], "--workers", "2", "--port"], {}),
             "graphql-core": (serve, {"ENGINE": "graphql-core"}),
             "bare": (bare, {}),
         }
