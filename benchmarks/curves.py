@@ -29,12 +29,13 @@ def latency(target: Target, workload: str, users: int, headers: dict[str, str]) 
 def main(
     image: Annotated[Path, typer.Argument(help="The picture to draw, such as curves.svg.")],
     users: Annotated[int, typer.Option(help="Users in the table at the end; each has three tokens.")] = 200_000,
+    shared_buffers: Annotated[str, typer.Option(help="PostgreSQL's setting.")] = "128MB",
 ) -> None:
     """Measure and draw."""
     sizes = [size for size in (2_000, 20_000, 200_000, 2_000_000, 20_000_000) if size <= users]
     figure, (by_count, by_rows) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     names = ["compiled", "graphql-core", "bare"]
-    with running(sizes[0], names) as (targets, headers, url):
+    with running(sizes[0], names, shared_buffers=shared_buffers) as (targets, headers, url):
         for target in targets:
             counts = track(COUNTS, f"{target.name}: latency over N", transient=True)
             own = [latency(target, f"entities-{count}", sizes[0], headers) for count in counts]

@@ -137,11 +137,14 @@ def requests_of(name: str, users: int, headers: dict[str, str]) -> list[bytes]:
 
 
 @contextmanager
-def running(users: int, names: list[str]) -> Iterator[tuple[list[Target], dict[str, str], str]]:
-    """These targets on a database with so many users; the headers that they want, and the database's address."""
+def running(users: int, names: list[str], **settings: str) -> Iterator[tuple[list[Target], dict[str, str], str]]:
+    """These targets on a database with so many users; the headers that they want, and the database's address.
+
+    `settings` are PostgreSQL's.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        url = stack.enter_context(embedded_postgres(folder / "data"))
+        url = stack.enter_context(embedded_postgres(folder / "data", settings))
         asyncio.run(seed(url, 1, users))
         environment = {"DATABASE_URL": url, "AUTH_SECRET": SECRET, "LOG_FORMAT": "json"}
         mint = [sys.executable, "-m", "graphql_api", "token", "--sub", "bench", "--scope", "gateway-tokens:admin"]
