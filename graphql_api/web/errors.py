@@ -136,7 +136,7 @@ def _placed(error: GraphQLError, formatted: Formatted) -> Formatted:
     if error.locations:
         answer["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]
     if error.path is not None:
-        answer["path"] = error.path
+        answer["path"] = [without_card_numbers(key) if isinstance(key, str) else key for key in error.path]
     answer["extensions"] = formatted["extensions"]
     return answer
 

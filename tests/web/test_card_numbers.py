@@ -142,6 +142,11 @@ async def test_a_card_number_sent_through_any_input_comes_out_nowhere(service, s
     assert card not in await stored()
 
 
+async def test_a_card_number_in_an_alias_is_not_in_the_path_of_an_error(service):
+    answer = await Client(await service())("{ _4111111111111111: customerGatewayTokens(first: 0) { totalCount } }")
+    assert answer["errors"][0]["path"] == ["_…"]
+
+
 async def test_text_that_is_no_card_number_is_stored_and_found(service, stored):
     client = Client(await service())
     for query, variables in attacks("4111111111111112"):
