@@ -17,6 +17,7 @@ MAX_METADATA_DEPTH = 10  # objects and arrays inside one another, the root inclu
 
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
+_TOO_LONG = "Metadata holds a number of more than 64 bits: send it as a string."
 
 # These two are what the database driver takes for the infinities.
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -213,11 +214,12 @@ def _check_leaf(leaf: Any) -> None:
     if isinstance(leaf, str):
         _without_card_number(well_formed(leaf))
     elif isinstance(leaf, float):
-        if leaf - leaf != 0:
-            raise _invalid("Metadata holds a number that JSON cannot write.")
+        # Readers of JSON make a double of a longer integer, and mostly another number.
+        if not _LEAST_INTEGER < leaf <= _GREATEST_INTEGER:
+            raise _invalid(_TOO_LONG)
         if leaf.is_integer():
             _without_card_number(str(int(leaf)))
     elif isinstance(leaf, int) and not isinstance(leaf, bool):
         if not _LEAST_INTEGER <= leaf <= _GREATEST_INTEGER:
-            raise _invalid("Metadata holds an integer of more than 64 bits: send it as a string.")
+            raise _invalid(_TOO_LONG)
         _without_card_number(str(leaf))

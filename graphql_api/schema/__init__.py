@@ -5,12 +5,13 @@ from strawberry.federation import Schema
 from graphql_api.schema.entities import name_entity_types
 from graphql_api.schema.mutations import Mutation
 from graphql_api.schema.queries import Query
-from graphql_api.schema.scalars import config
+from graphql_api.schema.scalars import config, refuse_floats_as_ids
 from graphql_api.schema.types import CustomerGatewayToken, User
 
 
 def build_schema() -> Schema:
     """The subgraph. Federation 2.9 is the newest that every composition library knows."""
+    refuse_floats_as_ids()
     schema = Schema(
         query=Query, mutation=Mutation, types=[User, CustomerGatewayToken], config=config, federation_version="2.9"
     )

@@ -1,10 +1,11 @@
 """The scalars of the contract: instants with an offset, and JSON."""
 
 from datetime import UTC, datetime
-from typing import Any, NewType
+from typing import Any, NewType, cast
 
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, GraphQLID
+from graphql.pyutils import inspect
 from strawberry.schema.config import StrawberryConfig
 
 from graphql_api.domain import values
@@ -28,6 +29,22 @@ def instant(value: object) -> datetime:
 def written(value: datetime) -> str:
     """ISO 8601 in UTC, always with six digits of the second."""
     return (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat("T", "microseconds")
+
+
+def refuse_floats_as_ids() -> None:
+    """Have the library's ID take text and integers only, as the GraphQL specification has it.
+
+    An integer of more than 64 bits in JSON arrives as a float, rounded: it would become the id of somebody else.
+    """
+    cast("Any", GraphQLID).coerce_input_value = _identifier
+
+
+def _identifier(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise GraphQLError(f"ID takes a string, or an integer of at most 64 bits, not {inspect(value)}.")
 
 
 def _unchanged(value: Any) -> Any:

@@ -113,6 +113,8 @@ def test_metadata_is_kept_as_sent(value):
         {"n": -math.inf},
         {"n": 2**64},
         {"n": -(2**63) - 1},
+        {"n": float(2**64)},  # as a reader of JSON has 18446744073709551617
+        {"n": -float(2**63)},  # and -9223372036854775809
         {"\0": 1},
         {"a": ["\0"]},
         {"a": "\ud800"},
