@@ -12,7 +12,9 @@ class UnknownKeys:
 
     The first unknown name is asked for at once. If that was in vain, other names are not: thousands of guesses cost one
     fetch in ten seconds. A name that was not asked for and comes back a second later, as honest clients do and guesses
-    do not, is asked for then, so that guessing does not keep a new key out. No name is asked for twice in ten seconds.
+    do not, is asked for then, so that guessing does not keep a new key out. Each fetch answers for all names that were
+    seen before it, for ten seconds. So the same unknown names, again and again, cost one fetch in ten seconds and a
+    second one at the very first; names that are made up and sent twice cost one in a second.
     """
 
     def __init__(self) -> None:
@@ -21,19 +23,19 @@ class UnknownKeys:
 
     def worth_a_fetch(self, key_id: str, now: float) -> bool:
         """Whether to ask for this name now; who is told so has asked."""
-        if now >= self._quiet_until:
-            self._again.clear()
-        elif now < self._may_be_asked_for(key_id, now):
+        if now < self._again.get(key_id, self._quiet_until):
+            self._remember(key_id, now + RETRY)
             return False
+        self._remember(key_id, now)
         self._quiet_until = now + QUIET
-        self._again = OrderedDict.fromkeys((*self._again, key_id), now + QUIET)
+        self._again = OrderedDict.fromkeys(self._again, now + QUIET)
         return True
 
     def found(self) -> None:
         """The last fetch brought what it was made for: the next unknown name may be as good."""
         self._quiet_until = float("-inf")
 
-    def _may_be_asked_for(self, key_id: str, now: float) -> float:
+    def _remember(self, key_id: str, may_be_asked_for: float) -> None:
         if key_id not in self._again and len(self._again) >= MAX_NAMES:
             self._again.popitem(last=False)
-        return self._again.setdefault(key_id, now + RETRY)
+        self._again.setdefault(key_id, may_be_asked_for)

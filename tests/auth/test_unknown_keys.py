@@ -65,18 +65,43 @@ def test_a_key_that_was_found_leaves_the_next_unknown_name_its_fetch():
     assert not unknown.worth_a_fetch("guess", 0.2)
 
 
+def test_a_key_that_was_found_leaves_names_that_were_not_there_no_fetch():
+    unknown = UnknownKeys()
+    assert unknown.worth_a_fetch("guess", 0)
+    assert not unknown.worth_a_fetch("new", 0.1)
+    assert unknown.worth_a_fetch("new", 0.1 + RETRY)
+    unknown.found()
+
+    assert not unknown.worth_a_fetch("guess", 0.2 + RETRY)
+
+
 def test_guesses_are_not_remembered_without_bound():
     unknown = UnknownKeys()
     for number in range(3 * MAX_NAMES):
         unknown.worth_a_fetch(f"guess-{number}", 0)
 
-    assert len(unknown._again) <= MAX_NAMES + 1
+    assert len(unknown._again) <= MAX_NAMES
     assert unknown.worth_a_fetch(f"guess-{3 * MAX_NAMES - 1}", RETRY)
 
 
-def test_names_that_were_asked_for_long_ago_are_forgotten():
+def test_the_same_names_again_and_again_cost_one_fetch_in_ten_seconds():
     unknown = UnknownKeys()
-    for number in range(100):
-        assert unknown.worth_a_fetch(f"guess-{number}", number * QUIET)
+    ticks = [tick / 10 for tick in range(400)]
 
-    assert list(unknown._again) == ["guess-99"]
+    fetches = [moment for moment in ticks for name in "abcd" if unknown.worth_a_fetch(name, moment)]
+
+    # The first name was not seen before; the others may be new keys, and were seen before the second fetch.
+    assert fetches == [0, RETRY, RETRY + QUIET, RETRY + 2 * QUIET, RETRY + 3 * QUIET]
+
+
+def test_a_new_key_is_asked_for_within_two_seconds_amid_names_that_come_again_and_again():
+    unknown = UnknownKeys()
+    asked = []
+    for tick in range(250):
+        moment = tick / 10
+        for name in "abcd":
+            unknown.worth_a_fetch(name, moment)
+        if tick >= 150 and unknown.worth_a_fetch("new", moment):
+            asked.append(moment)
+
+    assert asked[0] == 15 + RETRY
