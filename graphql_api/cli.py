@@ -1,4 +1,4 @@
-"""The console script: each command reads its line, calls, and prints. What a command runs is imported only by it."""
+"""The commands: each reads its line, calls, and prints. What a command runs is imported only by it."""
 
 import errno
 import gc

@@ -1,11 +1,13 @@
 """The command line: what each command prints, how it ends, and the one line that says what is wrong."""
 
 import asyncio
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import asyncpg
@@ -18,6 +20,13 @@ from graphql_api.storage.migrate import is_current, upgrade
 
 ROOT = Path(graphql_api.__file__).parents[1]
 SECRET = "a development secret of 40 characters..."
+
+
+def console_script():
+    """What an installer makes of the console script."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, _, function = project["scripts"]["gateway-tokens"].partition(":")
+    return f"import sys; from {module} import {function}; sys.exit({function}())"
 
 
 @pytest.fixture(autouse=True)
@@ -183,6 +192,21 @@ def test_help_imports_nothing_that_takes_time():
     imported = {line.rpartition("|")[2].strip() for line in printed.stderr.splitlines()}
     assert "typer" in imported
     assert not imported & {"pydantic", "rich", "asyncio", "sqlalchemy", "strawberry", "uvicorn", "asyncpg"}
+
+
+@pytest.mark.parametrize("command", [["-m", "graphql_api"], ["-c", console_script()]])
+def test_ctrl_c_is_quiet_while_the_first_modules_are_imported(tmp_path, command):
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = subprocess.run(
+        [sys.executable, *command, "serve"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 def test_a_file_is_looked_at_before_a_database_is_started(call, tmp_path):
