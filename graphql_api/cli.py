@@ -513,10 +513,10 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 def _outside(error: BaseException | None) -> Exception | None:
     """What the database, the network or a file said, where that is the reason of the error."""
-    from asyncpg import InterfaceError, PostgresError
+    from graphql_api.storage.connector import FAILURES
 
     while error is not None:
-        if isinstance(error, (PostgresError, InterfaceError, OSError)):
+        if isinstance(error, FAILURES):
             return error
         error = error.__cause__
     return None

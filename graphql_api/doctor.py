@@ -15,7 +15,7 @@ import asyncpg
 from graphql_api.app import create_app
 from graphql_api.auth import Authenticator
 from graphql_api.settings import Settings, WrongSettings
-from graphql_api.storage.connector import addresses, place
+from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, place
 from graphql_api.storage.migrate import current_revision, newest_revision
 
 _OLDEST, _NEWEST = 13, 18  # major versions of PostgreSQL that are tested
@@ -25,11 +25,15 @@ _INVALID_INDEXES = """
 select coalesce(array_agg(indexrelid::regclass::text order by 1), '{}') from pg_index
 join pg_class on pg_class.oid = indexrelid
 where not indisvalid and relnamespace = current_schema()::regnamespace"""
+_PID = "select pg_backend_pid()"
+_POOLER = (
+    "lends connections for a transaction at a time, and what is prepared on them is lost: "
+    "set DATABASE_PREPARED_STATEMENTS=false, and for the role what docs/scale.md says"
+)
 _END_OF_LOG = "select pg_current_wal_flush_lsn()::text"
 _REPLAYED = """
 select pg_is_in_recovery(), pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
 extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8"""
-_UNUSABLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _LOOK_EVERY = 0.05
 _MOST_WAITING = 10.0  # seconds, for a replica to replay what the primary has now
 
@@ -71,7 +75,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
     yield _access(settings)
     if settings.authenticates:
         yield await _keys(settings)
-    async for finding in _database(str(settings.database_url)):
+    async for finding in _database(str(settings.database_url), prepares=settings.database_prepared_statements):
         yield finding
     for address in (address for url in settings.database_replica_url for address in addresses(url)):
         yield await _replica(address, str(settings.database_url), settings.replica_max_lag)
@@ -106,20 +110,33 @@ async def _keys(settings: Settings) -> Finding:
     return _well("keys", f"{source} has keys")
 
 
-async def _database(url: str) -> AsyncIterator[Finding]:
+async def _database(url: str, *, prepares: bool) -> AsyncIterator[Finding]:
     try:
-        async with _connection(url) as connection:
-            yield await _server(connection)
+        async with _primary(url) as connection:
+            yield _server(connection)
+            if prepares and await _is_shared(connection, url):
+                yield _wrong("pooler", _POOLER)
             yield await _migrations(connection)
             yield await _indexes(connection)
             yield await _clock(connection)
-    except _UNUSABLE as error:
+    except asyncpg.TargetServerAttributeNotMatched:
+        yield _wrong("database", "takes no changes, as a standby does not: name the primary in DATABASE_URL")
+    except FAILURES as error:
         yield _wrong("database", f"cannot be used ({_reason(error)}): {_mending(error)}")
 
 
 @asynccontextmanager
-async def _connection(url: str) -> AsyncGenerator[asyncpg.Connection]:
-    connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, statement_cache_size=0)
+async def _primary(url: str) -> AsyncGenerator[asyncpg.Connection]:
+    connection = await connect_to_primary(url, seconds=_CONNECT_SECONDS)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def _replica_at(address: str) -> AsyncGenerator[asyncpg.Connection]:
+    connection = await asyncpg.connect(address, timeout=_CONNECT_SECONDS, statement_cache_size=0)
     try:
         yield connection
     finally:
@@ -136,13 +153,18 @@ def _mending(error: Exception) -> str:
     return mending or "see to DATABASE_URL, the network and the rights"
 
 
-async def _server(connection: asyncpg.Connection) -> Finding:
-    if await connection.fetchval("select pg_is_in_recovery()"):
-        return _wrong("database", "is a standby, which takes no changes: name the primary in DATABASE_URL")
+def _server(connection: asyncpg.Connection) -> Finding:
     major = connection.get_server_version().major
     if _OLDEST <= major <= _NEWEST:
         return _well("database", f"answers, PostgreSQL {major}")
     return _wrong("database", f"is PostgreSQL {major}: use one of {_OLDEST} to {_NEWEST}")
+
+
+async def _is_shared(connection: asyncpg.Connection, url: str) -> bool:
+    """Whether two connections that are both open are one at the server: a pooler lends it to each for a transaction."""
+    async with _primary(url) as other:
+        pids = [await each.fetchval(_PID) for each in (connection, other, connection)]
+    return pids[1] in pids[::2] or pids[0] != pids[2]
 
 
 async def _migrations(connection: asyncpg.Connection) -> Finding:
@@ -174,17 +196,17 @@ async def _replica(address: str, primary_url: str, most: float) -> Finding:
     name = place(address)
     try:
         return await _lag(name, address, primary_url, most)
-    except _UNUSABLE as error:
+    except FAILURES as error:
         mending = "see to DATABASE_REPLICA_URL; the primary serves"
         return _wrong("replica", f"{name} cannot be compared with the primary ({_reason(error)}): {mending}")
 
 
 async def _lag(name: str, address: str, primary_url: str, most: float) -> Finding:
     """See how long the replica takes until it has what the primary has now."""
-    async with _connection(primary_url) as primary:
+    async with _primary(primary_url) as primary:
         [(end,)] = await primary.fetch(_END_OF_LOG)
     began = monotonic()
-    async with _connection(address) as replica:
+    async with _replica_at(address) as replica:
         while True:
             [(is_standby, has_all, age)] = await replica.fetch(_REPLAYED, end)
             lag = monotonic() - began

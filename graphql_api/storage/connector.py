@@ -15,6 +15,8 @@ from graphql_api.domain.errors import Unavailable
 RawConnection: TypeAlias = "asyncpg.Connection"
 
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+PRIMARY = "read-write"
+"""The target that takes changes."""
 # So long an attempt may take, and the first answer on the new connection.
 _SECONDS = 1.0
 # With the few requests to cancel a statement, each of which is a connection too, these are at most 20 in a second.
@@ -34,7 +36,7 @@ class Connector:
     def __init__(self, url: str, *, session: Mapping[str, str] | None, target: str | None) -> None:
         self._addresses = addresses(url)  # the one that could be used last comes first
         self._session = session
-        self._target = None if "target_session_attrs=" in url else target
+        self._target = _target(url, target)
         self._seconds = _SECONDS / len(self._addresses)
         self._attempts = deque([0.0] * _ATTEMPTS_PER_SECOND, _ATTEMPTS_PER_SECOND)
 
@@ -89,6 +91,21 @@ class Connector:
             server_settings=self._session,
             target_session_attrs=self._target,
         )
+
+
+async def connect_to_primary(url: str, *, seconds: int = 60) -> RawConnection:
+    """A connection to the host of an address that takes changes; it counts on no session, so a pooler may be between.
+
+    Raises:
+        Exception: one of `FAILURES`; `TargetServerAttributeNotMatched` where no host takes changes.
+    """
+    return await asyncpg.connect(
+        url, timeout=seconds, statement_cache_size=0, target_session_attrs=_target(url, PRIMARY)
+    )
+
+
+def _target(url: str, target: str | None) -> str | None:
+    return None if "target_session_attrs=" in url else target
 
 
 def addresses(url: str) -> list[str]:

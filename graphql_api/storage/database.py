@@ -22,7 +22,7 @@ import structlog
 from asyncpg.prepared_stmt import PreparedStatement
 
 from graphql_api.domain.errors import Unavailable
-from graphql_api.storage.connector import FAILURES, Connector, RawConnection
+from graphql_api.storage.connector import FAILURES, PRIMARY, Connector, RawConnection
 
 Row = asyncpg.Record
 
@@ -189,7 +189,7 @@ class Database:
         prepares: bool = True,
         watches: bool = True,
         observe: Observer = unobserved,
-        target: str | None = "read-write",
+        target: str | None = PRIMARY,
         name: str = "database",
     ) -> AsyncGenerator[Self]:
         """A database whose connections are closed at the end.

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 import asyncpg
 
 from graphql_api.domain.errors import Unavailable
+from graphql_api.storage.connector import connect_to_primary
 from graphql_api.storage.database import Database, Statement
 
 _LOCK = 0x6761746577617973  # one number for all processes that migrate: "gateways" in ASCII
@@ -25,6 +27,7 @@ _AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
 )
 _REVISION = Statement("revision", "select version_num from alembic_version")
 
@@ -46,7 +49,7 @@ async def current_revision(connection: asyncpg.Connection) -> str | None:
 
 async def is_current(url: str) -> bool:
     """Whether the database has everything that this code needs; a newer one has, too."""
-    connection = await asyncpg.connect(url, statement_cache_size=0)
+    connection = await connect_to_primary(url)
     try:
         return (await current_revision(connection) or "") >= newest_revision()
     finally:
@@ -104,7 +107,7 @@ async def _upgrade_alone(url: str) -> None:
     all who look at the database as it was: so nobody waits inside a statement, and the lock's own connection does
     nothing meanwhile, not even keep what its last query was answered.
     """
-    connection = await asyncpg.connect(url, statement_cache_size=0)
+    connection = await connect_to_primary(url)
     try:
         async with connection.transaction():
             is_alone = await connection.fetchval("select pg_try_advisory_xact_lock($1)", _LOCK)
@@ -129,13 +132,12 @@ async def _upgrade(url: str) -> None:
         config.set_main_option("path_separator", "newline")
         command.upgrade(config, "head")
 
-    async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(url, statement_cache_size=0)
-
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql(_BEGIN)
 
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=partial(connect_to_primary, url), poolclass=NullPool
+    )
     event.listen(engine.sync_engine, "begin", begin)
     async with engine.connect() as connection:
         await connection.run_sync(run)

@@ -1,9 +1,12 @@
 """The primary is shut down, its standby is promoted, and the old primary comes back as a standby."""
 
 import asyncio
+import os
+import sys
 
 import pytest
 
+from graphql_api.storage.migrate import newest_revision, upgrade
 from tests.faults.load import Load
 from tests.faults.proxy import Proxy
 from tests.faults.service import serving
@@ -46,6 +49,26 @@ async def test_writes_follow_a_switchover_and_never_go_back(pair, tmp_path, meas
     assert await first.ask("select pg_is_in_recovery()")
     assert not load.failed(after=back)
     assert await load.differences(second.url) == []
+
+
+async def test_migrations_go_to_the_primary_wherever_it_stands_among_the_hosts(pair):
+    primary, standby = pair
+    url = primary.url.replace(f"127.0.0.1:{primary.port}", f"127.0.0.1:{standby.port},127.0.0.1:{primary.port}")
+    await upgrade(url)
+    assert await primary.ask("select version_num from alembic_version") == newest_revision()
+
+
+async def test_migrating_a_standby_fails_with_one_line(pair):
+    _, standby = pair
+    migrating = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "graphql_api", "migrate"),
+        env={**os.environ, "DATABASE_URL": standby.url},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await migrating.communicate()
+    assert migrating.returncode == 1
+    assert told.startswith(b"gateway-tokens: the database cannot be used (None of the hosts match")
+    assert told.count(b"\n") == 1
 
 
 async def test_connections_to_a_server_that_became_read_only_are_left(pair, tmp_path):

@@ -12,6 +12,7 @@ from graphql_api import doctor
 from graphql_api.cli import main
 from graphql_api.settings import Settings
 from tests.faults.postgres import servers
+from tests.pooler import pgbouncer
 
 SECRET = "a secret of the tests, which is no secret"
 
@@ -71,10 +72,32 @@ async def test_a_standby_is_no_database_to_serve_from(tmp_path):
         standby.follow(primary)
         await standby.start()
         line = (await found(database_url=standby.url))["database"]
+        both = primary.url.replace("@", f"@127.0.0.1:{standby.port},")
+        line_of_both = (await found(database_url=both))["database"]
     assert (line.is_well, line.says) == (
         False,
-        "is a standby, which takes no changes: name the primary in DATABASE_URL",
+        "takes no changes, as a standby does not: name the primary in DATABASE_URL",
     )
+    assert line_of_both.is_well
+
+
+async def test_a_pooler_that_lends_connections_for_a_transaction_is_named_where_statements_are_prepared(
+    own, tmp_path, straight
+):
+    with pgbouncer(tmp_path, straight(own[0])) as pooler:
+        url = pooler.to(own[0])
+        lines = await found(database_url=url, database_prepared_statements=True)
+        lines_without = await found(database_url=url, database_prepared_statements=False)
+    assert not lines["pooler"].is_well
+    assert "DATABASE_PREPARED_STATEMENTS=false" in lines["pooler"].says
+    assert "pooler" not in lines_without
+
+
+async def test_a_pooler_that_keeps_connections_for_their_clients_is_none_to_be_told_of(own, tmp_path, straight):
+    with pgbouncer(tmp_path, straight(own[0]), pool_mode="session") as pooler:
+        lines = await found(database_url=pooler.to(own[0]), database_prepared_statements=True)
+    assert lines["database"].is_well
+    assert "pooler" not in lines
 
 
 async def test_an_empty_database_is_to_be_migrated(new_database):

@@ -48,6 +48,7 @@ async def until(question):
 
 
 async def test_nobody_waits_long_behind_a_migration_that_waits_for_an_open_transaction(url, connect, coming, caplog):
+    caplog.set_level("WARNING")
     coming.add(ADD)
     reader, other = await connect(), await connect()
     transaction = reader.transaction()
@@ -125,6 +126,24 @@ async def test_a_database_that_was_restarted_meanwhile_is_migrated_all_the_same(
     await watching.fetch(f"select pg_terminate_backend(pid) {OTHERS}")
     await migrating
     await watching.fetch(READ_NOTE)
+
+
+async def test_whatever_the_driver_says_of_a_database_that_goes_away_it_is_tried_again(
+    url, connect, coming, monkeypatch
+):
+    """It also does so of its own state, where the connection ends between two of its steps."""
+    coming.add(ADD)
+    ways_to_end = [asyncpg.InternalClientError("cannot switch to state 12"), ConnectionResetError()]
+    migrates = migrate._upgrade_alone
+
+    async def end_first(url):
+        if ways_to_end:
+            raise ways_to_end.pop()
+        await migrates(url)
+
+    monkeypatch.setattr(migrate, "_upgrade_alone", end_first)
+    await upgrade(url)
+    await (await connect()).fetch(READ_NOTE)
 
 
 async def test_a_database_that_is_not_there_is_not_waited_for(url, straight):
