@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> ASGIApp:
         ):
             database = store.database
             graphql = _graphql(settings, engine, documents, store, replicas, authenticator, metrics, tracing)
-            async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, engine)):
+            async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, engine, tracing)):
                 try:
                     yield {"database": database, "store": store, "graphql": graphql, "metrics": metrics}
                 finally:
@@ -125,7 +125,12 @@ def _engine(settings: Settings, tracing: "Tracing | None") -> Engine:
 
 
 def _reading(
-    graphql: GraphQL, database: Database, replicas: Replicas, authenticator: Authenticator, engine: Engine
+    graphql: GraphQL,
+    database: Database,
+    replicas: Replicas,
+    authenticator: Authenticator,
+    engine: Engine,
+    tracing: "Tracing | None",
 ) -> Reading:
     return Reading(
         requests_in_flight=graphql.in_flight,
@@ -134,11 +139,13 @@ def _reading(
         connections_allowed=database.size,
         waiting_for_connection=database.waiting,
         connections_lost=database.losses,
+        statements_too_long=database.timeouts,
         database_is_away=bool(database.trouble),
         token_cache_hits=authenticator.cache_hits,
         token_cache_misses=authenticator.cache_misses,
         engine_fallbacks=engine.fallbacks,
         replicas={replica.name: ReplicaReading(replica.is_well, replica.lag) for replica in replicas},
+        spans_lost=tracing.spans_lost if tracing else 0,
     )
 
 

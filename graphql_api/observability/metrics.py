@@ -47,11 +47,13 @@ class Reading(NamedTuple):
     connections_allowed: int
     waiting_for_connection: int
     connections_lost: int
+    statements_too_long: int
     database_is_away: bool
     token_cache_hits: int
     token_cache_misses: int
     engine_fallbacks: Mapping[str, int]
     replicas: Mapping[str, ReplicaReading]
+    spans_lost: int
 
 
 class Metrics:
@@ -97,6 +99,8 @@ class Metrics:
         )
         self._token_cache = counter("token_cache", "Access tokens, by whether they were verified before", "result")
         self._fallbacks = counter("engine_fallbacks", "Operations that graphql-core ran, by the reason", "reason")
+        self._webhooks = counter("webhooks", "Events from gateways, by the status of the answer", "sender", "status")
+        self._spans_lost = counter("spans_lost", "Spans that the collector of traces did not take")
         build = Gauge(f"{_PREFIX}_build_info", "What runs", ["version"], multiprocess_mode="max", registry=registry)
         build.labels(version).set(1)
 
@@ -118,6 +122,10 @@ class Metrics:
     def limit(self, variable: str) -> None:
         """A request met the limit that this environment variable sets."""
         self._limits.labels(variable).inc()
+
+    def webhook(self, sender: str, status: int) -> None:
+        """An event of a gateway was answered."""
+        self._webhooks.labels(sender, status).inc()
 
     def _of_request(self, operation: str, kind: str, outcome: str, *, teaches: bool) -> Callable[[float], None]:
         if operation not in self._operations:
@@ -174,6 +182,7 @@ class Metrics:
         self._waiting.set(now.waiting_for_connection)
         self._away.set(now.database_is_away)
         self._count(self._lost, now.connections_lost)
+        self._count(self._limits, now.statements_too_long, "DATABASE_TIMEOUT")
         for name, replica in now.replicas.items():
             self._replica_used.labels(name).set(replica.is_read_from)
             self._replica_lag.labels(name).set(replica.lag)
@@ -181,6 +190,7 @@ class Metrics:
         self._count(self._token_cache, now.token_cache_misses, "miss")
         for reason, count in now.engine_fallbacks.items():
             self._count(self._fallbacks, count, reason)
+        self._count(self._spans_lost, now.spans_lost)
 
     def _count(self, counter: Counter, count: int, *labels: str) -> None:
         """Bring the counter to what was counted elsewhere."""

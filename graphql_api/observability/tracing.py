@@ -40,11 +40,12 @@ class Tracing:
         self._version = version
         self._from_headers = TraceContextTextMapPropagator()
         self._tracer: Tracer
+        self._exporter: _Exporter
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Send spans until the context ends, and what is left then as well, unless the collector is away."""
-        exporter = _Exporter()
+        exporter = self._exporter = _Exporter()
         processor = BatchSpanProcessor(exporter)
         provider = TracerProvider(resource=_resource(self._version), shutdown_on_exit=False)
         provider.add_span_processor(processor)
@@ -58,6 +59,11 @@ class Tracing:
                 await asyncio.to_thread(flushing.join, _FLUSH_SECONDS)
                 if flushing.is_alive():
                     exporter.shutdown()
+
+    @property
+    def spans_lost(self) -> int:
+        """How many spans were not taken; those that did not fit into the queue are not known."""
+        return self._exporter.lost
 
     @contextmanager
     def request(self, name: str, headers: Mapping[bytes, bytes], attributes: Attributes) -> Generator[Span]:
@@ -135,12 +141,14 @@ class _Exporter(OTLPSpanExporter):
     def __init__(self) -> None:
         super().__init__()
         self.reason = ""
+        self.lost = 0
         self._is_losing = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.reason = ""
         result = super().export(spans)
         is_losing = result is not SpanExportResult.SUCCESS
+        self.lost += len(spans) if is_losing else 0
         if is_losing and not self._is_losing:
             _log.warning("traces are lost", reason=self.reason)
         elif self._is_losing and not is_losing:

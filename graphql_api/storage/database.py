@@ -46,6 +46,10 @@ class Lost(Unavailable):
     """The connection was lost; whether the statement was run is not known."""
 
 
+class TooLong(Unavailable):
+    """A statement took longer than it may, and was ended."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Statement:
     """SQL text, the name that metrics and traces know it by, and the class of its rows.
@@ -132,7 +136,7 @@ class Connection:
         if self.raw.is_closed() or (isinstance(error, _LOSSES) and not isinstance(error, _TOO_LONG)):
             return Lost("The database's connection was lost.")
         if isinstance(error, _TOO_LONG):
-            return Unavailable("A statement took too long (DATABASE_TIMEOUT).")
+            return TooLong("A statement took too long (DATABASE_TIMEOUT).")
         return error
 
 
@@ -176,6 +180,7 @@ class Database:
         self._trouble = ""
         self._is_shut = False
         self.losses = 0
+        self.timeouts = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -291,7 +296,7 @@ class Database:
             yield connection
             await connection.execute(_COMMIT if commits else _ROLLBACK)
         except BaseException as error:
-            meaning = connection.meaning(error)
+            meaning = self._meaning(connection, error)
             if isinstance(meaning, Lost):
                 self._lose(connection, error)
             else:
@@ -349,9 +354,14 @@ class Database:
                 return
         self._idle.append(connection)
 
+    def _meaning(self, connection: Connection, error: BaseException) -> BaseException:
+        meaning = connection.meaning(error)
+        self.timeouts += isinstance(meaning, TooLong)
+        return meaning
+
     def _take_back(self, connection: Connection, error: BaseException) -> BaseException:
         """Do with the connection of a statement that failed what has to be done; answers what the error means."""
-        meaning = connection.meaning(error)
+        meaning = self._meaning(connection, error)
         if isinstance(meaning, Lost):
             self._lose(connection, error)
         elif isinstance(meaning, (Unavailable, asyncio.CancelledError)):

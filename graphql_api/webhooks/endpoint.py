@@ -56,6 +56,16 @@ class _Page:
         self._max_body_bytes = max_body_bytes
 
     async def answer(self, request: Request) -> Response:
+        """Answer, and count by the status."""
+        status = 500
+        try:
+            response = await self._answer(request)
+            status = response.status_code
+        finally:
+            request.state.metrics.webhook(self._sender.name, status)
+        return response
+
+    async def _answer(self, request: Request) -> Response:
         """Answer 200 once the event is done or was none of ours, 400 where it is not to be believed."""
         try:
             async with asyncio.timeout(_BODY_SECONDS):

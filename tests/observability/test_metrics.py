@@ -1,10 +1,12 @@
 """What Prometheus collects: from the running service, and from the metrics alone where it takes many names."""
 
+import hmac
 import os
 import signal
 import subprocess
 import sys
 import time
+from base64 import b64encode
 
 import httpx
 import pytest
@@ -152,6 +154,32 @@ async def test_a_transaction_counts_its_beginning_its_statements_and_its_end(gra
     counts = await grown(client, lambda: graph.save("u1", "STRIPE", "cus_1"))
     for statement in ("begin", "insert", "record", "reserve", "commit"):
         assert counts["statement_duration_seconds_count", statement] == 1, statement
+
+
+async def test_a_statement_that_takes_too_long_counts(empty_database, connection):
+    app = create_app(Settings(database_url=empty_database, auth_mode="disabled", database_timeout=0.2))
+    async with opened(app) as running, connection.transaction():
+        client = Client(running)
+        await connection.execute("lock table customer_gateway_tokens")
+        counts = await grown(client, lambda: client("{ customerGatewayTokens { nodes { id } } }"))
+    assert counts["limits_total", "DATABASE_TIMEOUT"] == 1
+
+
+async def test_an_event_of_a_gateway_counts_by_the_status_of_the_answer(empty_database):
+    app = create_app(Settings(database_url=empty_database, auth_mode="disabled", adyen_webhook_hmac_key="00"))
+    genuine = b64encode(hmac.digest(b"\0", b'{"type": "something.new"}', "sha256")).decode()
+    async with opened(app) as running:
+        client = Client(running)
+
+        async def work():
+            for signature in (genuine, "wrong", "wrong"):
+                await client.http.post(
+                    "/webhooks/adyen", content=b'{"type": "something.new"}', headers={"hmacsignature": signature}
+                )
+
+        counts = await grown(client, work)
+    assert counts["webhooks_total", "200", "adyen-webhook"] == 1
+    assert counts["webhooks_total", "400", "adyen-webhook"] == 2
 
 
 async def test_a_database_that_is_away_is_told_as_soon_as_somebody_noticed():

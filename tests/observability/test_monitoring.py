@@ -42,6 +42,7 @@ FIRING = {
     "GatewayTokensReplicaUnused": [('gateway_tokens_replica_read_from{replica="a"}', "0x120")],
     "GatewayTokensAccessTokensRefused": [OK, (f'{REQUESTS}{{outcome="UNAUTHENTICATED"}}', "0+20x120")],
     "GatewayTokensLimitsMet": [('gateway_tokens_limits_total{limit="MAX_DEPTH"}', "0+10x120")],
+    "GatewayTokensWebhooksFail": [('gateway_tokens_webhooks_total{sender="a",status="400"}', "0+1x120")],
     "GatewayTokensNotCompiled": [OK, ('gateway_tokens_engine_fallbacks_total{reason="too deep"}', "0+10x120")],
 }
 
@@ -108,7 +109,7 @@ USER = '{__typename: "User", id: "u"}'
 @pytest.fixture(scope="module")
 def scraped(serving, database_url):
     """What a service with two workers tells after it was asked for all sorts of things."""
-    service = serving("--workers", "2", DATABASE_REPLICA_URL=database_url)
+    service = serving("--workers", "2", DATABASE_REPLICA_URL=database_url, ADYEN_WEBHOOK_HMAC_KEY="00")
 
     async def work():
         headers = {"authorization": f"Bearer {mint(AUTH_SECRET, 'a-service', [ADMIN_SCOPE])}"}
@@ -123,6 +124,7 @@ def scraped(serving, database_url):
                 f"{{ _entities(representations: [{USER}]) {{ ... on User {{ gatewayTokens {{ id }} }} }} }}",
             ):
                 assert (await http.post("/graphql", json={"query": query})).status_code == 200
+            assert (await http.post("/webhooks/adyen", json={})).status_code == 400
             return (await http.get("/metrics")).text
 
     return list(text_string_to_metric_families(asyncio.run(work())))

@@ -1,6 +1,7 @@
 """Traces as a collector gets them: another process, to which the running service sends what it does."""
 
 import asyncio
+import re
 import secrets
 import socket
 import subprocess
@@ -242,6 +243,8 @@ async def test_a_collector_that_is_away_costs_one_line_and_is_used_once_it_is_th
         await asyncio.sleep(0.1)
     (line,) = service.log("traces are lost")
     assert f"port={port}" in line["reason"]
+    figures = (await http.get(f"{service.url}/metrics")).text
+    assert float(re.search(r"^gateway_tokens_spans_lost_total (\S+)$", figures, re.MULTILINE)[1]) > 0
     with collecting(port) as collector:
         trace, _ = await ask("query Sent { __typename }")
         await collector.trace(trace)
