@@ -7,6 +7,8 @@ import re
 import signal
 from contextlib import suppress
 
+import pytest
+
 from tests.bulk.records import many, token
 
 COUNT = "select count(*) from customer_gateway_tokens"
@@ -80,8 +82,10 @@ async def test_an_erasure_during_an_import_does_not_bring_the_user_back(process,
         assert await table(erased.format(name), users) == [(0,)]
 
 
-async def test_a_terminal_shows_a_bar(process, write, monkeypatch):
+@pytest.mark.parametrize(("no_color", "is_colored"), [("", True), ("1", False)])
+async def test_a_terminal_shows_a_bar(process, write, monkeypatch, no_color, is_colored):
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
     terminal, end = pty.openpty()
     os.set_blocking(terminal, False)
     file = write("t.csv", *many(6000))
@@ -95,4 +99,5 @@ async def test_a_terminal_shows_a_bar(process, write, monkeypatch):
         while True:
             shown += os.read(terminal, 4096)
     assert "━" in shown.decode()
+    assert bool(re.search(r"\x1b\[(\d+;)*(3[0-8]|9[0-7])[;m]", shown.decode())) is is_colored
     assert "import t.csv: 6,000 created" in shown.decode()

@@ -66,6 +66,14 @@ def test_a_terminal_gets_lines_for_people_unless_told_otherwise():
         assert stream.getvalue().startswith(b"{") is is_json
 
 
+@pytest.mark.parametrize(("value", "is_colored"), [("", True), ("1", False)])
+def test_a_terminal_gets_colors_unless_told_otherwise(monkeypatch, value, is_colored):
+    monkeypatch.setenv("NO_COLOR", value)
+    logs.configure("info", "console", stream := Terminal())
+    structlog.get_logger().info("hello")
+    assert (b"\x1b[" in stream.getvalue()) is is_colored
+
+
 def test_a_file_gets_json_unless_told_otherwise():
     for log_format, is_json in ((None, True), ("console", False), ("json", True)):
         stream = io.BytesIO()
