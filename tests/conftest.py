@@ -34,6 +34,21 @@ def pytest_configure():
         count_on_no_session()
 
 
+def pytest_terminal_summary(terminalreporter):
+    """The table of what was measured, by this process or its workers: those alone look into the folders of tests."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    figures = [
+        (report.nodeid.partition("::")[2], *figure)
+        for report in reports
+        for name, figure in report.user_properties
+        if name == "measured"
+    ]
+    if figures:
+        terminalreporter.section("measured")
+        for test, what, figure in figures:
+            terminalreporter.write_line(f"{test:72} {what:48} {figure}")
+
+
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory, worker_id):
     """A PostgreSQL to make databases on: the one of TEST_DATABASE_URL, or one of our own that all workers share."""

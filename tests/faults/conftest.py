@@ -1,5 +1,6 @@
 """What the faults happen to: a PostgreSQL, a proxy before it, a service that knows only the proxy, and its callers."""
 
+import asyncio
 import os
 
 import pytest
@@ -33,27 +34,21 @@ async def proxy(postgres):
 
 
 @pytest.fixture(scope="module")
-async def service(tmp_path_factory, postgres, proxy):
+async def _service(tmp_path_factory, postgres, proxy):
     async with serving(tmp_path_factory.mktemp("service"), DATABASE_URL=postgres.url_by(proxy.port)) as service:
         yield service
+
+
+@pytest.fixture
+async def service(_service):
+    """The service; whatever happened to it, all connections have come back soon afterwards."""
+    yield _service
+    async with asyncio.timeout(10):
+        while await _service.connections_in_use():
+            await asyncio.sleep(0.05)
 
 
 @pytest.fixture
 def measured(record_property):
     """Notes a figure for the table at the end of the run."""
     return lambda what, figure: record_property("measured", (what, figure))
-
-
-def pytest_terminal_summary(terminalreporter):
-    """The table of what was measured."""
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    figures = [
-        (report.nodeid.partition("::")[2], *figure)
-        for report in reports
-        for name, figure in report.user_properties
-        if name == "measured"
-    ]
-    if figures:
-        terminalreporter.section("measured")
-        for test, what, figure in figures:
-            terminalreporter.write_line(f"{test:72} {what:48} {figure}")
