@@ -387,8 +387,14 @@ def _database(settings: "Settings") -> "Generator[Settings]":
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     with ExitStack() as closing:
-        with waiting(f"Starting a PostgreSQL in {settings.data_dir}"):
-            url = closing.enter_context(embedded_postgres(settings.data_dir))
+        try:
+            with waiting(f"Starting a PostgreSQL in {settings.data_dir}"):
+                url = closing.enter_context(embedded_postgres(settings.data_dir))
+        except OSError as error:
+            raise Failed(
+                f"DATA_DIR: {error.filename or settings.data_dir} cannot be used ({error.strerror}); "
+                "it takes a folder that can be made or written to"
+            ) from None
         yield settings.model_copy(update={"database_url": url})
 
 

@@ -202,6 +202,21 @@ class Settings(BaseSettings):
         except Refused as refused:
             raise ValueError(f"takes gateway names separated by commas, such as STRIPE,PAYPAL. {refused}") from None
 
+    @field_validator("stripe_webhook_secret", "adyen_webhook_hmac_key")
+    @classmethod
+    def _of_gateways(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            gateway, colon, its_secret = secret.get_secret_value().partition(":")
+            if not colon:
+                continue
+            if not its_secret:  # anybody could sign with an empty one
+                raise ValueError("takes secrets, or gateway:secret; one has nothing after its colon")
+            try:
+                gateway_name(gateway)
+            except Refused as refused:
+                raise ValueError(f"takes secrets, or gateway:secret. {refused}") from None
+        return value
+
     @model_validator(mode="after")
     def _one_kind_of_key(self) -> Self:
         keys = [name for name in ("auth_jwks_url", "auth_jwks_file", "auth_secret") if getattr(self, name) is not None]

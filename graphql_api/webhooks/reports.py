@@ -1,6 +1,5 @@
 """What the gateways' modules have in common: reports on customers, and who signed for which gateway."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +7,7 @@ from typing import Any, Protocol
 
 import orjson
 
-_OF_A_GATEWAY = re.compile(r"([A-Z][A-Z0-9_]{0,49}):(.+)")
+from graphql_api.domain import values
 
 
 class NotGenuine(Exception):  # noqa: N818
@@ -53,9 +52,12 @@ def accounts(gateway: str, secrets: Iterable[str]) -> list[tuple[str, str]]:
     """Whose signature stands for which gateway: `whsec_…` for this one, `STRIPE_EU:whsec_…` for the one it names.
 
     So the signature says which account an event comes from, and nothing that is not signed can.
+
+    Raises:
+        Refused: what stands before a secret is no gateway's name.
     """
-    found = ((_OF_A_GATEWAY.fullmatch(secret), secret) for secret in secrets)
-    return [(match[1], match[2]) if match else (gateway, secret) for match, secret in found]
+    parts = (secret.partition(":") for secret in secrets)
+    return [(values.gateway(first), rest) if colon else (gateway, first) for first, colon, rest in parts]
 
 
 def read(body: bytes) -> Any:

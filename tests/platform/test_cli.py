@@ -104,6 +104,8 @@ def test_a_wrong_call_is_one_line_and_status_2(call, arguments, says):
         ),
         ("ROUTER_SECRET", ",", "ROUTER_SECRET: takes values separated by commas"),
         ("GATEWAYS", " , ", "GATEWAYS: takes values separated by commas"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_1,1x:whsec_2", "STRIPE_WEBHOOK_SECRET: takes secrets, or gateway:secret."),
+        ("STRIPE_WEBHOOK_SECRET", "STRIPE_EU:", "STRIPE_WEBHOOK_SECRET: takes secrets, or gateway:secret;"),
         ("INTROSPECTION", "maybe", "INTROSPECTION: takes true or false"),
         ("MAX_DEPTH", "deep", "MAX_DEPTH: "),
     ],
@@ -116,6 +118,17 @@ def test_a_variable_that_is_set_wrong_is_named_in_one_line(call, monkeypatch, co
     assert err.startswith(f"gateway-tokens: {says}")
     assert err.count("\n") == 1
     assert variable != "AUTH_SECRET" or value not in err
+
+
+def test_a_folder_of_data_that_cannot_be_made_is_named_with_its_variable(call, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "file" / "data"))
+
+    status, out, err = call("migrate")
+
+    assert (status, out) == (1, "")
+    assert err.startswith(f"gateway-tokens: DATA_DIR: {tmp_path}")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from graphql_api.webhooks import endpoint
 from tests.asgi import Client
 
 OLD, NEW, EU = "whsec_of_last_year", "whsec_of_this_year", "whsec_of_another_account"
-SECRETS = f"{OLD}, {NEW}, STRIPE_EU:{EU}"
+SECRETS = f"{OLD}, {NEW}, stripe_eu:{EU}"
 PATH = "/webhooks/stripe"
 
 
