@@ -15,6 +15,8 @@ MAX_DESCRIPTION_LENGTH = 2000  # characters
 MAX_METADATA_BYTES = 16 * 1024  # of its compact UTF-8 JSON
 MAX_METADATA_DEPTH = 10  # objects and arrays inside one another, the root included
 
+_MOST_BYTES = 4  # of JSON for a character of Python's `repr`, which takes a tenth of the time
+
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
 _TOO_LONG = "Metadata holds a number of more than 64 bits: send it as a string."
@@ -124,9 +126,10 @@ def metadata(value: Any) -> dict[str, Any] | None:
         raise _invalid('Metadata is a JSON object, such as {"plan": "gold"}.')
     for leaf in _leaves(value, MAX_METADATA_DEPTH):
         _check_leaf(leaf)
-    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
-    if size > MAX_METADATA_BYTES:
-        raise _invalid(f"Metadata has at most {MAX_METADATA_BYTES} bytes of JSON; this one has {size}.")
+    if len(repr(value)) * _MOST_BYTES > MAX_METADATA_BYTES:
+        size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+        if size > MAX_METADATA_BYTES:
+            raise _invalid(f"Metadata has at most {MAX_METADATA_BYTES} bytes of JSON; this one has {size}.")
     return cast("dict[str, Any]", value)
 
 
