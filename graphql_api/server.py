@@ -6,6 +6,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import time
@@ -81,6 +82,7 @@ def serve(app: Any, listeners: list[socket.socket], drain_seconds: float) -> Non
     the app by `draining` in its lifespan's state, clients by `Connection: close`.
     """
     _return_memory()
+    _allow_many_connections()
     if len(listeners) == 1:
         uvloop.run(_work(app, listeners[0], drain_seconds))
     else:
@@ -91,6 +93,13 @@ def _return_memory() -> None:
     """Give large buffers back to the system once they are free: glibc would keep as much as the largest ever took."""
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER)
+
+
+def _allow_many_connections() -> None:
+    """Have as many open files as the system grants: mostly it begins with 1,024, and each client is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a system that grants more than it can have
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Server(uvicorn.Server):

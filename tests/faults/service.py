@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import resource
 import sys
 from contextlib import asynccontextmanager, suppress
 
@@ -39,6 +40,12 @@ class Service:
         return loop.time() - began
 
 
+def as_most_systems_begin():
+    """With few open files, and the right to have more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, most))
+
+
 @asynccontextmanager
 async def serving(folder, *options, **environment):
     """A service that ends with the test; its log stays in the folder."""
@@ -49,6 +56,7 @@ async def serving(folder, *options, **environment):
             env={**os.environ, "AUTH_MODE": "disabled", **environment},
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
+            preexec_fn=as_most_systems_begin,
         )
         try:
             yield Service(process, (await process.stdout.readline()).decode())
