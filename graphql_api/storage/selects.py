@@ -64,7 +64,7 @@ def statement(name: str, query: Select[*tuple[Any, ...]], arguments: Sequence[st
 
 
 def joined(texts: Sequence[str]) -> tuple[str, str]:
-    """Texts as one, and what stands between them: the driver takes ten times as long for each text of an array."""
+    """Texts as one, and what stands between them: the driver looks at each text of an array, which takes longer."""
     separator = 1
     while (text := chr(separator).join(texts)).count(chr(separator)) > max(len(texts) - 1, 0):
         separator += 1
