@@ -28,8 +28,9 @@ POOLED = "TEST_POOLER" in os.environ
 
 
 def pytest_configure():
-    """Let a run that is told to end close what it opened, as after Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let a run that is told to end close what it opened, as after Ctrl-C, which a shell's background jobs ignore."""
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, signal.default_int_handler)
     if POOLED:
         count_on_no_session()
 
@@ -66,7 +67,8 @@ def pooled(server_url, tmp_path_factory):
     if not POOLED:
         yield lambda url: url
         return
-    with pgbouncer(tmp_path_factory.mktemp("pgbouncer"), server_url) as pooler:
+    # Every test's database has a pool of its own, which must not keep what the next ones need.
+    with pgbouncer(tmp_path_factory.mktemp("pgbouncer"), server_url, server_idle_timeout=5) as pooler:
         yield pooler.to
 
 

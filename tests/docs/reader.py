@@ -138,7 +138,8 @@ def _reads_as(shown: Block, printed: str) -> bool:
 
 
 def _without_settings(environment: os._Environ[str]) -> dict[str, str]:
-    """The environment of somebody who has configured nothing, but has the service's commands at hand."""
-    kept = {name: environment[name] for name in ("HOME", "LANG", "PATH") if name in environment}
+    """The environment of somebody who has configured nothing but for a pooler, and has the commands at hand."""
+    names = ("DATABASE_PREPARED_STATEMENTS", "HOME", "LANG", "PATH")
+    kept = {name: environment[name] for name in names if name in environment}
     kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}"
     return kept
