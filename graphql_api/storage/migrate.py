@@ -133,7 +133,8 @@ async def _upgrade(url: str) -> None:
         command.upgrade(config, "head")
 
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(_BEGIN)
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":  # which has no transaction
+            connection.exec_driver_sql(_BEGIN)
 
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=partial(connect_to_primary, url), poolclass=NullPool

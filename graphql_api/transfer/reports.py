@@ -63,9 +63,18 @@ def _log(title: str) -> Generator[Show]:
 
 @contextmanager
 def rejects(path: Path) -> Generator[Write]:
-    """A CSV file of lines that were not taken, which is there where there is one. It quotes nothing of the lines."""
-    path.unlink(missing_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    """A CSV file of lines that were not taken, which is there where there is one. It quotes nothing of the lines.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        opened = path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        way_out = "lines that are not taken are named there; work in a folder that can be written to"
+        raise OSError(error.errno, f"{error.strerror}: {way_out}", str(path)) from None
+    with opened as file:
         rows = csv.writer(file)
         rows.writerow(("line", "field", "code", "message"))
         empty = file.tell()
