@@ -107,6 +107,8 @@ def _engine(settings: Settings, tracing: "Tracing | None") -> Engine:
             max_operations=settings.max_operations,
             max_fragments=settings.max_fragments,
             max_directives=settings.max_directives,
+            max_variables=settings.max_variables,
+            max_arguments=settings.max_arguments,
             max_selections=settings.max_selections,
             max_depth=settings.max_depth,
             max_introspection_depth=settings.max_introspection_depth,

@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     max_operations: Count = 10
     max_fragments: Count = 50
     max_directives: Count = 50
+    max_variables: Count = 200
+    max_arguments: Count = 100
     max_selections: Count = 1000
     max_introspection_depth: Count = 20
     max_introspection_lists: Count = 15

@@ -3,6 +3,7 @@
 SIZE = 64 * 1024
 
 _TOKEN = 'customerGatewayToken(id: "x")'
+_LONG_NAME = "userI" + "d" * 80
 
 
 def _filled(before, piece, after):
@@ -74,6 +75,16 @@ TOO_COMPLEX = {
     "a long chain of fragments": "{ ...f0 } " + _chain(600, "NEXT"),
     "a web of fragments": "{ ...f0 } "
     + " ".join(f"fragment f{n} on Query {{ {_each(50, '...f#')} }}" for n in range(50)),
+    "many variables, each used": "query (" + _each(300, "$v#: Int") + ") { a(x: [" + _each(300, "$v#") + "]) }",
+    "many variables that are not used": "query (" + _each(480, "$v#: Int") + ") { __typename }",
+    "many arguments of one field": "{ customerGatewayToken(" + _each(640, "i#: 1") + ") { id } }",
+    "one argument over and over": "{ customerGatewayToken(" + "id: 1 " * 640 + ") { id } }",
+    "many fields of one object": "mutation { saveCustomerGatewayToken(input: { "
+    + _each(600, _LONG_NAME + "#: 1")
+    + " }) { created } }",
+    "many fields of an object in a default": "query ($v: _Any = { " + _each(600, "a#: 1") + " }) { a(x: $v) }",
+    "one field of an object over and over": "{ a(x: [{ y: { " + 'userId: "a" ' * 640 + "} }]) { b } }",
+    "many arguments of one directive": "{ a @include(" + _each(640, "i#: 1") + ") }",
 }
 # No parser reads these to their end.
 UNREADABLE = {
@@ -123,17 +134,17 @@ WITHIN_THE_TOKENS = {
     "a list of objects": "{ _entities(representations: ["
     + '{ __typename: "User", id: "1" } ' * 240
     + "]) { __typename } }",
-    "an object": "{ _entities(representations: [{ " + _each(650, "a#: 1") + " }]) { __typename } }",
+    "objects": "{ _entities(representations: [" + ("{ " + _each(99, "a#: 1") + " } ") * 6 + "]) { __typename } }",
     "an object in objects": "{ _entities(representations: " + "{ a: " * 120 + "1" + " }" * 120 + ") { __typename } }",
-    "variables that are not used": "query (" + _each(480, "$v#: Int") + ") { __typename }",
+    "variables that are not used": "query (" + _each(200, "$v#: Int") + ") { __typename }",
     "variables of a wrong type": "query ("
-    + _each(270, "$v#: Int")
+    + _each(200, "$v#: Int")
     + ") { _entities(representations: ["
-    + _each(270, "$v#")
+    + _each(500, "$v7")
     + "]) { __typename } }",
     "variables that are not there": "{ _entities(representations: [" + _each(960, "$v#") + "]) { __typename } }",
-    "arguments that are not there": "{ customerGatewayToken(" + _each(640, "i#: 1") + ") { id } }",
-    "an argument over and over": "{ customerGatewayToken(" + "id: 1 " * 640 + ") { id } }",
+    "arguments that are not there": "{ " + _each(6, f"a#: customerGatewayToken({_each(99, 'i#: 1')}) {{ id }}") + " }",
+    "an argument over and over": "{ " + _each(6, f"a#: customerGatewayToken({'id: 1 ' * 99}) {{ id }}") + " }",
     "fields that are nearly there": "{ "
     + " ".join(f"a{n}: {_TOKEN} {{ {_each(30, 'createdA#')} }}" for n in range(25))
     + " }",
@@ -150,10 +161,10 @@ WITHIN_THE_TOKENS = {
     + _TOKEN
     + " { ...f0 } } "
     + _chain(4, "user { " + "gatewayTokens { NEXT } " * 20 + "}", "CustomerGatewayToken", "id"),
-    "input fields that are not there": "mutation { saveCustomerGatewayToken(input: { "
-    + _each(600, f"userI{'d' * 80}#: 1")
-    + " }) { created } }",
-    "an input field over and over": "mutation { saveCustomerGatewayToken(input: { "
-    + 'userId: "a" ' * 640
-    + "}) { created } }",
+    "input fields that are not there": "mutation { "
+    + _each(6, f"a#: saveCustomerGatewayToken(input: {{ {_each(99, _LONG_NAME + '#: 1')} }}) {{ created }}")
+    + " }",
+    "an input field over and over": "mutation { "
+    + _each(6, f"a#: saveCustomerGatewayToken(input: {{ {'id: 1 ' * 99} }}) {{ created }}")
+    + " }",
 }

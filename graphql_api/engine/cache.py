@@ -7,27 +7,28 @@ T = TypeVar("T")
 
 
 class DocumentCache(Generic[T]):
-    """Keeps the most recently used documents, at most so many and at most so many characters of source."""
+    """Keeps the most recently used documents: at most so many, of at most so large a size together."""
 
-    def __init__(self, max_documents: int, max_characters: int) -> None:
+    def __init__(self, max_documents: int, max_size: int) -> None:
         self._max_documents = max_documents
-        self._max_characters = max_characters
-        self._characters = 0
-        self._documents: OrderedDict[str, T] = OrderedDict()
+        self._max_size = max_size
+        self._size = 0
+        self._documents: OrderedDict[str, tuple[T, int]] = OrderedDict()
 
     def get(self, source: str) -> T | None:
         """The document with this source, which counts as used now."""
-        document = self._documents.get(source)
-        if document is not None:
-            self._documents.move_to_end(source)
-        return document
+        found = self._documents.get(source)
+        if found is None:
+            return None
+        self._documents.move_to_end(source)
+        return found[0]
 
-    def put(self, source: str, document: T) -> None:
+    def put(self, source: str, document: T, size: int) -> None:
         """Keep a document that was not there; one too large to be kept at all pushes nothing out."""
-        if len(source) > self._max_characters:
+        if size > self._max_size:
             return
-        self._documents[source] = document
-        self._characters += len(source)
-        while len(self._documents) > self._max_documents or self._characters > self._max_characters:
-            oldest, _ = self._documents.popitem(last=False)
-            self._characters -= len(oldest)
+        self._documents[source] = (document, size)
+        self._size += size
+        while len(self._documents) > self._max_documents or self._size > self._max_size:
+            _, (_, oldest) = self._documents.popitem(last=False)
+            self._size -= oldest

@@ -184,7 +184,12 @@ def _complete_mixed(run: Run, items: list[Any], place: Place, dispatch: Dispatch
 
 
 def complete(run: Run, position: "Position", value: Any, place: Place) -> Any:
-    """Have graphql-core complete a value that was resolved for this place."""
+    """Have graphql-core complete a value that was resolved for this place.
+
+    An error that stands for a value would be raised there, and hold on to itself by what its traceback leads to.
+    """
+    if isinstance(value, Exception):
+        return run.fail(position, value, place)
     field, path = position.field, path_of(place)
     info = run.resolve_info(field, place if position is field.value else cast("Place", place[0]))
     try:

@@ -12,13 +12,13 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
-    parse,
     specified_rules,
     validate,
 )
 
 from graphql_api.engine.cache import DocumentCache
 from graphql_api.engine.operation import Operation, Phase, RequestCheck
+from graphql_api.engine.parsing import parse
 from graphql_api.engine.strawberry import VALIDATION_RULES, strawberry_schema
 
 Mode = Literal["compiled", "graphql-core"]
@@ -26,6 +26,8 @@ Check = Callable[[DocumentNode], list[GraphQLError]]
 RequestChecks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode], RequestCheck]
 
 _SUGGESTION = re.compile(r",? did you mean .*?\?", re.IGNORECASE | re.DOTALL)
+
+_CHARACTERS_PER_TOKEN = 8  # or a few long documents of short tokens would be all that the garbage collector looks at
 
 MAX_ERRORS = 20
 MAX_QUOTED = 20_000
@@ -63,7 +65,7 @@ class Engine:
             before_execution: make what an operation is checked for before each of its executions
             max_tokens: of a document
             max_documents: that are kept
-            max_characters: of all the documents that are kept
+            max_characters: of all the documents that are kept; a token counts as eight, which it mostly has
             suggestions: whether errors say which names may have been meant
             phase: is entered with `parse`, `validate` and `compile` while that is done, which is once for a document
         """
@@ -83,19 +85,22 @@ class Engine:
         """The operation to run, or what is wrong with the request. A document is looked at once, then remembered."""
         document = self._documents.get(query)
         if document is None:
-            document = self._document(query)
-            self._documents.put(query, document)
+            document, size = self._document(query)
+            self._documents.put(query, document, size)
         return document if isinstance(document, list) else document.operation(operation_name)
 
-    def _document(self, query: str) -> "_Document | list[GraphQLError]":
+    def _document(self, query: str) -> "tuple[_Document | list[GraphQLError], int]":
+        """A document, and how much of what may be kept it takes."""
         try:
             with self._phase("parse"):
-                document = parse(query, max_tokens=self._max_tokens)
+                document = parse(query, self._max_tokens)
         except GraphQLError as error:
-            return self._told([error.with_traceback(None)])
+            return self._told([error.with_traceback(None)]), len(query)
         with self._phase("validate"):
             errors = self._problems(query, document)
-        return self._told(errors) if errors else _Document(self._operations(document))
+        if errors:
+            return self._told(errors), len(query)
+        return _Document(self._operations(document)), max(len(query), _CHARACTERS_PER_TOKEN * document.token_count)
 
     def _problems(self, query: str, document: DocumentNode) -> list[GraphQLError]:
         for check in self._before_validation:

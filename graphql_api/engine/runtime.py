@@ -220,7 +220,7 @@ class Run:
         self.pending += [call.begin(self, together) for call, together in by_call.items()]
 
     def _result(self) -> Result:
-        errors = self._core.collected_errors.errors if self._core is not None else None
+        errors = self._core.end() if self._core is not None else None
         return Result(self.data, errors or None)
 
     # --- waiting

@@ -23,11 +23,12 @@ from graphql import (
     MiddlewareManager,
     Undefined,
     is_abstract_type,
+    located_error,
 )
 from strawberry.execution import optimized_is_awaitable as is_awaitable
 from strawberry.relay import GlobalID
 from strawberry.schema import Schema
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext as CoreExecutor
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import CustomGraphQLEnumType, GraphQLCoreConverter
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
@@ -107,6 +108,33 @@ def strawberry_schema(schema: GraphQLSchema) -> Schema:
     if schema.get_directive("defer") or schema.get_directive("stream"):
         raise TypeError("The engine delivers nothing incrementally: a schema with @defer or @stream is not for it.")
     return found
+
+
+class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
+    """graphql-core's executor, which here looks for the place of a field in the document once, not for each error."""
+
+    @cached_property
+    def _places(self) -> dict[int, tuple[Any, GraphQLError]]:
+        """Errors that say where fields stand, with what they were made of, by its identity."""
+        return {}
+
+    def handle_field_error(self, raw_error: Exception, return_type: Any, field_details_list: Any, path: Any) -> None:
+        """Locate an error and collect it, or raise it where null may not stand."""
+        error = located_error(raw_error, None, path.as_list())
+        if error is not raw_error and error.source is None:
+            known = self._places.get(id(field_details_list))
+            if known is None:
+                place = GraphQLError("", [details.node for details in field_details_list])
+                known = self._places[id(field_details_list)] = (field_details_list, place)
+            _, place = known
+            error.nodes, error.source = place.nodes, place.source
+            error.positions, error.locations = place.positions, place.locations
+        super().handle_field_error(error, return_type, field_details_list, path)
+
+    def end(self) -> list[GraphQLError]:
+        """The errors of an execution that nothing is resolved for any more; then the executor is no cycle."""
+        self.async_helpers = cast("Any", None)  # its own methods, which resolvers are given
+        return self.collected_errors.errors
 
 
 def core_executor(

@@ -33,6 +33,8 @@ def checks(
     max_operations: int,
     max_fragments: int,
     max_directives: int,
+    max_variables: int,
+    max_arguments: int,
     max_selections: int,
     max_depth: int,
     max_introspection_depth: int,
@@ -46,6 +48,8 @@ def checks(
         _Limit(max_operations, "MAX_OPERATIONS", "operations", counts.operations),
         _Limit(max_fragments, "MAX_FRAGMENTS", "fragments", counts.fragments),
         _Limit(max_directives, "MAX_DIRECTIVES", "directives", counts.directives),
+        _Limit(max_variables, "MAX_VARIABLES", "variables", counts.variables),
+        _Limit(max_arguments, "MAX_ARGUMENTS", "arguments in one place", counts.arguments),
         _Limit(max_depth, "MAX_DEPTH", "fields inside one another", counts.depth),
         _Limit(
             max_introspection_depth,

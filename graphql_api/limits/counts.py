@@ -1,6 +1,15 @@
 """What of a document is counted, and how: one function a limit."""
 
-from graphql import ExecutableDefinitionNode, FragmentDefinitionNode, OperationDefinitionNode
+from graphql import (
+    DirectiveNode,
+    ExecutableDefinitionNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    Node,
+    ObjectValueNode,
+    OperationDefinitionNode,
+)
+from graphql.language.ast import QUERY_DOCUMENT_KEYS
 
 from graphql_api.limits.expansion import Expanded
 
@@ -25,6 +34,28 @@ def directives(expanded: Expanded) -> int:
     variables = [variable for node in definitions for variable in node.variable_definitions or ()]
     on_these = sum(len(node.directives or ()) for node in (*definitions, *variables))
     return on_these + sum(place.directives for place in expanded.places)
+
+
+def variables(expanded: Expanded) -> int:
+    """Variables of the operation that has the most of them."""
+    definitions = [node for node in expanded.document.definitions if isinstance(node, ExecutableDefinitionNode)]
+    return max((len(node.variable_definitions or ()) for node in definitions), default=0)
+
+
+def arguments(expanded: Expanded) -> int:
+    """Arguments of the field or directive that has the most of them, or fields of an object where these are more."""
+    most = 0
+    ahead: list[Node] = [*expanded.document.definitions]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, FieldNode | DirectiveNode):
+            most = max(most, len(node.arguments or ()))
+        elif isinstance(node, ObjectValueNode):
+            most = max(most, len(node.fields))
+        for key in QUERY_DOCUMENT_KEYS.get(node.kind, ()):
+            below = getattr(node, key)
+            ahead += [below] if isinstance(below, Node) else below or ()
+    return most
 
 
 def depth(expanded: Expanded) -> int:

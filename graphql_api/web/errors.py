@@ -34,6 +34,8 @@ _CODES = (
     (Malformed, "BAD_USER_INPUT"),
     (Refused, "BAD_USER_INPUT"),
 )
+_MOST_CHARACTERS = 1000  # of a message, which may quote all of a document
+_LONGEST_CARD_NUMBER = 40  # with what may stand between its digits
 _MOST_FIELDS_LOGGED = 10
 _MOST_EXCEPTIONS_LOGGED = 3
 
@@ -132,13 +134,20 @@ def _words(error: GraphQLError) -> str:
 
 def _placed(error: GraphQLError, formatted: Formatted) -> Formatted:
     """The error with its places in the document and in the answer."""
-    answer: Formatted = {"message": without_card_numbers(formatted["message"])}
+    answer: Formatted = {"message": _shortened(formatted["message"])}
     if error.locations:
         answer["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]
     if error.path is not None:
         answer["path"] = [without_card_numbers(key) if isinstance(key, str) else key for key in error.path]
     answer["extensions"] = formatted["extensions"]
     return answer
+
+
+def _shortened(message: str) -> str:
+    """The beginning of a message, without card numbers, even one that is cut."""
+    if len(message) <= _MOST_CHARACTERS:
+        return without_card_numbers(message)
+    return without_card_numbers(message[: _MOST_CHARACTERS + _LONGEST_CARD_NUMBER])[:_MOST_CHARACTERS] + " …"
 
 
 def _fields(errors: Sequence[GraphQLError]) -> dict[str, Any]:

@@ -177,13 +177,19 @@ def test_the_number_of_documents_is_bounded_and_the_oldest_go():
 
 
 def test_the_source_of_all_documents_together_is_bounded():
-    documents = [f"{{ {name}: plain }}" for name in "abc"]
+    documents = [f"{{ {name}: plain }}".ljust(100) for name in "abc"]
     assert looked_at_again(documents, max_characters=sum(map(len, documents))) == []
     assert looked_at_again(documents, max_characters=sum(map(len, documents)) - 1) == documents
 
 
+def test_a_document_of_short_tokens_takes_as_much_as_one_of_long_ones():
+    documents = [f"{{ {name}: plain }}" for name in "ab"]  # five tokens each
+    assert looked_at_again(documents, max_characters=2 * 5 * 8) == []
+    assert looked_at_again(documents, max_characters=2 * 5 * 8 - 1) == documents
+
+
 def test_a_document_that_is_too_large_pushes_no_other_out():
-    small, large = "{ a: plain }", "{ " + " ".join(f"a{n}: plain" for n in range(9)) + " }"
+    small, large = "{ a: plain }", ("{ " + " ".join(f"a{n}: plain" for n in range(9)) + " }").ljust(400)
     assert looked_at_again([small, large], max_characters=len(large) - 1) == [large]
 
 

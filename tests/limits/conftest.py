@@ -10,6 +10,8 @@ LIMITS = (
     "max_operations",
     "max_fragments",
     "max_directives",
+    "max_variables",
+    "max_arguments",
     "max_selections",
     "max_depth",
     "max_introspection_depth",

@@ -62,6 +62,11 @@ REQUESTS = {
         200,
         "BAD_USER_INPUT",
     ),
+    "errors without number, all after sixty thousand lines": (
+        b'{"query": "' + rb"\n" * 60_000 + entities([1] * 2000)[len(b'{"query": "') :],
+        200,
+        "BAD_USER_INPUT",
+    ),
     "null for a representation": (entities([None]), 200, "BAD_USER_INPUT"),
     "a list of lists for an object": (saving(metadata=[[[[]]]] * 1000), 200, None),
     "metadata nested 900 deep": (saving(metadata={"a": json.loads("[" * 900 + "]" * 900)}), 200, None),

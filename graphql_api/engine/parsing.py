@@ -1,0 +1,40 @@
+"""Documents as graphql-core parses them, at a price that whoever wrote them cannot drive up."""
+
+from graphql import DocumentNode, Lexer, Source, SourceLocation, Token
+from graphql.language.parser import Parser, nested_too_deeply_error
+
+
+def parse(query: str, max_tokens: int | None) -> DocumentNode:
+    """The document of a text.
+
+    graphql-core's tokens each know the one before and the one after. These cycles would be left to the garbage
+    collector, thousands for a document, and looked through by it as long as that is kept; nothing here reads them.
+
+    Raises:
+        GraphQLSyntaxError: it is none.
+    """
+    lexer = Lexer(_Text(query))
+    parser = Parser(lexer.source, max_tokens=max_tokens, lexer=lexer)
+    try:
+        return parser.parse_document()
+    except RecursionError:
+        pass  # it would keep the frames of all levels
+    finally:
+        token: Token | None = lexer.token
+        while token.next is not None:
+            token = token.next
+        while token is not None:
+            before, token.prev, token.next = token.prev, None, None
+            token = before
+    raise nested_too_deeply_error(parser)
+
+
+class _Text(Source):
+    """A text in which places are found fast: graphql-core goes through its lines one by one, for each error anew."""
+
+    def get_location(self, position: int) -> SourceLocation:
+        """The line and column of a character, both counted from 1."""
+        before = self.body[:position]
+        lines = before.count("\n") + before.count("\r") - before.count("\r\n")
+        start = max(before.rfind("\n"), before.rfind("\r")) + 1
+        return SourceLocation(lines + 1, position - start + 1)
