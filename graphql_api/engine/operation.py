@@ -1,7 +1,7 @@
 """One operation of a valid document, ready to run any number of times."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -80,7 +80,7 @@ class Operation:
         root: Any = None,
         *,
         middleware: MiddlewareManager | None = None,
-    ) -> Result | Awaitable[Result]:
+    ) -> Result | Coroutine[Any, Any, Result]:
         """Run the operation: at once where nothing has to be awaited. With middleware, graphql-core does."""
         for check in self._checks:
             if refusals := check(variables or {}):

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
@@ -163,7 +163,7 @@ class Run:
 
     # --- the course of an execution
 
-    def start(self, steps: Sequence[Step]) -> Result | Awaitable[Result]:
+    def start(self, steps: Sequence[Step]) -> Result | Coroutine[Any, Any, Result]:
         """Run the root fields, one step after the other: at once as long as nothing has to be awaited."""
         remaining = iter(steps)
         for step in remaining:

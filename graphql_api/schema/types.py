@@ -18,7 +18,6 @@ from graphql_api.schema.context import Context, Info
 from graphql_api.schema.enums import DeactivationReason
 from graphql_api.schema.history import EventConnection, histories
 from graphql_api.schema.scalars import Json
-from graphql_api.service.tokens import FEW
 
 Results = Sequence[Any]
 
@@ -60,8 +59,7 @@ async def _tokens_of_users(
     ids = [user.id for user in parents]
     refusals = tokens.unreadable(ids)
     whole = not isinstance(gateway, str) and not isinstance(is_active, bool)
-    # For few users, rows that are read together with those of other requests are cheaper than JSON.
-    if whole and len(ids) > FEW and selection is not None and selection.json is not None:
+    if whole and selection is not None and selection.json is not None:
         found: dict[str, Any] = await tokens.of_users_as_json(ids, selection.json)
         lists = [RawJSON(found.get(user, "[]")) for user in ids]
     elif whole:

@@ -18,9 +18,9 @@ from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, 
 from graphql_api.storage.database import SOON, Lost, Row
 from graphql_api.storage.replicas import ReplicaReads
 from graphql_api.storage.selects import JsonField
-from graphql_api.storage.tokens import FEW, Columns, Conflict, Page, Pair, TokenStore
+from graphql_api.storage.tokens import Columns, Conflict, Page, Pair, TokenStore
 
-__all__ = ["FEW", "Claimed", "Lease", "Saved", "Tokens", "erased_problem", "idempotency_key", "settled"]
+__all__ = ["Claimed", "Lease", "Saved", "Tokens", "erased_problem", "idempotency_key", "settled"]
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ class Tokens:
     async def of_users_as_json(self, user_ids: Sequence[str], fields: tuple[JsonField, ...]) -> dict[str, str]:
         """The same as the JSON text of a list of objects with these fields."""
         known = self._readable(user_ids)
-        return await self.reads.of_users_as_json(known, fields) if known else {}
+        return await self.reads.of_users_as_json(known, fields, merges=self.caller.has(Need.READ)) if known else {}
 
     def _readable(self, user_ids: Sequence[str]) -> list[str]:
         if self.caller.has(Need.READ) and values.is_well_formed("".join(user_ids)):

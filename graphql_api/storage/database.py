@@ -166,6 +166,7 @@ class Database:
         prepares: bool,
         observe: Observer = unobserved,
     ) -> None:
+        self.loop = asyncio.get_running_loop()  # asking for it costs a system call each time, until Python 3.12
         self._connector = connector
         self._name = name
         self.size = size
@@ -232,6 +233,11 @@ class Database:
         return "" if self._open else self._trouble
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, used or not."""
+        return bool(self._open)
+
+    @property
     def idle(self) -> int:
         """Connections that nobody uses."""
         return len(self._idle)
@@ -252,7 +258,7 @@ class Database:
         Raises:
             Unavailable: there was none in time.
         """
-        if not self._open:
+        if not self.is_open:
             self._release(await self._acquire(monotonic() + _PATIENCE - waited))
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
@@ -327,7 +333,7 @@ class Database:
     async def _acquire(self, deadline: float) -> Connection:
         if self._is_shut:
             raise self._shut_error()
-        waiter: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Connection] = self.loop.create_future()
         self._waiting.append(waiter)
         self._open_more()
         try:
@@ -453,7 +459,7 @@ class Database:
         return sum(connection.answers for connection in self._open)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+        task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -41,8 +41,9 @@ class Merging(Generic[K, V]):
 
     async def load(self, keys: Sequence[K]) -> dict[K, V]:
         """What is there of these keys; what others asked for may be there too."""
-        await self._database.reach()  # here each waits for a while of their own
-        loop = asyncio.get_running_loop()
+        if not self._database.is_open:
+            await self._database.reach()  # here each waits for a while of their own
+        loop = self._database.loop
         future: asyncio.Future[dict[K, V]] = loop.create_future()
         self._waiting.append(_Asked(keys, future, monotonic(), spans.current.get()))
         if not self._starts and len(self._under_way) < _UNDER_WAY:
@@ -68,7 +69,7 @@ class Merging(Generic[K, V]):
             together += 1
         batch, self._waiting = self._waiting[:together], self._waiting[together:]
         if batch:
-            task = asyncio.get_running_loop().create_task(self._run(batch))
+            task = self._database.loop.create_task(self._run(batch))
             self._under_way[task] = batch
             task.add_done_callback(self._done)
 

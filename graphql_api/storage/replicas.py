@@ -267,9 +267,11 @@ class ReplicaReads:
         """Every token of these users."""
         return await self._ask(user_ids, TokenStore.of_users, user_ids, columns, merges=merges)
 
-    async def of_users_as_json(self, user_ids: Sequence[str], fields: tuple[JsonField, ...]) -> dict[str, str]:
+    async def of_users_as_json(
+        self, user_ids: Sequence[str], fields: tuple[JsonField, ...], *, merges: bool = False
+    ) -> dict[str, str]:
         """The same as JSON text."""
-        return await self._ask(user_ids, TokenStore.of_users_as_json, user_ids, fields)
+        return await self._ask(user_ids, TokenStore.of_users_as_json, user_ids, fields, merges=merges)
 
     async def page(
         self,

@@ -23,6 +23,7 @@ from graphql_api.storage.selects import JsonField
 
 Pair = tuple[str, str]
 Columns = frozenset[str] | None
+C = TypeVar("C")
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -105,6 +106,7 @@ class TokenStore:
         self._run: Runner = runner or database
         self._erasure_key = erasure_key
         self._users: dict[Columns, Merging[str, list[Token]]] = {}
+        self._json: dict[tuple[JsonField, ...], Merging[str, str]] = {}
         self._customers: dict[Columns, Merging[Pair, Token]] = {}
         self._readings = Merging(database, self._read_at)
         self._changes = Merging(database, self._change)
@@ -185,8 +187,15 @@ class TokenStore:
                 tokens.sort(key=_gateway)
         return found
 
-    async def of_users_as_json(self, user_ids: Sequence[str], fields: tuple[JsonField, ...]) -> dict[str, str]:
+    async def of_users_as_json(
+        self, user_ids: Sequence[str], fields: tuple[JsonField, ...], *, merges: bool = False
+    ) -> dict[str, str]:
         """The same as JSON text that PostgreSQL writes: for each user a list of objects with these fields."""
+        if not merges or len(user_ids) > FEW or self._run is not self.database:
+            return await self._of_users_as_json(fields, user_ids)
+        return await _merging(self._json, fields, self.database, self._of_users_as_json).load(user_ids)
+
+    async def _of_users_as_json(self, fields: tuple[JsonField, ...], user_ids: Sequence[str]) -> dict[str, str]:
         rows: Any = await self._run.fetch(selects.of_users_as_json(fields), *selects.joined(user_ids))
         return dict(rows)
 
@@ -436,10 +445,10 @@ _RACES = (
 
 
 def _merging(
-    known: dict[Columns, Merging[K, V]],
-    columns: Columns,
+    known: dict[C, Merging[K, V]],
+    columns: C,
     database: Database,
-    load: Callable[[Columns, Sequence[K]], Awaitable[dict[K, V]]],
+    load: Callable[[C, Sequence[K]], Awaitable[dict[K, V]]],
 ) -> Merging[K, V]:
     """Where those wait who want these columns."""
     merging = known.get(columns)

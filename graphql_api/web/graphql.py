@@ -4,7 +4,7 @@ A plain ASGI callable, because a framework's request and response would cost mor
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -82,6 +82,7 @@ class GraphQL:
         self._max_body_bytes = max_body_bytes
         self._timeout = timeout
         self._traces_fields = traces_fields
+        self._loop = asyncio.get_running_loop()
         self._places = asyncio.Semaphore(max_concurrent)
         self._watch = Watch()
         self._mutations: set[asyncio.Future[Result]] = set()
@@ -247,9 +248,9 @@ class GraphQL:
             raise HttpRefusal(400, "BAD_REQUEST", "`query` is missing: no documents are known by an id here.")
         return self._engine.prepare(query, asked.operation_name)
 
-    async def _to_its_end(self, mutation: Awaitable[Result]) -> Result:
+    async def _to_its_end(self, mutation: Coroutine[Any, Any, Result]) -> Result:
         """A mutation that has begun goes on although its caller stops waiting: nothing is left half done."""
-        task = asyncio.ensure_future(mutation)
+        task = self._loop.create_task(mutation)
         self._mutations.add(task)
         task.add_done_callback(self._mutations.discard)
         return await asyncio.shield(task)

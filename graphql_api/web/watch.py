@@ -21,10 +21,10 @@ class Watched:
 
     __slots__ = ("_began", "_deadline", "_listener", "_loop", "_receive", "_task", "ended")
 
-    def __init__(self, seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._began = self._loop.time()
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._loop = loop
+        self._task = asyncio.current_task(loop)
+        self._began = loop.time()
         self._deadline = self._began + seconds
         self._receive: Receive | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -73,6 +73,7 @@ class Watch:
     """All requests in flight."""
 
     def __init__(self, every: float = 0.05) -> None:
+        self._loop = asyncio.get_running_loop()  # asking for it costs a system call each time, until Python 3.12
         self._every = every
         self._watched: set[Watched] = set()
         self._is_looking = False
@@ -82,11 +83,11 @@ class Watch:
 
     def enter(self, seconds: float) -> Watched:
         """Watch the task that calls this; it has to `leave` again."""
-        watched = Watched(seconds)
+        watched = Watched(self._loop, seconds)
         self._watched.add(watched)
         if not self._is_looking:
             self._is_looking = True
-            asyncio.get_running_loop().call_later(self._every, self._look)
+            self._loop.call_later(self._every, self._look)
         return watched
 
     def leave(self, watched: Watched) -> None:
@@ -95,10 +96,9 @@ class Watch:
         watched.leave()
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         for watched in self._watched:
             watched.look(now, self._every)
         self._is_looking = bool(self._watched)
         if self._is_looking:
-            loop.call_later(self._every, self._look)
+            self._loop.call_later(self._every, self._look)
