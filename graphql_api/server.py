@@ -28,7 +28,7 @@ _BACKLOG = 2048
 _FINISH_SECONDS = 18  # for what is under way when the listener closes
 _RESTART_SECONDS = 1  # at least so long between two starts of one worker
 # Python's own thresholds look for cycles every few requests, which takes a third of the time.
-_COLLECT_AFTER = (5_000, 2, 10)
+_COLLECT_AFTER = (10_000, 10, 5)
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 _LARGE_BUFFER = 256 * 1024  # bytes
 

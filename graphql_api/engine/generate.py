@@ -6,7 +6,7 @@ The source does the common case and calls `completion` for the rest. It is meant
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from math import isfinite
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from graphql import (
     GraphQLBoolean,
@@ -22,7 +22,6 @@ from graphql import (
 
 from graphql_api.engine import completion
 from graphql_api.engine.plan import FieldPlan, ObjectPlan, TypeName
-from graphql_api.engine.runtime import Step
 from graphql_api.engine.strawberry import (
     Argument,
     Attribute,
@@ -32,6 +31,9 @@ from graphql_api.engine.strawberry import (
     enum_members,
 )
 from graphql_api.engine.values import MAX_INT, MIN_INT, Arguments
+
+if TYPE_CHECKING:
+    from graphql_api.engine.runtime import Step
 
 _CHECKS: dict[Any, str] = {
     GraphQLString: "type({0}) is str",
@@ -43,11 +45,24 @@ _CHECKS: dict[Any, str] = {
 """When a value of a built-in scalar is its own answer."""
 
 
-class Program(NamedTuple):
-    """An operation as Python: its root fields, in steps that run one after the other."""
+class Program:
+    """An operation as Python: its root fields, in `steps` that run one after the other, and the `source`.
 
-    steps: Sequence[Step]
-    source: str
+    Whoever runs it keeps it. Its functions and the fields that they name are cycles of references, which go when it
+    goes: they would be the largest that the garbage collector has to look for.
+    """
+
+    def __init__(self, steps: Sequence[str], source: str, names: dict[str, Any]) -> None:
+        exec(compile(source, "<operation>", "exec"), names)  # noqa: S102 - the source is ours; names are quoted in it
+        self.steps: Sequence[Step] = [names[step] for step in steps]
+        self.source = source
+        self._names = names
+
+    def __del__(self) -> None:
+        for named in self._names.values():
+            if isinstance(named, FieldPlan):
+                named.let_go()
+        self._names.clear()
 
 
 def generate(schema: GraphQLSchema, operation_type: OperationType, root: ObjectPlan, *, suggestions: bool) -> Program:
@@ -58,8 +73,7 @@ def generate(schema: GraphQLSchema, operation_type: OperationType, root: ObjectP
     else:
         steps = [writer.step(root.fields)]
     source = "\n".join(writer.lines) + "\n"
-    exec(compile(source, "<operation>", "exec"), writer.names)  # noqa: S102 - the source is ours; names are quoted in it
-    return Program([writer.names[step] for step in steps], source)
+    return Program(steps, source, writer.names)
 
 
 class _Writer:

@@ -94,6 +94,13 @@ class FieldPlan:
         self.objects: dict[str, ObjectPlan] = {}
         """What to do with the objects that stand here, by the name of their type."""
 
+    def let_go(self) -> None:
+        """Be of no use any more, and part of no cycle of references."""
+        self.objects.clear()
+        for position in (self.value, self.item):
+            if position is not None:
+                del position.field
+
     @property
     def innermost(self) -> Position:
         """Where the objects of this field stand."""

@@ -1,5 +1,7 @@
 """Preparing documents: what is looked at once, what is refused, what is remembered, what is not told."""
 
+import inspect
+
 import pytest
 import strawberry
 from graphql import GraphQLError, OperationType, ValidationRule
@@ -10,6 +12,7 @@ from strawberry.schema.config import StrawberryConfig
 from graphql_api.engine import Engine, Operation
 from tests.engine.library import SCHEMA
 from tests.engine.oracle import Context
+from tests.web.test_cycles import only_found_by_the_collector
 
 
 def engine(**options):
@@ -191,6 +194,22 @@ def test_a_document_of_short_tokens_takes_as_much_as_one_of_long_ones():
 def test_a_document_that_is_too_large_pushes_no_other_out():
     small, large = "{ a: plain }", ("{ " + " ".join(f"a{n}: plain" for n in range(9)) + " }").ljust(400)
     assert looked_at_again([small, large], max_characters=len(large) - 1) == [large]
+
+
+@pytest.mark.parametrize("mode", ["compiled", "graphql-core"])
+@pytest.mark.parametrize(
+    "query", ["{ tagged }", "mutation { fast { count } }", "{ books { title writtenBy { name books { title } } } }"]
+)
+async def test_an_operation_that_is_not_kept_any_more_leaves_no_cycle_of_references(mode, query):
+    small = engine(mode=mode, max_documents=1)
+    operation = small.prepare(query)
+    result = operation.execute({}, Context())
+    assert not (await result if inspect.isawaitable(result) else result).errors
+    del result
+    small.prepare("{ pushesTheOtherOut }")
+    with only_found_by_the_collector() as found:
+        del operation
+    assert not {each for each in found if "graphql" in each}
 
 
 async def test_the_source_of_a_compiled_operation_can_be_read():
