@@ -258,3 +258,57 @@ class OtherInfo(strawberry.Info):
 def test_a_schema_that_would_run_differently_is_refused(schema, reason):
     with pytest.raises(TypeError, match=reason):
         Engine(schema())
+
+
+@strawberry.type
+class Inner:
+    """Says where it stands."""
+
+    @strawberry.field
+    def where(self, info: strawberry.Info) -> str:
+        """The path, with the types that it leads through."""
+        names, path = [], info.path
+        while path is not None:
+            names.append(f"{path.typename}.{path.key}")
+            path = path.prev
+        return " ".join(reversed(names))
+
+
+@strawberry.type
+class Outer:
+    """Has some of them."""
+
+    @strawberry.field
+    def one(self) -> Inner:
+        """One."""
+        return Inner()
+
+    @strawberry.field
+    def many(self) -> list[Inner]:
+        """Several."""
+        return [Inner(), Inner()]
+
+
+@strawberry.type
+class Whole:
+    """What is asked."""
+
+    @strawberry.field
+    def outers(self) -> list[Outer]:
+        """One, in a list."""
+        return [Outer()]
+
+
+@pytest.mark.parametrize("mode", ["compiled", "graphql-core"])
+def test_a_resolver_is_told_through_which_types_its_path_leads(mode):
+    whole = Engine(strawberry.Schema(query=Whole)._schema, mode=mode)
+    result = whole.prepare("{ outers { one { where } many { here: where } } }").execute({}, Context())
+
+    assert result.data == {
+        "outers": [
+            {
+                "one": {"where": "Whole.outers None.0 Outer.one Inner.where"},
+                "many": [{"here": f"Whole.outers None.0 Outer.many None.{number} Inner.here"} for number in range(2)],
+            }
+        ]
+    }
