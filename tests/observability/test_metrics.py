@@ -104,7 +104,7 @@ async def test_batches_statements_and_remembered_access_tokens_count(as_service,
     for field in ("Query._entities", "User.gatewayTokens"):
         assert counts["batch_size_count", field] == 2
         assert counts["batch_size_sum", field] == 14
-    assert counts["statement_duration_seconds_count", "of_users"] == 2
+    assert counts["statement_duration_seconds_count", "of_users_as_json"] == 2
     assert counts["token_cache_total", "miss"] <= 1 <= counts["token_cache_total", "hit"]
     figures = await collected(client)
     assert figures["database_connections", "idle"] >= 1
