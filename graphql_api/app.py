@@ -27,7 +27,7 @@ from graphql_api.storage.database import Database, Statement
 from graphql_api.storage.replicas import Replicas, Writes
 from graphql_api.storage.tokens import TokenStore
 from graphql_api.web.admission import Admission
-from graphql_api.web.exchange import ANSWER
+from graphql_api.web.exchange import SHORT_WAY
 from graphql_api.web.graphiql import GRAPHIQL, is_for_a_browser
 from graphql_api.web.graphql import GraphQL
 from graphql_api.web.pages import PROBES, Surrounded
@@ -82,7 +82,7 @@ def create_app(settings: Settings) -> ASGIApp:
         is_graphql = scope["type"] == "http" and scope["path"] == "/graphql"
         is_page = not is_graphql or (shows_graphiql and is_for_a_browser(scope))
         if is_page or is_wrapped:
-            scope.pop(ANSWER, None)
+            scope.pop(SHORT_WAY, None)
         return (pages if is_page else scope["state"]["graphql"])(scope, receive, send)
 
     answering = Traced(app, tracing, {"/graphql", *(route.path for route in events)}) if tracing else app

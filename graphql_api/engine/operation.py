@@ -56,6 +56,7 @@ class Operation:
         self.schema = schema
         self.document = document
         self.kind: OperationType = node.operation
+        self.kind_name: str = node.operation.value
         self.name: str | None = node.name.value if node.name else None
         self._node = node
         self._fallbacks = fallbacks

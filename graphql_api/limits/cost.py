@@ -51,7 +51,7 @@ class Cost:
         """The cost in a request with these variables."""
         total = self.fixed
         for size, cost in self.open:
-            total += size.of(variables) * cost.of(variables)
+            total += size.of(variables) * (cost.of(variables) if cost.open else cost.fixed)
         return total
 
     def __add__(self, other: Self) -> Self:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, BinaryIO, Literal, get_args
 
 import orjson
@@ -76,7 +77,8 @@ def _set_level(level: Level) -> None:
     structlog.configure(wrapper_class=_lean(level))
     logging.getLogger().setLevel(level.upper())
     access.level = level
-    access.info = structlog.get_logger().bind().info
+    logger = structlog.get_logger().bind()
+    access.info = partial(logger.say, "info") if logger.is_enabled_for(logging.INFO) else _say_nothing
 
 
 def _change_level(by: int) -> None:
@@ -94,7 +96,7 @@ def _lean(level: Level) -> type[Any]:
         _logger: Any
         _processors: Sequence[Callable[[object, str, Any], Any]]
 
-        def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> None:
+        def say(self, method_name: str, event: str | None = None, **event_kw: Any) -> None:
             line: Any = {**self._context, **event_kw, "event": event}
             try:
                 for process in self._processors:
@@ -103,7 +105,13 @@ def _lean(level: Level) -> type[Any]:
                 return
             getattr(self._logger, method_name)(line)
 
+        _proxy_to_logger = say
+
     return Logger
+
+
+def _say_nothing(_event: str, **_more: Any) -> None:
+    """What is of a lower level than lines are wanted of."""
 
 
 class _Lines:
@@ -147,8 +155,8 @@ def _exceptions(_logger: object, _level: str, event: Event) -> Event:
     While a request is served, an exception may quote what the caller sent, as PostgreSQL's do: unless everything is
     said, its message is left out then, and where it was raised must do.
     """
-    error = _raised(event.pop("exc_info", None))
-    if error is not None:
+    exc_info = event.pop("exc_info", None)
+    if exc_info is not None and (error := _raised(exc_info)) is not None:
         with_message = access.level == "debug" or request_id.get() is None
         lines = traceback.format_exception(error) if with_message else _frames(error)
         event["exception"] = "".join(lines).rstrip()

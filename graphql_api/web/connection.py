@@ -5,13 +5,12 @@ memory of the process that waits for it.
 """
 
 import asyncio
-from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from graphql_api.web.exchange import ANSWER
+from graphql_api.web.exchange import SHORT_WAY
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEAD_SECONDS = 10.0  # from the start of a connection, or of a later request on it
@@ -48,6 +47,28 @@ class _OneWrite:
             self._held.clear()
 
 
+class _ShortWay:
+    """The way of one request and its answer without ASGI's messages."""
+
+    __slots__ = ("_connection", "_cycle")
+
+    def __init__(self, connection: "Connection", cycle: RequestResponseCycle) -> None:
+        self._connection = connection
+        self._cycle = cycle
+
+    def body(self) -> bytes | None:
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected:
+            return None
+        body = bytes(cycle.body)
+        cycle.body.clear()
+        cycle.flow.resume_reading()
+        return body
+
+    def answer(self, status: int, head: bytes, body: bytes) -> bool:
+        return self._connection.answer(self._cycle, status, head, body)
+
+
 class Connection(HttpToolsProtocol):
     """Ends where a client sends too much, or too slowly, without a request or a piece of a body coming of it."""
 
@@ -81,16 +102,16 @@ class Connection(HttpToolsProtocol):
             self._be_patient_no_more()
 
     def on_headers_complete(self) -> None:
-        """The head of a request is there. Who answers it may take the short way for an answer that is there at once."""
+        """The head of a request is there. Who answers it may take the short way."""
         self._has_progressed = True
         super().on_headers_complete()
-        scope = cast("dict[str, Any]", self.scope)
+        scope: Any = self.scope
         if scope["method"] != "HEAD":  # whose answers have no body, which uvicorn sees to
-            scope[ANSWER] = partial(self._answer, self.cycle)
+            scope[SHORT_WAY] = _ShortWay(self, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body is there; after the answer nobody wants it any more."""
-        self._has_progressed = not self._is_answered_early
+        self._has_progressed = not self.cycle.response_complete
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -115,7 +136,7 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._read_on()
 
-    def _answer(self, cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
+    def answer(self, cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
         """Write an answer in one piece; false where that has to be done by ASGI's messages.
 
         The head is whole, but for the lines that uvicorn adds; its header lines end with CRLF each.

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -11,7 +11,8 @@ from graphql_api.web.media import Media
 from graphql_api.web.refusals import Headers, HttpRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from graphql_api.domain.caller import Caller
+    from graphql_api.engine import Operation
 
 # What is read and thrown away after a refusal, so that a client that is still sending hears the answer.
 _LINGER_SECONDS, _LINGER_BYTES = 2.0, 16 * 1024 * 1024
@@ -24,9 +25,21 @@ _HEAD = b"%%b: %%b\r\ncontent-length: %%d\r\n%b: %b\r\n%b: %b\r\n%b: %%b\r\n" % 
 )
 _CLOSE = (b"connection", b"close")
 
-ANSWER = "gateway_tokens.answer"
-"""The key in the scope of what writes an answer in one piece, where the connection can do that and nothing stands
-between it and the exchange that has to see the answer's headers."""
+SHORT_WAY = "gateway_tokens.short_way"
+"""The key in the scope of a `ShortWay`, where the connection has one and nothing stands between it and the exchange
+that has to see the answer's headers."""
+
+
+class ShortWay(Protocol):
+    """Reads a request and writes its answer at once, each in one piece."""
+
+    def body(self) -> bytes | None:
+        """The request's body; None where a part of it is still to come."""
+        ...
+
+    def answer(self, status: int, head: bytes, body: bytes) -> bool:
+        """Whether the answer could be written; its head lacks the status and the headers of every answer."""
+        ...
 
 
 class ClientHasGone(Exception):  # noqa: N818
@@ -34,14 +47,30 @@ class ClientHasGone(Exception):  # noqa: N818
 
 
 class Exchange:
-    """A request as far as it was read, and the way back to its caller."""
+    """A request as far as it was read, what has become known of it, and the way back to its caller."""
 
-    __slots__ = ("_answer", "_send", "_unread", "headers", "method", "path", "query_string", "receive", "request_id")
+    __slots__ = (
+        "_send",
+        "_short_way",
+        "_unread",
+        "caller",
+        "headers",
+        "media",
+        "method",
+        "operation",
+        "path",
+        "query_string",
+        "receive",
+        "request_id",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.receive = receive
         self._send = send
-        self._answer: Callable[[int, bytes, bytes], bool] | None = scope.pop(ANSWER, None)
+        self._short_way: ShortWay | None = scope.pop(SHORT_WAY, None)
+        self.media = Media.JSON
+        self.caller: Caller | None = None
+        self.operation: Operation | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query_string: bytes = scope["query_string"]
@@ -60,24 +89,26 @@ class Exchange:
         if announced.isdigit() and int(announced) > most:
             raise _too_large(most)
         body = b""
-        while self._unread:
+        if self._unread and self._short_way is not None and (whole := self._short_way.body()) is not None:
+            body, self._unread = whole, False
+        while self._unread and len(body) <= most:
             body += self._read(await self.receive())
-            if len(body) > most:
-                raise _too_large(most)
+        if len(body) > most:
+            raise _too_large(most)
         return body
 
-    async def answer(self, status: int, media: Media, body: bytes, headers: Headers = ()) -> None:
+    async def answer(self, status: int, body: bytes, headers: Headers = ()) -> None:
         """Answer with JSON. Where the request was not read to its end, the connection closes after a moment."""
-        if self._answer is not None and not self._unread and not headers:
-            head = _HEAD % (*media.header, len(body), self.request_id.encode())
-            if self._answer(status, head, body):
+        if self._short_way is not None and not self._unread and not headers:
+            head = _HEAD % (*self.media.header, len(body), self.request_id.encode())
+            if self._short_way.answer(status, head, body):
                 return
         await self._send(
             {
                 "type": "http.response.start",
                 "status": status,
                 "headers": [
-                    media.header,
+                    self.media.header,
                     (b"content-length", b"%d" % len(body)),
                     _PRIVATE,
                     _NO_SNIFFING,

@@ -26,6 +26,7 @@ from graphql_api.web.exchange import ClientHasGone, Exchange
 from graphql_api.web.field_trace import FieldTrace
 from graphql_api.web.media import Media, acceptable, must_be_json
 from graphql_api.web.parameters import Parameters
+from graphql_api.web.places import Places
 from graphql_api.web.refusals import Headers, HttpRefusal
 from graphql_api.web.watch import End, Watch, Watched
 
@@ -43,17 +44,6 @@ class Answer(NamedTuple):
     body: bytes
     outcome: str
     headers: Headers = ()
-
-
-class Known:
-    """What has become known of a request while it is answered; its line in the access log says it."""
-
-    __slots__ = ("caller", "media", "operation")
-
-    def __init__(self) -> None:
-        self.media = Media.JSON
-        self.caller: Caller | None = None
-        self.operation: Operation | None = None
 
 
 class GraphQL:
@@ -83,19 +73,19 @@ class GraphQL:
         self._timeout = timeout
         self._traces_fields = traces_fields
         self._loop = asyncio.get_running_loop()
-        self._places = asyncio.Semaphore(max_concurrent)
+        self._places = Places(max_concurrent)
         self._watch = Watch()
         self._mutations: set[asyncio.Future[Result]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         began = perf_counter()
-        exchange, known = Exchange(scope, receive, send), Known()
+        exchange = Exchange(scope, receive, send)
         logs.request_id.set(exchange.request_id)
-        answer = await self._answer(exchange, known)
+        answer = await self._answer(exchange)
         if answer is not None:
-            await exchange.answer(answer.status, known.media, answer.body, answer.headers)
-        self._tell(exchange, known, answer, perf_counter() - began)
+            await exchange.answer(answer.status, answer.body, answer.headers)
+        self._tell(exchange, answer, perf_counter() - began)
 
     @property
     def in_flight(self) -> int:
@@ -106,11 +96,11 @@ class GraphQL:
         """Wait for the mutations whose callers have been answered already."""
         await asyncio.gather(*self._mutations, return_exceptions=True)
 
-    def _tell(self, exchange: Exchange, known: Known, answer: Answer | None, seconds: float) -> None:
+    def _tell(self, exchange: Exchange, answer: Answer | None, seconds: float) -> None:
         """Say how it went, in the log and in the metrics."""
-        operation, caller = known.operation, known.caller
+        operation, caller = exchange.operation, exchange.caller
         name = errors.without_card_numbers(operation.name) if operation and operation.name else None
-        kind = operation.kind.value if operation else None
+        kind = operation.kind_name if operation else None
         outcome = outcome_of(answer)
         teaches = outcome == "ok" and caller is not NOBODY
         self._metrics.request(name or "", kind or "", outcome, seconds, teaches=teaches)
@@ -126,11 +116,11 @@ class GraphQL:
             outcome=outcome,
         )
 
-    async def _answer(self, exchange: Exchange, known: Known) -> Answer | None:
+    async def _answer(self, exchange: Exchange) -> Answer | None:
         """The answer, whatever happens; none where nobody waits for it any more."""
         watched = self._watch.enter(_BODY_SECONDS)
         try:
-            return await self._answer_in_time(exchange, known, watched)
+            return await self._answer_in_time(exchange, watched)
         except HttpRefusal as refusal:
             if refusal.limit:
                 self._metrics.limit(refusal.limit)
@@ -140,26 +130,28 @@ class GraphQL:
         except asyncio.CancelledError:
             if watched.ended is None:
                 raise
-            return self._too_late(known) if watched.ended is End.TIME_IS_UP else None
+            return self._too_late(exchange) if watched.ended is End.TIME_IS_UP else None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             _log.error("unexpected error", exc_info=error)
             return _failed(500, [errors.internal(exchange.request_id)])
         finally:
             self._watch.leave(watched)
 
-    async def _answer_in_time(self, exchange: Exchange, known: Known, watched: Watched) -> Answer:
-        known.media = acceptable(exchange.headers.get(b"accept"))
+    async def _answer_in_time(self, exchange: Exchange, watched: Watched) -> Answer:
+        exchange.media = acceptable(exchange.headers.get(b"accept"))
         admitted = self._admission.admit(exchange.headers)
-        known.caller = caller = admitted if isinstance(admitted, Caller) else await admitted
+        exchange.caller = caller = admitted if isinstance(admitted, Caller) else await admitted
         asked = await self._asked(exchange)
-        await self._wait_in_line(exchange, watched)
+        watched.receive = exchange.receive
+        if not self._places.take():
+            await self._wait_in_line(watched)
         try:
             watched.allow(self._timeout)
-            return await self._run(asked, caller, exchange, known, watched)
+            return await self._run(asked, caller, exchange, watched)
         finally:
-            self._places.release()
+            self._places.give_back()
 
-    async def _wait_in_line(self, exchange: Exchange, watched: Watched) -> None:
+    async def _wait_in_line(self, watched: Watched) -> None:
         """Take one of the places in which requests run, first come, first served.
 
         Those who wait for the database keep theirs; while it is away, nobody waits in line behind them.
@@ -167,15 +159,11 @@ class GraphQL:
         Raises:
             HttpRefusal: 503, none became free in time, or the database did not come back.
         """
-        watched.end_when_gone(exchange.receive)
-        if not self._places.locked():
-            await self._places.acquire()
-            return
         began = perf_counter()
         await self._wait_for_the_database(0)
         watched.allow(_MOST_SECONDS_IN_LINE)
         try:
-            await self._places.acquire()
+            await self._places.wait()
         except asyncio.CancelledError:
             if watched.ended is not End.TIME_IS_UP:
                 raise
@@ -185,7 +173,7 @@ class GraphQL:
             watched.allow(self._timeout)
             await self._wait_for_the_database(perf_counter() - began)
         except BaseException:
-            self._places.release()
+            self._places.give_back()
             raise
 
     async def _wait_for_the_database(self, waited: float) -> None:
@@ -194,40 +182,37 @@ class GraphQL:
         except Unavailable as error:
             raise HttpRefusal(503, "UNAVAILABLE", f"{error} Try again.", _LATER) from None
 
-    async def _run(
-        self, asked: Parameters, caller: Caller, exchange: Exchange, known: Known, watched: Watched
-    ) -> Answer:
+    async def _run(self, asked: Parameters, caller: Caller, exchange: Exchange, watched: Watched) -> Answer:
         operation = self._prepared(asked)
         if isinstance(operation, list):
             self._count_limits(operation)
-            return _not_run(errors.about_document(operation), known.media)
-        known.operation = operation
+            return _not_run(errors.about_document(operation), exchange.media)
+        exchange.operation = operation
         if exchange.method == "GET" and operation.kind is not OperationType.QUERY:
             raise HttpRefusal(405, "METHOD_NOT_ALLOWED", "Send mutations by POST.", [(b"allow", b"POST")])
         context = self._context(caller, exchange.request_id)
         if self._traces_fields and exchange.headers.get(field_trace.HEADER) == field_trace.VALUE:
             trace = FieldTrace()
             with trace.recording():
-                result = await self._execute(operation, asked.variables, context, watched, trace.middleware)
-            return self._answered(result, exchange, known, extensions=trace.get_results())
-        result = await self._execute(operation, asked.variables, context, watched)
-        return self._answered(result, exchange, known)
+                executed = self._execute(operation, asked.variables, context, watched, trace.middleware)
+                result = executed if isinstance(executed, Result) else await executed
+            return self._answered(result, exchange, extensions=trace.get_results())
+        executed = self._execute(operation, asked.variables, context, watched)
+        return self._answered(executed if isinstance(executed, Result) else await executed, exchange)
 
-    async def _execute(
+    def _execute(
         self,
         operation: Operation,
         variables: dict[str, Any] | None,
         context: object,
         watched: Watched,
         middleware: MiddlewareManager | None = None,
-    ) -> Result:
+    ) -> Result | Awaitable[Result]:
         result = operation.execute(variables, context, middleware=middleware)
-        if isinstance(result, Result):
+        if isinstance(result, Result) or operation.kind is OperationType.QUERY:
             return result
-        if operation.kind is OperationType.QUERY:
-            return await result
-        watched.stay()
-        return await self._to_its_end(result)
+        watched.receive = None
+        return self._to_its_end(result)
 
     async def _asked(self, exchange: Exchange) -> Parameters:
         if exchange.method == "GET":
@@ -255,13 +240,13 @@ class GraphQL:
         task.add_done_callback(self._mutations.discard)
         return await asyncio.shield(task)
 
-    def _answered(self, result: Result, exchange: Exchange, known: Known, **more: Any) -> Answer:
+    def _answered(self, result: Result, exchange: Exchange, **more: Any) -> Answer:
         if not result.errors:
             return Answer(200, orjson.dumps({"data": result.data, **more}), "ok")
         if not result.executed:
             self._count_limits(result.errors)
-            return _not_run(errors.about_variables(result.errors), known.media)
-        subject = known.caller.subject if known.caller else None
+            return _not_run(errors.about_variables(result.errors), exchange.media)
+        subject = exchange.caller.subject if exchange.caller else None
         told = errors.about_fields(result.errors, exchange.request_id, subject)
         return _failed(200, told, data=result.data, **more)
 
@@ -270,11 +255,11 @@ class GraphQL:
             if limit := limits.limit_of(error):
                 self._metrics.limit(limit)
 
-    def _too_late(self, known: Known) -> Answer:
-        if known.operation is None:
+    def _too_late(self, exchange: Exchange) -> Answer:
+        if exchange.operation is None:
             return _refused(408, "TIMEOUT", f"The request was not sent within {_BODY_SECONDS:g} s.")
         self._metrics.limit("REQUEST_TIMEOUT")
-        status = 504 if known.media is Media.GRAPHQL else 200
+        status = 504 if exchange.media is Media.GRAPHQL else 200
         return _refused(status, "TIMEOUT", f"This took longer than {self._timeout:g} s (REQUEST_TIMEOUT).")
 
 

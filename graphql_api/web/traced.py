@@ -10,7 +10,7 @@ from graphql_api.engine import Operation, Result
 from graphql_api.observability import spans
 from graphql_api.web import errors
 from graphql_api.web.exchange import Exchange
-from graphql_api.web.graphql import Answer, GraphQL, Known, outcome_of
+from graphql_api.web.graphql import Answer, GraphQL, outcome_of
 from graphql_api.web.watch import Watched
 
 if TYPE_CHECKING:
@@ -63,18 +63,19 @@ class TracedGraphQL(GraphQL):
         middleware: MiddlewareManager | None = None,
     ) -> Result:
         with self._tracing.span("graphql.execute"):
-            return await super()._execute(operation, variables, context, watched, middleware)
+            executed = super()._execute(operation, variables, context, watched, middleware)
+            return executed if isinstance(executed, Result) else await executed
 
-    def _tell(self, exchange: Exchange, known: Known, answer: Answer | None, seconds: float) -> None:
-        super()._tell(exchange, known, answer, seconds)
+    def _tell(self, exchange: Exchange, answer: Answer | None, seconds: float) -> None:
+        super()._tell(exchange, answer, seconds)
         (span,) = spans.current.get()
         span.set_attribute("gateway_tokens.request_id", exchange.request_id)
         outcome = outcome_of(answer)
         span.set_attribute("gateway_tokens.outcome", outcome)
         if outcome in _OURS:
             self._tracing.fail(span, outcome)
-        if operation := known.operation:
-            kind, name = operation.kind.value, errors.without_card_numbers(operation.name or "")
+        if operation := exchange.operation:
+            kind, name = operation.kind_name, errors.without_card_numbers(operation.name or "")
             span.update_name(f"{kind} {name}".rstrip())
             span.set_attribute("graphql.operation.type", kind)
             span.set_attribute("graphql.operation.name", name)

@@ -21,50 +21,46 @@ class End(Enum):
 
 
 class Watched:
-    """One request in flight."""
+    """One request in flight.
 
-    __slots__ = ("_began", "_deadline", "_listener", "_loop", "_receive", "_task", "ended")
+    `receive` is set once its body has been read, which nothing else may call then: from now on the request ends when
+    its client goes away. None: it goes on.
+    """
+
+    __slots__ = ("_began", "_deadline", "_loop", "_task", "ended", "listener", "receive")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop = loop
         self._task = asyncio.current_task(loop)
         self._began = loop.time()
         self._deadline = self._began + seconds
-        self._receive: Receive | None = None
-        self._listener: asyncio.Task[None] | None = None
+        self.receive: Receive | None = None
+        self.listener: asyncio.Task[None] | None = None
         self.ended: End | None = None
 
     def allow(self, seconds: float) -> None:
         """Give the request this many seconds from now."""
         self._deadline = self._loop.time() + seconds
 
-    def end_when_gone(self, receive: Receive) -> None:
-        """End the request when its client goes away. Its body has been read: nothing else may call `receive`."""
-        self._receive = receive
-
-    def stay(self) -> None:
-        """Do not end the request any more when its client goes away."""
-        self._receive = None
-
     def look(self, now: float) -> None:
         """End the request if its time is up; once it takes long, listen for its client's going away."""
         if now >= self._deadline:
             self._end(End.TIME_IS_UP)
-        elif self._receive is not None and self._listener is None and now - self._began >= _LONG:
-            self._listener = self._loop.create_task(self._listen(self._receive))
+        elif self.receive is not None and self.listener is None and now - self._began >= _LONG:
+            self.listener = self._loop.create_task(self._listen(self.receive))
 
     def leave(self) -> None:
         """The request needs no watching any more."""
-        if self._listener is not None:
-            self._listener.cancel()
-            self._listener = None  # how it ended leads back to here: a cycle for every request that waited
+        if self.listener is not None:
+            self.listener.cancel()
+            self.listener = None  # how it ended leads back to here: a cycle for every request that waited
         if self.ended is not None and self._task is not None:
             self._task.uncancel()
 
     async def _listen(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        if self._receive is not None:
+        if self.receive is not None:
             self._end(End.CLIENT_HAS_GONE)
 
     def _end(self, why: End) -> None:
@@ -97,7 +93,8 @@ class Watch:
     def leave(self, watched: Watched) -> None:
         """Stop watching. Where the request was ended, its task is as if it had never been cancelled."""
         self._watched.discard(watched)
-        watched.leave()
+        if watched.listener is not None or watched.ended is not None:
+            watched.leave()
 
     def _look(self) -> None:
         now = self._loop.time()

@@ -1,11 +1,11 @@
-"""An answer is the same whether the connection writes it in one piece or takes it as ASGI's messages."""
+"""An answer is the same whether the connection reads and writes at once or by ASGI's messages."""
 
 import asyncio
 import json
 
 import pytest
 
-from graphql_api.web.exchange import ANSWER
+from graphql_api.web.exchange import SHORT_WAY
 from tests.web.conftest import listening, token
 
 JSON = {"Content-Type": "application/json", "X-Request-Id": "an-id"}
@@ -76,22 +76,51 @@ async def answered(address, request):
     return lines, body, is_open
 
 
+class Told:
+    """A short way, and what it was asked for."""
+
+    def __init__(self, way, wholes, written):
+        self._way, self._wholes, self._written = way, wholes, written
+
+    def body(self):
+        self._wholes.append(whole := self._way.body())
+        return whole
+
+    def answer(self, *arguments):
+        self._written.append(is_written := self._way.answer(*arguments))
+        return is_written
+
+
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_every_request_is_answered_alike_both_ways(graphql, name):
-    app, in_one_piece = graphql(router_secrets=["s"] if "secret" in name else ()), []
+    app, wholes, in_one_piece = graphql(router_secrets=["s"] if "secret" in name else ()), [], []
 
-    async def in_one_piece_or_not(scope, receive, send):
-        if answer := scope.get(ANSWER):
-            scope[ANSWER] = lambda *arguments: in_one_piece.append(answer(*arguments)) or in_one_piece[-1]
+    async def the_short_way(scope, receive, send):
+        if way := scope.get(SHORT_WAY):
+            scope[SHORT_WAY] = Told(way, wholes, in_one_piece)
         await app(scope, receive, send)
 
     async def by_messages(scope, receive, send):
-        scope.pop(ANSWER, None)
+        scope.pop(SHORT_WAY, None)
         await app(scope, receive, send)
 
-    async with listening(in_one_piece_or_not) as one, listening(by_messages) as other:
+    async with listening(the_short_way) as one, listening(by_messages) as other:
         assert await answered(one, REQUESTS[name]) == await answered(other, REQUESTS[name])
     assert in_one_piece[:1] == [True] or name not in IN_ONE_PIECE
+    assert wholes[:1] == [REQUESTS[name][3]] or name not in IN_ONE_PIECE or name == "GET"
+
+
+async def test_a_body_that_comes_late_is_waited_for(graphql):
+    async with listening(graphql()) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        request = written(*post("{ hello }"))
+        for part in (request[:-20], request[-20:-10], request[-10:]):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.01)  # that they arrive one by one
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_requests_that_come_together_are_answered_in_order(graphql):

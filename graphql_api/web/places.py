@@ -1,0 +1,42 @@
+"""The places in which requests run: a semaphore that costs next to nothing as long as there are free ones."""
+
+import asyncio
+from collections import deque
+
+
+class Places:
+    """So many places, taken first come, first served."""
+
+    def __init__(self, number: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._free = number
+        self._line: deque[asyncio.Future[None]] = deque()
+
+    def take(self) -> bool:
+        """Whether there was a free place, which is taken now."""
+        if not self._free:  # and none is, as long as anybody waits
+            return False
+        self._free -= 1
+        return True
+
+    async def wait(self) -> None:
+        """Take a place, once there is one."""
+        if self.take():
+            return
+        turn = self._loop.create_future()
+        self._line.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it came just now
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """Leave a place to whoever has waited longest."""
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
