@@ -140,34 +140,37 @@ def created(token_id: str, user_id: str, gateway: str, edit: Edit, now: datetime
         activated_at=now,
     )
     if edit.is_active is False:
-        token = _inactive(token, now, DeactivationReason.OTHER)
+        token = replace(token, **_ended(now, DeactivationReason.OTHER))
     return Event(token, action, token.deactivation_reason)
 
 
 def edited(token: Token, edit: Edit, now: datetime) -> Event | None:
     """The token after this edit, or None where it changes nothing. The most telling part of an edit names it."""
-    new, action, reason = token, Action.UPDATED, None
-    if edit.description is not None:
-        new = replace(new, description=edit.description.value)
+    changes, action = dict[str, Any](), Action.UPDATED
+    if edit.description is not None and edit.description.value != token.description:
+        changes["description"] = edit.description.value
     if edit.metadata is not None and not is_same_json(edit.metadata.value, token.metadata):
-        new = replace(new, metadata=edit.metadata.value)
+        changes["metadata"] = edit.metadata.value
     if edit.is_active is not None and edit.is_active != token.is_active:
+        at = _moment(token, now)
         if edit.is_active:
-            new, action = _active(new, _moment(token, now)), Action.ACTIVATED
+            changes |= {"is_active": True, "activated_at": at, "deactivated_at": None, "deactivation_reason": None}
+            action = Action.ACTIVATED
         else:
-            new, action = _inactive(new, _moment(token, now), DeactivationReason.OTHER), Action.DEACTIVATED
-            reason = new.deactivation_reason
+            changes |= _ended(at, DeactivationReason.OTHER)
+            action = Action.DEACTIVATED
     if edit.gateway_customer_id is not None and edit.gateway_customer_id != token.gateway_customer_id:
         # What was verified was the other customer.
-        new, action = replace(new, gateway_customer_id=edit.gateway_customer_id, last_verified_at=None), Action.REPLACED
-    return None if new is token or _is_same(new, token) else _next(token, new, action, now, reason)
+        changes |= {"gateway_customer_id": edit.gateway_customer_id, "last_verified_at": None}
+        action = Action.REPLACED
+    return _next(token, action, now, **changes) if changes else None
 
 
 def deactivated(token: Token, reason: DeactivationReason, now: datetime) -> Event | None:
     """The token after its deactivation, or None where it is inactive already."""
     if not token.is_active:
         return None
-    return _next(token, _inactive(token, _moment(token, now), reason), Action.DEACTIVATED, now, reason.value)
+    return _next(token, Action.DEACTIVATED, now, **_ended(_moment(token, now), reason))
 
 
 def deactivated_at_gateway(token: Token, reason: DeactivationReason, at: datetime, now: datetime) -> Event | None:
@@ -177,7 +180,7 @@ def deactivated_at_gateway(token: Token, reason: DeactivationReason, at: datetim
     """
     if not token.is_active or at < token.activated_at:
         return None
-    return _next(token, _inactive(token, at, reason), Action.DEACTIVATED, now, reason.value)
+    return _next(token, Action.DEACTIVATED, now, **_ended(at, reason))
 
 
 def earlier_deactivation(token: Token, reason: DeactivationReason, at: datetime) -> Token | None:
@@ -188,34 +191,36 @@ def earlier_deactivation(token: Token, reason: DeactivationReason, at: datetime)
     if token.is_active or token.deactivated_at is None or at < token.activated_at:
         return None
     stored = (token.deactivated_at, token.deactivation_reason or "")
-    return _inactive(token, at, reason) if (at, reason.value) < stored else None
+    return replace(token, **_ended(at, reason)) if (at, reason.value) < stored else None
 
 
 def verified(token: Token, at: datetime, now: datetime) -> Event | None:
     """The token after the gateway confirmed its customer, or None where it was confirmed as late before."""
     if token.last_verified_at is not None and at <= token.last_verified_at:
         return None
-    return _next(token, replace(token, last_verified_at=at), Action.VERIFIED, now)
+    return _next(token, Action.VERIFIED, now, last_verified_at=at)
 
 
 def merged(token: Token, user_id: str, now: datetime) -> Event:
     """The token after it moved to this user, or stayed with them and took over a former identifier."""
-    return _next(token, replace(token, user_id=user_id), Action.MERGED, now)
+    return _next(token, Action.MERGED, now, user_id=user_id)
 
 
 def merged_away(token: Token, user_id: str, now: datetime) -> Event:
     """The last line of a token whose place at the gateway another token of this user has."""
-    last = _inactive(replace(token, user_id=user_id), _moment(token, now), DeactivationReason.MERGED)
-    return _next(token, last, Action.MERGED, now, DeactivationReason.MERGED.value)
+    ended = _ended(_moment(token, now), DeactivationReason.MERGED)
+    return _next(token, Action.MERGED, now, user_id=user_id, **ended)
 
 
 def gone(token: Token, action: Action, now: datetime) -> Event:
     """The last line of a token's history."""
-    return _next(token, token, action, now)
+    return _next(token, action, now)
 
 
-def _next(old: Token, new: Token, action: Action, now: datetime, reason: str | None = None) -> Event:
-    return Event(replace(new, version=old.version + 1, updated_at=_moment(old, now)), action, reason)
+def _next(token: Token, action: Action, now: datetime, **changes: Any) -> Event:
+    """What this change makes of the token; its reason is the one for which the token ends."""
+    new = replace(token, version=token.version + 1, updated_at=_moment(token, now), **changes)
+    return Event(new, action, changes.get("deactivation_reason"))
 
 
 def _moment(token: Token, now: datetime) -> datetime:
@@ -223,13 +228,5 @@ def _moment(token: Token, now: datetime) -> datetime:
     return max(now, token.updated_at + timedelta(microseconds=1))
 
 
-def _inactive(token: Token, at: datetime, reason: DeactivationReason) -> Token:
-    return replace(token, is_active=False, deactivated_at=at, deactivation_reason=reason.value)
-
-
-def _active(token: Token, at: datetime) -> Token:
-    return replace(token, is_active=True, activated_at=at, deactivated_at=None, deactivation_reason=None)
-
-
-def _is_same(one: Token, other: Token) -> bool:
-    return one == other and is_same_json(one.metadata, other.metadata)
+def _ended(at: datetime, reason: DeactivationReason) -> dict[str, Any]:
+    return {"is_active": False, "deactivated_at": at, "deactivation_reason": reason.value}

@@ -100,6 +100,8 @@ def completes_objects(field: "FieldPlan", dispatch: Dispatch) -> Complete:
 
     def complete_field(run: Run, value: Any, place: Place) -> Any:
         if type(value) is list:
+            if not value:
+                return []
             try:
                 # Objects of one class, as they mostly are, are answered together.
                 objects = dispatch.of(value) if len(set(map(type, value))) == 1 else None

@@ -132,6 +132,8 @@ def coercer(type_: Any, within: tuple[Any, ...] = ()) -> Coercer | None:
     """The short way for an input type, if it has one; an input type that holds itself has none."""
     match type_:
         case GraphQLNonNull():
+            if type_.of_type in _EXACTLY:
+                return _exactly(_EXACTLY[type_.of_type])
             inner = coercer(type_.of_type, within)
             return inner if inner is _unchanged_list else inner and _not_null(inner)
         case GraphQLList():
@@ -161,6 +163,10 @@ def _leaf(type_: GraphQLScalarType | GraphQLEnumType) -> Coercer:
 
 
 def _exactly(class_: type) -> Coercer:
+    return lambda value: value if type(value) is class_ else Undefined
+
+
+def _exactly_or_null(class_: type) -> Coercer:
     return lambda value: value if type(value) is class_ or value is None else Undefined
 
 
@@ -172,10 +178,9 @@ def _float(value: Any) -> Any:
     return value if value is None or (type(value) is float and isfinite(value)) else Undefined
 
 
+_EXACTLY: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 _LEAVES: dict[Any, Coercer] = {
-    GraphQLString: _exactly(str),
-    GraphQLID: _exactly(str),
-    GraphQLBoolean: _exactly(bool),
+    **{type_: _exactly_or_null(class_) for type_, class_ in _EXACTLY.items()},
     GraphQLInt: _int,
     GraphQLFloat: _float,
 }
@@ -221,7 +226,7 @@ def _input_object(type_: GraphQLInputObjectType, within: tuple[Any, ...]) -> Coe
     def coerce_object(value: Any) -> Any:
         if type(value) is not dict:
             return value if value is None else Undefined
-        given = cast("dict[str, Any]", value)
+        given: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
         coerced: dict[str, Any] = {}
         unknown = len(given)
         for name, out_name, coerce, absent in fields:

@@ -1,6 +1,7 @@
 """The statements that lock, that write, and that read what lies beside the tokens; most take arrays: whole lists."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy.dialects.postgresql import asyncpg
@@ -54,6 +55,7 @@ CHANGED = (
     "last_verified_at",
     "updated_at",
 )
+_changed = attrgetter(*CHANGED)
 _CHANGE = {
     "id": "uuid",
     "version": "integer",
@@ -99,10 +101,10 @@ def change_object(old: Token, event: Event, actor: str) -> dict[str, Any]:
     return {
         "id": old.id,
         "version": old.version,
-        **{name: getattr(new, name) for name in CHANGED},
+        **dict(zip(CHANGED, _changed(new), strict=True)),
         "keeps_metadata": keeps_metadata,
         "metadata": None if keeps_metadata else new.metadata,
-        "action": event.action.value,
+        "action": event.action,  # an enum is its value in JSON
         "reason": event.reason,
         "actor": actor,
     }
