@@ -170,7 +170,7 @@ async def _storage(
         observe=observe_and_trace if tracing else observe,
     )
     async with open_database(str(settings.database_url)) as database:
-        store = TokenStore(database, writes.note)
+        store = TokenStore(database, writes.note) if settings.database_replica_url else TokenStore(database)
         async with Replicas.open(
             settings.database_replica_url, open_database, store, writes, most_lag=settings.replica_max_lag
         ) as replicas:

@@ -1,9 +1,9 @@
 """A customer gateway token, what may become of it, and the line of history that every change leaves."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from graphql_api.domain.values import is_same_json
 
@@ -42,21 +42,20 @@ class Given(Generic[T]):
     value: T
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
+class Token(NamedTuple):
     """Who a user is at a gateway. Times are aware and in UTC; `id` is a UUID in its canonical spelling."""
 
     id: str
     user_id: str
     gateway: str
     gateway_customer_id: str
+    created_at: datetime
+    updated_at: datetime
+    activated_at: datetime
     description: str | None = None
     metadata: dict[str, Any] | None = None
     is_active: bool = True
-    created_at: datetime
-    updated_at: datetime
     version: int = 1
-    activated_at: datetime
     deactivated_at: datetime | None = None
     deactivation_reason: str | None = None
     last_verified_at: datetime | None = None
@@ -140,7 +139,7 @@ def created(token_id: str, user_id: str, gateway: str, edit: Edit, now: datetime
         activated_at=now,
     )
     if edit.is_active is False:
-        token = replace(token, **_ended(now, DeactivationReason.OTHER))
+        token = token._replace(**_ended(now, DeactivationReason.OTHER))
     return Event(token, action, token.deactivation_reason)
 
 
@@ -191,7 +190,7 @@ def earlier_deactivation(token: Token, reason: DeactivationReason, at: datetime)
     if token.is_active or token.deactivated_at is None or at < token.activated_at:
         return None
     stored = (token.deactivated_at, token.deactivation_reason or "")
-    return replace(token, **_ended(at, reason)) if (at, reason.value) < stored else None
+    return token._replace(**_ended(at, reason)) if (at, reason.value) < stored else None
 
 
 def verified(token: Token, at: datetime, now: datetime) -> Event | None:
@@ -219,7 +218,7 @@ def gone(token: Token, action: Action, now: datetime) -> Event:
 
 def _next(token: Token, action: Action, now: datetime, **changes: Any) -> Event:
     """What this change makes of the token; its reason is the one for which the token ends."""
-    new = replace(token, version=token.version + 1, updated_at=_moment(token, now), **changes)
+    new = token._replace(version=token.version + 1, updated_at=_moment(token, now), **changes)
     return Event(new, action, changes.get("deactivation_reason"))
 
 

@@ -143,7 +143,7 @@ class _Forward(logging.Handler):
 
 def _stamp(_logger: object, level: str, event: Event) -> Event:
     event["level"] = level
-    event["timestamp"] = datetime.now(UTC).isoformat("T", "milliseconds")
+    event["timestamp"] = datetime.now(UTC)
     if current := request_id.get():
         event["request_id"] = current
     return event
@@ -196,4 +196,5 @@ class _Console:
         self._render = structlog.dev.ConsoleRenderer(colors=colors)
 
     def __call__(self, logger: object, level: str, event: Event) -> bytes:
+        event["timestamp"] = event["timestamp"].isoformat("T", "milliseconds")
         return self._render(logger, level, event).encode(errors="replace")

@@ -205,37 +205,34 @@ class _AllBins:
     def __init__(self) -> None:
         self._all: list[_Bins] = []
 
-    def of(self, histogram: Histogram) -> "_Bins":
+    def of(self, histogram: Histogram) -> Callable[[float], None]:
         """What observes for a histogram whose labels have values."""
-        self._all.append(_Bins(histogram))
-        return self._all[-1]
+        bins = _Bins(histogram)
+        self._all.append(bins)
+        return bins.values.append
 
     def take(self) -> None:
         for bins in self._all:
-            bins.take()
+            if bins.values:
+                bins.take()
 
 
 class _Bins:
-    """How many values fell into which bucket of a histogram, and their sum."""
+    """The values that a histogram is to be given."""
 
     def __init__(self, histogram: Any) -> None:
         self._bounds: tuple[float, ...] = histogram._upper_bounds  # noqa: SLF001 - the library can only add them one by one
         self._buckets: list[Any] = histogram._buckets  # noqa: SLF001
         self._total: Any = histogram._sum  # noqa: SLF001
-        self._counts = [0] * len(self._bounds)
-        self._sum = 0.0
-
-    def __call__(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        self.values: list[float] = []
 
     def take(self) -> None:
-        if any(self._counts):
-            for bucket, count in zip(self._buckets, self._counts, strict=True):
-                if count:
-                    bucket.inc(count)
-            self._total.inc(self._sum)
-            self._counts, self._sum = [0] * len(self._bounds), 0.0
+        """Give the histogram what there is."""
+        bounds = self._bounds
+        for index, count in Tally([bisect_left(bounds, value) for value in self.values]).items():
+            self._buckets[index].inc(count)
+        self._total.inc(sum(self.values))
+        self.values.clear()
 
 
 class _Observers(dict[str, Callable[[float], None]]):

@@ -27,23 +27,29 @@ class Watched:
     its client goes away. None: it goes on.
     """
 
-    __slots__ = ("_began", "_deadline", "_loop", "_task", "ended", "listener", "receive")
+    __slots__ = ("_began", "_deadline", "_loop", "_seconds", "_task", "ended", "listener", "receive")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop = loop
         self._task = asyncio.current_task(loop)
-        self._began = loop.time()
-        self._deadline = self._began + seconds
+        self._began: float | None = None
+        self._deadline: float | None = None
+        self._seconds = seconds
         self.receive: Receive | None = None
         self.listener: asyncio.Task[None] | None = None
         self.ended: End | None = None
 
     def allow(self, seconds: float) -> None:
-        """Give the request this many seconds from now."""
-        self._deadline = self._loop.time() + seconds
+        """Give the request this many seconds from now, which is the next look: most requests are over by then."""
+        self._seconds = seconds
+        self._deadline = None
 
     def look(self, now: float) -> None:
         """End the request if its time is up; once it takes long, listen for its client's going away."""
+        if self._began is None:
+            self._began = now
+        if self._deadline is None:
+            self._deadline = now + self._seconds
         if now >= self._deadline:
             self._end(End.TIME_IS_UP)
         elif self.receive is not None and self.listener is None and now - self._began >= _LONG:
