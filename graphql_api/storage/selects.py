@@ -26,7 +26,7 @@ from sqlalchemy import (
     true,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, asyncpg
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, aggregate_order_by, asyncpg
 from sqlmodel import SQLModel
 
 from graphql_api.storage.database import Statement, rows_with
@@ -226,32 +226,40 @@ def _json_object(fields: Sequence[JsonField]) -> ColumnElement[Any]:
         if name is None:
             text += f'"{literal}"'
         else:
-            quote, value = _json_value(TOKENS.c[name])
-            parts += [literal_column(f"'{text}{quote}'"), value]
-            text = quote
+            before, value, after = _json_value(TOKENS.c[name])
+            parts += [literal_column(f"'{text}{before}'"), value]
+            text = after
         text += ","
     parts.append(literal_column(f"'{text[:-1]}}}'"))
     return reduce(lambda before, part: before.concat(part), parts)
 
 
-def _json_value(shown: Column[Any]) -> tuple[str, ColumnElement[Any]]:
-    """A column as the contract's JSON has it, times in UTC with six digits, whatever the session says.
-
-    With it goes the quote that still belongs before and after it.
-    """
-    quote, value = "", cast(shown, Text())
+def _json_value(shown: Column[Any]) -> tuple[str, ColumnElement[Any], str]:
+    """A column as the contract's JSON has it, and the text that still belongs before and after it."""
+    before, value, after = "", cast(shown, Text()), ""
     if isinstance(shown.type, DateTime):
-        utc = func.timezone(literal_column("'UTC'"), shown)
-        quote, value = '"', func.to_char(utc, literal_column("""'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'"""))
+        before, value, after = '"', _iso(shown), '+00:00"'
     elif isinstance(shown.type, Boolean):
         value = case((shown, literal_column("'true'")), else_=literal_column("'false'"))
     elif isinstance(shown.type, Uuid):
-        quote = '"'
+        before = after = '"'
     elif shown is TOKENS.c.gateway:  # its constraint allows nothing that JSON would escape
-        quote, value = '"', shown
+        before, value, after = '"', shown, '"'
     elif isinstance(shown.type, Text):
         value = cast(func.to_json(shown), Text())
     if not shown.nullable:
-        return quote, value
-    quoted = value if not quote else literal_column(f"'{quote}'").concat(value).concat(literal_column(f"'{quote}'"))
-    return "", func.coalesce(quoted, literal_column("'null'"))
+        return before, value, after
+    if before:
+        value = literal_column(f"'{before}'").concat(value).concat(literal_column(f"'{after}'"))
+    return "", func.coalesce(value, literal_column("'null'")), ""
+
+
+def _iso(moment: Column[Any]) -> ColumnElement[Any]:
+    """A time in UTC with six digits of the second, whatever the session says.
+
+    `to_json` takes a third of the time of `to_char`, but leaves zeros at the end out: then five digits say as much.
+    """
+    utc = func.timezone(literal_column("'UTC'"), moment)
+    short = func.btrim(cast(func.to_json(utc), Text()), literal_column("""'"'"""))
+    full = func.to_char(utc, literal_column("""'YYYY-MM-DD"T"HH24:MI:SS.US'"""))
+    return case((cast(moment, TIMESTAMP(timezone=True, precision=5)) != moment, short), else_=full)
