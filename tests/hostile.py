@@ -168,3 +168,15 @@ WITHIN_THE_TOKENS = {
     + _each(6, f"a#: saveCustomerGatewayToken(input: {{ {'id: 1 ' * 99} }}) {{ created }}")
     + " }",
 }
+# What variables there are, and where, is looked for in another walk through the document.
+WITHIN_THE_TOKENS |= {
+    f"{name}, and a variable": before + WITHIN_THE_TOKENS[name].removeprefix("mutation")
+    for name, before in {
+        "an argument over and over": "query ($v: Int) ",
+        "arguments that are not there": "query ($v: Int) ",
+        "objects": "query ($v: Int) ",
+        "fragments that are not there": "query ($v: Int) ",
+        "input fields that are not there": "mutation ($v: Int)",
+        "an input field over and over": "mutation ($v: Int)",
+    }.items()
+}

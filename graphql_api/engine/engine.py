@@ -11,7 +11,10 @@ from graphql import (
     DocumentNode,
     GraphQLError,
     GraphQLSchema,
+    NoUndefinedVariablesRule,
+    NoUnusedVariablesRule,
     OperationDefinitionNode,
+    VariablesInAllowedPositionRule,
     specified_rules,
     validate,
 )
@@ -20,6 +23,7 @@ from graphql_api.engine.cache import DocumentCache
 from graphql_api.engine.operation import Operation, Phase, RequestCheck
 from graphql_api.engine.parsing import parse
 from graphql_api.engine.strawberry import VALIDATION_RULES, strawberry_schema
+from graphql_api.engine.validation import together
 
 Mode = Literal["compiled", "graphql-core"]
 Check = Callable[[DocumentNode], list[GraphQLError]]
@@ -27,6 +31,8 @@ RequestChecks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode],
 
 _SUGGESTION = re.compile(r",? did you mean .*?\?", re.IGNORECASE | re.DOTALL)
 
+# These go through the whole document once more, for the variables that it uses.
+_OF_VARIABLES = {NoUndefinedVariablesRule, NoUnusedVariablesRule, VariablesInAllowedPositionRule}
 _CHARACTERS_PER_TOKEN = 8  # or a few long documents of short tokens would be all that the garbage collector looks at
 
 MAX_ERRORS = 20
@@ -73,7 +79,9 @@ class Engine:
         self.fallbacks: Counter[str] = Counter()
         self._schema = schema
         self._compiled = mode == "compiled"
-        self._rules = [*specified_rules, *VALIDATION_RULES, *rules]
+        all_rules = [*specified_rules, *VALIDATION_RULES, *rules]
+        self._rules = together(all_rules)
+        self._rules_without_variables = together([rule for rule in all_rules if rule not in _OF_VARIABLES])
         self._before_validation = before_validation
         self._before_execution = before_execution
         self._max_tokens = max_tokens
@@ -106,10 +114,9 @@ class Engine:
         for check in self._before_validation:
             if errors := check(document):
                 return errors
+        rules = self._rules if "$" in query else self._rules_without_variables
         max_errors = max(1, min(MAX_ERRORS, MAX_QUOTED // len(query)))
-        return validate(
-            self._schema, document, self._rules, max_errors=max_errors, hide_suggestions=not self._suggestions
-        )
+        return validate(self._schema, document, [rules], max_errors=max_errors, hide_suggestions=not self._suggestions)
 
     def _told(self, errors: list[GraphQLError]) -> list[GraphQLError]:
         """The errors to keep: without their document, and where nothing shall be suggested, without suggestions."""

@@ -35,7 +35,12 @@ def test_a_place_is_where_graphql_core_finds_it(position):
 
 
 @pytest.mark.parametrize(
-    "text", ["{ a b(c: [1, $d]) ...e } fragment e on F { g @h } # i", "query ($a: B = {c: 1}) { d }"]
+    "text",
+    [
+        "{ a b(c: [1, $d]) ...e } fragment e on F { g @h } # i",
+        "query ($a: B = {c: 1}) { d }",
+        "{_ _0 a1B_:A9(zZ:Z){a}}",
+    ],
 )
 def test_a_document_is_the_same(text):
     assert parse(text, None) == parse_by_graphql_core(text)
@@ -43,7 +48,19 @@ def test_a_document_is_the_same(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["{ a", "{ a \n\r\n ? }", "", '{ a(b: "', "{ a b c d }", "{ a " * 2000, "#a\n#b\n#c\n#d\n#e\n#f\n{a}"]
+    "text",
+    [
+        "{ a",
+        "{ a \n\r\n ? }",
+        "",
+        '{ a(b: "',
+        "{ a b c d }",
+        "{ a " * 2000,
+        "{ aä }",
+        "{ 1a }",
+        "{ a-b }",
+        "#a\n#b\n#c\n#d\n#e\n#f\n{a}",
+    ],
 )
 def test_an_error_is_the_same(text):
     most = 5
@@ -59,13 +76,13 @@ def test_an_error_is_the_same(text):
 def test_no_token_knows_another(text, monkeypatch):
     lexers = []
 
-    class Lexer(parse.__globals__["Lexer"]):
+    class Lexer(parse.__globals__["_Lexer"]):
         def __init__(self, source):
             super().__init__(source)
             lexers.append(self)
             self.first = self.token
 
-    monkeypatch.setitem(parse.__globals__, "Lexer", Lexer)
+    monkeypatch.setitem(parse.__globals__, "_Lexer", Lexer)
     try:
         parse(text, None)
     except GraphQLSyntaxError:

@@ -1,0 +1,66 @@
+"""Validation rules as one: graphql-core asks each of its thirty at every node whether it has to do with such a node.
+
+Most have to do with one or two kinds of nodes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from graphql import BREAK, ASTValidationRule, Node, ValidationContext, Visitor
+from graphql.language.visitor import EnterLeaveVisitor
+
+Ask = Callable[[Node, Any, Any, Any, Any], Any]
+
+
+def together(rules: Sequence[type[ASTValidationRule]]) -> type[ASTValidationRule]:
+    """The rule that all of these hold. It reports the same errors in the same order."""
+    return type("Together", (_Together,), {"_rules": tuple(rules)})
+
+
+class _Together(ASTValidationRule):
+    _rules: ClassVar[tuple[type[ASTValidationRule], ...]]
+
+    def __init__(self, context: ValidationContext) -> None:
+        super().__init__(context)
+        self._visitors: list[Visitor] = [rule(context) for rule in self._rules]
+        self._resting: dict[Visitor, object] = {}  # and the node below which each rests; BREAK: to the end
+
+    def get_enter_leave_for_kind(self, kind: str) -> EnterLeaveVisitor:
+        """What all the rules do at nodes of this kind."""
+        found = self.enter_leave_map.get(kind)
+        if found is None:
+            asks = [(visitor, visitor.get_enter_leave_for_kind(kind)) for visitor in self._visitors]
+            enters = [(visitor, ask.enter) for visitor, ask in asks if ask.enter]
+            leaves = [(visitor, ask.leave) for visitor, ask in asks if ask.leave]
+            found = EnterLeaveVisitor(
+                self._entering(enters) if enters else None, self._leaving(leaves) if enters or leaves else None
+            )
+            self.enter_leave_map[kind] = found
+        return found
+
+    def _entering(self, asks: list[tuple[Visitor, Ask]]) -> Ask:
+        resting = self._resting
+
+        def enter(node: Node, key: Any, parent: Any, path: Any, ancestors: Any) -> None:
+            for visitor, ask in asks:
+                if visitor not in resting and (answer := ask(node, key, parent, path, ancestors)) is not None:
+                    resting[visitor] = BREAK if _ends(answer) else node
+
+        return enter
+
+    def _leaving(self, asks: list[tuple[Visitor, Ask]]) -> Ask:
+        resting = self._resting
+
+        def leave(node: Node, key: Any, parent: Any, path: Any, ancestors: Any) -> None:
+            for visitor, ask in asks:
+                if visitor not in resting and _ends(ask(node, key, parent, path, ancestors)):
+                    resting[visitor] = BREAK
+            if resting:
+                for visitor in [visitor for visitor, below in resting.items() if below is node]:
+                    del resting[visitor]
+
+        return leave
+
+
+def _ends(answer: object) -> bool:
+    return answer is BREAK or answer is True
