@@ -23,7 +23,8 @@ class _Together(ASTValidationRule):
     def __init__(self, context: ValidationContext) -> None:
         super().__init__(context)
         self._visitors: list[Visitor] = [rule(context) for rule in self._rules]
-        self._resting: dict[Visitor, object] = {}  # and the node below which each rests; BREAK: to the end
+        self._resting: set[Visitor] = set()
+        self._until: dict[int, list[Visitor]] = {}  # who rests until which node is left, by its identity
 
     def get_enter_leave_for_kind(self, kind: str) -> EnterLeaveVisitor:
         """What all the rules do at nodes of this kind."""
@@ -39,25 +40,26 @@ class _Together(ASTValidationRule):
         return found
 
     def _entering(self, asks: list[tuple[Visitor, Ask]]) -> Ask:
-        resting = self._resting
+        resting, until = self._resting, self._until
 
         def enter(node: Node, key: Any, parent: Any, path: Any, ancestors: Any) -> None:
             for visitor, ask in asks:
                 if visitor not in resting and (answer := ask(node, key, parent, path, ancestors)) is not None:
-                    resting[visitor] = BREAK if _ends(answer) else node
+                    resting.add(visitor)
+                    if not _ends(answer):
+                        until.setdefault(id(node), []).append(visitor)
 
         return enter
 
     def _leaving(self, asks: list[tuple[Visitor, Ask]]) -> Ask:
-        resting = self._resting
+        resting, until = self._resting, self._until
 
         def leave(node: Node, key: Any, parent: Any, path: Any, ancestors: Any) -> None:
             for visitor, ask in asks:
                 if visitor not in resting and _ends(ask(node, key, parent, path, ancestors)):
-                    resting[visitor] = BREAK
-            if resting:
-                for visitor in [visitor for visitor, below in resting.items() if below is node]:
-                    del resting[visitor]
+                    resting.add(visitor)
+            if until:
+                resting.difference_update(until.pop(id(node), ()))
 
         return leave
 
