@@ -115,8 +115,8 @@ def test_connections_that_come_at_once_are_spread_over_the_workers(serve):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_signal_ends_every_process_with_status_0(serve, number, workers):
     service = serve(workers)
-    service.ask()
-    until(lambda: len(service.workers()) == (workers if workers > 1 else 0))
+    until(lambda: len({service.ask() for _ in range(20)}) == workers, seconds=10)
+    assert len(service.workers()) == (workers if workers > 1 else 0)
     assert service.end(number) == 0
     assert service.process.stdout.read().count("left") == workers
 
