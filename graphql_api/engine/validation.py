@@ -14,11 +14,13 @@ Ask = Callable[[Node, Any, Any, Any, Any], Any]
 
 def together(rules: Sequence[type[ASTValidationRule]]) -> type[ASTValidationRule]:
     """The rule that all of these hold. It reports the same errors in the same order."""
-    return type("Together", (_Together,), {"_rules": tuple(rules)})
+    return type("Together", (_Together,), {"_rules": tuple(rules), "_concerned": {}})
 
 
 class _Together(ASTValidationRule):
     _rules: ClassVar[tuple[type[ASTValidationRule], ...]]
+    _concerned: ClassVar[dict[str, list[int]]]
+    """By the kind of a node, the places of the rules that do something there, which is the same for every document."""
 
     def __init__(self, context: ValidationContext) -> None:
         super().__init__(context)
@@ -30,7 +32,11 @@ class _Together(ASTValidationRule):
         """What all the rules do at nodes of this kind."""
         found = self.enter_leave_map.get(kind)
         if found is None:
-            asks = [(visitor, visitor.get_enter_leave_for_kind(kind)) for visitor in self._visitors]
+            visitors = self._visitors
+            places = self._concerned.get(kind, range(len(visitors)))
+            asks = [(visitors[place], visitors[place].get_enter_leave_for_kind(kind)) for place in places]
+            if kind not in self._concerned:
+                self._concerned[kind] = [place for place, (_, ask) in enumerate(asks) if ask.enter or ask.leave]
             enters = [(visitor, ask.enter) for visitor, ask in asks if ask.enter]
             leaves = [(visitor, ask.leave) for visitor, ask in asks if ask.leave]
             found = EnterLeaveVisitor(

@@ -1,7 +1,7 @@
 """The selects on tokens, built from the SQLModel table and compiled once for each set of columns."""
 
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import Any
 
 from sqlalchemy import (
@@ -226,7 +226,7 @@ def _json_object(fields: Sequence[JsonField]) -> ColumnElement[Any]:
         if name is None:
             text += f'"{literal}"'
         else:
-            before, value, after = _json_value(TOKENS.c[name])
+            before, value, after = _json_value(name)
             parts += [literal_column(f"'{text}{before}'"), value]
             text = after
         text += ","
@@ -234,8 +234,17 @@ def _json_object(fields: Sequence[JsonField]) -> ColumnElement[Any]:
     return reduce(lambda before, part: before.concat(part), parts)
 
 
-def _json_value(shown: Column[Any]) -> tuple[str, ColumnElement[Any], str]:
-    """A column as the contract's JSON has it, and the text that still belongs before and after it."""
+@cache
+def _json_value(name: str) -> tuple[str, ColumnElement[Any], str]:
+    """A column as the contract's JSON has it, and the text that still belongs before and after it.
+
+    It is compiled here: that takes longer than all the rest of a statement, and most have the same columns.
+    """
+    before, value, after = _json_parts(TOKENS.c[name])
+    return before, literal_column(value.compile(dialect=_DIALECT).string), after
+
+
+def _json_parts(shown: Column[Any]) -> tuple[str, ColumnElement[Any], str]:
     before, value, after = "", cast(shown, Text()), ""
     if isinstance(shown.type, DateTime):
         before, value, after = '"', _iso(shown), '+00:00"'
