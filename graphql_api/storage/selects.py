@@ -1,7 +1,7 @@
 """The selects on tokens, built from the SQLModel table and compiled once for each set of columns."""
 
 from collections.abc import Sequence
-from functools import cache, lru_cache, reduce
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -219,7 +219,7 @@ def _json_object(fields: Sequence[JsonField]) -> ColumnElement[Any]:
 
     `||` joins the parts: `concat` looks up how to write each of them, which takes twice as long.
     """
-    parts: list[ColumnElement[Any]] = []
+    parts: list[str] = []
     text = "{"
     for key, name, literal in fields:
         text += f'"{key}":'
@@ -227,21 +227,20 @@ def _json_object(fields: Sequence[JsonField]) -> ColumnElement[Any]:
             text += f'"{literal}"'
         else:
             before, value, after = _json_value(name)
-            parts += [literal_column(f"'{text}{before}'"), value]
+            parts += [f"'{text}{before}'", value]
             text = after
         text += ","
-    parts.append(literal_column(f"'{text[:-1]}}}'"))
-    return reduce(lambda before, part: before.concat(part), parts)
+    return literal_column(" || ".join([*parts, f"'{text[:-1]}}}'"]), type_=Text())
 
 
 @cache
-def _json_value(name: str) -> tuple[str, ColumnElement[Any], str]:
-    """A column as the contract's JSON has it, and the text that still belongs before and after it.
+def _json_value(name: str) -> tuple[str, str, str]:
+    """The SQL of a column as the contract's JSON has it, and the text that still belongs before and after its value.
 
     It is compiled here: that takes longer than all the rest of a statement, and most have the same columns.
     """
     before, value, after = _json_parts(TOKENS.c[name])
-    return before, literal_column(value.compile(dialect=_DIALECT).string), after
+    return before, value.compile(dialect=_DIALECT).string, after
 
 
 def _json_parts(shown: Column[Any]) -> tuple[str, ColumnElement[Any], str]:
