@@ -101,9 +101,7 @@ def watching(answers, seen, name):
 
         return ask
 
-    asks = {
-        f"{what}_{kind}": at(f"{what}") for what in ("enter", "leave") for kind in ("field", "argument", "document")
-    }
+    asks = {f"{what}_{kind}": at(what) for what in ("enter", "leave") for kind in ("field", "argument", "document")}
     return type(name, (ASTValidationRule,), asks)
 
 
