@@ -111,8 +111,14 @@ PLAIN = sorted(name for name in selects.ALL if name not in {"description", "meta
 
 
 @pytest.mark.parametrize("copies", [1, 12])
-async def test_json_of_the_database_says_what_the_rows_say(store, copies):
-    """With copies there are many parts to put together."""
+@pytest.mark.parametrize("options", [{}, {"prepares": False}])
+async def test_json_of_the_database_says_what_the_rows_say(empty_database, options, copies):
+    """With copies there are many parts to put together; without a session of its own times may be Nepal's."""
+    async with Database.open(f"{empty_database}&timezone=Asia/Kathmandu", **options) as database:
+        await compare_json(TokenStore(database), copies)
+
+
+async def compare_json(store, copies):
     at = [NOW, NOW.replace(microsecond=120), NOW.replace(year=1, microsecond=999999), NOW.replace(year=9999)]
     changes = Changes()
     for number, text in enumerate(('"', "\\", "\b\x7f\x1f", "ä😀", "</script>'%s:name")):
