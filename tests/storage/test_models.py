@@ -54,8 +54,8 @@ async def test_constraints_have_the_names_and_the_words_of_the_models(inspected,
             assert _squeezed(stored[key]["text"]) == "check" + _squeezed(str(constraint.sqltext)), key
         else:
             kind = "UNIQUE" if isinstance(constraint, UniqueConstraint) else "PRIMARY KEY"
-            columns = ", ".join(constraint.columns.keys())
-            assert stored[key]["text"] == f"{kind} ({columns})", key
+            text, included = f"{kind} ({', '.join(constraint.columns.keys())})", constraint.kwargs["postgresql_include"]
+            assert stored[key]["text"] == (f"{text} INCLUDE ({', '.join(included)})" if included else text), key
 
 
 def _squeezed(expression):

@@ -91,6 +91,19 @@ async def test_a_lookup_reads_by_index_and_never_the_whole_table(filled, lookup)
     assert [node for node in nodes if node["Node Type"].startswith(("Index", "Bitmap"))]
 
 
+COVERED = ("id", "user_id", "gateway", "gateway_customer_id", "is_active", "created_at")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [selects.of_users(frozenset(COVERED)), selects.of_users_as_json(tuple((name, name, None) for name in COVERED))],
+)
+async def test_what_is_asked_most_of_users_tokens_is_read_from_the_index_alone(filled, statement):
+    explain = f"explain (format json) {statement.quick or statement.sql}"
+    plan = json.loads(await filled.fetchval(explain, *selects.joined(["user-7", "user-8"])))[0]["Plan"]
+    assert [node["Node Type"] for node in _nodes(plan) if "Relation Name" in node] == ["Index Only Scan"]
+
+
 def _nodes(plan):
     yield plan
     for child in plan.get("Plans", []):
