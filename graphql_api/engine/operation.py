@@ -154,6 +154,8 @@ class Operation:
 
 def _conditions(document: DocumentNode) -> list[str]:
     """The variables that @skip and @include depend on, the only directives of operations here."""
+    if document.loc and "@" not in document.loc.source.body:
+        return []
     names: dict[str, None] = {}
 
     class Conditions(Visitor):

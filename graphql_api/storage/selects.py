@@ -147,12 +147,21 @@ def of_users_as_json(fields: tuple[JsonField, ...]) -> Statement:
 
     The text is put together: `json_agg` looks up how to write each column anew for each row, which takes longer.
     """
-    token, comma = _json_object(fields), aggregate_order_by(literal_column("','"), TOKENS.c.gateway)
-    tokens = func.string_agg(literal_column(token, type_=Text()), comma)
-    listed = literal_column("'['").concat(tokens).concat(literal_column("']'"))
+    lists = _lists()
+    portable, quick = _json_object(fields, quick=False), _json_object(fields, quick=True)
+    return replace(lists, sql=lists.sql.replace(_ITEM, portable), quick=lists.sql.replace(_ITEM, quick))
+
+
+_ITEM = "what a token looks like"
+
+
+@cache
+def _lists() -> Statement:
+    """It, but for what a token looks like: a first operation need not wait for the rest to be compiled."""
+    token, comma = literal_column(_ITEM, type_=Text()), aggregate_order_by(literal_column("','"), TOKENS.c.gateway)
+    listed = literal_column("'['").concat(func.string_agg(token, comma)).concat(literal_column("']'"))
     query = select(TOKENS.c.user_id, listed).where(_OF_USERS).group_by(TOKENS.c.user_id)
-    written = statement("of_users_as_json", query, ["users", "separator"], ("user_id", "json"))
-    return replace(written, quick=written.sql.replace(token, _json_object(fields, quick=True)))
+    return statement("of_users_as_json", query, ["users", "separator"], ("user_id", "json"))
 
 
 @lru_cache(_CACHED)
@@ -217,7 +226,7 @@ def _pairs(first: str, second: str) -> FromClause:
     )
 
 
-def _json_object(fields: Sequence[JsonField], *, quick: bool = False) -> str:
+def _json_object(fields: Sequence[JsonField], *, quick: bool) -> str:
     """The SQL of a row as the JSON text of an object. Names of fields and types need no escapes.
 
     `||` joins the parts: `concat` looks up how to write each of them, which takes twice as long.
