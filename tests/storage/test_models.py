@@ -58,6 +58,13 @@ async def test_constraints_have_the_names_and_the_words_of_the_models(inspected,
             assert stored[key]["text"] == (f"{text} INCLUDE ({', '.join(included)})" if included else text), key
 
 
+async def test_tables_leave_as_much_room_as_the_models_say(connection):
+    for table in SQLModel.metadata.tables.values():
+        stored = await connection.fetchval("select reloptions from pg_class where oid = $1::text::regclass", table.name)
+        declared = table.kwargs.get("postgresql_with") or {}
+        assert stored == ([f"{name}={value}" for name, value in declared.items()] or None), table.name
+
+
 def _squeezed(expression):
     """A check as PostgreSQL prints it and as it was written: without casts, brackets, spaces and `between`."""
     text = re.sub(r"(\w+\(\w+\)) between (\d+) and (\d+)", r"\1 >= \2 and \1 <= \3", expression)
