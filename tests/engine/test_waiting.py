@@ -127,6 +127,14 @@ class Query:
         info.context.log.append("shared")
         return future
 
+    @strawberry.field
+    async def stubborn(self, info: strawberry.Info) -> str:
+        try:
+            await passed(info, "stubborn")
+        except asyncio.CancelledError:
+            raise ValueError("it failed instead of ending") from None
+        return "fine"
+
 
 @strawberry.type
 class Mutation:
@@ -230,6 +238,15 @@ async def test_cancellation_cancels_all_that_was_begun(query, begun):
     with pytest.raises(asyncio.CancelledError):
         await run.answer()
     assert sorted(run.context.log[len(begun) :]) == sorted(f"{name} cancelled" for name in begun)
+
+
+async def test_cancellation_is_what_happened_though_a_resolver_fails_meanwhile():
+    run = Execution('{ stubborn b: thing(name: "b") { name } }')
+    await run.turns()
+    run.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run.answer()
+    assert sorted(run.context.log[2:]) == ["b cancelled", "stubborn cancelled"]
 
 
 async def test_a_resolver_that_is_cancelled_from_within_cancels_the_operation():
