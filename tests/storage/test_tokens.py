@@ -114,7 +114,8 @@ PLAIN = sorted(name for name in selects.ALL if name not in {"description", "meta
 @pytest.mark.parametrize("options", [{}, {"prepares": False}])
 async def test_json_of_the_database_says_what_the_rows_say(empty_database, options, copies):
     """With copies there are many parts to put together; without a session of its own times may be Nepal's."""
-    async with Database.open(f"{empty_database}&timezone=Asia/Kathmandu", **options) as database:
+    url = f"{empty_database}{'&' if '?' in empty_database else '?'}timezone=Asia/Kathmandu"
+    async with Database.open(url, **options) as database:
         await compare_json(TokenStore(database), copies)
 
 
