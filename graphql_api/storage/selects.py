@@ -157,7 +157,7 @@ _ITEM = "what a token looks like"
 
 @cache
 def _lists() -> Statement:
-    """It, but for what a token looks like: a first operation need not wait for the rest to be compiled."""
+    """Users and the lists of their tokens, with `_ITEM` where a token's JSON belongs: what is compiled only once."""
     token, comma = literal_column(_ITEM, type_=Text()), aggregate_order_by(literal_column("','"), TOKENS.c.gateway)
     listed = literal_column("'['").concat(func.string_agg(token, comma)).concat(literal_column("']'"))
     query = select(TOKENS.c.user_id, listed).where(_OF_USERS).group_by(TOKENS.c.user_id)
@@ -238,7 +238,7 @@ def _json_object(fields: Sequence[JsonField], *, quick: bool) -> str:
         if name is None:
             text += f'"{literal}"'
         else:
-            before, value, after = _json_value(name, quick)
+            before, value, after = _json_value(name, quick=quick)
             parts += [f"'{text}{before}'", value]
             text = after
         text += ","
@@ -246,7 +246,7 @@ def _json_object(fields: Sequence[JsonField], *, quick: bool) -> str:
 
 
 @cache
-def _json_value(name: str, quick: bool) -> tuple[str, str, str]:  # noqa: FBT001
+def _json_value(name: str, *, quick: bool) -> tuple[str, str, str]:
     """The SQL of a column as the contract's JSON has it, and the text that still belongs before and after its value.
 
     It is compiled here: that takes longer than all the rest of a statement, and most have the same columns.
@@ -283,8 +283,8 @@ def _iso(moment: Column[Any], *, quick: bool) -> ColumnElement[Any]:
     """
     utc = func.timezone(literal_column("'UTC'"), moment)
     if quick:
-        short = _json(moment, quick=True)
+        short = _json(moment, quick=quick)
     else:
-        short = func.rtrim(_json(utc, quick=False), literal_column("""'"'""")).concat(literal_column("""'+00:00"'"""))
+        short = func.rtrim(_json(utc, quick=quick), literal_column("""'"'""")).concat(literal_column("""'+00:00"'"""))
     full = func.to_char(utc, literal_column(r"""'\"YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"\"'"""))
     return case((cast(moment, TIMESTAMP(timezone=True, precision=5)) != moment, short), else_=full)
