@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from graphql_api.domain.errors import Unavailable
 from graphql_api.observability import spans
@@ -12,8 +12,9 @@ from graphql_api.storage.database import SOON, Database
 K = TypeVar("K")
 V = TypeVar("V")
 
-_UNDER_WAY = 4  # loads at a time; what is asked for meanwhile goes with the next one
 _MOST_KEYS = 100  # of one load
+_LONG = 0.005  # seconds, after which the next load does not wait for this one
+_UNDER_WAY = 4  # loads at a time, where they take long
 
 
 class _Asked(NamedTuple, Generic[K, V]):
@@ -28,6 +29,8 @@ class _Asked(NamedTuple, Generic[K, V]):
 class Merging(Generic[K, V]):
     """Loads by key, where many ask for few keys at once. All who ask must have the same right to what is loaded.
 
+    Who comes during a load goes with the next one, unless it takes long: then that does not wait for it.
+
     To change something is to load it too, where each key is a change and what is found says which were made; a load
     that fails is tried again for each who asked, so that has to do no harm.
     """
@@ -37,18 +40,15 @@ class Merging(Generic[K, V]):
         self._load = load
         self._waiting: list[_Asked[K, V]] = []
         self._under_way: dict[asyncio.Task[None], list[_Asked[K, V]]] = {}
-        self._starts = False
+        self._latest: asyncio.Task[None] | None = None  # the load that the next one waits for
 
     async def load(self, keys: Sequence[K]) -> dict[K, V]:
         """What is there of these keys; what others asked for may be there too."""
         if not self._database.is_open:
             await self._database.reach()  # here each waits for a while of their own
-        loop = self._database.loop
-        future: asyncio.Future[dict[K, V]] = loop.create_future()
+        future: asyncio.Future[dict[K, V]] = self._database.loop.create_future()
         self._waiting.append(_Asked(keys, future, monotonic(), spans.current.get()))
-        if not self._starts and len(self._under_way) < _UNDER_WAY:
-            self._starts = True
-            loop.call_soon(self._start)  # after all that this turn of the loop will ask for
+        self._start_the_next()
         try:
             return await future
         except asyncio.CancelledError:
@@ -61,17 +61,31 @@ class Merging(Generic[K, V]):
             if all(asked.future.done() for asked in batch):
                 task.cancel()
 
-    def _start(self) -> None:
-        self._starts = False
+    def _start_the_next(self) -> None:
+        if self._waiting and self._latest is None and len(self._under_way) < _UNDER_WAY:
+            self._latest = self._database.loop.create_task(self._begin())
+            self._latest.add_done_callback(self._done)
+
+    async def _begin(self) -> None:
+        """Load what has been asked for when this comes to run, which is more than when it was started."""
         together, count = 0, 0
         while together < len(self._waiting) and (together == 0 or count < _MOST_KEYS):
             count += len(self._waiting[together].keys)
             together += 1
         batch, self._waiting = self._waiting[:together], self._waiting[together:]
-        if batch:
-            task = self._database.loop.create_task(self._run(batch))
+        task = self._latest
+        if batch and task is not None:
             self._under_way[task] = batch
-            task.add_done_callback(self._done)
+            timer = self._database.loop.call_later(_LONG, self._wait_no_longer_for, task)
+            try:
+                await self._run(batch)
+            finally:
+                timer.cancel()
+
+    def _wait_no_longer_for(self, task: "asyncio.Task[Any] | None") -> None:
+        if task is self._latest:
+            self._latest = None
+            self._start_the_next()
 
     async def _run(self, batch: list[_Asked[K, V]]) -> None:
         spans.current.set(tuple([span for asked in batch for span in asked.spans]))
@@ -86,6 +100,7 @@ class Merging(Generic[K, V]):
             else:
                 self._fail(batch, error)
         else:
+            self._wait_no_longer_for(asyncio.current_task(self._database.loop))  # the next goes before the answers
             for asked in batch:
                 if not asked.future.done():
                     asked.future.set_result(found)
@@ -97,6 +112,6 @@ class Merging(Generic[K, V]):
         self._waiting = [asked for asked in self._waiting if not asked.future.done()]
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        del self._under_way[task]
-        if self._waiting and not self._starts:
-            self._start()
+        self._under_way.pop(task, None)
+        self._wait_no_longer_for(task)
+        self._start_the_next()

@@ -103,6 +103,19 @@ async def test_of_a_hundred_changes_without_one_each_is_made_and_none_is_lost(gr
     assert await graph.token(token["id"]) == by_version[101]
 
 
+async def test_changes_that_wait_for_a_locked_token_hold_up_no_other(graph, connection):
+    locked, other = [await graph.saved(f"u{number}", "STRIPE", f"cus_{number}") for number in range(2)]
+    async with asyncio.timeout(30), connection.transaction():
+        await connection.execute("select from customer_gateway_tokens where id = $1 for update", locked["id"])
+        waiting = []
+        for number in range(3):
+            waiting.append(asyncio.create_task(graph.update(locked, description=f"{number}")))
+            assert problems(await graph.update(other, description=f"{number}")) == []
+        assert not any(attempt.done() for attempt in waiting)
+    assert outcomes(await asyncio.gather(*waiting)) == {None: 3}
+    assert [len(await graph.history(token)) for token in (locked, other)] == [4, 4]
+
+
 async def test_different_fields_changed_at_once_are_all_kept(graph):
     token = await graph.saved("u1", "STRIPE", "cus_1")
     await at_once(
