@@ -13,7 +13,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _MOST_KEYS = 100  # of one load
-_LONG = 0.005  # seconds, after which the next load does not wait for this one
+_LONG = 0.01  # seconds, after which the next load does not wait for this one
 _UNDER_WAY = 4  # loads at a time, where they take long
 
 
