@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, Problem, Refused
@@ -39,8 +39,7 @@ class Gateways:
             return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Save:
+class Save(NamedTuple):
     """A token of this user at this gateway, as it shall be; `replaces` names the customer that may be replaced."""
 
     user_id: str
@@ -96,8 +95,7 @@ class Save:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(NamedTuple):
     """A change of the token with this id; None where no token can have it."""
 
     id: str | None

@@ -35,8 +35,7 @@ class Action(Enum):
     IMPORTED = "IMPORTED"
 
 
-@dataclass(frozen=True, slots=True)
-class Given(Generic[T]):
+class Given(NamedTuple, Generic[T]):
     """A value that was sent; where it was left out there is None in its place. `Given(None)` clears."""
 
     value: T
@@ -61,8 +60,7 @@ class Token(NamedTuple):
     last_verified_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One line of a token's history: the token as it was after the change, what was done and why.
 
     It was done `at` the token's last change, unless that was brought along from elsewhere.
@@ -74,8 +72,7 @@ class Event:
     at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edit:
+class Edit(NamedTuple):
     """What may be asked to change in a token; None leaves a field as it is."""
 
     gateway_customer_id: str | None = None

@@ -1,10 +1,10 @@
 """What can be done with tokens, by whom. One `Tokens` object serves one caller."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
 from uuid_utils import uuid7
@@ -27,8 +27,7 @@ T = TypeVar("T")
 _ATTEMPTS = 1000  # each lost race is one that somebody else won, so this many are lost in a row by no accident
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(NamedTuple):
     """A token as it is now, and whether it was made just now."""
 
     token: Token
@@ -449,7 +448,7 @@ class Batch:
         if self.owners.setdefault(customer, save.user_id) != save.user_id:
             raise taken("gatewayCustomerId")
         if self._action is not None:
-            event = replace(event, action=self._action)
+            event = event._replace(action=self._action)
         new = self.changes.create(event) if token is None else self.changes.change(token, event)
         self.stored[place] = new
         return Saved(new, created=token is None)

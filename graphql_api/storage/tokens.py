@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from operator import attrgetter
-from typing import Any, TypeVar, cast
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple, TypeVar, cast
 from zlib import crc32
 
 import asyncpg
@@ -34,6 +34,7 @@ _STRIPES = 1024  # so many locks share all users: a batch of a thousand users mu
 FEW = 8  # users of one request whose tokens are read together with those of other requests
 _MERGED_COLUMNS = 100  # sets of columns, each of which is read on its own
 _gateway = attrgetter("gateway")
+_in_order = itemgetter(*Token._fields)
 
 
 class Conflict(Exception):  # noqa: N818
@@ -48,8 +49,7 @@ class Page:
     has_more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A token, if it is there, and the database's time."""
 
     token: Token | None
@@ -65,7 +65,7 @@ class Claim:
     acquired: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Change:
     """A change of one token that waits to be written."""
 
@@ -74,7 +74,7 @@ class _Change:
     actor: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Wish:
     """To create a user's first customer at a gateway, within so many seconds."""
 
@@ -465,7 +465,7 @@ def _tokens(rows: list[Row]) -> list[Token]:
 
 
 def _token(row: Row) -> Token:
-    return Token(**{name: row[name] for name in selects.ALL})
+    return Token._make(_in_order(row))
 
 
 def _reading(row: Row) -> Reading:
