@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, NewType, cast
 
+import orjson
 import strawberry
 from graphql import GraphQLError, GraphQLID
 from graphql.pyutils import inspect
@@ -28,7 +29,10 @@ def instant(value: object) -> datetime:
 
 def written(value: datetime) -> str:
     """ISO 8601 in UTC, always with six digits of the second."""
-    return (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat("T", "microseconds")
+    inside = value if value.tzinfo is UTC else value.astimezone(UTC)
+    if inside.microsecond:  # without, orjson would leave the six digits out; with, it takes a quarter of the time
+        return orjson.dumps(inside)[1:-1].decode()
+    return inside.isoformat("T", "microseconds")
 
 
 def refuse_floats_as_ids() -> None:
