@@ -201,9 +201,12 @@ class Tokens:
             if event.action is not Action.REPLACED:
                 return Saved(await self.store.change(reading.token, event, self.actor), created=False)
         [result] = await self._save_all([save])
-        if isinstance(result, Refused):
+        if not isinstance(result, Refused):
+            return result
+        try:
             raise result
-        return result
+        finally:
+            del result  # or it and this frame, to which its traceback leads, would be a cycle
 
     async def save_many(self, saves: Sequence[Save], *, abort: bool) -> list[Saved | Refused]:
         """Save one after another in one transaction; where `abort` is set, one that is refused refuses all."""
@@ -435,7 +438,7 @@ class Batch:
         try:
             return self._save(save, born)
         except Refused as refused:
-            return refused
+            return refused.with_traceback(None)  # which leads to the list that it comes into
 
     def _save(self, save: Save, born: tokens.Event | None) -> Saved:
         place, customer = (save.user_id, save.gateway), (save.gateway, save.customer)

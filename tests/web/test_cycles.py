@@ -35,6 +35,7 @@ REQUESTS = {
         "{ customerGatewayTokens(first: 5) { totalCount nodes { id history(first: 1) { nodes { at } } } } }"
     ),
     "a save": post(SAVE, input=TOKEN),
+    "a save that is refused": post(SAVE, input=TOKEN | {"expectedVersion": 1}),
     "a list of errors": post(OF_VARIABLES, users=[1, 2, 3]),
     "a syntax error": post("{ a(b: [1 2 3"),
     "an unknown document with an error": post("{ nothing }"),
@@ -60,8 +61,8 @@ def only_found_by_the_collector():
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_a_request_leaves_no_cycle_of_references(database_url, name):
-    app = create_app(Settings(database_url=database_url, auth_mode="disabled"))
+async def test_a_request_leaves_no_cycle_of_references(empty_database, name):
+    app = create_app(Settings(database_url=empty_database, auth_mode="disabled"))
     async with listening(app, lifespan="on", interface="asgi3") as address:
         reader, writer = await asyncio.open_connection(*address)
 
