@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -97,14 +98,11 @@ class TokenStore:
         self,
         database: Database,
         note: Callable[[Sequence[str]], None] = _unnoted,
-        *,
-        runner: Runner | None = None,
-        erasure_key: bytes = b"",
     ) -> None:
         self.database = database
         self._note = note
-        self._run: Runner = runner or database
-        self._erasure_key = erasure_key
+        self._run: Runner = database
+        self._erasure_key = b""
         self._users: dict[Columns, Merging[str, list[Token]]] = {}
         self._json: dict[tuple[JsonField, ...], Merging[str, str]] = {}
         self._customers: dict[Columns, Merging[Pair, Token]] = {}
@@ -114,7 +112,9 @@ class TokenStore:
 
     def run_by(self, runner: Runner) -> "TokenStore":
         """This store with something else to run its statements."""
-        return TokenStore(self.database, self._note, runner=runner, erasure_key=self._erasure_key)
+        store = copy(self)
+        store._run = runner  # noqa: SLF001 - it is one of us
+        return store
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
         """Run a statement of this store."""
