@@ -89,7 +89,7 @@ class TokenService(Endpoint):
 
 
 def access_token(sub: str, *scopes: str) -> str:
-    return mint(AUTH_SECRET, sub, scopes, expires_in=600)
+    return mint(AUTH_SECRET, sub, scopes, expires_in=3600)
 
 
 def compose(library: str, subgraphs: list[dict[str, str]]) -> dict[str, Any]:

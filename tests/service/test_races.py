@@ -19,6 +19,14 @@ async def at_once(*attempts):
     return await asyncio.gather(*attempts)
 
 
+async def waiting_for_locks(connection):
+    """How many statements in this database do."""
+    await connection.execute("select pg_stat_clear_snapshot()")
+    return await connection.fetchval(
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    )
+
+
 def outcomes(payloads):
     """How often each outcome came: the codes of what was refused, or None."""
     return Counter(next((code for code, _ in problems(payload)), None) for payload in payloads)
@@ -103,13 +111,16 @@ async def test_of_a_hundred_changes_without_one_each_is_made_and_none_is_lost(gr
     assert await graph.token(token["id"]) == by_version[101]
 
 
-async def test_changes_that_wait_for_a_locked_token_hold_up_no_other(graph, connection):
+async def test_changes_that_wait_for_a_locked_token_hold_up_no_other(service_with, connection):
+    graph = await service_with(request_timeout=60, database_timeout=60)
     locked, other = [await graph.saved(f"u{number}", "STRIPE", f"cus_{number}") for number in range(2)]
     async with asyncio.timeout(30), connection.transaction():
         await connection.execute("select from customer_gateway_tokens where id = $1 for update", locked["id"])
         waiting = []
         for number in range(3):
             waiting.append(asyncio.create_task(graph.update(locked, description=f"{number}")))
+            while await waiting_for_locks(connection) <= number:  # or both would go in one statement
+                await asyncio.sleep(0.001)
             assert problems(await graph.update(other, description=f"{number}")) == []
         assert not any(attempt.done() for attempt in waiting)
     assert outcomes(await asyncio.gather(*waiting)) == {None: 3}
