@@ -30,7 +30,7 @@ def instant(value: object) -> datetime:
 def written(value: datetime) -> str:
     """ISO 8601 in UTC, always with six digits of the second."""
     inside = value if value.tzinfo is UTC else value.astimezone(UTC)
-    if inside.microsecond:  # without, orjson would leave the six digits out; with, it takes a quarter of the time
+    if inside.microsecond:  # without, orjson would leave the six digits out; with, it takes a third of the time
         return orjson.dumps(inside)[1:-1].decode()
     return inside.isoformat("T", "microseconds")
 

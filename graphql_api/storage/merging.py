@@ -85,7 +85,7 @@ class Merging(Generic[K, V]):
     def _wait_no_longer_for(self, task: "asyncio.Task[Any] | None") -> None:
         if task is self._latest:
             self._latest = None
-            self._start_the_next()
+        self._start_the_next()
 
     async def _run(self, batch: list[_Asked[K, V]]) -> None:
         spans.current.set(tuple([span for asked in batch for span in asked.spans]))
@@ -114,4 +114,3 @@ class Merging(Generic[K, V]):
     def _done(self, task: asyncio.Task[None]) -> None:
         self._under_way.pop(task, None)
         self._wait_no_longer_for(task)
-        self._start_the_next()
