@@ -111,7 +111,7 @@ class TokenStore:
         self._claims = Merging(database, self._claim)
 
     def run_by(self, runner: Runner) -> "TokenStore":
-        """This store with something else to run its statements; `change` and `claim` still go to the database itself."""
+        """This store with something else to run its statements; `change` and `claim` go to the database itself."""
         store = copy(self)
         store._run = runner  # noqa: SLF001 - it is one of us
         return store
