@@ -32,7 +32,7 @@ _LOCKS = 0x746F6B65  # the first key of our advisory locks: "toke" in ASCII
 _STRIPES = 1024  # so many locks share all users: a batch of a thousand users must not exhaust PostgreSQL's lock table
 
 
-FEW = 8  # users of one request whose tokens are read together with those of other requests
+FEW = 50  # users of one request whose tokens are read together with those of other requests
 _MERGED_COLUMNS = 100  # sets of columns, each of which is read on its own
 _gateway = attrgetter("gateway")
 _in_order = itemgetter(*Token._fields)

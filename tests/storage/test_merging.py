@@ -1,0 +1,123 @@
+"""What is asked at the same time, and in which loads it goes."""
+
+import asyncio
+from itertools import chain
+
+import pytest
+
+from graphql_api.storage import merging
+from graphql_api.storage.database import Database
+from graphql_api.storage.merging import Merging
+
+FULL = merging._MOST_KEYS
+
+
+class Loads:
+    """Loads that begin at once, are noted, and end when they are told to."""
+
+    def __init__(self, database):
+        self.begun, self._ends = [], []
+        self.merging = Merging(database, self._load)
+
+    async def _load(self, keys):
+        self.begun.append(keys)
+        self._ends.append(asyncio.Event())
+        await self._ends[-1].wait()
+        return {key: -key for key in keys}
+
+    async def ask(self, *keys):
+        """Ask for these keys; what is due to begin has begun then."""
+        asking = asyncio.create_task(self.merging.load(keys))
+        await self.settle()
+        return asking
+
+    async def end(self, number):
+        self._ends[number].set()
+        await self.settle()
+
+    async def settle(self):
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def loads(database_url, monkeypatch):
+    """A load never takes long here, however long it takes."""
+    monkeypatch.setattr(merging, "_LONG", 3600)
+    async with Database.open(database_url) as opened:
+        await opened.reach()
+        yield Loads(opened)
+
+
+async def test_who_asks_during_a_load_goes_with_the_next(loads):
+    first, *others = [await loads.ask(number) for number in range(5)]
+    assert loads.begun == [[0]]
+    await loads.end(0)
+    assert await first == {0: 0}
+    assert loads.begun == [[0], [1, 2, 3, 4]]
+    await loads.end(1)
+    assert await asyncio.gather(*others) == [{1: -1, 2: -2, 3: -3, 4: -4}] * 4
+
+
+async def test_those_who_ask_in_the_same_turn_of_the_loop_go_together(loads):
+    asking = asyncio.gather(*(loads.merging.load([number]) for number in range(3)))
+    await loads.settle()
+    assert loads.begun == [[0, 1, 2]]
+    await loads.end(0)
+    assert await asking == [{0: 0, 1: -1, 2: -2}] * 3
+
+
+async def test_the_next_load_begins_before_the_last_one_is_answered(loads):
+    async def begun_once_answered():
+        await loads.merging.load([0])
+        return len(loads.begun)
+
+    first = asyncio.create_task(begun_once_answered())
+    await loads.settle()
+    second = await loads.ask(1)
+    await loads.end(0)
+    assert await first == 2
+    await loads.end(1)
+    assert await second == {1: -1}
+
+
+async def test_a_key_is_loaded_once_for_all_who_ask_for_it(loads):
+    await loads.ask(0)
+    asking = [await loads.ask(1, 2), await loads.ask(2, 3)]
+    await loads.end(0)
+    assert loads.begun[1] == [1, 2, 3]
+    await loads.end(1)
+    assert await asyncio.gather(*asking) == [{1: -1, 2: -2, 3: -3}] * 2
+
+
+async def test_a_full_load_waits_for_no_other_and_what_is_left_over_does(loads):
+    keys = range(1, FULL + 1)
+    asking = [await loads.ask(0), *[await loads.ask(*keys[at : at + 30]) for at in range(0, FULL, 30)]]
+    assert loads.begun == [[0], [*keys]]
+    late = await loads.ask(-1)
+    await loads.end(0)
+    assert len(loads.begun) == 2
+    await loads.end(1)
+    assert loads.begun[2:] == [[-1]]
+    await loads.end(2)
+    assert {*chain(*await asyncio.gather(*asking, late))} == {-1, 0, *keys}
+
+
+async def test_there_are_four_loads_at_the_most(loads):
+    asking = [await loads.ask(*range(number * FULL, (number + 1) * FULL)) for number in range(6)]
+    assert len(loads.begun) == 4
+    for number in range(6):
+        await loads.end(number)
+        assert len(loads.begun) == min(5 + number, 6)
+    assert [len(found) for found in await asyncio.gather(*asking)] == [FULL] * 6
+
+
+async def test_who_waits_no_longer_fills_no_load(loads):
+    first, gone = await loads.ask(0), await loads.ask(*range(1, FULL))
+    gone.cancel()
+    late = [await loads.ask(-1), await loads.ask(-2)]
+    assert loads.begun == [[0]]
+    await loads.end(0)
+    assert loads.begun == [[0], [-1, -2]]
+    await loads.end(1)
+    assert await asyncio.gather(first, *late) == [{0: 0}, *[{-1: 1, -2: 2}] * 2]
