@@ -55,8 +55,9 @@ test-engine: .venv/dev ## compares compiled execution with graphql-core on tens 
 	@ENGINE_EXAMPLES=20000 .venv/bin/pytest tests/engine --timeout 0 $(ARGS)
 
 .PHONY: bench
-bench: .venv/dev ## measures the service beside graphql-core and beside a bare handler; ARGS="--rounds 3" passes options on
+bench: .venv/dev ## measures the service beside graphql-core and a bare handler, and draws the curves; ARGS="--rounds 3" passes options on
 	@.venv/bin/python benchmarks/bench.py $(ARGS)
+	@.venv/bin/python benchmarks/curves.py benchmarks/curves.svg
 
 .PHONY: curves
 curves: .venv/dev ## draws latency over users and rows into benchmarks/curves.svg

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import typer
 import uvloop
 from load import load
+from matplotlib.ticker import StrMethodFormatter
 from rich.progress import track
 from targets import Target, requests_of, running, seed
 
@@ -50,9 +51,12 @@ def main(
                 over_rows[target.name].append(latency(target, "entities-50", size, headers))
         for name, own in over_rows.items():
             by_rows.plot([size * 3 for size in sizes], own, marker="o", label=name)
-    by_count.set(xscale="log", yscale="log", xlabel="users asked for", ylabel="p50 in ms", title="Latency over N")
-    by_rows.set(xscale="log", yscale="log", xlabel="rows of the table", title="Latency of 50 users over rows")
+    by_count.set(yscale="log", xlabel="users asked for", title="Latency over N")
+    by_rows.set(ylim=(0, None), xlabel="rows of the table", title="Latency of 50 users over rows")
     for axes in (by_count, by_rows):
+        axes.set(xscale="log", ylabel="p50 in ms")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.grid(visible=True, alpha=0.3)
         axes.legend()
     figure.savefig(image)
