@@ -52,7 +52,7 @@ test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in trans
 
 .PHONY: test-engine
 test-engine: .venv/dev ## compares compiled execution with graphql-core on tens of thousands of random operations
-	@ENGINE_EXAMPLES=20000 .venv/bin/pytest tests/engine --timeout 0 $(ARGS)
+	@ENGINE_EXAMPLES=20000 .venv/bin/pytest --numprocesses logical --dist loadfile tests/engine --timeout 0 $(ARGS)
 
 .PHONY: bench
 bench: .venv/dev ## measures the service beside graphql-core and a bare handler, and draws the curves; ARGS="--rounds 3" passes options on

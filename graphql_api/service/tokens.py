@@ -90,7 +90,9 @@ class Tokens:
         """Tokens by id in any spelling; what is not there, or not the caller's to see, is left out alike."""
         self.caller.must("Query.customerGatewayToken")
         known = {text: token_id for text in ids if (token_id := values.token_id(text)) is not None}
-        found = await self.reads.by_ids(list(known.values()), columns) if known else {}
+        if not known:
+            return {}
+        found = await self.reads.by_ids(list(known.values()), columns, merges=self.caller.has(Need.READ))
         return {text: found[token_id] for text, token_id in known.items() if self._sees(found.get(token_id))}
 
     async def by_users_and_gateways(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:
@@ -101,7 +103,10 @@ class Tokens:
             for user_id, text in pairs
             if (gateway := self.gateways.key(text)) is not None and values.is_well_formed(user_id)
         }
-        found = await self.reads.by_users_and_gateways(list(known.values()), columns) if known else {}
+        if not known:
+            return {}
+        merges = self.caller.has(Need.READ)
+        found = await self.reads.by_users_and_gateways(list(known.values()), columns, merges=merges)
         return {pair: found[key] for pair, key in known.items() if self._sees(found.get(key))}
 
     async def by_customers(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:

@@ -239,10 +239,12 @@ class ReplicaReads:
         self._caller = caller
         self._at = replica.store
 
-    async def by_ids(self, ids: Sequence[str], columns: Columns = None) -> dict[str, Token]:
+    async def by_ids(self, ids: Sequence[str], columns: Columns = None, *, merges: bool = False) -> dict[str, Token]:
         """Tokens by id."""
-        found = await self._ask((), TokenStore.by_ids, ids, columns)
-        return found if self._shows(ids, found) else await self._ask_primary(TokenStore.by_ids, ids, columns)
+        found = await self._ask((), TokenStore.by_ids, ids, columns, merges=merges)
+        if self._shows(ids, found):
+            return found
+        return await self._ask_primary(TokenStore.by_ids, ids, columns, merges=merges)
 
     async def by_customers(
         self, pairs: Sequence[Pair], columns: Columns = None, *, owner: str | None = None
@@ -253,13 +255,15 @@ class ReplicaReads:
             return found
         return await self._ask_primary(TokenStore.by_customers, pairs, columns, owner=owner)
 
-    async def by_users_and_gateways(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:
+    async def by_users_and_gateways(
+        self, pairs: Sequence[Pair], columns: Columns = None, *, merges: bool = False
+    ) -> dict[Pair, Token]:
         """Tokens by (user id, gateway). Of many users some have none: only one alone is looked for twice."""
         users = [user_id for user_id, _ in pairs]
-        found = await self._ask(users, TokenStore.by_users_and_gateways, pairs, columns)
+        found = await self._ask(users, TokenStore.by_users_and_gateways, pairs, columns, merges=merges)
         if len(pairs) > 1 or self._shows(pairs, found):
             return found
-        return await self._ask_primary(TokenStore.by_users_and_gateways, pairs, columns)
+        return await self._ask_primary(TokenStore.by_users_and_gateways, pairs, columns, merges=merges)
 
     async def of_users(
         self, user_ids: Sequence[str], columns: Columns = None, *, merges: bool = False
@@ -323,9 +327,11 @@ class ReplicaReads:
 
     def _shows(self, keys: Sequence[Any], found: Mapping[Any, Token]) -> bool:
         """Whether this is what the primary would answer, as far as that can be told."""
-        seen = [token.user_id for token in found.values() if self._caller.may_read(token.user_id)]
+        asked = set(keys)
+        owners = [found[key].user_id for key in asked if key in found]
+        seen = [owner for owner in owners if self._caller.may_read(owner)]
         return self._at is self._primary or (
-            len(seen) == len(set(keys)) and not self._writes.of_any(seen, since=self._replica.shows)
+            len(seen) == len(asked) and not self._writes.of_any(seen, since=self._replica.shows)
         )
 
 

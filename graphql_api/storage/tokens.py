@@ -31,8 +31,9 @@ V = TypeVar("V")
 _LOCKS = 0x746F6B65  # the first key of our advisory locks: "toke" in ASCII
 _STRIPES = 1024  # so many locks share all users: a batch of a thousand users must not exhaust PostgreSQL's lock table
 
-
-FEW = 50  # users of one request whose tokens are read together with those of other requests
+# So many keys of one request, and not more, are read together with those of other requests. Those whose rows become
+# JSON in PostgreSQL leave the service little to do.
+_FEW, _FEW_AS_JSON = 8, 50
 _MERGED_COLUMNS = 100  # sets of columns, each of which is read on its own
 _gateway = attrgetter("gateway")
 _in_order = itemgetter(*Token._fields)
@@ -103,6 +104,8 @@ class TokenStore:
         self._note = note
         self._run: Runner = database
         self._erasure_key = b""
+        self._ids: dict[Columns, Merging[str, Token]] = {}
+        self._pairs: dict[Columns, Merging[Pair, Token]] = {}
         self._users: dict[Columns, Merging[str, list[Token]]] = {}
         self._json: dict[tuple[JsonField, ...], Merging[str, str]] = {}
         self._customers: dict[Columns, Merging[Pair, Token]] = {}
@@ -127,13 +130,28 @@ class TokenStore:
 
     # --- reads
 
-    async def by_ids(self, ids: Sequence[str], columns: Columns = None) -> dict[str, Token]:
+    # Who `merges` may read everybody's tokens: few keys go into one statement with those of other requests, and what
+    # others asked for may be in the answer too.
+
+    def by_ids(
+        self, ids: Sequence[str], columns: Columns = None, *, merges: bool = False
+    ) -> Awaitable[dict[str, Token]]:
         """Tokens by id; what is not there is left out."""
+        return self._found(self._ids, columns, self._by_ids, ids, merges=merges and len(ids) <= _FEW)
+
+    async def _by_ids(self, columns: Columns, ids: Sequence[str]) -> dict[str, Token]:
         rows = await self._run.fetch(selects.by_ids(columns), ids)
         return {row.id: row for row in _tokens(rows)}
 
-    async def by_users_and_gateways(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:
+    def by_users_and_gateways(
+        self, pairs: Sequence[Pair], columns: Columns = None, *, merges: bool = False
+    ) -> Awaitable[dict[Pair, Token]]:
         """Tokens by (user id, gateway)."""
+        return self._found(
+            self._pairs, columns, self._by_users_and_gateways, pairs, merges=merges and len(pairs) <= _FEW
+        )
+
+    async def _by_users_and_gateways(self, columns: Columns, pairs: Sequence[Pair]) -> dict[Pair, Token]:
         rows = await self._run.fetch(selects.by_users_and_gateways(columns), *_unzip(pairs))
         return {(row.user_id, row.gateway): row for row in _tokens(rows)}
 
@@ -144,13 +162,11 @@ class TokenStore:
 
         A single current identifier has a statement of its own, since that is what webhook handlers ask all day. It
         finds only the owner's token where one is named: then a token that is not theirs takes the same way, and as
-        long, as one that is not there. Where none is named, for callers who may read everybody's, it goes with those of
-        other requests.
+        long, as one that is not there. Who names none merges.
         """
         if len(pairs) == 1:
-            if owner is None and self._run is self.database:
-                merging = _merging(self._customers, columns, self.database, self._by_current_customers)
-                found = await merging.load(pairs)
+            if owner is None:
+                found = await self._found(self._customers, columns, self._by_current_customers, pairs, merges=True)
             else:
                 found = await self._by_current_customers(columns, pairs, owner)
             if pairs[0] in found:
@@ -166,17 +182,11 @@ class TokenStore:
         rows = await self._run.fetch(selects.by_current_customers(columns), customers, gateways, owner)
         return {(row.gateway, row.gateway_customer_id): row for row in _tokens(rows)}
 
-    async def of_users(
+    def of_users(
         self, user_ids: Sequence[str], columns: Columns = None, *, merges: bool = False
-    ) -> dict[str, list[Token]]:
-        """Every token of these users, each user's by gateway; users without one are left out.
-
-        Where it `merges`, few users go into one statement with those of other requests that do, whose tokens may then
-        be in the answer too: for callers who may read everybody's.
-        """
-        if not merges or len(user_ids) > FEW or self._run is not self.database:
-            return await self._of_users(columns, user_ids)
-        return await _merging(self._users, columns, self.database, self._of_users).load(user_ids)
+    ) -> Awaitable[dict[str, list[Token]]]:
+        """Every token of these users, each user's by gateway; users without one are left out."""
+        return self._found(self._users, columns, self._of_users, user_ids, merges=merges and len(user_ids) <= _FEW)
 
     async def _of_users(self, columns: Columns, user_ids: Sequence[str]) -> dict[str, list[Token]]:
         found: dict[str, list[Token]] = {}
@@ -187,17 +197,36 @@ class TokenStore:
                 tokens.sort(key=_gateway)
         return found
 
-    async def of_users_as_json(
+    def of_users_as_json(
         self, user_ids: Sequence[str], fields: tuple[JsonField, ...], *, merges: bool = False
-    ) -> dict[str, str]:
+    ) -> Awaitable[dict[str, str]]:
         """The same as JSON text that PostgreSQL writes: for each user a list of objects with these fields."""
-        if not merges or len(user_ids) > FEW or self._run is not self.database:
-            return await self._of_users_as_json(fields, user_ids)
-        return await _merging(self._json, fields, self.database, self._of_users_as_json).load(user_ids)
+        return self._found(
+            self._json, fields, self._of_users_as_json, user_ids, merges=merges and len(user_ids) <= _FEW_AS_JSON
+        )
 
     async def _of_users_as_json(self, fields: tuple[JsonField, ...], user_ids: Sequence[str]) -> dict[str, str]:
         rows: Any = await self._run.fetch(selects.of_users_as_json(fields), *selects.joined(user_ids))
         return dict(rows)
+
+    def _found(
+        self,
+        known: dict[C, Merging[K, V]],
+        wanted: C,
+        load: Callable[[C, Sequence[K]], Awaitable[dict[K, V]]],
+        keys: Sequence[K],
+        *,
+        merges: bool,
+    ) -> Awaitable[dict[K, V]]:
+        """What is wanted of these keys, with those of others who want the same where that is allowed and pays."""
+        if not merges or self._run is not self.database:
+            return load(wanted, keys)
+        merging = known.get(wanted)
+        if merging is None:
+            if len(known) >= _MERGED_COLUMNS:
+                known.clear()
+            merging = known[wanted] = Merging(self.database, partial(load, wanted))
+        return merging.load(keys)
 
     async def page(
         self,
@@ -442,21 +471,6 @@ _RACES = (
     asyncpg.SerializationError,
     asyncpg.LockNotAvailableError,
 )
-
-
-def _merging(
-    known: dict[C, Merging[K, V]],
-    columns: C,
-    database: Database,
-    load: Callable[[C, Sequence[K]], Awaitable[dict[K, V]]],
-) -> Merging[K, V]:
-    """Where those wait who want these columns."""
-    merging = known.get(columns)
-    if merging is None:
-        if len(known) >= _MERGED_COLUMNS:
-            known.clear()
-        merging = known[columns] = Merging(database, partial(load, columns))
-    return merging
 
 
 def _tokens(rows: list[Row]) -> list[Token]:
