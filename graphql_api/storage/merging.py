@@ -12,9 +12,9 @@ from graphql_api.storage.database import SOON, Database
 K = TypeVar("K")
 V = TypeVar("V")
 
-_MOST_KEYS = 300  # of one load, which is full then
+_MOST_KEYS = 400  # of one load
 _LONG = 0.01  # seconds, after which the next load does not wait for this one
-_UNDER_WAY = 4  # loads at a time, where they are full or take long
+_UNDER_WAY = 4  # loads at a time, where they take long
 
 
 class _Asked(NamedTuple, Generic[K, V]):
@@ -29,7 +29,7 @@ class _Asked(NamedTuple, Generic[K, V]):
 class Merging(Generic[K, V]):
     """Loads by key, where many ask for few keys at once. All who ask must have the same right to what is loaded.
 
-    Who comes during a load goes with the next one. That waits for it, unless it takes long, or the next one is full.
+    Who comes during a load goes with the next one, unless it takes long: then that does not wait for it.
 
     To change something is to load it too, where each key is a change and what is found says which were made; a load
     that fails is tried again for each who asked, so that has to do no harm.
@@ -39,7 +39,6 @@ class Merging(Generic[K, V]):
         self._database = database
         self._load = load
         self._waiting: list[_Asked[K, V]] = []
-        self._waiting_keys = 0
         self._under_way: dict[asyncio.Task[None], list[_Asked[K, V]]] = {}
         self._latest: asyncio.Task[None] | None = None  # the load that the next one waits for
 
@@ -49,7 +48,6 @@ class Merging(Generic[K, V]):
             await self._database.reach()  # here each waits for a while of their own
         future: asyncio.Future[dict[K, V]] = self._database.loop.create_future()
         self._waiting.append(_Asked(keys, future, monotonic(), spans.current.get()))
-        self._waiting_keys += len(keys)
         self._start_the_next()
         try:
             return await future
@@ -58,34 +56,26 @@ class Merging(Generic[K, V]):
             raise
 
     def _end_what_nobody_waits_for(self) -> None:
-        self._forget_the_done()
+        self._waiting = [asked for asked in self._waiting if not asked.future.done()]
         for task, batch in self._under_way.items():
-            if batch and all(asked.future.done() for asked in batch):
+            if all(asked.future.done() for asked in batch):
                 task.cancel()
 
     def _start_the_next(self) -> None:
-        is_full = self._waiting_keys >= _MOST_KEYS
-        if self._waiting and (is_full or self._latest is None) and len(self._under_way) < _UNDER_WAY:
-            batch = self._take() if is_full else []
-            self._latest = self._database.loop.create_task(self._begin(batch))
+        if self._waiting and self._latest is None and len(self._under_way) < _UNDER_WAY:
+            self._latest = self._database.loop.create_task(self._begin())
             self._latest.add_done_callback(self._done)
-            self._under_way[self._latest] = batch
 
-    def _take(self) -> list[_Asked[K, V]]:
+    async def _begin(self) -> None:
+        """Load what has been asked for when this comes to run, which is more than when it was started."""
         together, count = 0, 0
         while together < len(self._waiting) and count < _MOST_KEYS:
             count += len(self._waiting[together].keys)
             together += 1
         batch, self._waiting = self._waiting[:together], self._waiting[together:]
-        self._waiting_keys -= count
-        return batch
-
-    async def _begin(self, batch: list[_Asked[K, V]]) -> None:
-        """Load a full batch, or what has been asked for when this comes to run: more than when it was started."""
-        if not batch:
-            batch += self._take()
-        if batch:
-            task = asyncio.current_task(self._database.loop)
+        task = self._latest
+        if batch and task is not None:
+            self._under_way[task] = batch
             timer = self._database.loop.call_later(_LONG, self._wait_no_longer_for, task)
             try:
                 await self._run(batch)
@@ -119,11 +109,7 @@ class Merging(Generic[K, V]):
         for asked in batch:
             if not asked.future.done():
                 asked.future.set_exception(error)
-        self._forget_the_done()
-
-    def _forget_the_done(self) -> None:
         self._waiting = [asked for asked in self._waiting if not asked.future.done()]
-        self._waiting_keys = sum(len(asked.keys) for asked in self._waiting)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._under_way.pop(task, None)

@@ -90,33 +90,33 @@ async def test_a_key_is_loaded_once_for_all_who_ask_for_it(loads):
     assert await asyncio.gather(*asking) == [{1: -1, 2: -2, 3: -3}] * 2
 
 
-async def test_a_full_load_waits_for_no_other_and_what_is_left_over_does(loads):
+async def test_what_is_more_than_a_load_takes_goes_with_the_one_after(loads):
     keys = range(1, FULL + 1)
-    asking = [await loads.ask(0), *[await loads.ask(*keys[at : at + 30]) for at in range(0, FULL, 30)]]
-    assert loads.begun == [[0], [*keys]]
+    asking = [await loads.ask(0), *[await loads.ask(*keys[at : at + 40]) for at in range(0, FULL, 40)]]
     late = await loads.ask(-1)
     await loads.end(0)
-    assert len(loads.begun) == 2
+    assert loads.begun == [[0], [*keys]]
     await loads.end(1)
     assert loads.begun[2:] == [[-1]]
     await loads.end(2)
     assert {*chain(*await asyncio.gather(*asking, late))} == {-1, 0, *keys}
 
 
-async def test_there_are_four_loads_at_the_most(loads):
-    asking = [await loads.ask(*range(number * FULL, (number + 1) * FULL)) for number in range(6)]
-    assert len(loads.begun) == 4
-    for number in range(6):
+async def test_loads_that_take_long_hold_up_no_other_but_are_four_at_the_most(loads, monkeypatch):
+    monkeypatch.setattr(merging, "_LONG", 0)
+    asking = [await loads.ask(number) for number in range(6)]
+    assert loads.begun == [[0], [1], [2], [3]]
+    await loads.end(2)
+    assert loads.begun[4:] == [[4, 5]]
+    for number in (0, 1, 3, 4):
         await loads.end(number)
-        assert len(loads.begun) == min(5 + number, 6)
-    assert [len(found) for found in await asyncio.gather(*asking)] == [FULL] * 6
+    assert [{*found} for found in await asyncio.gather(*asking)] == [{0}, {1}, {2}, {3}, {4, 5}, {4, 5}]
 
 
-async def test_who_waits_no_longer_fills_no_load(loads):
-    first, gone = await loads.ask(0), await loads.ask(*range(1, FULL))
+async def test_nothing_is_loaded_for_who_waits_no_longer(loads):
+    first, gone = await loads.ask(0), await loads.ask(*range(1, 10))
     gone.cancel()
     late = [await loads.ask(-1), await loads.ask(-2)]
-    assert loads.begun == [[0]]
     await loads.end(0)
     assert loads.begun == [[0], [-1, -2]]
     await loads.end(1)
