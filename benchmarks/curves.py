@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import typer
 import uvloop
 from load import load
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from rich.progress import track
 from targets import Target, requests_of, running, seed
 
@@ -56,9 +56,11 @@ def main(
     for axes in (by_count, by_rows):
         axes.set(xscale="log", ylabel="p50 in ms")
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.grid(visible=True, alpha=0.3)
         axes.legend()
+    by_rows.set_xticks([size * 3 for size in sizes])
     figure.savefig(image)
     typer.echo(f"Drew {image}.")
 
