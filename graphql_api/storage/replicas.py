@@ -327,12 +327,12 @@ class ReplicaReads:
 
     def _shows(self, keys: Sequence[Any], found: Mapping[Any, Token]) -> bool:
         """Whether this is what the primary would answer, as far as that can be told."""
+        if self._at is self._primary:
+            return True
         asked = set(keys)
         owners = [found[key].user_id for key in asked if key in found]
-        seen = [owner for owner in owners if self._caller.may_read(owner)]
-        return self._at is self._primary or (
-            len(seen) == len(asked) and not self._writes.of_any(seen, since=self._replica.shows)
-        )
+        is_all_seen = len(owners) == len(asked) and all(map(self._caller.may_read, owners))
+        return is_all_seen and not self._writes.of_any(owners, since=self._replica.shows)
 
 
 def _user_of(filters: Mapping[str, Any]) -> list[str] | None:

@@ -234,6 +234,21 @@ async def test_a_token_that_is_looked_up_is_found_as_soon_as_it_is_there(service
 
 
 @pytest.mark.parametrize("way", ["by id", "by customer", "by user and gateway"])
+async def test_that_others_find_theirs_meanwhile_does_not_hide_that_a_token_is_missing(
+    service_on, elsewhere, primary, standby, way
+):
+    graph = await service_on(standby)
+    shown = (await elsewhere.save("u2", "STRIPE", "cus_2"))["gatewayToken"]
+    await pause(standby, primary)
+    new = (await elsewhere.save("u1", "STRIPE", "cus_1", description="made elsewhere"))["gatewayToken"]
+    of_new = READS[way].replace("$id", new["id"])
+    of_shown = READS[way].replace("$id", shown["id"]).replace('"u1"', '"u2"').replace("cus_1", "cus_2")
+    for _ in range(3):
+        found, *_ = await asyncio.gather(graph.ask(of_new), *(graph.ask(of_shown) for _ in range(3)))
+        assert "made elsewhere" in str(found)
+
+
+@pytest.mark.parametrize("way", ["by id", "by customer", "by user and gateway"])
 async def test_a_token_of_somebody_else_takes_as_many_statements_as_none(
     service_on, elsewhere, primary, standby, statements, way
 ):
