@@ -12,7 +12,7 @@ from graphql_api.storage.database import SOON, Database
 K = TypeVar("K")
 V = TypeVar("V")
 
-_MOST_KEYS = 400  # of one load
+_MOST_KEYS = 400  # of one load, once it has so many nobody more joins it
 _LONG = 0.01  # seconds, after which the next load does not wait for this one
 _UNDER_WAY = 4  # loads at a time, where they take long
 

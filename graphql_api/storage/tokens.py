@@ -137,7 +137,7 @@ class TokenStore:
         self, ids: Sequence[str], columns: Columns = None, *, merges: bool = False
     ) -> Awaitable[dict[str, Token]]:
         """Tokens by id; what is not there is left out."""
-        return self._found(self._ids, columns, self._by_ids, ids, merges=merges and len(ids) <= _FEW)
+        return self._found(self._ids, columns, self._by_ids, ids, merges=merges)
 
     async def _by_ids(self, columns: Columns, ids: Sequence[str]) -> dict[str, Token]:
         rows = await self._run.fetch(selects.by_ids(columns), ids)
@@ -147,9 +147,7 @@ class TokenStore:
         self, pairs: Sequence[Pair], columns: Columns = None, *, merges: bool = False
     ) -> Awaitable[dict[Pair, Token]]:
         """Tokens by (user id, gateway)."""
-        return self._found(
-            self._pairs, columns, self._by_users_and_gateways, pairs, merges=merges and len(pairs) <= _FEW
-        )
+        return self._found(self._pairs, columns, self._by_users_and_gateways, pairs, merges=merges)
 
     async def _by_users_and_gateways(self, columns: Columns, pairs: Sequence[Pair]) -> dict[Pair, Token]:
         rows = await self._run.fetch(selects.by_users_and_gateways(columns), *_unzip(pairs))
@@ -186,7 +184,7 @@ class TokenStore:
         self, user_ids: Sequence[str], columns: Columns = None, *, merges: bool = False
     ) -> Awaitable[dict[str, list[Token]]]:
         """Every token of these users, each user's by gateway; users without one are left out."""
-        return self._found(self._users, columns, self._of_users, user_ids, merges=merges and len(user_ids) <= _FEW)
+        return self._found(self._users, columns, self._of_users, user_ids, merges=merges)
 
     async def _of_users(self, columns: Columns, user_ids: Sequence[str]) -> dict[str, list[Token]]:
         found: dict[str, list[Token]] = {}
@@ -201,9 +199,7 @@ class TokenStore:
         self, user_ids: Sequence[str], fields: tuple[JsonField, ...], *, merges: bool = False
     ) -> Awaitable[dict[str, str]]:
         """The same as JSON text that PostgreSQL writes: for each user a list of objects with these fields."""
-        return self._found(
-            self._json, fields, self._of_users_as_json, user_ids, merges=merges and len(user_ids) <= _FEW_AS_JSON
-        )
+        return self._found(self._json, fields, self._of_users_as_json, user_ids, merges=merges, most=_FEW_AS_JSON)
 
     async def _of_users_as_json(self, fields: tuple[JsonField, ...], user_ids: Sequence[str]) -> dict[str, str]:
         rows: Any = await self._run.fetch(selects.of_users_as_json(fields), *selects.joined(user_ids))
@@ -217,9 +213,10 @@ class TokenStore:
         keys: Sequence[K],
         *,
         merges: bool,
+        most: int = _FEW,
     ) -> Awaitable[dict[K, V]]:
         """What is wanted of these keys, with those of others who want the same where that is allowed and pays."""
-        if not merges or self._run is not self.database:
+        if not merges or len(keys) > most or self._run is not self.database:
             return load(wanted, keys)
         merging = known.get(wanted)
         if merging is None:
