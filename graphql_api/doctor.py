@@ -14,7 +14,7 @@ import asyncpg
 
 from graphql_api.app import create_app
 from graphql_api.auth import Authenticator
-from graphql_api.settings import Settings, WrongSettings
+from graphql_api.settings import ConfigurationError, Settings
 from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, place
 from graphql_api.storage.migrate import current_revision, newest_revision
 
@@ -84,7 +84,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
 def _settings(settings: Settings) -> Finding:
     try:
         create_app(settings.model_copy(update={"log_level": "error"}))  # what it logs would be said twice
-    except WrongSettings as wrong:
+    except ConfigurationError as wrong:
         return _wrong("settings", str(wrong))
     return _well("settings", "are valid")
 

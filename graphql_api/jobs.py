@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from graphql_api.domain.errors import Malformed, Problem, Refused
+from graphql_api.domain.errors import BadInputError, InputError, Problem
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.values import instant
 from graphql_api.service.bulk import Report, import_tokens
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _LINES_BETWEEN_LOOKS = 10_000
 
 
-class Stopped(Exception):  # noqa: N818
+class JobStoppedError(Exception):
     """A command was interrupted; the message says where."""
 
 
@@ -61,8 +61,8 @@ async def import_file(
     """Save the tokens of this file. Answers whether all of them could be.
 
     Raises:
-        Malformed: the file cannot be read, has no known format, or does not name its columns.
-        Stopped: it was interrupted.
+        BadInputError: the file cannot be read, has no known format, or does not name its columns.
+        JobStoppedError: it was interrupted.
     """
 
     def reports(source: Source) -> AsyncGenerator[Report]:
@@ -84,8 +84,8 @@ async def remap_file(
     """Replace old identifiers by new ones. Answers whether all of them could be.
 
     Raises:
-        Malformed: the gateway is none, or the file cannot be read, has no known format or other columns.
-        Stopped: it was interrupted.
+        BadInputError: the gateway is none, or the file cannot be read, has no known format or other columns.
+        JobStoppedError: it was interrupted.
     """
     name = _gateway(gateways, gateway)
 
@@ -98,8 +98,8 @@ async def remap_file(
 def _gateway(gateways: Gateways, text: str) -> str:
     try:
         return gateways.parse(text)
-    except Refused as refused:
-        raise Malformed(str(refused)) from None
+    except InputError as refused:
+        raise BadInputError(str(refused)) from None
 
 
 async def _work_through(
@@ -119,10 +119,10 @@ async def _work_through(
                     totals.add(report)
                     reject(_row(line, problem) for line, problem in report.rejected)
                     show(source.position, f"{totals.line:,} lines, {totals}")
-        except Malformed:
+        except BadInputError:
             raise
         except asyncio.CancelledError:
-            raise Stopped(_stop(title, totals)) from None
+            raise JobStoppedError(_stop(title, totals)) from None
         except Exception:
             say(_stop(title, totals))
             raise
@@ -161,8 +161,8 @@ async def export_file(database: Database, path: Path, format_: Format | None) ->
     """Write all tokens to this file, which is whole or not there.
 
     Raises:
-        Malformed: the file cannot be written, or has no known format.
-        Stopped: it was interrupted.
+        BadInputError: the file cannot be written, or has no known format.
+        JobStoppedError: it was interrupted.
     """
     format_ = format_of(path, format_)
     title = f"export {path}"
@@ -180,7 +180,7 @@ async def export_file(database: Database, path: Path, format_: Format | None) ->
             async with database.transaction("set transaction read only") as connection:
                 rows = await bulk.export(connection.raw, format_, write)
         except asyncio.CancelledError:
-            raise Stopped(f"{title} was interrupted: nothing is left of it") from None
+            raise JobStoppedError(f"{title} was interrupted: nothing is left of it") from None
     say(f"{title}: {rows:,} tokens")
 
 
@@ -200,9 +200,9 @@ async def reconcile_file(
     """Compare with a gateway's list of its customers. Answers whether nothing differs.
 
     Raises:
-        Malformed: what was asked for cannot be understood, or the file cannot be read or has other columns.
-        Refused: the list looks as if a part of it were not there, so nothing was changed.
-        Stopped: it was interrupted.
+        BadInputError: what was asked for cannot be understood, or the file cannot be read or has other columns.
+        InputError: the list looks as if a part of it were not there, so nothing was changed.
+        JobStoppedError: it was interrupted.
     """
     store = TokenStore(database)
     name = _gateway(gateways, gateway)
@@ -222,7 +222,7 @@ async def reconcile_file(
                     check(counts, unreadable)
                 await _apply(store, listing, title, counts)
     except asyncio.CancelledError:
-        raise Stopped(f"{title} was interrupted: the same command again goes on from there") from None
+        raise JobStoppedError(f"{title} was interrupted: the same command again goes on from there") from None
     return not (unreadable or counts.missing or counts.unknown)
 
 
@@ -230,13 +230,13 @@ async def _moment(store: TokenStore, path: Path, exported_at: str | None) -> dat
     """When the gateway's list was begun: what is said, or else when the file was last written."""
     at = _written(path) if exported_at is None else _instant(exported_at)
     if at > await store.now():
-        raise Malformed(f"The list would have been begun in the future, at {at.isoformat()}: see --exported-at.")
+        raise BadInputError(f"The list would have been begun in the future, at {at.isoformat()}: see --exported-at.")
     return at
 
 
 def _written(path: Path) -> datetime:
     if path == PIPE:
-        raise Malformed("Say when the list was begun by --exported-at: a pipe does not know.")
+        raise BadInputError("Say when the list was begun by --exported-at: a pipe does not know.")
     with reading(path, "csv") as source:
         return datetime.fromtimestamp(os.fstat(source.file.fileno()).st_mtime, UTC)
 
@@ -244,8 +244,8 @@ def _written(path: Path) -> datetime:
 def _instant(text: str) -> datetime:
     try:
         return instant(text)
-    except Refused as refused:
-        raise Malformed(f"--exported-at: {refused}") from None
+    except InputError as refused:
+        raise BadInputError(f"--exported-at: {refused}") from None
 
 
 async def _load(listing: Listing, title: str, path: Path, format_: Format | None, column: str | None) -> int:

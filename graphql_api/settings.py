@@ -10,11 +10,11 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from graphql_api.domain.errors import Refused
+from graphql_api.domain.errors import InputError
 from graphql_api.domain.values import gateway as gateway_name
 
 
-class WrongSettings(Exception):  # noqa: N818
+class ConfigurationError(Exception):
     """Environment variables are set wrong. The message is one line that names the first one and what it takes."""
 
     def __init__(self, *problems: str) -> None:
@@ -134,13 +134,13 @@ class Settings(BaseSettings):
         """Read the settings from the process's environment.
 
         Raises:
-            WrongSettings: variables are set wrong.
+            ConfigurationError: variables are set wrong.
         """
         try:
             return cls()
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
-            raise WrongSettings(*(_said(problem) for problem in problems)) from None
+            raise ConfigurationError(*(_said(problem) for problem in problems)) from None
 
     @classmethod
     def settings_customise_sources(
@@ -201,7 +201,7 @@ class Settings(BaseSettings):
     def _gateways(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
             return tuple(gateway_name(name) for name in value)
-        except Refused as refused:
+        except InputError as refused:
             raise ValueError(f"takes gateway names separated by commas, such as STRIPE,PAYPAL. {refused}") from None
 
     @field_validator("stripe_webhook_secret", "adyen_webhook_hmac_key")
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
                 raise ValueError("takes secrets, or gateway:secret; one has nothing after its colon")
             try:
                 gateway_name(gateway)
-            except Refused as refused:
+            except InputError as refused:
                 raise ValueError(f"takes secrets, or gateway:secret. {refused}") from None
         return value
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from time import time
 from typing import Self
 
-from graphql_api.auth.access_tokens import AccessToken, InvalidToken, Requirements, Verified, mint
+from graphql_api.auth.access_tokens import AccessToken, InvalidTokenError, Requirements, Verified, mint
 from graphql_api.auth.keyring import Keyring
 from graphql_api.auth.keys import FileKeys, Keys, served_keys, watched
 from graphql_api.auth.router_secret import RouterSecret
 from graphql_api.domain.caller import EVERYBODY, NOBODY, Caller
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 
-__all__ = ["Authenticator", "InvalidToken", "RouterSecret", "mint"]
+__all__ = ["Authenticator", "InvalidTokenError", "RouterSecret", "mint"]
 
 MAX_CACHED = 10_000  # verified tokens
 
@@ -80,8 +80,8 @@ class Authenticator:
         Answers at once, unless a token names an unknown key, for which the key server may have to be asked.
 
         Raises:
-            InvalidToken: there is a header, and no access token in it that is accepted.
-            Unavailable: there are no keys yet.
+            InvalidTokenError: there is a header, and no access token in it that is accepted.
+            UnavailableError: there are no keys yet.
         """
         if self._keys is None:
             return EVERYBODY
@@ -109,7 +109,7 @@ class Authenticator:
     def _accept(self, keys: Keys, token: AccessToken, digest: bytes) -> Caller:
         key = _ring(keys).key(token.key_id, token.algorithm)
         if key is None:
-            raise InvalidToken("The access token is signed with a key that is not known.")
+            raise InvalidTokenError("The access token is signed with a key that is not known.")
         verified = token.verify(key, self._requirements)
         if len(self._verified) >= MAX_CACHED:
             self._verified.popitem(last=False)
@@ -129,12 +129,12 @@ def _keys(url: str | None, file: Path | None, secret: str | None) -> AbstractAsy
 
 def _ring(keys: Keys) -> Keyring:
     if keys.ring is None:
-        raise Unavailable("Access tokens cannot be checked right now: there are no keys yet.")
+        raise UnavailableError("Access tokens cannot be checked right now: there are no keys yet.")
     return keys.ring
 
 
 def _bearer(authorization: bytes) -> bytes:
     match = _BEARER.fullmatch(authorization)
     if match is None:
-        raise InvalidToken("The Authorization header takes one access token, as in `Bearer eyJ...`.")
+        raise InvalidTokenError("The Authorization header takes one access token, as in `Bearer eyJ...`.")
     return match[1]

@@ -15,7 +15,7 @@ from joserfc.errors import ClaimError, ExpiredTokenError, JoseError
 from joserfc.jwk import Key, OctKey
 
 from graphql_api.domain.caller import ADMIN_SCOPE, READ_SCOPE, WRITE_SCOPE, Caller
-from graphql_api.domain.errors import NotAuthenticated
+from graphql_api.domain.errors import UnauthenticatedError
 
 KEY_ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "Ed448"}
@@ -34,7 +34,7 @@ _FORBIDDEN_PARAMETERS = frozenset({"crit", "b64", "jku", "jwk", "x5c", "x5u"})
 _KEY_ID = re.compile(r"[A-Za-z0-9._~:@+=-]{1,128}|[A-Za-z0-9+/]{43}=")
 
 
-class InvalidToken(NotAuthenticated):
+class InvalidTokenError(UnauthenticatedError):
     """The access token is not accepted. The message says why in words of ours, never in the token's."""
 
 
@@ -61,27 +61,27 @@ class AccessToken:
         """Read a token that one of these algorithms may have signed.
 
         Raises:
-            InvalidToken: it is no signed JSON Web Token, or one of a kind that is refused.
+            InvalidTokenError: it is no signed JSON Web Token, or one of a kind that is refused.
         """
         self._registry = _REGISTRIES[algorithms]
         self._signed = _read(token, self._registry)
         header = cast("object", self._signed.protected)
         if not isinstance(header, dict):
-            raise InvalidToken(_NO_TOKEN)
+            raise InvalidTokenError(_NO_TOKEN)
         self.algorithm, self.key_id = _checked(cast("dict[str, Any]", header), algorithms)
 
     def verify(self, key: Key, requirements: Requirements) -> Verified:
         """Check the signature, then what the token claims.
 
         Raises:
-            InvalidToken: the signature is another key's, or a claim is not as it must be.
+            InvalidTokenError: the signature is another key's, or a claim is not as it must be.
         """
         try:
             right = jws.validate_compact(self._signed, key, registry=self._registry)
         except (JoseError, ValueError):
-            raise InvalidToken(_NO_TOKEN) from None
+            raise InvalidTokenError(_NO_TOKEN) from None
         if not right:
-            raise InvalidToken("The access token's signature is wrong.")
+            raise InvalidTokenError("The access token's signature is wrong.")
         return _verified(self._signed.payload, requirements)
 
 
@@ -128,26 +128,26 @@ _REGISTRIES = {algorithms: _registry(algorithms) for algorithms in (KEY_ALGORITH
 
 def _read(token: bytes, registry: jws.JWSRegistry) -> jws.CompactSignature:
     if len(token) > MAX_TOKEN_BYTES:
-        raise InvalidToken(f"The access token is longer than {MAX_TOKEN_BYTES:,} bytes.")
+        raise InvalidTokenError(f"The access token is longer than {MAX_TOKEN_BYTES:,} bytes.")
     try:
         return jws.extract_compact(token, registry=registry)
     except (JoseError, ValueError, TypeError, RecursionError):
-        raise InvalidToken(_NO_TOKEN) from None
+        raise InvalidTokenError(_NO_TOKEN) from None
 
 
 def _checked(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[str, str | None]:
     """The algorithm and the key's name that an acceptable header gives."""
     if found := sorted(_FORBIDDEN_PARAMETERS & header.keys()):
-        raise InvalidToken(f"The access token's header holds `{found[0]}`, which is not accepted.")
+        raise InvalidTokenError(f"The access token's header holds `{found[0]}`, which is not accepted.")
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
-        raise InvalidToken("The access token's `typ` is neither `JWT` nor `at+jwt`.")
+        raise InvalidTokenError("The access token's `typ` is neither `JWT` nor `at+jwt`.")
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in algorithms:
-        raise InvalidToken("The access token is signed with an algorithm that is not accepted.")
+        raise InvalidTokenError("The access token is signed with an algorithm that is not accepted.")
     key_id = header.get("kid")
     if key_id is not None and not (isinstance(key_id, str) and _KEY_ID.fullmatch(key_id)):
-        raise InvalidToken("The access token's `kid` is not the name of a key.")
+        raise InvalidTokenError("The access token's `kid` is not the name of a key.")
     return algorithm, key_id
 
 
@@ -156,11 +156,13 @@ def _verified(payload: bytes, requirements: Requirements) -> Verified:
     try:
         _registered(requirements).validate(claims)
     except ExpiredTokenError:
-        raise InvalidToken(_EXPIRED) from None
+        raise InvalidTokenError(_EXPIRED) from None
     except ClaimError as error:
-        raise InvalidToken(f"The access token's claim `{error.claim}` is missing, or not what it must be.") from None
+        raise InvalidTokenError(
+            f"The access token's claim `{error.claim}` is missing, or not what it must be."
+        ) from None
     if claims["exp"] <= time():
-        raise InvalidToken(_EXPIRED)
+        raise InvalidTokenError(_EXPIRED)
     return Verified(Caller(_subject(claims["sub"]), _scopes(claims)), claims["exp"])
 
 
@@ -173,7 +175,7 @@ def _claims(payload: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         claims = None
     if not isinstance(claims, dict):
-        raise InvalidToken("The access token's claims are not a JSON object.")
+        raise InvalidTokenError("The access token's claims are not a JSON object.")
     return cast("dict[str, Any]", claims)
 
 
@@ -189,7 +191,7 @@ def _registered(requirements: Requirements) -> jwt.JWTClaimsRegistry:
 
 def _subject(sub: str) -> str:
     if len(sub) > MAX_SUBJECT_LENGTH or "\0" in sub:
-        raise InvalidToken(f"The access token's `sub` has more than {MAX_SUBJECT_LENGTH} characters, or a NUL.")
+        raise InvalidTokenError(f"The access token's `sub` has more than {MAX_SUBJECT_LENGTH} characters, or a NUL.")
     return sub
 
 
@@ -200,4 +202,4 @@ def _scopes(claims: dict[str, Any]) -> frozenset[str]:
         return _SCOPES.intersection(found.split(" "))
     if isinstance(found, list) and "scope" not in claims:
         return frozenset(scope for scope in _SCOPES if scope in cast("list[object]", found))
-    raise InvalidToken("The access token's scopes are neither text in `scope` nor a list in `scp`.")
+    raise InvalidTokenError("The access token's scopes are neither text in `scope` nor a list in `scp`.")

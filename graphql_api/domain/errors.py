@@ -1,11 +1,11 @@
 """What can go wrong with a request, as data; nothing here knows HTTP or GraphQL.
 
 Exception
-├── Refused            the input breaks rules that the caller can mend: `problems` names all of them
-├── NotAllowed         the caller lacks the right
-│   └── NotAuthenticated   … because nobody said who is asking
-├── Malformed          the request cannot be understood; `message` says why
-└── Unavailable        the database cannot be asked right now
+├── InputError         the input breaks rules that the caller can mend: `problems` names all of them
+├── ForbiddenError         the caller lacks the right
+│   └── UnauthenticatedError   … because nobody said who is asking
+├── BadInputError      the request cannot be understood; `message` says why
+└── UnavailableError        the database cannot be asked right now
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Problem:
     field: tuple[str, ...] = ()
 
 
-class Refused(Exception):  # noqa: N818 - it reads as what happened
+class InputError(Exception):
     """The request breaks rules of ours; `problems` names all of them, `token` is the one that stands in its way."""
 
     def __init__(self, problems: Sequence[Problem], token: "Token | None" = None) -> None:
@@ -47,17 +47,17 @@ class Refused(Exception):  # noqa: N818 - it reads as what happened
         self.token = token
 
 
-class NotAllowed(Exception):  # noqa: N818
+class ForbiddenError(Exception):
     """The caller is known and lacks the right; the message says which right is needed."""
 
 
-class NotAuthenticated(NotAllowed):
+class UnauthenticatedError(ForbiddenError):
     """Nobody, or nobody we can believe, is asking."""
 
 
-class Malformed(Exception):  # noqa: N818
+class BadInputError(Exception):
     """A value cannot be understood at all, such as a cursor that is not ours."""
 
 
-class Unavailable(Exception):  # noqa: N818
+class UnavailableError(Exception):
     """The database cannot be asked in time; the same request may work later."""

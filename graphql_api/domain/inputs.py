@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import Edit, Given
 from graphql_api.domain.values import Problems
 
@@ -23,19 +23,19 @@ class Gateways:
         """The one spelling of a gateway's name.
 
         Raises:
-            Refused: it is no name, or not an allowed one.
+            InputError: it is no name, or not an allowed one.
         """
         name = values.gateway(text)
         if self.allowed and name not in self.allowed:
             known = ", ".join(sorted(self.allowed))
-            raise Refused([Problem(Code.INVALID, f"{name} is no gateway of this platform, which has {known}.")])
+            raise InputError([Problem(Code.INVALID, f"{name} is no gateway of this platform, which has {known}.")])
         return name
 
     def key(self, text: str) -> str | None:
         """The same for a lookup: None where no token can have this gateway."""
         try:
             return self.parse(text)
-        except Refused:
+        except InputError:
             return None
 
 
@@ -75,7 +75,7 @@ class Save(NamedTuple):
         """Check every field.
 
         Raises:
-            Refused: with all that is wrong.
+            InputError: with all that is wrong.
         """
         problems = Problems()
         user = problems.parse("userId", values.user_id, user_id)
@@ -116,7 +116,7 @@ class Update(NamedTuple):
         """Check every field.
 
         Raises:
-            Refused: with all that is wrong.
+            InputError: with all that is wrong.
         """
         problems = Problems()
         customer = gateway_customer_id.value if gateway_customer_id else None
@@ -133,10 +133,10 @@ def lease_seconds(value: int) -> int:
     """How long a claim may last.
 
     Raises:
-        Refused: it is too short or too long.
+        InputError: it is too short or too long.
     """
     if not MIN_LEASE <= value <= MAX_LEASE:
-        raise Refused([Problem(Code.INVALID, f"A lease lasts {MIN_LEASE} to {MAX_LEASE} seconds, not {value}.")])
+        raise InputError([Problem(Code.INVALID, f"A lease lasts {MIN_LEASE} to {MAX_LEASE} seconds, not {value}.")])
     return value
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from graphql_api.domain.cards import has_card_number
-from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.errors import Code, InputError, Problem
 
 MAX_ID_LENGTH = 255  # characters of a user id or of a gateway's customer id
 MAX_DESCRIPTION_LENGTH = 2000  # characters
@@ -42,7 +42,7 @@ class Problems:
         """The canonical value, or None where it is refused; its problems then stand at this field."""
         try:
             return parse(value)
-        except Refused as refused:
+        except InputError as refused:
             self._found += [Problem(problem.code, problem.message, (field,)) for problem in refused.problems]
             return None
 
@@ -51,15 +51,15 @@ class Problems:
         """Whether nothing is wrong."""
         return not self._found
 
-    def refused(self) -> Refused:
+    def refused(self) -> InputError:
         """The exception that names every problem."""
-        return Refused(self._found)
+        return InputError(self._found)
 
     def check(self) -> None:
         """Go on only where nothing is wrong.
 
         Raises:
-            Refused: with every problem.
+            InputError: with every problem.
         """
         if self._found:
             raise self.refused()
@@ -69,7 +69,7 @@ def gateway(text: str) -> str:
     """The one spelling of a gateway's name: `" stripe"` and `"STRIPE"` are the same.
 
     Raises:
-        Refused: it is no name.
+        InputError: it is no name.
     """
     name = text.strip().upper()
     if not _GATEWAY.fullmatch(name):
@@ -81,7 +81,7 @@ def user_id(text: str) -> str:
     """A user's identifier, kept as sent.
 
     Raises:
-        Refused: it is empty, too long, or no text at all.
+        InputError: it is empty, too long, or no text at all.
     """
     if not 1 <= len(text) <= MAX_ID_LENGTH:
         raise _invalid(f"A user id has 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
@@ -92,7 +92,7 @@ def gateway_customer_id(text: str) -> str:
     """A gateway's own identifier of a customer, kept as sent.
 
     Raises:
-        Refused: it has a wrong length, white space or unprintable characters, or is a card number.
+        InputError: it has a wrong length, white space or unprintable characters, or is a card number.
     """
     if not 1 <= len(text) <= MAX_ID_LENGTH:
         raise _invalid(f"A gateway customer id has 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
@@ -105,7 +105,7 @@ def description(text: str | None) -> str | None:
     """A note for people.
 
     Raises:
-        Refused: it is too long, no text at all, or holds a card number.
+        InputError: it is too long, no text at all, or holds a card number.
     """
     if text is None:
         return None
@@ -118,7 +118,7 @@ def metadata(value: Any) -> dict[str, Any] | None:
     """A JSON object for machines.
 
     Raises:
-        Refused: it is no object, too large, too deep, no well-formed JSON, or holds a card number.
+        InputError: it is no object, too large, too deep, no well-formed JSON, or holds a card number.
     """
     if value is None:
         return None
@@ -145,7 +145,7 @@ def instant(value: object) -> datetime:
     """An instant in UTC.
 
     Raises:
-        Refused: it is no ISO 8601 text, has no offset, or does not lie between the ends of Python's time in UTC.
+        InputError: it is no ISO 8601 text, has no offset, or does not lie between the ends of Python's time in UTC.
     """
     try:
         parsed = datetime.fromisoformat(value if isinstance(value, str) and is_well_formed(value) else "")
@@ -180,21 +180,21 @@ def well_formed(text: str) -> str:
     """Text that PostgreSQL can store, kept as sent.
 
     Raises:
-        Refused: it holds a NUL character or a lone surrogate.
+        InputError: it holds a NUL character or a lone surrogate.
     """
     if not is_well_formed(text):
         raise _invalid("This text holds a NUL character or a lone surrogate: send well-formed Unicode text.")
     return text
 
 
-def _invalid(message: str) -> Refused:
-    return Refused([Problem(Code.INVALID, message)])
+def _invalid(message: str) -> InputError:
+    return InputError([Problem(Code.INVALID, message)])
 
 
 def _without_card_number(text: str) -> str:
     if has_card_number(text):
         message = "This looks like a payment card number: never send one here, only the gateway's own identifiers."
-        raise Refused([Problem(Code.CARD_NUMBER, message)])
+        raise InputError([Problem(Code.CARD_NUMBER, message)])
     return text
 
 

@@ -23,7 +23,7 @@ from graphql.execution.collect_fields import FragmentDetails
 from graphql.execution.values import VariableValues
 
 from graphql_api.engine.generate import Program, generate
-from graphql_api.engine.plan import Unplannable, plan_operation
+from graphql_api.engine.plan import UnsupportedOperationError, plan_operation
 from graphql_api.engine.runtime import Result, Run
 from graphql_api.engine.strawberry import CoreExecutor, core_executor
 from graphql_api.engine.values import Variables
@@ -144,7 +144,7 @@ class Operation:
         try:
             plan = plan_operation(self.schema, fragments, self._node, VariableValues({}, variables))
             return generate(self.schema, self.kind, plan, suggestions=self._suggestions)
-        except Unplannable as reason:
+        except UnsupportedOperationError as reason:
             return str(reason)
         except GraphQLError:
             return "conditions without a value"

@@ -36,7 +36,7 @@ MAX_FIELDS = 200
 """More than that take longer to compile than one execution is worth waiting for."""
 
 
-class Unplannable(Exception):  # noqa: N818 - nothing is wrong: graphql-core runs it
+class UnsupportedOperationError(Exception):
     """The operation is better left to graphql-core; the message is the reason, in two or three words."""
 
 
@@ -185,7 +185,7 @@ class _Planner:
     ) -> list[FieldPlan | TypeName]:
         self._count += len(grouped)
         if self._count > MAX_FIELDS:
-            raise Unplannable("too many fields")
+            raise UnsupportedOperationError("too many fields")
         return [self._field(owner, key, parent, details) for key, details in grouped.items()]
 
     def _field(

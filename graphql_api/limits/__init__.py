@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from graphql import DocumentNode, GraphQLError
 
 from graphql_api.limits import counts
-from graphql_api.limits.errors import TOO_COMPLEX, TooComplex, limit_of
-from graphql_api.limits.expansion import Expanded, TooManySelections, expand
+from graphql_api.limits.errors import TOO_COMPLEX, DocumentTooComplexError, limit_of
+from graphql_api.limits.expansion import Expanded, TooManySelectionsError, expand
 from graphql_api.limits.requests import request_checks
 
 __all__ = ["TOO_COMPLEX", "checks", "limit_of", "request_checks"]
@@ -70,11 +70,11 @@ def checks(
     def check(document: DocumentNode) -> list[GraphQLError]:
         try:
             expanded = expand(document, max_selections)
-        except TooManySelections:
-            return [TooComplex("more selections", max_selections, "MAX_SELECTIONS")]
+        except TooManySelectionsError:
+            return [DocumentTooComplexError("more selections", max_selections, "MAX_SELECTIONS")]
         found = [(limit, limit.count(expanded)) for limit in limits]
         return [
-            TooComplex(f"{count:,} {limit.what}", limit.most, limit.variable)
+            DocumentTooComplexError(f"{count:,} {limit.what}", limit.most, limit.variable)
             for limit, count in found
             if count > limit.most
         ]

@@ -5,7 +5,7 @@ from graphql import GraphQLError, GraphQLSyntaxError
 TOO_COMPLEX = "DOCUMENT_TOO_COMPLEX"
 
 
-class TooComplex(GraphQLError):  # noqa: N818 - it reads as what happened
+class DocumentTooComplexError(GraphQLError):
     """The refusal: what there is, what may be, and which environment variable says so."""
 
     def __init__(self, what: str, limit: int, variable: str) -> None:
@@ -16,7 +16,7 @@ class TooComplex(GraphQLError):  # noqa: N818 - it reads as what happened
 
 def limit_of(error: GraphQLError) -> str | None:
     """The environment variable of the limit that an error is about; of the parser's only one, too."""
-    if isinstance(error, TooComplex):
+    if isinstance(error, DocumentTooComplexError):
         return error.variable
     is_tokens = isinstance(error, GraphQLSyntaxError) and error.message.endswith(" tokens. Parsing aborted.")
     return "MAX_TOKENS" if is_tokens else None

@@ -21,7 +21,7 @@ from graphql import (
 _INTROSPECTION = frozenset({"__schema", "__type"})
 
 
-class TooManySelections(Exception):  # noqa: N818
+class TooManySelectionsError(Exception):
     """The document has more selections than are allowed; how many more is not looked at."""
 
 
@@ -51,7 +51,7 @@ def expand(document: DocumentNode, max_selections: int) -> Expanded:
     """Open the fragments of a document wherever they are spread.
 
     Raises:
-        TooManySelections: there are more then.
+        TooManySelectionsError: there are more then.
     """
     return Expanded(document, list(_Expansion(document, max_selections).places()))
 
@@ -104,7 +104,7 @@ class _Expansion:
             selections: Sequence[SelectionNode] = ahead.pop().selections
             self._remaining -= len(selections)
             if self._remaining < 0:
-                raise TooManySelections
+                raise TooManySelectionsError
             for selection in selections:
                 yield selection
                 if isinstance(selection, InlineFragmentNode):

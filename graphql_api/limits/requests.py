@@ -5,7 +5,7 @@ from collections.abc import Callable
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefinitionNode
 
 from graphql_api.limits.cost import Estimate
-from graphql_api.limits.errors import TooComplex
+from graphql_api.limits.errors import DocumentTooComplexError
 from graphql_api.limits.sizes import Variables
 
 RequestCheck = Callable[[Variables], list[GraphQLError]]
@@ -23,9 +23,13 @@ def request_checks(*, max_representations: int, max_cost: int) -> Checks:
             for size in estimate.representations:
                 representations += size.of(variables)
             if representations > max_representations:
-                return [TooComplex(f"{representations:,} representations", max_representations, "MAX_REPRESENTATIONS")]
+                return [
+                    DocumentTooComplexError(
+                        f"{representations:,} representations", max_representations, "MAX_REPRESENTATIONS"
+                    )
+                ]
             cost = estimate.cost.of(variables)
-            return [TooComplex(f"a cost of {cost:,}", max_cost, "MAX_COST")] if cost > max_cost else []
+            return [DocumentTooComplexError(f"a cost of {cost:,}", max_cost, "MAX_COST")] if cost > max_cost else []
 
         return check
 

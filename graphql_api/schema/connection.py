@@ -3,7 +3,7 @@
 import strawberry
 from strawberry.federation.schema_directives import ListSize
 
-from graphql_api.domain.errors import Malformed
+from graphql_api.domain.errors import BadInputError
 
 DEFAULT_SIZE, MAX_SIZE = 50, 500
 
@@ -32,12 +32,12 @@ def size(name: str, value: int | None) -> int:
     """How many items a page has; the default where nothing is asked for.
 
     Raises:
-        Malformed: fewer than one or too many.
+        BadInputError: fewer than one or too many.
     """
     if value is None or value is strawberry.UNSET:
         return DEFAULT_SIZE
     if not 1 <= value <= MAX_SIZE:
-        raise Malformed(f"`{name}` takes 1 to {MAX_SIZE}, not {value}.")
+        raise BadInputError(f"`{name}` takes 1 to {MAX_SIZE}, not {value}.")
     return value
 
 

@@ -37,7 +37,7 @@ class Context:
 
         From now on they are read where they are written.
         """
-        self.caller.must(f"Mutation.{mutation}")
+        self.caller.authorize(f"Mutation.{mutation}")
         self.tokens = self._stored
         self.tokens.reads = self.tokens.store
         return self.tokens

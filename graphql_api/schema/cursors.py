@@ -5,7 +5,7 @@ import binascii
 import re
 from datetime import UTC, datetime, timedelta
 
-from graphql_api.domain.errors import Malformed
+from graphql_api.domain.errors import BadInputError
 from graphql_api.domain.token import Token
 from graphql_api.domain.values import token_id
 
@@ -23,7 +23,7 @@ def to_token(cursor: str) -> tuple[datetime, str]:
     """When the token at this cursor was made, and its id.
 
     Raises:
-        Malformed: the cursor is not ours.
+        BadInputError: the cursor is not ours.
     """
     try:
         kind, microseconds, text = _decode(cursor).split(":")
@@ -44,7 +44,7 @@ def to_event(cursor: str) -> int:
     """The version at this cursor.
 
     Raises:
-        Malformed: the cursor is not ours.
+        BadInputError: the cursor is not ours.
     """
     kind, _, version = _decode(cursor).partition(":")
     if kind == "event" and _VERSION.fullmatch(version) and int(version) < 2**31:
@@ -66,5 +66,7 @@ def _decode(cursor: str) -> str:
     return text
 
 
-def _not_ours(cursor: str) -> Malformed:
-    return Malformed(f"{cursor[:80]!r} is no cursor of this list: use one that a page's pageInfo or edges gave you.")
+def _not_ours(cursor: str) -> BadInputError:
+    return BadInputError(
+        f"{cursor[:80]!r} is no cursor of this list: use one that a page's pageInfo or edges gave you."
+    )

@@ -11,7 +11,7 @@ import strawberry
 from strawberry.federation import Schema
 from strawberry.federation.schema import FederationAny
 
-from graphql_api.domain.errors import Malformed, NotAllowed
+from graphql_api.domain.errors import BadInputError, ForbiddenError
 from graphql_api.engine import by_class, selection_of
 from graphql_api.schema.context import Info
 from graphql_api.schema.types import CustomerGatewayToken, User, columns
@@ -73,26 +73,28 @@ def name_entity_types(schema: Schema) -> None:
     cast("Any", schema)._schema.type_map["_Entity"].resolve_type = type_name  # noqa: SLF001
 
 
-def _parsed(representation: Any) -> User | _TokenKey | Malformed:
+def _parsed(representation: Any) -> User | _TokenKey | BadInputError:
     if not isinstance(representation, dict):
-        return Malformed("A representation is an object with `__typename` and a key.")
+        return BadInputError("A representation is an object with `__typename` and a key.")
     given: dict[str, Any] = representation  # pyright: ignore[reportUnknownVariableType]
     kind = given.get("__typename")
     if kind == "User":
         user_id: Any = given.get("id")
         if not isinstance(user_id, str):
-            return Malformed(_NO_USER_KEY)
+            return BadInputError(_NO_USER_KEY)
         return User(id=user_id)  # pyright: ignore[reportArgumentType] - to say that it is an ID would be one more call
     if kind == "CustomerGatewayToken":
         return _token_key(given)
-    return Malformed("`__typename` is missing or names no entity of this subgraph: User, CustomerGatewayToken.")
+    return BadInputError("`__typename` is missing or names no entity of this subgraph: User, CustomerGatewayToken.")
 
 
-def _token_key(given: dict[str, Any]) -> _TokenKey | Malformed:
+def _token_key(given: dict[str, Any]) -> _TokenKey | BadInputError:
     names = next((names for names in _LOOKUPS if given.keys() >= set(names)), ())
     values = tuple(given[name] for name in names)
     return (
-        _TokenKey(names, values) if values and all(isinstance(value, str) for value in values) else Malformed(_NO_KEY)
+        _TokenKey(names, values)
+        if values and all(isinstance(value, str) for value in values)
+        else BadInputError(_NO_KEY)
     )
 
 
@@ -108,7 +110,7 @@ async def _with_tokens(info: Info, results: list[Any]) -> list[Any]:
     for names, indexes in places.items():
         try:
             found = await _LOOKUPS[names](info.context.tokens, list(indexes), wanted)
-        except NotAllowed as error:
+        except ForbiddenError as error:
             found = dict.fromkeys(indexes, error)
         for values, same in indexes.items():
             for index in same:

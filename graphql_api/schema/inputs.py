@@ -31,7 +31,7 @@ class CreateCustomerGatewayTokenInput:
     is_active: bool = strawberry.field(default=True, description=_ACTIVE)
 
     def to_domain(self, gateways: Gateways) -> Save:
-        """Check and convert; raises `Refused`."""
+        """Check and convert; raises `InputError`."""
         return Save.parse(
             gateways,
             user_id=self.user_id,
@@ -67,7 +67,7 @@ class SaveCustomerGatewayTokenInput:
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=_VERSION)
 
     def to_domain(self, gateways: Gateways) -> Save:
-        """Check and convert; raises `Refused`."""
+        """Check and convert; raises `InputError`."""
         return Save.parse(
             gateways,
             user_id=self.user_id,
@@ -97,7 +97,7 @@ class UpdateCustomerGatewayTokenInput:
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=_VERSION)
 
     def to_domain(self) -> Update:
-        """Check and convert; raises `Refused`."""
+        """Check and convert; raises `InputError`."""
         return Update.parse(
             token_id=self.id,
             gateway_customer_id=_given(self.gateway_customer_id),

@@ -8,7 +8,7 @@ import strawberry
 from strawberry.federation.schema_directives import Cost
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.inputs import MAX_BATCH, MIN_LEASE, Save
 from graphql_api.domain.inputs import lease_seconds as lease
 from graphql_api.domain.token import Token
@@ -70,7 +70,7 @@ async def _save(
     tokens = info.context.begin("saveCustomerGatewayToken")
     try:
         saved = await tokens.save(input.to_domain(tokens.gateways))
-    except Refused as refusal:
+    except InputError as refusal:
         return SaveCustomerGatewayTokenPayload(created=False, **payloads.refused(refusal, "input"))
     return SaveCustomerGatewayTokenPayload(
         gateway_token=payloads.shown(saved.token),
@@ -95,7 +95,7 @@ async def _save_many(
     aborts = on_error is BatchErrorPolicy.ABORT
     parsed = [_parsed(tokens, each) for each in inputs]
     saves = [each for each in parsed if isinstance(each, Save)]
-    results: Sequence[Saved | Refused] = []
+    results: Sequence[Saved | InputError] = []
     if len(saves) == len(parsed) or not aborts:
         results = await tokens.save_many(saves, abort=aborts)
     remaining = iter(results)
@@ -103,7 +103,7 @@ async def _save_many(
     errors = [
         error
         for index, outcome in enumerate(outcomes)
-        if isinstance(outcome, Refused)
+        if isinstance(outcome, InputError)
         for error in user_errors(outcome.problems, "inputs", str(index))
     ]
     saved = [each if isinstance(each, Saved) and not (aborts and errors) else None for each in outcomes]
@@ -114,10 +114,10 @@ async def _save_many(
     )
 
 
-def _parsed(tokens: Tokens, each: SaveCustomerGatewayTokenInput) -> Save | Refused:
+def _parsed(tokens: Tokens, each: SaveCustomerGatewayTokenInput) -> Save | InputError:
     try:
         return each.to_domain(tokens.gateways)
-    except Refused as refusal:
+    except InputError as refusal:
         return refusal
 
 
@@ -166,7 +166,7 @@ async def _delete(
     tokens = info.context.begin("deleteCustomerGatewayToken")
     try:
         user_id = await tokens.delete(id, optional(expected_version))
-    except Refused as refusal:
+    except InputError as refusal:
         user = payloads.user(refusal.token.user_id if refusal.token else None)
         return DeleteCustomerGatewayTokenPayload(deleted_id=None, user=user, user_errors=user_errors(refusal.problems))
     deleted = strawberry.ID(values.token_id(id) or id)
@@ -220,7 +220,7 @@ async def _claim(
     try:
         problems.check()
         claimed = await tokens.claim(user, name, seconds)
-    except Refused as refusal:
+    except InputError as refusal:
         return ClaimGatewayCustomerPayload(gateway_token=None, claim=None, user_errors=user_errors(refusal.problems))
     claim = claimed.lease and GatewayCustomerClaim(
         idempotency_key=claimed.lease.idempotency_key,
@@ -251,7 +251,7 @@ async def _merge(
             merged, info.context.tokens = await users.rehearse_merge(tokens, merge)
         else:
             merged = await users.merge(tokens, merge)
-    except Refused as refusal:
+    except InputError as refusal:
         return MergeUserGatewayTokensPayload(
             user=None, moved=[], conflicts=[], user_errors=user_errors(refusal.problems)
         )
@@ -267,7 +267,7 @@ async def _erase(info: Info, user_id: UserId) -> EraseUserGatewayTokensPayload:
     tokens = info.context.begin("eraseUserGatewayTokens")
     try:
         erased = await users.erase(tokens, _user_id(user_id))
-    except Refused as refusal:
+    except InputError as refusal:
         return EraseUserGatewayTokensPayload(erased=[], user_errors=user_errors(refusal.problems))
     return EraseUserGatewayTokensPayload(
         erased=[ErasedGatewayCustomer(gateway=name, gateway_customer_id=customer) for name, customer in erased],
@@ -279,7 +279,7 @@ async def _lift_erasure(info: Info, user_id: UserId) -> LiftUserErasurePayload:
     tokens = info.context.begin("liftUserErasure")
     try:
         await users.lift_erasure(tokens, _user_id(user_id))
-    except Refused as refusal:
+    except InputError as refusal:
         return LiftUserErasurePayload(user=None, user_errors=user_errors(refusal.problems))
     return LiftUserErasurePayload(user=payloads.user(user_id), user_errors=[])
 
@@ -291,7 +291,7 @@ async def _changed(
     tokens = info.context.begin(field)
     try:
         return payloads.changed(await work(tokens))
-    except Refused as refusal:
+    except InputError as refusal:
         return CustomerGatewayTokenPayload(**payloads.refused(refusal, *under))
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import strawberry
 
-from graphql_api.domain.errors import Problem, Refused
+from graphql_api.domain.errors import InputError, Problem
 from graphql_api.domain.token import Token
 from graphql_api.schema.enums import Code
 from graphql_api.schema.types import CustomerGatewayToken, User
@@ -161,7 +161,7 @@ def changed(token: Token | None) -> CustomerGatewayTokenPayload:
     )
 
 
-def refused(refusal: Refused, *under: str) -> dict[str, Any]:
+def refused(refusal: InputError, *under: str) -> dict[str, Any]:
     """What the payloads of all refused changes have in common."""
     token = refusal.token
     return {

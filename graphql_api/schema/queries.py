@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import strawberry
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import Malformed
+from graphql_api.domain.errors import BadInputError
 from graphql_api.engine import selection_of
 from graphql_api.schema import cursors
 from graphql_api.schema.connection import PageInfo, page_info, paged, size
@@ -82,7 +82,7 @@ async def _token_by_customer(
     ],
 ) -> CustomerGatewayToken | None:
     if not values.is_well_formed(gateway_customer_id):
-        raise Malformed("`gatewayCustomerId` holds a NUL character or a lone surrogate.")
+        raise BadInputError("`gatewayCustomerId` holds a NUL character or a lone surrogate.")
     key = (gateway_argument(info.context, gateway), gateway_customer_id)
     found = await info.context.tokens.by_customers([key], columns(selection_of(info)))
     return found.get(key)  # pyright: ignore[reportReturnType] - see CustomerGatewayToken
@@ -103,7 +103,7 @@ async def _tokens(
     before: Annotated[str | None, strawberry.argument(description="Only before this cursor.")] = strawberry.UNSET,
 ) -> CustomerGatewayTokenConnection:
     if isinstance(first, int) and isinstance(last, int):
-        raise Malformed("Ask for the `first` or the `last` tokens, not for both.")
+        raise BadInputError("Ask for the `first` or the `last` tokens, not for both.")
     backwards = isinstance(last, int)
     filters = _filters(info, filter) if filter else {}
     page = await info.context.tokens.page(
@@ -134,7 +134,7 @@ def _filters(info: Info, given: CustomerGatewayTokenFilter) -> dict[str, Any]:
     }
     for name in ("user_id", "gateway_customer_id"):
         if not values.is_well_formed(filters.get(name, "")):
-            raise Malformed(f"`filter.{name}` holds a NUL character or a lone surrogate.")
+            raise BadInputError(f"`filter.{name}` holds a NUL character or a lone surrogate.")
     if "gateway" in filters:
         filters["gateway"] = gateway_argument(info.context, filters["gateway"])
     return filters

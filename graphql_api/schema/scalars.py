@@ -10,7 +10,7 @@ from graphql.pyutils import inspect
 from strawberry.schema.config import StrawberryConfig
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import Refused
+from graphql_api.domain.errors import InputError
 
 Json = NewType("Json", object)
 
@@ -23,7 +23,7 @@ def instant(value: object) -> datetime:
     """
     try:
         return values.instant(value)
-    except Refused as refused:
+    except InputError as refused:
         raise GraphQLError(str(refused)) from None
 
 

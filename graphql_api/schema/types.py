@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import strawberry
 
-from graphql_api.domain.errors import Malformed, Refused
+from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.token import Token
 from graphql_api.engine import RawJSON, Selection, batched, reads
 from graphql_api.schema.connection import listed
@@ -34,12 +34,12 @@ def gateway_argument(context: Context, text: str) -> str:
     """A gateway that an argument names.
 
     Raises:
-        Malformed: it is no name of a gateway.
+        BadInputError: it is no name of a gateway.
     """
     try:
         return context.tokens.gateways.parse(text)
-    except Refused as refused:
-        raise Malformed(str(refused)) from None
+    except InputError as refused:
+        raise BadInputError(str(refused)) from None
 
 
 async def _tokens_of_users(
@@ -141,7 +141,7 @@ def _internal(attribute: str, field: str, description: str) -> Any:
     """A field that mere users may not read, while the rest of their token is answered."""
 
     def resolve(root: Any, info: Info) -> Any:
-        info.context.caller.must(field)
+        info.context.caller.authorize(field)
         return getattr(root, attribute)
 
     return strawberry.federation.field(

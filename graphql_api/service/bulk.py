@@ -14,11 +14,11 @@ import orjson
 from uuid_utils import uuid7
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.inputs import Gateways, Save
 from graphql_api.domain.token import Action, DeactivationReason, Edit, Event, Given, Token
 from graphql_api.domain.values import Problems
-from graphql_api.service.tokens import Batch, settled, taken
+from graphql_api.service.tokens import Batch, retry_on_conflict, taken
 from graphql_api.storage import bulk
 from graphql_api.storage.bulk import Row
 from graphql_api.storage.selects import ALL
@@ -43,7 +43,7 @@ class Report:
     unchanged: int = 0
     rejected: list[tuple[int, Problem]] = field(default_factory=list[tuple[int, Problem]])
 
-    def reject(self, line: int, refused: Refused) -> None:
+    def reject(self, line: int, refused: InputError) -> None:
         """This line is not stored."""
         self.rejected += [(line, problem) for problem in refused.problems]
 
@@ -59,7 +59,7 @@ async def import_tokens(store: TokenStore, gateways: Gateways, records: Iterator
     try:
         while (lines := await reading) is not None:
             reading = asyncio.create_task(read())
-            yield await settled(partial(writer.write, lines))
+            yield await retry_on_conflict(partial(writer.write, lines))
     finally:
         reading.cancel()
 
@@ -73,7 +73,7 @@ class _Lines:
 
     last: int = 0
     rows: dict[int, Row] = field(default_factory=dict[int, Row])
-    refused: dict[int, Refused] = field(default_factory=dict[int, Refused])
+    refused: dict[int, InputError] = field(default_factory=dict[int, InputError])
 
 
 def _read(records: Iterator[Read], parser: "Parser", now: datetime) -> _Lines | None:
@@ -84,11 +84,11 @@ def _read(records: Iterator[Read], parser: "Parser", now: datetime) -> _Lines | 
         lines.last = number
         try:
             row = parser.row(number, record, now)
-        except Refused as refused:
+        except InputError as refused:
             lines.refused[number] = refused
             continue
         keys = _keys(row)
-        lines.rows[number] = row if seen.isdisjoint(keys) else row._replace(is_apart=True)
+        lines.rows[number] = row if seen.isdisjoint(keys) else row._replace(deferred=True)
         seen.update(keys)
         characters += len(row.description or "") + len(row.metadata or "")
         if characters > _CHARACTERS_AT_ONCE:
@@ -113,10 +113,10 @@ class Parser:
         """The row of a record; what it does not say of a token's past is made up.
 
         Raises:
-            Refused: with all that is wrong.
+            InputError: with all that is wrong.
         """
         if isinstance(record, Problem):
-            raise Refused([record])
+            raise InputError([record])
         _check_kinds(record)
         problems = Problems()
         user_id = problems.parse("userId", values.user_id, str(record["userId"]))
@@ -134,7 +134,7 @@ class Parser:
         created_at = past.get("created_at") or min(now, updated_at)
         return Row(
             line=line,
-            is_apart=False,
+            deferred=False,
             has_id="id" in past,
             has_description="description" in record,
             has_metadata="metadata" in record,
@@ -160,7 +160,7 @@ class Parser:
 def _check_kinds(record: Record) -> None:
     wrong = [name for name, (kinds, _) in _KINDS.items() if type(record.get(name)) not in kinds]
     if wrong:
-        raise Refused([Problem(Code.INVALID, _KINDS[name][1], (name,)) for name in wrong])
+        raise InputError([Problem(Code.INVALID, _KINDS[name][1], (name,)) for name in wrong])
 
 
 def _past(problems: Problems, record: Record) -> Mapping[str, Any]:
@@ -206,8 +206,8 @@ def _former_ids(names: list[Any]) -> list[str]:
     return list(dict.fromkeys(values.gateway_customer_id(name) for name in names))
 
 
-def _invalid(message: str) -> Refused:
-    return Refused([Problem(Code.INVALID, message)])
+def _invalid(message: str) -> InputError:
+    return InputError([Problem(Code.INVALID, message)])
 
 
 _OPTIONAL_TEXT = (str, NoneType)
@@ -251,7 +251,7 @@ class _Writer:
         """Write these lines.
 
         Raises:
-            Conflict: not all were new, though they seemed to be, or somebody else came between: write them again.
+            ConflictError: not all were new, though they seemed to be, or somebody else came between: write them again.
         """
         all_are_new, self._all_are_new = self._all_are_new, False
         report = Report(lines.last)
@@ -260,7 +260,7 @@ class _Writer:
         users = {row.user_id for row in lines.rows.values()}
         async with self._store.transaction(users) as store:
             erased = await store.erased(users) if await bulk.is_anybody_erased(store) else set[str]()
-            rows = [row._replace(is_apart=True) if row.user_id in erased else row for row in lines.rows.values()]
+            rows = [row._replace(deferred=True) if row.user_id in erased else row for row in lines.rows.values()]
             stored = await bulk.store_new(store, rows, all_are=all_are_new)
             report.created, report.unchanged = stored.created, stored.unchanged
             if stored.others:
@@ -286,7 +286,7 @@ async def _write_others(store: TokenStore, rows: Sequence[Row], erased: set[str]
         before = batch.stored.get((row.user_id, row.gateway))
         refused = _refusal(batch, row, used_ids) if before is None else None
         result = refused or batch.save(saved(row), _born(row, now))
-        if isinstance(result, Refused):
+        if isinstance(result, InputError):
             report.reject(row.line, result)
         elif result.created:
             report.created += 1
@@ -299,11 +299,11 @@ async def _write_others(store: TokenStore, rows: Sequence[Row], erased: set[str]
     await store.write(batch.changes, bulk.ACTOR)
 
 
-def _refusal(batch: Batch, row: Row, used_ids: set[str]) -> Refused | None:
+def _refusal(batch: Batch, row: Row, used_ids: set[str]) -> InputError | None:
     """Why a row cannot be a new token, besides what every save is refused for."""
     if row.has_id and row.id in used_ids:
         message = "A token has, or had, this id: leave the id out and a new one is made."
-        return Refused([Problem(Code.INVALID, message, ("id",))])
+        return InputError([Problem(Code.INVALID, message, ("id",))])
     owners = {batch.owners.get((row.gateway, name)) for name in row.former_ids}
     return taken("formerGatewayCustomerIds") if owners - {None, row.user_id} else None
 

@@ -8,9 +8,9 @@ from typing import Final
 from uuid import UUID
 
 from graphql_api.domain import token as tokens
-from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import Changes, DeactivationReason, Event, Token
-from graphql_api.service.tokens import settled
+from graphql_api.service.tokens import retry_on_conflict
 from graphql_api.storage.database import Row
 from graphql_api.storage.reconcile import Counts, Listing
 from graphql_api.storage.tokens import TokenStore
@@ -32,7 +32,7 @@ def check(counts: Counts, unreadable: int) -> None:
     """Go on only with a list that looks whole.
 
     Raises:
-        Refused: it looks as if a part of it were not there.
+        InputError: it looks as if a part of it were not there.
     """
     if counts.listed == 0:
         message = "The file lists no customer at all."
@@ -42,7 +42,7 @@ def check(counts: Counts, unreadable: int) -> None:
         message = f"{counts.missing:,} of {counts.active:,} active tokens would be deactivated."
     else:
         return
-    raise Refused([Problem(Code.INVALID, f"{message} Nothing was changed; --force goes on all the same.")])
+    raise InputError([Problem(Code.INVALID, f"{message} Nothing was changed; --force goes on all the same.")])
 
 
 async def apply(store: TokenStore, listing: Listing) -> AsyncGenerator[Applied]:
@@ -50,7 +50,7 @@ async def apply(store: TokenStore, listing: Listing) -> AsyncGenerator[Applied]:
     after = _BEGIN
     while rows := await listing.changes(after, _TOKENS_AT_ONCE):
         after = (rows[-1]["created_at"], rows[-1]["id"])
-        yield await settled(partial(_write, store, listing, rows))
+        yield await retry_on_conflict(partial(_write, store, listing, rows))
 
 
 async def _write(store: TokenStore, listing: Listing, rows: Sequence[Row]) -> Applied:

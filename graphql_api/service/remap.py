@@ -6,13 +6,13 @@ from itertools import islice
 from typing import Final
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Edit
 from graphql_api.domain.values import Problems
 from graphql_api.service.bulk import Read, Record, Report
-from graphql_api.service.tokens import Batch, settled
-from graphql_api.storage.tokens import Conflict, Pair, TokenStore
+from graphql_api.service.tokens import Batch, retry_on_conflict
+from graphql_api.storage.tokens import ConflictError, Pair, TokenStore
 
 ACTOR = "remap"
 LINES_AT_ONCE: Final = 1000
@@ -24,7 +24,7 @@ async def remap(store: TokenStore, gateway: str, records: Iterator[Read], *, dry
     Where it runs dry, what becomes of a line counts for the lines that would be written with it, and is then undone.
     """
     while lines := list(islice(records, LINES_AT_ONCE)):
-        yield await settled(partial(_write, store, gateway, lines, dry_run=dry_run))
+        yield await retry_on_conflict(partial(_write, store, gateway, lines, dry_run=dry_run))
 
 
 async def _write(store: TokenStore, gateway: str, lines: list[Read], *, dry_run: bool) -> Report:
@@ -33,20 +33,20 @@ async def _write(store: TokenStore, gateway: str, lines: list[Read], *, dry_run:
     for number, record in lines:
         try:
             pairs[number] = _parse(record)
-        except Refused as refused:
+        except InputError as refused:
             report.reject(number, refused)
     old = [(gateway, old) for old, _ in pairs.values()]
     users = set((await store.owners(old)).values())
     async with store.transaction(users, dry_run=dry_run) as transaction:
         owners = await transaction.owners([*old, *((gateway, new) for _, new in pairs.values())])
         if not users.issuperset(owners[customer] for customer in old if customer in owners):
-            raise Conflict
+            raise ConflictError
         stored = await transaction.lock_at((user, gateway) for user in users)
         batch = Batch(now=await transaction.now(), stored=stored, owners=owners, erased=set())
         for number, (before, after) in pairs.items():
             try:
                 is_changed = _replace(batch, gateway, before, after)
-            except Refused as refused:
+            except InputError as refused:
                 report.reject(number, refused)
             else:
                 report.changed += is_changed
@@ -58,7 +58,7 @@ async def _write(store: TokenStore, gateway: str, lines: list[Read], *, dry_run:
 
 def _parse(record: Record | Problem) -> Pair:
     if isinstance(record, Problem):
-        raise Refused([record])
+        raise InputError([record])
     problems = Problems()
     old, new = (problems.parse(name, _identifier, record[name]) for name in ("old", "new"))
     if old is None or new is None:
@@ -74,7 +74,7 @@ def _replace(batch: Batch, gateway: str, old: str, new: str) -> bool:
     """Whether this replaced the identifier, which may have been done before.
 
     Raises:
-        Refused: NOT_FOUND, ALREADY_EXISTS or CUSTOMER_TAKEN.
+        InputError: NOT_FOUND, ALREADY_EXISTS or CUSTOMER_TAKEN.
     """
     user_id = batch.owners.get((gateway, old), "")
     token = batch.stored.get((user_id, gateway))
@@ -85,10 +85,10 @@ def _replace(batch: Batch, gateway: str, old: str, new: str) -> bool:
             return False
         raise _refused(Code.ALREADY_EXISTS, f"Its user has the customer {token.gateway_customer_id} now.", "old")
     result = batch.save(Save(user_id=user_id, gateway=gateway, edit=Edit(gateway_customer_id=new), replaces=old))
-    if isinstance(result, Refused):
-        raise Refused([Problem(problem.code, problem.message, ("new",)) for problem in result.problems])
+    if isinstance(result, InputError):
+        raise InputError([Problem(problem.code, problem.message, ("new",)) for problem in result.problems])
     return result.token is not token
 
 
-def _refused(code: Code, message: str, field: str) -> Refused:
-    return Refused([Problem(code, message, (field,))])
+def _refused(code: Code, message: str, field: str) -> InputError:
+    return InputError([Problem(code, message, (field,))])

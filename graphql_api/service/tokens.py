@@ -11,16 +11,16 @@ from uuid_utils import uuid7
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain import values
-from graphql_api.domain.caller import Caller, Need
-from graphql_api.domain.errors import Code, NotAllowed, Problem, Refused, Unavailable
+from graphql_api.domain.caller import Caller, Permission
+from graphql_api.domain.errors import Code, ForbiddenError, InputError, Problem, UnavailableError
 from graphql_api.domain.inputs import Gateways, Save, Update
 from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, Token
-from graphql_api.storage.database import SOON, Lost, Row
+from graphql_api.storage.database import RETRY_WINDOW, ConnectionLostError, Row
 from graphql_api.storage.replicas import ReplicaReads
 from graphql_api.storage.selects import JsonField
-from graphql_api.storage.tokens import Columns, Conflict, Page, Pair, TokenStore
+from graphql_api.storage.tokens import Columns, ConflictError, Page, Pair, TokenStore
 
-__all__ = ["Claimed", "Lease", "Saved", "Tokens", "erased_problem", "idempotency_key", "settled"]
+__all__ = ["Claimed", "Lease", "Saved", "Tokens", "erased_problem", "idempotency_key", "retry_on_conflict"]
 
 T = TypeVar("T")
 
@@ -51,18 +51,18 @@ class Claimed:
     lease: Lease | None = None
 
 
-async def settled(attempt: Callable[[], Awaitable[T]]) -> T:
+async def retry_on_conflict(attempt: Callable[[], Awaitable[T]]) -> T:
     """What the attempt answers once no other change comes between its reading and its writing."""
     began = monotonic()
     for _ in range(_ATTEMPTS):
         try:
             return await attempt()
-        except Conflict:
+        except ConflictError:
             continue
-        except Lost:  # what was written is found by the next attempt, and harmless to repeat
-            if monotonic() - began > SOON:
+        except ConnectionLostError:  # what was written is found by the next attempt, and harmless to repeat
+            if monotonic() - began > RETRY_WINDOW:
                 raise
-    raise Unavailable("Too many others are changing the same token.")
+    raise UnavailableError("Too many others are changing the same token.")
 
 
 class Tokens:
@@ -88,16 +88,16 @@ class Tokens:
 
     async def by_ids(self, ids: Sequence[str], columns: Columns = None) -> dict[str, Token]:
         """Tokens by id in any spelling; what is not there, or not the caller's to see, is left out alike."""
-        self.caller.must("Query.customerGatewayToken")
+        self.caller.authorize("Query.customerGatewayToken")
         known = {text: token_id for text in ids if (token_id := values.token_id(text)) is not None}
         if not known:
             return {}
-        found = await self.reads.by_ids(list(known.values()), columns, merges=self.caller.has(Need.READ))
+        found = await self.reads.by_ids(list(known.values()), columns, merges=self.caller.has(Permission.READ))
         return {text: found[token_id] for text, token_id in known.items() if self._sees(found.get(token_id))}
 
     async def by_users_and_gateways(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:
         """Tokens by (user id, gateway in any spelling)."""
-        self.caller.must("User.gatewayToken")
+        self.caller.authorize("User.gatewayToken")
         known = {
             (user_id, text): (user_id, gateway)
             for user_id, text in pairs
@@ -105,45 +105,47 @@ class Tokens:
         }
         if not known:
             return {}
-        merges = self.caller.has(Need.READ)
+        merges = self.caller.has(Permission.READ)
         found = await self.reads.by_users_and_gateways(list(known.values()), columns, merges=merges)
         return {pair: found[key] for pair, key in known.items() if self._sees(found.get(key))}
 
     async def by_customers(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:
         """Tokens by (gateway in any spelling, gateway customer id), the current or a former one."""
-        self.caller.must("Query.customerGatewayTokenByCustomer")
+        self.caller.authorize("Query.customerGatewayTokenByCustomer")
         known = {
             (text, customer): (gateway, customer)
             for text, customer in pairs
             if (gateway := self.gateways.key(text)) is not None and values.is_well_formed(customer)
         }
-        owner = None if self.caller.has(Need.READ) else self.caller.subject
+        owner = None if self.caller.has(Permission.READ) else self.caller.subject
         found = await self.reads.by_customers(list(known.values()), columns, owner=owner) if known else {}
         return {pair: found[key] for pair, key in known.items() if self._sees(found.get(key))}
 
-    def unreadable(self, user_ids: Sequence[str]) -> dict[str, NotAllowed]:
+    def unreadable(self, user_ids: Sequence[str]) -> dict[str, ForbiddenError]:
         """Those of these users whose tokens the caller may not read, and why."""
-        found: dict[str, NotAllowed] = {}
-        if not self.caller.has(Need.READ):
+        found: dict[str, ForbiddenError] = {}
+        if not self.caller.has(Permission.READ):
             for user_id in user_ids:
                 try:
-                    self.caller.must_read(user_id)
-                except NotAllowed as error:
+                    self.caller.authorize_read(user_id)
+                except ForbiddenError as error:
                     found[user_id] = error
         return found
 
     async def of_users(self, user_ids: Sequence[str], columns: Columns = None) -> dict[str, list[Token]]:
         """The tokens of users whom the caller may read, each user's by gateway; users without one are left out."""
         known = self._readable(user_ids)
-        return await self.reads.of_users(known, columns, merges=self.caller.has(Need.READ)) if known else {}
+        return await self.reads.of_users(known, columns, merges=self.caller.has(Permission.READ)) if known else {}
 
     async def of_users_as_json(self, user_ids: Sequence[str], fields: tuple[JsonField, ...]) -> dict[str, str]:
         """The same as the JSON text of a list of objects with these fields."""
         known = self._readable(user_ids)
-        return await self.reads.of_users_as_json(known, fields, merges=self.caller.has(Need.READ)) if known else {}
+        return (
+            await self.reads.of_users_as_json(known, fields, merges=self.caller.has(Permission.READ)) if known else {}
+        )
 
     def _readable(self, user_ids: Sequence[str]) -> list[str]:
-        if self.caller.has(Need.READ) and values.is_well_formed("".join(user_ids)):
+        if self.caller.has(Permission.READ) and values.is_well_formed("".join(user_ids)):
             return list(dict.fromkeys(user_ids))
         return [
             user_id
@@ -153,12 +155,12 @@ class Tokens:
 
     async def former_ids(self, found: Sequence[Token]) -> dict[Pair, list[str]]:
         """By (user id, gateway), what the users of these tokens were called at the gateway before, oldest first."""
-        self.caller.must("CustomerGatewayToken.formerGatewayCustomerIds")
+        self.caller.authorize("CustomerGatewayToken.formerGatewayCustomerIds")
         return await self.reads.former_ids(found)
 
     async def history(self, token_ids: Sequence[str], *, size: int, before: int | None) -> dict[str, list[Row]]:
         """By token id, at most `size` lines of history older than this version, newest first."""
-        self.caller.must("CustomerGatewayToken.history")
+        self.caller.authorize("CustomerGatewayToken.history")
         return await self.reads.history(token_ids, size=size, before=before)
 
     async def page(
@@ -171,20 +173,20 @@ class Tokens:
         backwards: bool,
     ) -> Page:
         """Tokens in the order of their making: one user's, or with the right to it everybody's."""
-        self.must_list(filters)
+        self.authorize_list(filters)
         return await self.reads.page(filters, size=size, after=after, before=before, backwards=backwards)
 
     async def count(self, filters: Mapping[str, Any]) -> int:
         """How many tokens there are."""
-        self.must_list(filters)
+        self.authorize_list(filters)
         return await self.reads.count(filters)
 
-    def must_list(self, filters: Mapping[str, Any]) -> None:
+    def authorize_list(self, filters: Mapping[str, Any]) -> None:
         """Go on only where the caller may list with these filters."""
         if "user_id" in filters:
-            self.caller.must_read(filters["user_id"])
+            self.caller.authorize_read(filters["user_id"])
         else:
-            self.caller.require(Need.ADMIN)
+            self.caller.require(Permission.ADMIN)
 
     # --- changes of one token
 
@@ -192,10 +194,10 @@ class Tokens:
         """Create or update the token of this user at this gateway.
 
         Raises:
-            Refused: ALREADY_EXISTS, CUSTOMER_TAKEN, STALE or ERASED.
+            InputError: ALREADY_EXISTS, CUSTOMER_TAKEN, STALE or ERASED.
         """
-        self.caller.must("Mutation.saveCustomerGatewayToken")
-        return await settled(lambda: self._save(save))
+        self.caller.authorize("Mutation.saveCustomerGatewayToken")
+        return await retry_on_conflict(lambda: self._save(save))
 
     async def _save(self, save: Save) -> Saved:
         reading = await self.store.read_at(save.user_id, save.gateway)
@@ -206,19 +208,19 @@ class Tokens:
             if event.action is not Action.REPLACED:
                 return Saved(await self.store.change(reading.token, event, self.actor), created=False)
         [result] = await self._save_all([save])
-        if not isinstance(result, Refused):
+        if not isinstance(result, InputError):
             return result
         try:
             raise result
         finally:
             del result  # or it and this frame, to which its traceback leads, would be a cycle
 
-    async def save_many(self, saves: Sequence[Save], *, abort: bool) -> list[Saved | Refused]:
+    async def save_many(self, saves: Sequence[Save], *, abort: bool) -> list[Saved | InputError]:
         """Save one after another in one transaction; where `abort` is set, one that is refused refuses all."""
-        self.caller.must("Mutation.saveCustomerGatewayTokens")
-        return await settled(lambda: self._save_all(saves, abort=abort)) if saves else []
+        self.caller.authorize("Mutation.saveCustomerGatewayTokens")
+        return await retry_on_conflict(lambda: self._save_all(saves, abort=abort)) if saves else []
 
-    async def _save_all(self, saves: Sequence[Save], *, abort: bool = False) -> list[Saved | Refused]:
+    async def _save_all(self, saves: Sequence[Save], *, abort: bool = False) -> list[Saved | InputError]:
         async with self.store.transaction(save.user_id for save in saves) as store:
             batch = Batch(
                 now=await store.now(),
@@ -227,7 +229,7 @@ class Tokens:
                 erased=await store.erased({save.user_id for save in saves}),
             )
             results = [batch.save(save) for save in saves]
-            if not (abort and any(isinstance(result, Refused) for result in results)):
+            if not (abort and any(isinstance(result, InputError) for result in results)):
                 await store.write(batch.changes, self.actor)
         return results
 
@@ -235,10 +237,10 @@ class Tokens:
         """Change a token.
 
         Raises:
-            Refused: NOT_FOUND, STALE or CUSTOMER_TAKEN.
+            InputError: NOT_FOUND, STALE or CUSTOMER_TAKEN.
         """
-        self.caller.must("Mutation.updateCustomerGatewayToken")
-        return await settled(lambda: self._update(update))
+        self.caller.authorize("Mutation.updateCustomerGatewayToken")
+        return await retry_on_conflict(lambda: self._update(update))
 
     async def _update(self, update: Update) -> Token:
         token, now = await self._read(update.id)
@@ -252,7 +254,7 @@ class Tokens:
         async with self.store.transaction([token.user_id]) as store:
             locked = (await store.lock_at([(token.user_id, token.gateway)])).get((token.user_id, token.gateway))
             if locked != token:
-                raise Conflict
+                raise ConflictError
             if (await store.owners([key])).get(key, token.user_id) != token.user_id:
                 raise taken("gatewayCustomerId")
             changes = Changes()
@@ -264,7 +266,7 @@ class Tokens:
         """Make a token active.
 
         Raises:
-            Refused: NOT_FOUND or STALE.
+            InputError: NOT_FOUND or STALE.
         """
         edit = Edit(is_active=True)
         return await self.update(Update(id=values.token_id(token_id), edit=edit, expected_version=expected_version))
@@ -273,9 +275,9 @@ class Tokens:
         """Make a token inactive, for this reason.
 
         Raises:
-            Refused: NOT_FOUND or STALE.
+            InputError: NOT_FOUND or STALE.
         """
-        self.caller.must("Mutation.deactivateCustomerGatewayToken")
+        self.caller.authorize("Mutation.deactivateCustomerGatewayToken")
 
         async def attempt() -> Token:
             token, now = await self._read(values.token_id(token_id))
@@ -283,7 +285,7 @@ class Tokens:
             event = tokens.deactivated(token, reason, now)
             return token if event is None else await self.store.change(token, event, self.actor)
 
-        return await settled(attempt)
+        return await retry_on_conflict(attempt)
 
     async def deactivate_customer(
         self,
@@ -302,7 +304,7 @@ class Tokens:
             occurred_at: when it happened; now where that is not known
             precision: how much later it may have happened, by a clock that tells no more
         """
-        self.caller.must("Mutation.deactivateGatewayCustomer")
+        self.caller.authorize("Mutation.deactivateGatewayCustomer")
 
         async def attempt() -> Token | None:
             token, now = await self._customer(gateway, customer)
@@ -319,34 +321,34 @@ class Tokens:
                 await self.store.move_deactivation(token, moved)
             return moved or token
 
-        return await settled(attempt)
+        return await retry_on_conflict(attempt)
 
     async def verify_customer(self, gateway: str, customer: str, at: datetime | None) -> Token:
         """The gateway says that this customer exists.
 
         Raises:
-            Refused: NOT_FOUND.
+            InputError: NOT_FOUND.
         """
-        self.caller.must("Mutation.verifyGatewayCustomer")
+        self.caller.authorize("Mutation.verifyGatewayCustomer")
 
         async def attempt() -> Token:
             token, now = await self._customer(gateway, customer)
             if token is None:
                 message = f"No token has the customer {customer} at {gateway}: save it first."
-                raise Refused([Problem(Code.NOT_FOUND, message, ("gatewayCustomerId",))])
+                raise InputError([Problem(Code.NOT_FOUND, message, ("gatewayCustomerId",))])
             event = None if token.gateway_customer_id != customer else tokens.verified(token, at or now, now)
             return token if event is None else await self.store.change(token, event, self.actor)
 
-        return await settled(attempt)
+        return await retry_on_conflict(attempt)
 
     async def delete(self, token_id: str, expected_version: int | None) -> str | None:
         """Delete a token. Answers whose it was, unless they were erased; the same again for one that is gone.
 
         Raises:
-            Refused: NOT_FOUND for one that never was, or STALE.
+            InputError: NOT_FOUND for one that never was, or STALE.
         """
-        self.caller.must("Mutation.deleteCustomerGatewayToken")
-        return await settled(lambda: self._delete(values.token_id(token_id), expected_version))
+        self.caller.authorize("Mutation.deleteCustomerGatewayToken")
+        return await retry_on_conflict(lambda: self._delete(values.token_id(token_id), expected_version))
 
     async def _delete(self, token_id: str | None, expected_version: int | None) -> str | None:
         token = (await self.store.read(token_id)).token if token_id else None
@@ -358,7 +360,7 @@ class Tokens:
         _expect(token, expected_version)
         async with self.store.transaction([token.user_id]) as store:
             if (await store.lock_at([(token.user_id, token.gateway)])).get((token.user_id, token.gateway)) != token:
-                raise Conflict
+                raise ConflictError
             changes = Changes()
             changes.delete(tokens.gone(token, Action.DELETED, await store.now()))
             await store.write(changes, self.actor)
@@ -368,10 +370,10 @@ class Tokens:
         """Who creates this user's first customer at the gateway, with which idempotency key?
 
         Raises:
-            Refused: ERASED.
+            InputError: ERASED.
         """
-        self.caller.must("Mutation.claimGatewayCustomer")
-        return await settled(lambda: self._claim(user_id, gateway, lease_seconds))
+        self.caller.authorize("Mutation.claimGatewayCustomer")
+        return await retry_on_conflict(lambda: self._claim(user_id, gateway, lease_seconds))
 
     async def _claim(self, user_id: str, gateway: str, lease_seconds: int) -> Claimed:
         stored = (await self.store.read_at(user_id, gateway)).token
@@ -382,8 +384,8 @@ class Tokens:
             key = idempotency_key(user_id, gateway, claim.generation)
             return Claimed(lease=Lease(key, claim.expires_at, claim.acquired))
         if await self.store.erased([user_id]):
-            raise Refused([erased_problem("userId")])
-        raise Conflict  # a customer was saved meanwhile
+            raise InputError([erased_problem("userId")])
+        raise ConflictError  # a customer was saved meanwhile
 
     async def _read(self, token_id: str | None) -> tuple[Token, datetime]:
         if token_id is None:
@@ -399,7 +401,7 @@ class Tokens:
             return None, await self.store.now()
         reading = await self.store.read(found.id)
         if reading.token is None:
-            raise Conflict
+            raise ConflictError
         return reading.token, reading.now
 
     def _sees(self, token: Token | None) -> bool:
@@ -433,7 +435,7 @@ class Batch:
         self._erased = erased
         self._action = action
 
-    def save(self, save: Save, born: tokens.Event | None = None) -> Saved | Refused:
+    def save(self, save: Save, born: tokens.Event | None = None) -> Saved | InputError:
         """What becomes of this save; what it changes is added to the changes.
 
         Args:
@@ -442,7 +444,7 @@ class Batch:
         """
         try:
             return self._save(save, born)
-        except Refused as refused:
+        except InputError as refused:
             return refused.with_traceback(None)  # which leads to the list that it comes into
 
     def _save(self, save: Save, born: tokens.Event | None) -> Saved:
@@ -450,7 +452,7 @@ class Batch:
         token = self.stored.get(place)
         event = born or _created(save, self._now) if token is None else _saved(token, save, self._now)
         if token is None and save.user_id in self._erased:
-            raise Refused([erased_problem("userId")])
+            raise InputError([erased_problem("userId")])
         if event is None:
             return Saved(self.stored[place], created=False)
         if self.owners.setdefault(customer, save.user_id) != save.user_id:
@@ -469,7 +471,7 @@ def idempotency_key(user_id: str, gateway: str, generation: int) -> str:
 
 def _created(save: Save, now: datetime) -> tokens.Event:
     if save.expected_version is not None:
-        raise Refused([_stale(f"This user has no token at {save.gateway}: leave expectedVersion out to create it.")])
+        raise InputError([_stale(f"This user has no token at {save.gateway}: leave expectedVersion out to create it.")])
     return tokens.created(str(uuid7()), save.user_id, save.gateway, save.edit, now, Action.CREATED)
 
 
@@ -481,28 +483,28 @@ def _saved(token: Token, save: Save, now: datetime) -> tokens.Event | None:
             f"This user already has the customer {token.gateway_customer_id} at {token.gateway}:"
             " use that one, or name it in `replaces` to put this one in its place."
         )
-        raise Refused([Problem(Code.ALREADY_EXISTS, message, ("gatewayCustomerId",))], token)
+        raise InputError([Problem(Code.ALREADY_EXISTS, message, ("gatewayCustomerId",))], token)
     return tokens.edited(token, save.edit, now) if save.updates else None
 
 
 def _expect(token: Token, version: int | None) -> None:
     if version is not None and version != token.version:
         message = f"Somebody else changed this token: it has version {token.version}, not {version}. Read it again."
-        raise Refused([_stale(message)], token)
+        raise InputError([_stale(message)], token)
 
 
 def _stale(message: str) -> Problem:
     return Problem(Code.STALE, message, ("expectedVersion",))
 
 
-def _not_found() -> Refused:
-    return Refused([Problem(Code.NOT_FOUND, "No token has this id.", ("id",))])
+def _not_found() -> InputError:
+    return InputError([Problem(Code.NOT_FOUND, "No token has this id.", ("id",))])
 
 
-def taken(field: str) -> Refused:
+def taken(field: str) -> InputError:
     """The identifier at this field is another user's."""
     message = "This gateway customer belongs, or belonged, to another user: check which user is signed in."
-    return Refused([Problem(Code.CUSTOMER_TAKEN, message, (field,))])
+    return InputError([Problem(Code.CUSTOMER_TAKEN, message, (field,))])
 
 
 def erased_problem(field: str) -> Problem:

@@ -6,11 +6,11 @@ from operator import attrgetter
 from typing import Any
 
 from graphql_api.domain import token as tokens
-from graphql_api.domain.errors import Code, Problem, Refused
+from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import Action, Changes, Token
-from graphql_api.service.tokens import Tokens, erased_problem, settled
+from graphql_api.service.tokens import Tokens, erased_problem, retry_on_conflict
+from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.database import Row, Statement
-from graphql_api.storage.merging import Merging
 from graphql_api.storage.tokens import Pair, TokenStore
 
 KEEP_TARGET, KEEP_SOURCE = "KEEP_TARGET", "KEEP_SOURCE"
@@ -43,7 +43,7 @@ async def merge(service: Tokens, asked: Merge) -> Merged:
     """Move the tokens, all or nothing.
 
     Raises:
-        Refused: INVALID for a user into themself, ERASED where the second one was erased.
+        InputError: INVALID for a user into themself, ERASED where the second one was erased.
     """
     _check(service, asked)
 
@@ -51,19 +51,19 @@ async def merge(service: Tokens, asked: Merge) -> Merged:
         async with service.store.transaction(asked.users, exclusive=True) as store:
             return await _merge(store, service.actor, asked, await store.now())
 
-    return await settled(attempt)
+    return await retry_on_conflict(attempt)
 
 
 async def rehearse_merge(service: Tokens, asked: Merge) -> tuple[Merged, Tokens]:
     """What `merge` would answer, and the tokens as they would be after it; nothing changes.
 
     Raises:
-        Refused: as `merge` does.
+        InputError: as `merge` does.
     """
     _check(service, asked)
-    rehearsal = _Rehearsal(service, asked, await service.store.now())
+    rehearsal = DryRun(service, asked, await service.store.now())
     merged, _ = await rehearsal.run([])
-    return merged, Tokens(service.store.run_by(rehearsal), service.caller, service.gateways)
+    return merged, Tokens(service.store.bind(rehearsal), service.caller, service.gateways)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,7 @@ class _Question:
     arguments: tuple[Any, ...]
 
 
-class _Rehearsal:
+class DryRun:
     """Runs statements as if a merge had been made then: in a transaction that makes it, and is taken back.
 
     Statements that are run at once share one, since fields of an answer are read at once.
@@ -84,7 +84,7 @@ class _Rehearsal:
         self._service = service
         self._asked = asked
         self._now = now
-        self._questions = Merging(service.store.database, self._answers)
+        self._questions = RequestCoalescer(service.store.database, self._answers)
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
         """Run the statement and return its rows."""
@@ -103,20 +103,20 @@ class _Rehearsal:
                 merged = await _merge(store, self._service.actor, self._asked, self._now)
                 return merged, {each: await store.fetch(each.statement, *each.arguments) for each in questions}
 
-        return await settled(attempt)
+        return await retry_on_conflict(attempt)
 
 
 def _check(service: Tokens, asked: Merge) -> None:
-    service.caller.must("Mutation.mergeUserGatewayTokens")
+    service.caller.authorize("Mutation.mergeUserGatewayTokens")
     if asked.from_user == asked.into_user:
         message = "A user cannot be merged into themself: name two users."
-        raise Refused([Problem(Code.INVALID, message, ("intoUserId",))])
+        raise InputError([Problem(Code.INVALID, message, ("intoUserId",))])
 
 
 async def _merge(store: TokenStore, actor: str, asked: Merge, now: datetime) -> Merged:
     from_user, into_user = asked.users
     if await store.erased([into_user]):
-        raise Refused([erased_problem("intoUserId")])
+        raise InputError([erased_problem("intoUserId")])
     locked = sorted(await store.lock_of([from_user, into_user]), key=attrgetter("gateway"))
     moving = [token for token in locked if token.user_id == from_user]
     there = {token.gateway: token for token in locked if token.user_id == into_user}
@@ -137,7 +137,7 @@ async def _merge(store: TokenStore, actor: str, asked: Merge, now: datetime) -> 
     # What a token is called is reserved under its old user first, since a row may have come by other ways than ours.
     await store.reserve({(token.gateway, token.gateway_customer_id): token.user_id for token in moving})
     await store.depart(moving)
-    await store.move_past(from_user, into_user)
+    await store.reassign_identifiers(from_user, into_user)
     await store.write(changes, actor)
     await store.end_claims(moved)
     return Merged(moved, losers)
@@ -145,7 +145,7 @@ async def _merge(store: TokenStore, actor: str, asked: Merge, now: datetime) -> 
 
 async def erase(service: Tokens, user_id: str) -> list[Pair]:
     """Forget a user. Answers every (gateway, gateway customer id) that is now to be erased at the gateways."""
-    service.caller.must("Mutation.eraseUserGatewayTokens")
+    service.caller.authorize("Mutation.eraseUserGatewayTokens")
 
     async def attempt() -> list[Pair]:
         async with service.store.transaction([user_id], exclusive=True) as store:
@@ -158,18 +158,18 @@ async def erase(service: Tokens, user_id: str) -> list[Pair]:
             await store.erase(user_id)
         return identifiers
 
-    return await settled(attempt)
+    return await retry_on_conflict(attempt)
 
 
 async def lift_erasure(service: Tokens, user_id: str) -> None:
     """The person is back: their tokens may be saved again."""
-    service.caller.must("Mutation.liftUserErasure")
+    service.caller.authorize("Mutation.liftUserErasure")
 
     async def attempt() -> None:
         async with service.store.transaction([user_id], exclusive=True) as store:
             await store.lift_erasure(user_id)
 
-    await settled(attempt)
+    await retry_on_conflict(attempt)
 
 
 def _both_have_one(token: Token) -> Problem:

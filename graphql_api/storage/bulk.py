@@ -14,11 +14,11 @@ class Row(NamedTuple):
     """A token to store where its user has none at its gateway, from this line of a file.
 
     What it does not have by its `has_…` was made up for it, and says nothing of a token that is there already. Where it
-    `is_apart` it is not to be stored together with the others.
+    `deferred` it is not to be stored together with the others.
     """
 
     line: int
-    is_apart: bool
+    deferred: bool
     has_id: bool
     has_description: bool
     has_metadata: bool
@@ -57,14 +57,14 @@ _VALUES = ", ".join({"id": "id::uuid", "metadata": "metadata::jsonb"}.get(name, 
 _STAGE = f"""
   create temporary table staged on commit drop as select
     0::bigint as line, false as has_id, false as has_description, false as has_metadata, false as has_is_active,
-    false as is_apart, false as is_lost, '{{}}'::text[] as former_ids, {_STAGED}
+    false as deferred, false as conflicting, '{{}}'::text[] as former_ids, {_STAGED}
   from customer_gateway_tokens with no data
 """
 _IDENTIFIERS = """
-  select line, gateway, gateway_customer_id, user_id, now() as since from staged where not is_apart
+  select line, gateway, gateway_customer_id, user_id, now() as since from staged where not deferred
   union all
   select line, gateway, former.id, user_id, now() - interval '1 microsecond' * (1 + cardinality(former_ids) - place)
-  from staged cross join unnest(former_ids) with ordinality as former(id, place) where not is_apart
+  from staged cross join unnest(former_ids) with ordinality as former(id, place) where not deferred
 """
 _RESERVE = f"""
   insert into gateway_customers (gateway, gateway_customer_id, user_id, since)
@@ -73,25 +73,25 @@ _RESERVE = f"""
 """
 _CREATE = f"""
   insert into customer_gateway_tokens ({_COLUMNS}) select {_VALUES} from staged
-  where not is_apart order by user_id, gateway
+  where not deferred order by user_id, gateway
 """
 _RECORD = f"""
   insert into customer_gateway_token_events
     (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor)
   select id::uuid, version, user_id, gateway, gateway_customer_id, is_active, now(), 'IMPORTED', deactivation_reason,
     '{ACTOR}'
-  from staged where not is_apart
+  from staged where not deferred
 """
 _END_CLAIMS = """
   delete from gateway_customer_claims claim using staged
-  where not is_apart and claim.user_id = staged.user_id and claim.gateway = staged.gateway
+  where not deferred and claim.user_id = staged.user_id and claim.gateway = staged.gateway
 """
 # An id that a token had once breaks no constraint. The limit keeps it from being looked for in the whole history.
 _REFUSE_USED_IDS = """
   do $$ begin
     perform from staged cross join lateral (
       select from customer_gateway_token_events where token_id = staged.id::uuid limit 1
-    ) as line where has_id and not is_apart;
+    ) as line where has_id and not deferred;
     if found then raise unique_violation; end if;
   end $$
 """
@@ -104,7 +104,7 @@ _RESERVE_FREE = f"""
     {_RESERVE.replace(f"({_IDENTIFIERS}) as wanted", "wanted")}
     on conflict do nothing returning gateway, gateway_customer_id
   )
-  update staged set is_apart = true, is_lost = true from (
+  update staged set deferred = true, conflicting = true from (
     select line from wanted left join reserved using (gateway, gateway_customer_id)
     where reserved.gateway is null
   ) as taken where taken.line = staged.line
@@ -113,23 +113,23 @@ _RESERVE_FREE = f"""
 _CREATE_NEW = f"""
   with created as (
     insert into customer_gateway_tokens ({_COLUMNS}) select {_VALUES} from staged
-    where not is_apart
+    where not deferred
       and not (has_id and exists (select from customer_gateway_token_events where token_id = staged.id::uuid))
     order by user_id, gateway on conflict do nothing returning id
   )
-  update staged set is_apart = true, is_lost = true
-  where not is_apart and not exists (select from created where created.id = staged.id::uuid)
+  update staged set deferred = true, conflicting = true
+  where not deferred and not exists (select from created where created.id = staged.id::uuid)
 """
 # What this transaction reserved for rows that are lost.
 _RELEASE = """
   delete from gateway_customers using staged
-  where is_lost and gateway_customers.xmin = pg_current_xact_id()::xid
+  where conflicting and gateway_customers.xmin = pg_current_xact_id()::xid
     and gateway_customers.gateway = staged.gateway
     and gateway_customers.gateway_customer_id = any(staged.former_ids || staged.gateway_customer_id)
 """
 _DROP_UNCHANGED = """
   delete from staged using customer_gateway_tokens t
-  where is_lost and t.user_id = staged.user_id and t.gateway = staged.gateway
+  where conflicting and t.user_id = staged.user_id and t.gateway = staged.gateway
     and t.gateway_customer_id = staged.gateway_customer_id
     and (not has_description or t.description is not distinct from staged.description)
     and (not has_metadata or t.metadata is not distinct from staged.metadata::jsonb)
@@ -138,8 +138,8 @@ _DROP_UNCHANGED = """
 _STORE_NEW = f"{_RESERVE_FREE};{_CREATE_NEW};{_RELEASE};{_DROP_UNCHANGED};{_RECORD};{_END_CLAIMS}"
 
 _OUTCOME = """
-  select count(*) filter (where not is_apart), count(*),
-    coalesce(array_agg(line order by line) filter (where is_apart), '{}')
+  select count(*) filter (where not deferred), count(*),
+    coalesce(array_agg(line order by line) filter (where deferred), '{}')
   from staged
 """
 _IS_ANYBODY_ERASED = Statement("is_anybody_erased", "select exists (select from erased_users)")

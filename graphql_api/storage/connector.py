@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import asyncpg
 import orjson
 
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 
 RawConnection: TypeAlias = "asyncpg.Connection"
 
@@ -44,7 +44,7 @@ class Connector:
         """A connection to the first host that can be used.
 
         Raises:
-            Unavailable: there is none.
+            UnavailableError: there is none.
         """
         reason = None
         for address in list(self._addresses):
@@ -59,7 +59,7 @@ class Connector:
                 self._addresses.remove(address)
                 self._addresses.insert(0, address)
                 return raw
-        raise Unavailable("The database cannot be reached.") from reason
+        raise UnavailableError("The database cannot be reached.") from reason
 
     async def answers(self) -> bool:
         """Whether the host that could be used last says anything at all, on a connection of its own."""

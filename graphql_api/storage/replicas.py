@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import structlog
 
 from graphql_api.domain.caller import Caller
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.domain.token import Token
 from graphql_api.storage.connector import FAILURES, Connector, RawConnection, addresses, place
 from graphql_api.storage.database import Database, Row, Statement
@@ -38,7 +38,7 @@ _REPLAYED = "select pg_is_in_recovery(), pg_wal_lsn_diff(pg_last_wal_replay_lsn(
 _log = structlog.get_logger()
 
 
-class Writes:
+class RecentWrites:
     """When something of a user was last written, by this process or one that was forked from the same parent.
 
     Many users share a slot, so that this takes half a megabyte and no more. Whoever shares one with a user of whom
@@ -61,7 +61,7 @@ class Writes:
         return any(self._last[hash(user) % _SLOTS] >= since for user in users)
 
 
-class _Log:
+class WalTracker:
     """How long the primary's log was, and when."""
 
     def __init__(self, seconds: float) -> None:
@@ -72,7 +72,7 @@ class _Log:
         """Look at it for ever."""
         while True:
             asked = monotonic()
-            with suppress(Unavailable, *FAILURES):
+            with suppress(UnavailableError, *FAILURES):
                 [[end]] = await primary.fetch(_END_OF_LOG)
                 self._note(asked, end)
             await asyncio.sleep(_LOOK_EVERY)
@@ -98,10 +98,10 @@ class _Log:
 class Replica:
     """One standby, and the store to read it by."""
 
-    def __init__(self, address: str, log: _Log, database: Database, most_lag: float) -> None:
+    def __init__(self, address: str, log: WalTracker, database: Database, most_lag: float) -> None:
         self.name = place(address)
         self.store = TokenStore(database)
-        self.shows = _NEVER
+        self.visible_until = _NEVER
         """Before when everything was written that is there to be read."""
         self._connector = Connector(address, session=None, target=None)
         self._log = log
@@ -109,7 +109,7 @@ class Replica:
         self._most_lag = most_lag
         self._last_shown = monotonic()
         self._trouble = "It was not looked at yet."
-        database.shut()
+        database.suspend()
 
     @property
     def is_well(self) -> bool:
@@ -126,14 +126,14 @@ class Replica:
         while True:
             try:
                 raw = await self._connector.connect()
-            except Unavailable:
-                self._leave("It cannot be reached.")
+            except UnavailableError:
+                self._mark_unhealthy("It cannot be reached.")
             else:
-                self.shows = _NEVER  # after a crash it may show less than before
+                self.visible_until = _NEVER  # after a crash it may show less than before
                 try:
                     await self._look_at(raw)
                 except FAILURES:
-                    self._leave("It does not answer.")
+                    self._mark_unhealthy("It does not answer.")
                 finally:
                     raw.terminate()
             await asyncio.sleep(_LOOK_EVERY)
@@ -145,31 +145,31 @@ class Replica:
             if is_standby:
                 self._compare(replayed)
             else:
-                self._leave("It is no standby.")
+                self._mark_unhealthy("It is no standby.")
             await asyncio.sleep(_LOOK_EVERY)
 
     def _compare(self, replayed: int) -> None:
-        self.shows = max(self.shows, self._log.shown_by(replayed))
-        if self.shows != _NEVER:
-            self._last_shown = self.shows
-        if self.shows < self._log.newest - self._most_lag:
-            self._leave("It lags behind.")
-        elif self.shows != _NEVER and self._trouble:
+        self.visible_until = max(self.visible_until, self._log.shown_by(replayed))
+        if self.visible_until != _NEVER:
+            self._last_shown = self.visible_until
+        if self.visible_until < self._log.newest - self._most_lag:
+            self._mark_unhealthy("It lags behind.")
+        elif self.visible_until != _NEVER and self._trouble:
             self._trouble = ""
             self._database.reopen()
             _log.info("replica is read from", replica=self.name)
 
-    def _leave(self, trouble: str) -> None:
+    def _mark_unhealthy(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
-            self._database.shut()
+            self._database.suspend()
             _log.warning("replica is not read from", replica=self.name, reason=trouble)
 
 
 class Replicas:
     """All of them, and what this machine wrote that they may not show yet."""
 
-    def __init__(self, replicas: Sequence[Replica], primary: TokenStore, writes: Writes) -> None:
+    def __init__(self, replicas: Sequence[Replica], primary: TokenStore, writes: RecentWrites) -> None:
         self._replicas = replicas
         self._primary = primary
         self._writes = writes
@@ -182,7 +182,7 @@ class Replicas:
         urls: Iterable[str],
         open_database: Callable[..., AbstractAsyncContextManager[Database]],
         primary: TokenStore,
-        writes: Writes,
+        writes: RecentWrites,
         *,
         most_lag: float,
     ) -> AsyncGenerator[Self]:
@@ -195,7 +195,7 @@ class Replicas:
             writes: where that notes whose tokens it wrote
             most_lag: seconds that a replica may be behind the primary and still be read from
         """
-        log = _Log(most_lag)
+        log = WalTracker(most_lag)
         async with AsyncExitStack() as stack:
             replicas: list[Replica] = []
             for address in (address for url in urls for address in addresses(url)):
@@ -232,7 +232,7 @@ class ReplicaReads:
     so that the time until the answer tells nothing of it.
     """
 
-    def __init__(self, primary: TokenStore, replica: Replica, writes: Writes, caller: Caller) -> None:
+    def __init__(self, primary: TokenStore, replica: Replica, writes: RecentWrites, caller: Caller) -> None:
         self._primary = primary
         self._replica = replica
         self._writes = writes
@@ -312,10 +312,10 @@ class ReplicaReads:
         **options: P.kwargs,
     ) -> T:
         """The answer to a question about these users; None is everybody."""
-        if self._at is not self._primary and not self._writes.of_any(users, since=self._replica.shows):
+        if self._at is not self._primary and not self._writes.of_any(users, since=self._replica.visible_until):
             try:
                 return await question(self._at, *arguments, **options)
-            except (Unavailable, *FAILURES):
+            except (UnavailableError, *FAILURES):
                 pass
         return await self._ask_primary(question, *arguments, **options)
 
@@ -332,7 +332,7 @@ class ReplicaReads:
         asked = set(keys)
         owners = [found[key].user_id for key in asked if key in found]
         is_all_seen = len(owners) == len(asked) and all(map(self._caller.may_read, owners))
-        return is_all_seen and not self._writes.of_any(owners, since=self._replica.shows)
+        return is_all_seen and not self._writes.of_any(owners, since=self._replica.visible_until)
 
 
 def _user_of(filters: Mapping[str, Any]) -> list[str] | None:

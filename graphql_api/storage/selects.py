@@ -148,8 +148,8 @@ def of_users_as_json(fields: tuple[JsonField, ...]) -> Statement:
     The text is put together: `json_agg` looks up how to write each column anew for each row, which takes longer.
     """
     lists = _lists()
-    portable, quick = _json_object(fields, quick=False), _json_object(fields, quick=True)
-    return replace(lists, sql=lists.sql.replace(_ITEM, portable), quick=lists.sql.replace(_ITEM, quick))
+    portable, sql_pg17 = _json_object(fields, pg17=False), _json_object(fields, pg17=True)
+    return replace(lists, sql=lists.sql.replace(_ITEM, portable), sql_pg17=lists.sql.replace(_ITEM, sql_pg17))
 
 
 _ITEM = "what a token looks like"
@@ -226,7 +226,7 @@ def _pairs(first: str, second: str) -> FromClause:
     )
 
 
-def _json_object(fields: Sequence[JsonField], *, quick: bool) -> str:
+def _json_object(fields: Sequence[JsonField], *, pg17: bool) -> str:
     """The SQL of a row as the JSON text of an object. Names of fields and types need no escapes.
 
     `||` joins the parts: `concat` looks up how to write each of them, which takes twice as long.
@@ -238,7 +238,7 @@ def _json_object(fields: Sequence[JsonField], *, quick: bool) -> str:
         if name is None:
             text += f'"{literal}"'
         else:
-            before, value, after = _json_value(name, quick=quick)
+            before, value, after = _json_value(name, pg17=pg17)
             parts += [f"'{text}{before}'", value]
             text = after
         text += ","
@@ -246,19 +246,19 @@ def _json_object(fields: Sequence[JsonField], *, quick: bool) -> str:
 
 
 @cache
-def _json_value(name: str, *, quick: bool) -> tuple[str, str, str]:
+def _json_value(name: str, *, pg17: bool) -> tuple[str, str, str]:
     """The SQL of a column as the contract's JSON has it, and the text that still belongs before and after its value.
 
     It is compiled here: that takes longer than all the rest of a statement, and most have the same columns.
     """
-    before, value, after = _json_parts(TOKENS.c[name], quick=quick)
+    before, value, after = _json_parts(TOKENS.c[name], pg17=pg17)
     return before, value.compile(dialect=_DIALECT).string, after
 
 
-def _json_parts(shown: Column[Any], *, quick: bool) -> tuple[str, ColumnElement[Any], str]:
+def _json_parts(shown: Column[Any], *, pg17: bool) -> tuple[str, ColumnElement[Any], str]:
     quotes, value = "", cast(shown, Text())  # what has quotes here is never null
     if isinstance(shown.type, DateTime):
-        value = _iso(shown, quick=quick)
+        value = _iso(shown, pg17=pg17)
     elif isinstance(shown.type, Boolean):
         value = case((shown, literal_column("'true'")), else_=literal_column("'false'"))
     elif isinstance(shown.type, Uuid):
@@ -266,25 +266,25 @@ def _json_parts(shown: Column[Any], *, quick: bool) -> tuple[str, ColumnElement[
     elif shown is TOKENS.c.gateway:  # its constraint allows nothing that JSON would escape
         quotes, value = '"', shown
     elif isinstance(shown.type, Text):
-        value = _json(shown, quick=quick)
+        value = _json(shown, pg17=pg17)
     return (quotes, value, quotes) if not shown.nullable else ("", func.coalesce(value, literal_column("'null'")), "")
 
 
-def _json(value: ColumnElement[Any], *, quick: bool) -> ColumnElement[Any]:
+def _json(value: ColumnElement[Any], *, pg17: bool) -> ColumnElement[Any]:
     """`to_json` looks up how to write its argument for each row; `json_scalar` takes half the time, from 17 on."""
-    return cast(func.json_scalar(value) if quick else func.to_json(value), Text())
+    return cast(func.json_scalar(value) if pg17 else func.to_json(value), Text())
 
 
-def _iso(moment: Column[Any], *, quick: bool) -> ColumnElement[Any]:
+def _iso(moment: Column[Any], *, pg17: bool) -> ColumnElement[Any]:
     """A time as JSON, in UTC with six digits of the second, whatever the session says where it is not `quick`.
 
     Both JSON functions take a third of the time of `to_char`, but leave zeros at the end out: then five digits of the
     second say as much.
     """
     utc = func.timezone(literal_column("'UTC'"), moment)
-    if quick:
-        short = _json(moment, quick=quick)
+    if pg17:
+        short = _json(moment, pg17=pg17)
     else:
-        short = func.rtrim(_json(utc, quick=quick), literal_column("""'"'""")).concat(literal_column("""'+00:00"'"""))
+        short = func.rtrim(_json(utc, pg17=pg17), literal_column("""'"'""")).concat(literal_column("""'+00:00"'"""))
     full = func.to_char(utc, literal_column(r"""'\"YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"\"'"""))
     return case((cast(moment, TIMESTAMP(timezone=True, precision=5)) != moment, short), else_=full)

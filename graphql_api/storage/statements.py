@@ -175,8 +175,8 @@ RESERVE = Statement(
     returning user_id
     """,
 )
-MOVE_PAST = Statement(
-    "move_past",
+REASSIGN_IDENTIFIERS = Statement(
+    "reassign_identifiers",
     """
     with departed as (
       insert into departed_tokens (user_id, token_id)

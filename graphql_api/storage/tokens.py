@@ -17,9 +17,9 @@ import asyncpg
 from graphql_api.domain.token import Changes, Event, Token
 from graphql_api.storage import selects
 from graphql_api.storage import statements as sql
+from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connector import RawConnection
 from graphql_api.storage.database import Connection, Database, Row, Runner, Statement
-from graphql_api.storage.merging import Merging
 from graphql_api.storage.selects import JsonField
 
 Pair = tuple[str, str]
@@ -39,7 +39,7 @@ _gateway = attrgetter("gateway")
 _in_order = itemgetter(*Token._fields)
 
 
-class Conflict(Exception):  # noqa: N818
+class ConflictError(Exception):
     """Somebody else's change came between: read again and decide again."""
 
 
@@ -77,7 +77,7 @@ class _Change:
 
 
 @dataclass(slots=True, eq=False)
-class _Wish:
+class ClaimRequest:
     """To create a user's first customer at a gateway, within so many seconds."""
 
     user_id: str
@@ -104,16 +104,16 @@ class TokenStore:
         self._note = note
         self._run: Runner = database
         self._erasure_key = b""
-        self._ids: dict[Columns, Merging[str, Token]] = {}
-        self._pairs: dict[Columns, Merging[Pair, Token]] = {}
-        self._users: dict[Columns, Merging[str, list[Token]]] = {}
-        self._json: dict[tuple[JsonField, ...], Merging[str, str]] = {}
-        self._customers: dict[Columns, Merging[Pair, Token]] = {}
-        self._readings = Merging(database, self._read_at)
-        self._changes = Merging(database, self._change)
-        self._claims = Merging(database, self._claim)
+        self._ids: dict[Columns, RequestCoalescer[str, Token]] = {}
+        self._pairs: dict[Columns, RequestCoalescer[Pair, Token]] = {}
+        self._users: dict[Columns, RequestCoalescer[str, list[Token]]] = {}
+        self._json: dict[tuple[JsonField, ...], RequestCoalescer[str, str]] = {}
+        self._customers: dict[Columns, RequestCoalescer[Pair, Token]] = {}
+        self._readings = RequestCoalescer(database, self._read_at)
+        self._changes = RequestCoalescer(database, self._change)
+        self._claims = RequestCoalescer(database, self._claim)
 
-    def run_by(self, runner: Runner) -> "TokenStore":
+    def bind(self, runner: Runner) -> "TokenStore":
         """This store with something else to run its statements; `change` and `claim` go to the database itself."""
         store = copy(self)
         store._run = runner  # noqa: SLF001 - it is one of us
@@ -207,7 +207,7 @@ class TokenStore:
 
     def _found(
         self,
-        known: dict[C, Merging[K, V]],
+        known: dict[C, RequestCoalescer[K, V]],
         wanted: C,
         load: Callable[[C, Sequence[K]], Awaitable[dict[K, V]]],
         keys: Sequence[K],
@@ -222,7 +222,7 @@ class TokenStore:
         if merging is None:
             if len(known) >= _MERGED_COLUMNS:
                 known.clear()
-            merging = known[wanted] = Merging(self.database, partial(load, wanted))
+            merging = known[wanted] = RequestCoalescer(self.database, partial(load, wanted))
         return merging.load(keys)
 
     async def page(
@@ -301,7 +301,7 @@ class TokenStore:
         Changes of other tokens that are written at the same time go with it. Outside of transactions.
 
         Raises:
-            Conflict: the token is no longer as it was read.
+            ConflictError: the token is no longer as it was read.
         """
         change, losses = _Change(old, event, actor), self.database.losses
         is_made = change in await self._changes.load([change])
@@ -309,7 +309,7 @@ class TokenStore:
         if not is_made and losses != self.database.losses:
             is_made = (await self.read(old.id)).token == event.token
         if not is_made:
-            raise Conflict
+            raise ConflictError
         self._note([old.user_id])
         return event.token
 
@@ -322,11 +322,11 @@ class TokenStore:
         """Remember an earlier deactivation of an inactive token, which is no change of it.
 
         Raises:
-            Conflict: the token is no longer as it was read.
+            ConflictError: the token is no longer as it was read.
         """
         arguments = (new.deactivated_at, new.deactivation_reason, old.id, old.version, old.deactivated_at)
         if not await self._run.fetch(sql.MOVE_DEACTIVATION, *arguments):
-            raise Conflict
+            raise ConflictError
         self._note([old.user_id])
 
     async def claim(self, user_id: str, gateway: str, lease_seconds: int) -> Claim | None:
@@ -335,12 +335,12 @@ class TokenStore:
         Who asks at the same time is answered in one transaction, and one of them has the lease.
 
         Raises:
-            Conflict: a race was lost.
+            ConflictError: a race was lost.
         """
-        wish = _Wish(user_id, gateway, lease_seconds)
+        wish = ClaimRequest(user_id, gateway, lease_seconds)
         return (await self._claims.load([wish])).get(wish)
 
-    async def _claim(self, wishes: list[_Wish]) -> dict[_Wish, Claim]:
+    async def _claim(self, wishes: list[ClaimRequest]) -> dict[ClaimRequest, Claim]:
         first = {(wish.user_id, wish.gateway): wish for wish in reversed(wishes)}
         async with self.transaction((user_id for user_id, _ in first), exclusive=True) as store:
             seconds = [wish.lease_seconds for wish in first.values()]
@@ -365,7 +365,7 @@ class TokenStore:
         writes is there for everybody at its end; after an exception, or where it runs dry, it never was.
 
         Raises:
-            Conflict: a race was lost; nothing was written.
+            ConflictError: a race was lost; nothing was written.
         """
         await self._load_erasure_key()  # before the transaction holds a connection
         users = list(users)
@@ -374,9 +374,9 @@ class TokenStore:
         first = f"select {lock}({_LOCKS}, stripe) from unnest('{{{stripes}}}'::int[]) as stripe"  # noqa: S608 - numbers
         try:
             async with self.database.transaction(first, commits=not dry_run) as transaction:
-                yield self.run_by(transaction)
+                yield self.bind(transaction)
         except _RACES as error:
-            raise Conflict from error
+            raise ConflictError from error
         if not dry_run:
             self._note(users)
 
@@ -397,7 +397,7 @@ class TokenStore:
         """Write these changes.
 
         Raises:
-            Conflict: an identifier, or the place of a token, was taken meanwhile.
+            ConflictError: an identifier, or the place of a token, was taken meanwhile.
         """
         created, changed, deleted = changes.created.values(), changes.changed.values(), changes.deleted
         if changes.identifiers:
@@ -417,19 +417,19 @@ class TokenStore:
         """Write down whose each (gateway, gateway customer id) is, in one order for all: batches wait in no circle.
 
         Raises:
-            Conflict: one of them is another user's.
+            ConflictError: one of them is another user's.
         """
         rows = await self._run.fetch(sql.RESERVE, *_unzip(list(identifiers)), list(identifiers.values()))
         if len(rows) != len(identifiers):
-            raise Conflict
+            raise ConflictError
 
     async def depart(self, tokens: Sequence[Token]) -> None:
         """Remember that these users had these tokens, for the day when they are erased."""
         await self._run.fetch(sql.DEPART, [token.user_id for token in tokens], [token.id for token in tokens])
 
-    async def move_past(self, from_user: str, into_user: str) -> None:
+    async def reassign_identifiers(self, from_user: str, into_user: str) -> None:
         """All that one user was ever called at gateways is the other's from now on, and so are tokens that are gone."""
-        await self._run.fetch(sql.MOVE_PAST, from_user, into_user)
+        await self._run.fetch(sql.REASSIGN_IDENTIFIERS, from_user, into_user)
 
     async def end_claims(self, tokens: Iterable[Token]) -> None:
         """These customers are there: nobody waits for them any longer."""

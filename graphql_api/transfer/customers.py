@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from graphql_api.domain.errors import Malformed, Problem
+from graphql_api.domain.errors import BadInputError, Problem
 from graphql_api.domain.values import is_well_formed
 from graphql_api.transfer.records import Read, Source, unreadable
 
@@ -17,7 +17,7 @@ def renamed(source: Source) -> Iterator[Read]:
     """Records with `old` and `new`. A CSV file with two columns may do without a line that names them.
 
     Raises:
-        Malformed: a CSV file has other columns.
+        BadInputError: a CSV file has other columns.
     """
     unnamed: list[Sequence[str]] = []
 
@@ -28,7 +28,7 @@ def renamed(source: Source) -> Iterator[Read]:
         if source.format == "csv" and len(header) == len((OLD, NEW)):
             unnamed.append(header)
             return (OLD, NEW)
-        raise Malformed("The columns old and new are missing.")
+        raise BadInputError("The columns old and new are missing.")
 
     records = source.records(named)
     first = next(records, None)
@@ -43,7 +43,7 @@ def listed(source: Source, column: str | None) -> Iterator[tuple[int, str | Prob
     """The identifier on each line, from the column of this name or else the one that is known to have it.
 
     Raises:
-        Malformed: a CSV file has no such column.
+        BadInputError: a CSV file has no such column.
     """
     wanted = _ID_COLUMNS if column is None else (column,)
 
@@ -52,7 +52,7 @@ def listed(source: Source, column: str | None) -> Iterator[tuple[int, str | Prob
         found = next((known.index(name) for name in wanted if name in known), None)
         if found is None:
             name = "id or Customer ID" if column is None else column
-            raise Malformed(f"There is no column {name}: name the column of the identifiers by --column.")
+            raise BadInputError(f"There is no column {name}: name the column of the identifiers by --column.")
         return ["id" if index == found else f"other {index}" for index in range(len(header))]
 
     for number, record in source.records(named):

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 import orjson
 
-from graphql_api.domain.errors import Code, Malformed, Problem
+from graphql_api.domain.errors import BadInputError, Code, Problem
 
 Format = Literal["csv", "jsonl"]
 Record = dict[str, Any]
@@ -52,7 +52,7 @@ class Source:
         A CSV cell is text, or None where it is empty; as in PostgreSQL, `""` is the empty text.
 
         Raises:
-            Malformed: the first line of a CSV file does not name its columns.
+            BadInputError: the first line of a CSV file does not name its columns.
         """
         return _csv_records(self.file, named) if self.format == "csv" else _json_records(self.file, named)
 
@@ -66,11 +66,11 @@ def format_of(path: Path, given: Format | None) -> Format:
     """What is given, or else what the file's ending says.
 
     Raises:
-        Malformed: it says nothing.
+        BadInputError: it says nothing.
     """
     found = given or _ENDINGS.get(path.suffix.lower())
     if found is None:
-        raise Malformed(f"The name {path} does not say which format it has: add --format csv or --format jsonl.")
+        raise BadInputError(f"The name {path} does not say which format it has: add --format csv or --format jsonl.")
     return found
 
 
@@ -79,7 +79,7 @@ def reading(path: Path, given: Format | None) -> Generator[Source]:
     """The file, or standard input, open for reading.
 
     Raises:
-        Malformed: it cannot be read, or its format is not known.
+        BadInputError: it cannot be read, or its format is not known.
     """
     format_ = format_of(path, given)
     if path == PIPE:
@@ -94,7 +94,7 @@ def writing(path: Path) -> Generator[BinaryIO]:
     """The file, or standard output, open for writing; what does not come to its end leaves the file as it was.
 
     Raises:
-        Malformed: it cannot be written.
+        BadInputError: it cannot be written.
     """
     if path == PIPE:
         yield sys.stdout.buffer
@@ -120,7 +120,7 @@ def _open(path: Path, mode: Literal["rb", "wb"], called: Path) -> BinaryIO:
     try:
         return path.open(mode)
     except OSError as error:
-        raise Malformed(f"{called} cannot be opened: {error.strerror}") from None
+        raise BadInputError(f"{called} cannot be opened: {error.strerror}") from None
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -164,7 +164,7 @@ def _csv_records(file: BinaryIO, named: Naming) -> Iterator[Read]:
     try:
         names = named(next(reader, []))
     except csv.Error as error:
-        raise Malformed(f"The first line does not name the columns: {error}.") from None
+        raise BadInputError(f"The first line does not name the columns: {error}.") from None
     while True:
         text.taken.clear()
         number = text.number + 1
@@ -200,13 +200,13 @@ def _json_records(file: BinaryIO, named: Naming) -> Iterator[Read]:
             yield number, _object(line, known)
         except orjson.JSONDecodeError as error:
             yield number, unreadable(f"This line is no JSON: {error.msg}.")
-        except Malformed as error:
+        except BadInputError as error:
             yield number, unreadable(str(error))
 
 
 def _object(line: bytes, named: Naming) -> Record:
     value = orjson.loads(line)
     if not isinstance(value, dict):
-        raise Malformed("A line is a JSON object.")
+        raise BadInputError("A line is a JSON object.")
     record = cast("Record", value)
     return dict(zip(named(tuple(record)), record.values(), strict=True))

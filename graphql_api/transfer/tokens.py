@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from graphql_api.domain.errors import Malformed, Problem
+from graphql_api.domain.errors import BadInputError, Problem
 from graphql_api.transfer.records import Read, Record, Source, unreadable
 
 REQUIRED = ("userId", "gateway", "gatewayCustomerId")
@@ -38,15 +38,15 @@ def named(header: Sequence[str]) -> list[str]:
     """The columns with these names, in `camelCase` or `snake_case`.
 
     Raises:
-        Malformed: one is unknown, or there twice.
+        BadInputError: one is unknown, or there twice.
     """
     names = [_NAMES.get(name.strip(), "") for name in header]
     if "" in names:
         unknown = header[names.index("")]
-        raise Malformed(f"There is no column {unknown[:50]!r}; the columns of a token are {', '.join(COLUMNS)}.")
+        raise BadInputError(f"There is no column {unknown[:50]!r}; the columns of a token are {', '.join(COLUMNS)}.")
     for name in names:
         if names.count(name) > 1:
-            raise Malformed(f"The column {name} is there twice.")
+            raise BadInputError(f"The column {name} is there twice.")
     return names
 
 
@@ -54,7 +54,7 @@ def _named_in_csv(header: Sequence[str]) -> list[str]:
     names = named(header)
     for name in REQUIRED:
         if name not in names:
-            raise Malformed(f"The column {name} is missing.")
+            raise BadInputError(f"The column {name} is missing.")
     return names
 
 
@@ -64,7 +64,7 @@ def token_records(source: Source) -> Iterator[Read]:
     An empty cell clears a description and metadata; in other columns it leaves the value out.
 
     Raises:
-        Malformed: the first line of a CSV file does not name the columns of a token.
+        BadInputError: the first line of a CSV file does not name the columns of a token.
     """
     return _decoded(source.records(_named_in_csv)) if source.format == "csv" else source.records(named)
 

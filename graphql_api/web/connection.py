@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from graphql_api.web.exchange import SHORT_WAY
+from graphql_api.web.exchange import FAST_PATH
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEAD_SECONDS = 10.0  # from the start of a connection, or of a later request on it
@@ -107,7 +107,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         scope: Any = self.scope
         if scope["method"] != "HEAD":  # whose answers have no body, which uvicorn sees to
-            scope[SHORT_WAY] = _ShortWay(self, self.cycle)
+            scope[FAST_PATH] = _ShortWay(self, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body is there; after the answer nobody wants it any more."""

@@ -21,7 +21,7 @@ import structlog
 from graphql import GraphQLError, GraphQLSyntaxError
 
 from graphql_api.domain.cards import has_card_number
-from graphql_api.domain.errors import Malformed, NotAllowed, NotAuthenticated, Refused, Unavailable
+from graphql_api.domain.errors import BadInputError, ForbiddenError, InputError, UnauthenticatedError, UnavailableError
 
 Formatted = dict[str, Any]
 
@@ -29,10 +29,10 @@ _log = structlog.get_logger()
 _DIGITS = re.compile(r"[0-9](?:[ -]?[0-9])+")
 _QUOTED_EXCEPTION = re.compile(r", but encountered error '.*'; found", re.DOTALL)
 _CODES = (
-    (NotAuthenticated, "UNAUTHENTICATED"),
-    (NotAllowed, "FORBIDDEN"),
-    (Malformed, "BAD_USER_INPUT"),
-    (Refused, "BAD_USER_INPUT"),
+    (UnauthenticatedError, "UNAUTHENTICATED"),
+    (ForbiddenError, "FORBIDDEN"),
+    (BadInputError, "BAD_USER_INPUT"),
+    (InputError, "BAD_USER_INPUT"),
 )
 _MOST_CHARACTERS = 1000  # of a message, which may quote all of a document
 _LONGEST_CARD_NUMBER = 40  # with what may stand between its digits
@@ -98,7 +98,7 @@ def _expected(error: GraphQLError) -> Formatted | None:
     if isinstance(cause, GraphQLError):
         code = _code(cause) or _argument_code(cause)
         return refused(code, _words(cause)) if code else None
-    if isinstance(cause, Unavailable):
+    if isinstance(cause, UnavailableError):
         return refused("UNAVAILABLE", "The database cannot be asked right now. Try again.")
     code = next((code for kind, code in _CODES if isinstance(cause, kind)), None)
     return refused(code, str(cause)) if code else None
@@ -127,7 +127,7 @@ def _document_code(error: GraphQLError) -> str:
 
 def _words(error: GraphQLError) -> str:
     """The message; where the library quotes an exception that was not made for callers, without that."""
-    if isinstance(_cause(error), GraphQLError | Malformed | Refused):
+    if isinstance(_cause(error), GraphQLError | BadInputError | InputError):
         return error.message
     return _QUOTED_EXCEPTION.sub(", found", error.message)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 from starlette.types import Message, Receive, Scope, Send
 
 from graphql_api.web import request_ids
+from graphql_api.web.http_errors import Headers, HTTPError
 from graphql_api.web.media import Media
-from graphql_api.web.refusals import Headers, HttpRefusal
 
 if TYPE_CHECKING:
     from graphql_api.domain.caller import Caller
@@ -25,12 +25,12 @@ _HEAD = b"%%b: %%b\r\ncontent-length: %%d\r\n%b: %b\r\n%b: %b\r\n%b: %%b\r\n" % 
 )
 _CLOSE = (b"connection", b"close")
 
-SHORT_WAY = "gateway_tokens.short_way"
-"""The key in the scope of a `ShortWay`, where the connection has one and nothing stands between it and the exchange
+FAST_PATH = "gateway_tokens.fast_path"
+"""The key in the scope of a `FastPath`, where the connection has one and nothing stands between it and the exchange
 that has to see the answer's headers."""
 
 
-class ShortWay(Protocol):
+class FastPath(Protocol):
     """Reads a request and writes its answer at once, each in one piece."""
 
     def body(self) -> bytes | None:
@@ -42,7 +42,7 @@ class ShortWay(Protocol):
         ...
 
 
-class ClientHasGone(Exception):  # noqa: N818
+class ClientDisconnectedError(Exception):
     """Nobody waits for the answer."""
 
 
@@ -67,7 +67,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.receive = receive
         self._send = send
-        self._short_way: ShortWay | None = scope.pop(SHORT_WAY, None)
+        self._short_way: FastPath | None = scope.pop(FAST_PATH, None)
         self.media = Media.JSON
         self.caller: Caller | None = None
         self.operation: Operation | None = None
@@ -82,8 +82,8 @@ class Exchange:
         """The body, of this many bytes at most.
 
         Raises:
-            HttpRefusal: 413, it is larger, or says that it will be.
-            ClientHasGone: it breaks off.
+            HTTPError: 413, it is larger, or says that it will be.
+            ClientDisconnectedError: it breaks off.
         """
         announced = self.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > most:
@@ -126,13 +126,13 @@ class Exchange:
 
     def _read(self, message: Message) -> bytes:
         if message["type"] == "http.disconnect":
-            raise ClientHasGone
+            raise ClientDisconnectedError
         self._unread = message.get("more_body", False)
         return message.get("body", b"")
 
     async def _linger(self) -> None:
         """Read on for a little: closing on a client that still sends would reset the connection, the answer with it."""
-        with suppress(TimeoutError, ClientHasGone):
+        with suppress(TimeoutError, ClientDisconnectedError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 read = 0
                 while self._unread and read < _LINGER_BYTES:
@@ -148,6 +148,6 @@ def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return found
 
 
-def _too_large(most: int) -> HttpRefusal:
+def _too_large(most: int) -> HTTPError:
     message = f"The body may have {most} bytes (MAX_BODY_BYTES)."
-    return HttpRefusal(413, "PAYLOAD_TOO_LARGE", message, limit="MAX_BODY_BYTES")
+    return HTTPError(413, "PAYLOAD_TOO_LARGE", message, limit="MAX_BODY_BYTES")

@@ -15,19 +15,19 @@ from starlette.types import Receive, Scope, Send
 
 from graphql_api import limits
 from graphql_api.domain.caller import NOBODY, Caller
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.engine import Engine, Operation, Result
 from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
 from graphql_api.web import errors, field_trace, parameters
-from graphql_api.web.admission import Admission
-from graphql_api.web.exchange import ClientHasGone, Exchange
+from graphql_api.web.authentication import RequestAuthenticator
+from graphql_api.web.concurrency import ConcurrencyLimiter
+from graphql_api.web.exchange import ClientDisconnectedError, Exchange
 from graphql_api.web.field_trace import FieldTrace
+from graphql_api.web.http_errors import Headers, HTTPError
 from graphql_api.web.media import Media, acceptable, must_be_json
 from graphql_api.web.parameters import Parameters
-from graphql_api.web.places import Places
-from graphql_api.web.refusals import Headers, HttpRefusal
 from graphql_api.web.watch import End, Watch, Watched
 
 _log = structlog.get_logger()
@@ -53,7 +53,7 @@ class GraphQL:
         self,
         *,
         engine: Engine,
-        admission: Admission,
+        admission: RequestAuthenticator,
         documents: TrustedDocuments | None,
         context: Callable[[Caller, str], object],
         metrics: Metrics,
@@ -73,7 +73,7 @@ class GraphQL:
         self._timeout = timeout
         self._traces_fields = traces_fields
         self._loop = asyncio.get_running_loop()
-        self._places = Places(max_concurrent)
+        self._places = ConcurrencyLimiter(max_concurrent)
         self._watch = Watch()
         self._mutations: set[asyncio.Future[Result]] = set()
 
@@ -121,11 +121,11 @@ class GraphQL:
         watched = self._watch.enter(_BODY_SECONDS)
         try:
             return await self._answer_in_time(exchange, watched)
-        except HttpRefusal as refusal:
+        except HTTPError as refusal:
             if refusal.limit:
                 self._metrics.limit(refusal.limit)
             return _refused(refusal.status, refusal.code, str(refusal), refusal.headers)
-        except ClientHasGone:
+        except ClientDisconnectedError:
             return None
         except asyncio.CancelledError:
             if watched.ended is None:
@@ -143,13 +143,13 @@ class GraphQL:
         exchange.caller = caller = admitted if isinstance(admitted, Caller) else await admitted
         asked = await self._asked(exchange)
         watched.receive = exchange.receive
-        if not self._places.take():
+        if not self._places.acquire():
             await self._wait_in_line(watched)
         try:
             watched.allow(self._timeout)
             return await self._run(asked, caller, exchange, watched)
         finally:
-            self._places.give_back()
+            self._places.release()
 
     async def _wait_in_line(self, watched: Watched) -> None:
         """Take one of the places in which requests run, first come, first served.
@@ -157,7 +157,7 @@ class GraphQL:
         Those who wait for the database keep theirs; while it is away, nobody waits in line behind them.
 
         Raises:
-            HttpRefusal: 503, none became free in time, or the database did not come back.
+            HTTPError: 503, none became free in time, or the database did not come back.
         """
         began = perf_counter()
         await self._wait_for_the_database(0)
@@ -168,19 +168,19 @@ class GraphQL:
             if watched.ended is not End.TIME_IS_UP:
                 raise
             message = "Too much is asked at once. Try again in a moment."
-            raise HttpRefusal(503, "UNAVAILABLE", message, _LATER, limit="MAX_CONCURRENT_REQUESTS") from None
+            raise HTTPError(503, "UNAVAILABLE", message, _LATER, limit="MAX_CONCURRENT_REQUESTS") from None
         try:
             watched.allow(self._timeout)
             await self._wait_for_the_database(perf_counter() - began)
         except BaseException:
-            self._places.give_back()
+            self._places.release()
             raise
 
     async def _wait_for_the_database(self, waited: float) -> None:
         try:
             await self._reach(waited)
-        except Unavailable as error:
-            raise HttpRefusal(503, "UNAVAILABLE", f"{error} Try again.", _LATER) from None
+        except UnavailableError as error:
+            raise HTTPError(503, "UNAVAILABLE", f"{error} Try again.", _LATER) from None
 
     async def _run(self, asked: Parameters, caller: Caller, exchange: Exchange, watched: Watched) -> Answer:
         operation = self._prepared(asked)
@@ -189,7 +189,7 @@ class GraphQL:
             return _not_run(errors.about_document(operation), exchange.media)
         exchange.operation = operation
         if exchange.method == "GET" and operation.kind is not OperationType.QUERY:
-            raise HttpRefusal(405, "METHOD_NOT_ALLOWED", "Send mutations by POST.", [(b"allow", b"POST")])
+            raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send mutations by POST.", [(b"allow", b"POST")])
         context = self._context(caller, exchange.request_id)
         if self._traces_fields and exchange.headers.get(field_trace.HEADER) == field_trace.VALUE:
             trace = FieldTrace()
@@ -218,7 +218,7 @@ class GraphQL:
         if exchange.method == "GET":
             return parameters.from_query_string(exchange.query_string)
         if exchange.method != "POST":
-            raise HttpRefusal(405, "METHOD_NOT_ALLOWED", "Send GET or POST.", [(b"allow", b"GET, POST")])
+            raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send GET or POST.", [(b"allow", b"GET, POST")])
         must_be_json(exchange.headers.get(b"content-type"), exchange.headers.get(b"content-encoding"))
         return parameters.from_body(await exchange.body(self._max_body_bytes))
 
@@ -230,7 +230,7 @@ class GraphQL:
             except GraphQLError as error:
                 return [error]
         elif query is None:
-            raise HttpRefusal(400, "BAD_REQUEST", "`query` is missing: no documents are known by an id here.")
+            raise HTTPError(400, "BAD_REQUEST", "`query` is missing: no documents are known by an id here.")
         return self._engine.prepare(query, asked.operation_name)
 
     async def _to_its_end(self, mutation: Coroutine[Any, Any, Result]) -> Result:

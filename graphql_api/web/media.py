@@ -4,7 +4,7 @@ import re
 from enum import Enum
 from functools import lru_cache
 
-from graphql_api.web.refusals import HttpRefusal
+from graphql_api.web.http_errors import HTTPError
 
 _LONGEST_REMEMBERED = 200
 _CHARSETS = {"utf-8", "utf8"}
@@ -25,14 +25,14 @@ def acceptable(accept: bytes | None) -> Media:
     """The media type that an `Accept` header prefers; the one of GraphQL only where it is named or preferred.
 
     Raises:
-        HttpRefusal: 406, none of ours is acceptable.
+        HTTPError: 406, none of ours is acceptable.
     """
     if accept is None:
         return Media.JSON
     media = _preferred(accept) if len(accept) <= _LONGEST_REMEMBERED else _preferred.__wrapped__(accept)
     if media is None:
         names = " or ".join(media.value for media in Media)
-        raise HttpRefusal(406, "NOT_ACCEPTABLE", f"The answer is {names}: accept one of them.")
+        raise HTTPError(406, "NOT_ACCEPTABLE", f"The answer is {names}: accept one of them.")
     return media
 
 
@@ -69,18 +69,18 @@ def must_be_json(content_type: bytes | None, content_encoding: bytes | None) -> 
     """Go on only with plain JSON in UTF-8. A form or a text would let any web page send requests in a user's name.
 
     Raises:
-        HttpRefusal: 415, it is something else, it is compressed, or nothing says what it is.
+        HTTPError: 415, it is something else, it is compressed, or nothing says what it is.
     """
     if content_encoding not in {None, b"", b"identity"}:
         message = "Compressed requests are not read: send the body as it is, without Content-Encoding."
-        raise HttpRefusal(415, "UNSUPPORTED_MEDIA_TYPE", message, [(b"accept-encoding", b"identity")])
+        raise HTTPError(415, "UNSUPPORTED_MEDIA_TYPE", message, [(b"accept-encoding", b"identity")])
     if content_type == b"application/json":
         return
     name, parameters = _parsed((content_type or b"").decode("latin-1"))
     if name != "application/json":
-        raise HttpRefusal(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as Content-Type: application/json.")
+        raise HTTPError(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request as Content-Type: application/json.")
     if parameters.get("charset", "utf-8").lower() not in _CHARSETS:
-        raise HttpRefusal(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request in UTF-8.")
+        raise HTTPError(415, "UNSUPPORTED_MEDIA_TYPE", "Send the request in UTF-8.")
 
 
 def _parsed(text: str) -> tuple[str, dict[str, str]]:

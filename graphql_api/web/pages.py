@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import CONTENT_TYPE
 from graphql_api.storage.migrate import must_be_ready
@@ -16,7 +16,7 @@ from graphql_api.web import request_ids
 from graphql_api.web.errors import without_card_numbers
 
 # A page says otherwise where it needs more.
-_CAUTIOUS = (
+SECURITY_HEADERS = (
     (b"cache-control", b"private, no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
     (b"referrer-policy", b"no-referrer"),
@@ -36,7 +36,7 @@ async def readyz(request: Request) -> Response:
         return JSONResponse({"status": "unavailable", "reason": "This process is about to end."}, 503)
     try:
         await must_be_ready(request.state.database)
-    except Unavailable as unavailable:
+    except UnavailableError as unavailable:
         return JSONResponse({"status": "unavailable", "reason": str(unavailable)}, 503)
     return JSONResponse({"status": "ok"})
 
@@ -49,7 +49,7 @@ async def metrics(request: Request) -> Response:
 PROBES = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
-class Surrounded:
+class SecurityHeadersMiddleware:
     """ASGI middleware: a request id, careful headers and a line in the access log for every page."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -80,5 +80,5 @@ class Surrounded:
 
 def _surround(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
     said = {name for name, _ in headers}
-    cautious = [header for header in _CAUTIOUS if header[0] not in said]
+    cautious = [header for header in SECURITY_HEADERS if header[0] not in said]
     return [*headers, *cautious, (request_ids.HEADER, request_id.encode())]

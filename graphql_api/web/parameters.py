@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from graphql_api.web.refusals import HttpRefusal
+from graphql_api.web.http_errors import HTTPError
 
 _MOST_FIELDS = 20
 _KINDS = {"query": str, "operationName": str, "documentId": str, "variables": dict, "extensions": dict}
@@ -24,7 +24,7 @@ def from_body(body: bytes) -> Parameters:
     """Read a JSON body.
 
     Raises:
-        HttpRefusal: 400, it is no JSON, a batch, or a parameter has the wrong type.
+        HTTPError: 400, it is no JSON, a batch, or a parameter has the wrong type.
     """
     try:
         found = orjson.loads(body)
@@ -41,7 +41,7 @@ def from_query_string(query_string: bytes) -> Parameters:
     """Read the parameters of a GET; `variables` and `extensions` are JSON.
 
     Raises:
-        HttpRefusal: 400, they are no text in UTF-8, given twice, or a parameter has the wrong type.
+        HTTPError: 400, they are no text in UTF-8, given twice, or a parameter has the wrong type.
     """
     try:
         pairs = parse_qsl(
@@ -80,5 +80,5 @@ def _persisted(extensions: dict[str, Any]) -> str | None:
             return None
 
 
-def _refused(message: str) -> HttpRefusal:
-    return HttpRefusal(400, "BAD_REQUEST", message)
+def _refused(message: str) -> HTTPError:
+    return HTTPError(400, "BAD_REQUEST", message)

@@ -12,8 +12,8 @@ from datetime import datetime
 from hashlib import sha256
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import Refused
-from graphql_api.webhooks.reports import NotGenuine, Report, Unreadable, accounts, read
+from graphql_api.domain.errors import InputError
+from graphql_api.webhooks.reports import Report, SignatureError, UnreadableEventError, accounts, read
 
 _CONFIRMING = {"recurring.token.created", "recurring.token.updated", "recurring.token.alreadyExisting"}
 _DISABLING = "recurring.token.disabled"
@@ -44,18 +44,18 @@ class Adyen:
                     return [Report(gateway, stored, at, is_gone=True)]
                 return [Report(gateway, customer, at, is_gone=False) for customer in (stored, shopper)]
             case _:
-                raise Unreadable
+                raise UnreadableEventError
 
     def _signer(self, body: bytes, signature: str) -> str:
         for gateway, key in self._accounts:
             expected = b64encode(hmac.digest(key, body, sha256))
             if hmac.compare_digest(expected, signature.encode()):
                 return gateway
-        raise NotGenuine("HmacSignature is missing or wrong.")
+        raise SignatureError("HmacSignature is missing or wrong.")
 
 
 def _time(text: str) -> datetime:
     try:
         return values.instant(text)
-    except Refused:
-        raise Unreadable from None
+    except InputError:
+        raise UnreadableEventError from None

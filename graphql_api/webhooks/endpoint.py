@@ -11,12 +11,12 @@ from starlette.routing import Route
 
 from graphql_api.domain import values
 from graphql_api.domain.caller import WRITE_SCOPE, Caller
-from graphql_api.domain.errors import Refused, Unavailable
+from graphql_api.domain.errors import InputError, UnavailableError
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.token import DeactivationReason
 from graphql_api.service.tokens import Tokens
 from graphql_api.webhooks.adyen import Adyen
-from graphql_api.webhooks.reports import NotGenuine, Report, Sender, Unreadable
+from graphql_api.webhooks.reports import Report, Sender, SignatureError, UnreadableEventError
 from graphql_api.webhooks.stripe import Stripe
 
 _BODY_SECONDS = 10
@@ -72,10 +72,10 @@ class _Page:
                 body = await self._body(request)
             # In a thread: a library is loaded here, and nobody else should wait for that.
             reports = await asyncio.to_thread(self._sender.reports, body, request.headers)
-        except (NotGenuine, Unreadable) as error:
+        except (SignatureError, UnreadableEventError) as error:
             _log.warning("webhook refused", sender=self._sender.name, reason=str(error))
             return JSONResponse({"error": str(error)}, 400)
-        except _TooLarge:
+        except _BodyTooLargeError:
             return JSONResponse({"error": f"An event may have {self._max_body_bytes} bytes."}, 413)
         except (TimeoutError, ClientDisconnect):
             return JSONResponse({"error": "The event did not arrive."}, 408)
@@ -84,7 +84,7 @@ class _Page:
             for report in reports:
                 known = await _done(tokens, report)
                 _log.info("gateway report", gateway=report.gateway, is_gone=report.is_gone, known=known)
-        except Unavailable:
+        except UnavailableError:
             return JSONResponse({"error": "The database cannot be asked right now. Try again."}, 503)
         return JSONResponse({"received": True})
 
@@ -93,11 +93,11 @@ class _Page:
         async for chunk in request.stream():
             body += chunk
             if len(body) > self._max_body_bytes:
-                raise _TooLarge
+                raise _BodyTooLargeError
         return body
 
 
-class _TooLarge(Exception):  # noqa: N818
+class _BodyTooLargeError(Exception):
     """The event is larger than any."""
 
 
@@ -111,6 +111,6 @@ async def _done(tokens: Tokens, report: Report) -> bool:
             found = await tokens.deactivate_customer(gateway, customer, reason, report.at, precision=_PRECISION)
             return found is not None
         await tokens.verify_customer(gateway, customer, report.at)
-    except Refused:
+    except InputError:
         return False
     return True

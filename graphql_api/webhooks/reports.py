@@ -10,11 +10,11 @@ import orjson
 from graphql_api.domain import values
 
 
-class NotGenuine(Exception):  # noqa: N818
+class SignatureError(Exception):
     """Nobody whom we know signed this, or it was signed too long ago."""
 
 
-class Unreadable(Exception):  # noqa: N818
+class UnreadableEventError(Exception):
     """It is signed, and not what the gateway's documentation says."""
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ class Sender(Protocol):
         """What the body says of customers; most of what gateways send says nothing of them.
 
         Raises:
-            NotGenuine: the signature is missing or wrong.
-            Unreadable: the body is no event.
+            SignatureError: the signature is missing or wrong.
+            UnreadableEventError: the body is no event.
         """
         ...
 
@@ -54,7 +54,7 @@ def accounts(gateway: str, secrets: Iterable[str]) -> list[tuple[str, str]]:
     So the signature says which account an event comes from, and nothing that is not signed can.
 
     Raises:
-        Refused: what stands before a secret is no gateway's name.
+        InputError: what stands before a secret is no gateway's name.
     """
     parts = (secret.partition(":") for secret in secrets)
     return [(values.gateway(first), rest) if colon else (gateway, first) for first, colon, rest in parts]
@@ -64,9 +64,9 @@ def read(body: bytes) -> Any:
     """The JSON of a body.
 
     Raises:
-        Unreadable: it is none.
+        UnreadableEventError: it is none.
     """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise Unreadable from None
+        raise UnreadableEventError from None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from graphql_api.webhooks.reports import NotGenuine, Report, Unreadable, accounts, read
+from graphql_api.webhooks.reports import Report, SignatureError, UnreadableEventError, accounts, read
 
 _IS_GONE = {"customer.created": False, "customer.updated": False, "customer.deleted": True}
 _TOLERANCE = 300  # seconds that an event may take to us, as Stripe's library has it
@@ -27,7 +27,7 @@ class Stripe:
             case {"type": str(kind), "created": int(created), "data": {"object": {"id": str(customer)}}}:
                 return [Report(gateway, customer, _time(created), _IS_GONE[kind])]
             case _:
-                raise Unreadable
+                raise UnreadableEventError
 
     def _signer(self, body: bytes, signature: str | None) -> str:
         # The library takes half a second and ten megabytes: whoever has no webhooks does without.
@@ -39,11 +39,11 @@ class Stripe:
             except (SignatureVerificationError, UnicodeDecodeError, TypeError):  # the last two for what is no ASCII
                 continue
             return gateway
-        raise NotGenuine("Stripe-Signature is missing, wrong or too old.")
+        raise SignatureError("Stripe-Signature is missing, wrong or too old.")
 
 
 def _time(seconds: int) -> datetime:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
-        raise Unreadable from None
+        raise UnreadableEventError from None

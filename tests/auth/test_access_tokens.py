@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey
 
-from graphql_api.auth import Authenticator, InvalidToken, mint
+from graphql_api.auth import Authenticator, InvalidTokenError, mint
 from graphql_api.auth.access_tokens import MAX_TOKEN_BYTES, Requirements
 from graphql_api.auth.keyring import Keyring
 from graphql_api.auth.keys import Keys
@@ -27,7 +27,7 @@ def by_keys(*keys, **requirements):
 
 
 def refusal(authenticator, text):
-    with pytest.raises(InvalidToken) as refused:
+    with pytest.raises(InvalidTokenError) as refused:
         authenticator.caller(bearer(text))
     return str(refused.value)
 
@@ -270,5 +270,5 @@ def test_nothing_but_a_caller_or_a_refusal_comes_of_any_signed_token(header, cla
     for authenticator in (by_secret(), by_secret(issuer="i", audience="a")):
         try:
             assert isinstance(authenticator.caller(bearer(text)), Caller)
-        except InvalidToken as refused:
+        except InvalidTokenError as refused:
             assert text not in str(refused).encode()  # noqa: PT017 - both ends are right

@@ -5,7 +5,7 @@ from time import time
 import pytest
 
 from graphql_api import auth
-from graphql_api.auth import Authenticator, InvalidToken, access_tokens
+from graphql_api.auth import Authenticator, InvalidTokenError, access_tokens
 from graphql_api.domain.caller import EVERYBODY, NOBODY, Caller
 from tests.auth.issuer import RSA, SECRET, bearer, token
 
@@ -66,7 +66,7 @@ def test_the_scheme_is_bearer_in_any_case(authenticator, scheme):
     ],
 )
 def test_a_header_that_is_not_one_token_is_refused(authenticator, header):
-    with pytest.raises(InvalidToken, match="one access token"):
+    with pytest.raises(InvalidTokenError, match="one access token"):
         authenticator.caller(header)
 
 
@@ -85,7 +85,7 @@ def test_a_remembered_token_ends_when_it_says(authenticator, monkeypatch):
     for module in (auth, access_tokens):
         monkeypatch.setattr(module, "time", lambda: ends)
 
-    with pytest.raises(InvalidToken, match="expired"):
+    with pytest.raises(InvalidTokenError, match="expired"):
         authenticator.caller(header)
 
 
@@ -95,7 +95,7 @@ def test_a_bad_token_is_refused_each_time_and_pushes_no_good_one_out(authenticat
     authenticator.caller(good)
     head = token().rsplit(b".", 1)[0]
     for number in range(1000):
-        with pytest.raises(InvalidToken):
+        with pytest.raises(InvalidTokenError):
             authenticator.caller(bearer(b"%s.%043d" % (head, number)))
     monkeypatch.setattr(auth, "AccessToken", no_verification)
 

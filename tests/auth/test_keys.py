@@ -7,11 +7,11 @@ from time import monotonic
 import pytest
 from structlog.testing import capture_logs
 
-from graphql_api.auth import Authenticator, InvalidToken
+from graphql_api.auth import Authenticator, InvalidTokenError
 from graphql_api.auth import keys as keys_module
 from graphql_api.auth.keys import MAX_BYTES, served_keys
 from graphql_api.domain.caller import Caller
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 from tests.auth.issuer import bearer, es256, key_set, new_key
 
 OLD, NEW = new_key("old"), new_key("new")
@@ -30,7 +30,7 @@ async def caller(authenticator, key):
 async def is_accepted(authenticator, key):
     try:
         return await caller(authenticator, key) == ALICE
-    except InvalidToken:
+    except InvalidTokenError:
         return False
 
 
@@ -215,7 +215,7 @@ async def test_the_service_starts_without_the_key_server_and_waits_for_it(key_se
     key_server.publish(OLD)
     await key_server.stop()
     async with by_server(key_server) as authenticator:
-        with pytest.raises(Unavailable):
+        with pytest.raises(UnavailableError):
             authenticator.caller(bearer(es256(OLD)))
         await key_server.start()
         await _until(lambda: key_server.fetches == 1)
@@ -285,7 +285,7 @@ async def _refused(authenticator, text):
         found = authenticator.caller(text)
         if not isinstance(found, Caller):
             await found
-    except InvalidToken:
+    except InvalidTokenError:
         return True
     return False
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graphql_api.domain.errors import Refused
+from graphql_api.domain.errors import InputError
 from graphql_api.domain.inputs import Gateways, Save
 from graphql_api.domain.token import Given
 from graphql_api.service import bulk
@@ -63,7 +63,7 @@ def save_of(record):
 def problems_or(parse):
     try:
         return parse()
-    except Refused as refused:
+    except InputError as refused:
         return {(problem.field, problem.code) for problem in refused.problems}
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import Code, Refused
+from graphql_api.domain.errors import Code, InputError
 
 PAN = "4111 1111 1111 1111"
 
@@ -17,7 +17,7 @@ def code_of(parse, value):
     """The code that a value is refused with, None where it is taken."""
     try:
         parse(value)
-    except Refused as refused:
+    except InputError as refused:
         [problem] = refused.problems
         return problem.code
     return None

@@ -8,7 +8,7 @@ from graphql import GraphQLError, get_introspection_query, parse
 from graphql_api.app import _engine
 from graphql_api.engine import Operation
 from graphql_api.limits import TOO_COMPLEX, checks, counts
-from graphql_api.limits.expansion import TooManySelections, expand
+from graphql_api.limits.expansion import TooManySelectionsError, expand
 from graphql_api.settings import Settings
 from tests import hostile
 
@@ -47,7 +47,7 @@ def test_a_hostile_document_is_never_prepared(engine, document):
 def test_no_more_selections_are_looked_at_than_are_allowed(document, limits):
     try:
         places = expand(parse(document), limits["max_selections"]).places
-    except TooManySelections:
+    except TooManySelectionsError:
         return
     assert sum(len(same) for place in places for same in place.fields.values()) <= limits["max_selections"]
 
@@ -195,6 +195,6 @@ def test_fragments_count_where_they_are_spread(count, document, number):
 def test_a_fragment_inside_itself_ends(document):
     try:
         expand(parse(document), 100)
-    except TooManySelections:
+    except TooManySelectionsError:
         return
     assert len(expand(parse(document), 100).places) == 1

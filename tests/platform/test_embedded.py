@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import graphql_api
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.storage.embedded import embedded_postgres
 
 NOBODY = 65534
@@ -234,7 +234,7 @@ async def test_a_server_that_cannot_start_says_why_in_one_line(folder):
     with embedded_postgres(folder, QUICK):
         pass
     (folder / "postgresql" / "cluster" / "PG_VERSION").write_text("9\n")
-    says = pytest.raises(Unavailable, match=r"^PostgreSQL did not start: .*FATAL.*incompatible[^\n]*$")
+    says = pytest.raises(UnavailableError, match=r"^PostgreSQL did not start: .*FATAL.*incompatible[^\n]*$")
     with says, embedded_postgres(folder, QUICK):
         pass
 

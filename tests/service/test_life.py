@@ -39,7 +39,7 @@ saves = st.builds(
 )
 
 
-class Refusal(Exception):  # noqa: N818
+class RefusalError(Exception):
     """The code that the model expects."""
 
 
@@ -77,7 +77,7 @@ class Model:
     def by_id(self, token_id):
         token = next((token for token in self.tokens.values() if token.id == token_id), None)
         if token is None:
-            raise Refusal("NOT_FOUND")
+            raise RefusalError("NOT_FOUND")
         return token
 
     def by_customer(self, gateway, customer):
@@ -104,14 +104,14 @@ class Model:
         if token is not None:
             expect(token, wish)
             if token.customer not in {customer, wish.get("replaces")}:
-                raise Refusal("ALREADY_EXISTS")
+                raise RefusalError("ALREADY_EXISTS")
             if updates:
                 self.edit(token, wish)
             return token, False
         if wish.get("expectedVersion") is not None:
-            raise Refusal("STALE")
+            raise RefusalError("STALE")
         if user in self.erased:
-            raise Refusal("ERASED")
+            raise RefusalError("ERASED")
         self.take(user, gateway, customer)
         active = wish.get("isActive", True)
         reason = None if active else "OTHER"
@@ -137,13 +137,13 @@ class Model:
     def take_or_restore(self, token, before, customer):
         try:
             self.take(token.user, token.gateway, customer)
-        except Refusal:
+        except RefusalError:
             vars(token).update(vars(before))
             raise
 
     def take(self, user, gateway, customer):
         if self.owners.setdefault((gateway, customer), user) != user:
-            raise Refusal("CUSTOMER_TAKEN")
+            raise RefusalError("CUSTOMER_TAKEN")
 
     def end_claim(self, place):
         if place in self.claims:
@@ -161,9 +161,9 @@ class Model:
     def merge(self, source, target, policy):
         """Which customers move and which lose, by gateway."""
         if source == target:
-            raise Refusal("INVALID")
+            raise RefusalError("INVALID")
         if target in self.erased:
-            raise Refusal("ERASED")
+            raise RefusalError("ERASED")
         moving = {gateway: token for (user, gateway), token in self.tokens.items() if user == source}
         there = {gateway: token for (user, gateway), token in self.tokens.items() if user == target}
         both = moving.keys() & there.keys()
@@ -208,14 +208,14 @@ class Model:
 
 def expect(token, wish):
     if wish.get("expectedVersion") not in {None, token.version}:
-        raise Refusal("STALE")
+        raise RefusalError("STALE")
 
 
 def predicted(what, *arguments, **options):
     """What the model answers, and the code of its refusal."""
     try:
         return what(*arguments, **options), None
-    except Refusal as refusal:
+    except RefusalError as refusal:
         return None, str(refusal)
 
 

@@ -76,7 +76,7 @@ LOOKUPS = {
     "whether users were erased": (statements.ERASED, [[b"hash"]]),
     "a claim": (statements.CLAIM, [["user-7"], ["STRIPE"], [30], [b"hash"]]),
     "the end of claims": (statements.END_CLAIMS, PAIR),
-    "the moving of identifiers and of tokens that are gone": (statements.MOVE_PAST, ["user-7", "user-8"]),
+    "the moving of identifiers and of tokens that are gone": (statements.REASSIGN_IDENTIFIERS, ["user-7", "user-8"]),
     "the tokens that a user had": (statements.FORGET_DEPARTED, ["user-7"]),
     "who else had them": (statements.FORGET_NAMELESS, [[ID]]),
 }
@@ -99,7 +99,7 @@ COVERED = ("id", "user_id", "gateway", "gateway_customer_id", "is_active", "crea
     [selects.of_users(frozenset(COVERED)), selects.of_users_as_json(tuple((name, name, None) for name in COVERED))],
 )
 async def test_what_is_asked_most_of_users_tokens_is_read_from_the_index_alone(filled, statement):
-    explain = f"explain (format json) {statement.quick or statement.sql}"
+    explain = f"explain (format json) {statement.sql_pg17 or statement.sql}"
     plan = json.loads(await filled.fetchval(explain, *selects.joined(["user-7", "user-8"])))[0]["Plan"]
     assert [node["Node Type"] for node in _nodes(plan) if "Relation Name" in node] == ["Index Only Scan"]
 

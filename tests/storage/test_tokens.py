@@ -11,7 +11,7 @@ from graphql_api.domain.token import Action, Changes, Edit, created, verified
 from graphql_api.schema.scalars import written
 from graphql_api.storage import selects
 from graphql_api.storage.database import Database
-from graphql_api.storage.tokens import Conflict, TokenStore, _Change
+from graphql_api.storage.tokens import ConflictError, TokenStore, _Change
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -40,7 +40,7 @@ async def test_two_that_write_the_same_in_opposite_order_wait_for_each_other_and
             await transaction.write(new_tokens(order, own), "a-test")
 
     outcomes = await asyncio.gather(write(1, users), write(2, users[::-1]), return_exceptions=True)
-    assert sorted(map(type, outcomes), key=str) == [type(None), Conflict]
+    assert sorted(map(type, outcomes), key=str) == [type(None), ConflictError]
     assert deadlocks == []
 
 
@@ -71,7 +71,7 @@ async def test_what_is_reserved_for_one_user_is_no_others_although_no_token_has_
         async with store.transaction(["u2"]) as transaction:
             await transaction.write(new_tokens(["u2"], "cus_{}"), "a-test")
 
-    with pytest.raises(Conflict):
+    with pytest.raises(ConflictError):
         await write()
     assert await connection.fetchval("select count(*) from customer_gateway_tokens") == 0
 

@@ -23,7 +23,7 @@ from graphql_api.engine import Engine
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
 from graphql_api.settings import Settings
-from graphql_api.web.admission import Admission
+from graphql_api.web.authentication import RequestAuthenticator
 from graphql_api.web.connection import Connection
 from graphql_api.web.graphql import GraphQL
 from tests.asgi import opened
@@ -61,7 +61,7 @@ async def graphql(log, waiting):
             made.append(
                 GraphQL(
                     engine=Engine(standin.schema(), **engine),
-                    admission=Admission(RouterSecret(router_secrets), authenticator),
+                    admission=RequestAuthenticator(RouterSecret(router_secrets), authenticator),
                     documents=documents,
                     context=lambda caller, request_id: SimpleNamespace(
                         caller=caller, request_id=request_id, waiting=waiting

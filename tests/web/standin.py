@@ -6,21 +6,29 @@ from enum import Enum
 import strawberry
 from graphql import GraphQLError
 
-from graphql_api.domain.errors import Code, Malformed, NotAllowed, NotAuthenticated, Problem, Refused, Unavailable
+from graphql_api.domain.errors import (
+    BadInputError,
+    Code,
+    ForbiddenError,
+    InputError,
+    Problem,
+    UnauthenticatedError,
+    UnavailableError,
+)
 
 SECRET = "password of db.internal"  # what no caller may ever see
 FAILURES = {
-    "NotAuthenticated": NotAuthenticated("Who are you?"),
-    "NotAllowed": NotAllowed("You may not."),
-    "Malformed": Malformed("That is no cursor of ours."),
-    "Refused": Refused([Problem(Code.INVALID, "A gateway is a name.")]),
-    "Unavailable": Unavailable(SECRET),
+    "UnauthenticatedError": UnauthenticatedError("Who are you?"),
+    "ForbiddenError": ForbiddenError("You may not."),
+    "BadInputError": BadInputError("That is no cursor of ours."),
+    "InputError": InputError([Problem(Code.INVALID, "A gateway is a name.")]),
+    "UnavailableError": UnavailableError(SECRET),
     "coded": GraphQLError("Too much of it.", extensions={"code": "LIMIT_EXCEEDED"}),
     "uncoded": GraphQLError(SECRET),
     "ValueError": ValueError(SECRET),
     "RecursionError": RecursionError(SECRET),
     "TimeoutError": TimeoutError(SECRET),
-    "card": Malformed("4111 1111 1111 1111 is no cursor of ours."),
+    "card": BadInputError("4111 1111 1111 1111 is no cursor of ours."),
 }
 
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from graphql_api.app import create_app
-from graphql_api.settings import Settings, WrongSettings
+from graphql_api.settings import ConfigurationError, Settings
 from tests.asgi import Client
 from tests.conftest import AUTH_SECRET
 from tests.node import install
@@ -127,7 +127,7 @@ async def test_a_page_of_another_origin_is_answered_only_where_it_is_named(servi
 @pytest.mark.parametrize("origins", ["shop.example", "https://shop.example/", "https://", "ftp://shop.example"])
 def test_an_origin_that_is_none_stops_the_service(origins, monkeypatch):
     monkeypatch.setenv("CORS_ORIGINS", origins)
-    with pytest.raises(WrongSettings, match="CORS_ORIGINS"):
+    with pytest.raises(ConfigurationError, match="CORS_ORIGINS"):
         Settings.load()
 
 
@@ -150,7 +150,7 @@ async def test_without_trusted_documents_a_request_needs_a_query(client):
 
 def test_trusted_documents_that_cannot_be_read_stop_the_service(tmp_path):
     (tmp_path / "documents.json").write_text("{ __typename }")
-    with pytest.raises(WrongSettings, match=r"^TRUSTED_DOCUMENTS: takes a \.graphql document, or JSON"):
+    with pytest.raises(ConfigurationError, match=r"^TRUSTED_DOCUMENTS: takes a \.graphql document, or JSON"):
         create_app(Settings(trusted_documents=tmp_path / "documents.json"))
 
 

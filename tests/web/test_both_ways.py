@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from graphql_api.web.exchange import SHORT_WAY
+from graphql_api.web.exchange import FAST_PATH
 from tests.web.conftest import listening, token
 
 JSON = {"Content-Type": "application/json", "X-Request-Id": "an-id"}
@@ -31,7 +31,7 @@ REQUESTS = {
     "GraphQL's media type": post("{ hello }", JSON | {"Accept": "application/graphql-response+json"}),
     "a media type that is not spoken": post("{ hello }", JSON | {"Accept": "text/html"}),
     "an error of a field": post('{ hello fail(how: "ValueError") }'),
-    "a refusal": post('{ failLater(how: "NotAllowed") }', CALLER),
+    "a refusal": post('{ failLater(how: "ForbiddenError") }', CALLER),
     "null for the whole": post("{ nothing }"),
     "no GraphQL": post("{"),
     "no such field": post("{ nonsense }"),
@@ -96,12 +96,12 @@ async def test_every_request_is_answered_alike_both_ways(graphql, name):
     app, wholes, in_one_piece = graphql(router_secrets=["s"] if "secret" in name else ()), [], []
 
     async def the_short_way(scope, receive, send):
-        if way := scope.get(SHORT_WAY):
-            scope[SHORT_WAY] = Told(way, wholes, in_one_piece)
+        if way := scope.get(FAST_PATH):
+            scope[FAST_PATH] = Told(way, wholes, in_one_piece)
         await app(scope, receive, send)
 
     async def by_messages(scope, receive, send):
-        scope.pop(SHORT_WAY, None)
+        scope.pop(FAST_PATH, None)
         await app(scope, receive, send)
 
     async with listening(the_short_way) as one, listening(by_messages) as other:

@@ -6,11 +6,11 @@ from tests.web.conftest import token
 from tests.web.standin import SECRET
 
 TOLD = {
-    "NotAuthenticated": ("UNAUTHENTICATED", "Who are you?"),
-    "NotAllowed": ("FORBIDDEN", "You may not."),
-    "Malformed": ("BAD_USER_INPUT", "That is no cursor of ours."),
-    "Refused": ("BAD_USER_INPUT", "A gateway is a name."),
-    "Unavailable": ("UNAVAILABLE", "The database cannot be asked right now. Try again."),
+    "UnauthenticatedError": ("UNAUTHENTICATED", "Who are you?"),
+    "ForbiddenError": ("FORBIDDEN", "You may not."),
+    "BadInputError": ("BAD_USER_INPUT", "That is no cursor of ours."),
+    "InputError": ("BAD_USER_INPUT", "A gateway is a name."),
+    "UnavailableError": ("UNAVAILABLE", "The database cannot be asked right now. Try again."),
     "coded": ("LIMIT_EXCEEDED", "Too much of it."),
     "card": ("BAD_USER_INPUT", "… is no cursor of ours."),
 }
@@ -62,13 +62,13 @@ async def test_the_unexpected_is_logged_once_with_where_it_happened_and_without_
 
 
 async def test_outages_are_logged_as_such(web, log):
-    await ask(web, '{ fail(how: "Unavailable") }')
+    await ask(web, '{ fail(how: "UnavailableError") }')
     assert [line["event"] for line in log()] == ["unavailable", "request"]
 
 
 async def test_denials_are_logged_with_who_and_what(web, log):
     headers = {"authorization": token("u7"), "x-request-id": "abc"}
-    await web.post("/graphql", json={"query": '{ a: fail(how: "NotAllowed") }'}, headers=headers)
+    await web.post("/graphql", json={"query": '{ a: fail(how: "ForbiddenError") }'}, headers=headers)
     [line] = [line for line in log() if line["event"] == "denied"]
     assert line["level"] == "warning"
     assert (line["caller"], line["fields"], line["code"], line["request_id"]) == ("u7", ["a"], "FORBIDDEN", "abc")

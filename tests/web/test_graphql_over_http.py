@@ -69,7 +69,7 @@ async def test_what_cannot_be_run_says_why_and_has_no_data(web, body, expected, 
 
 
 async def test_half_an_answer_comes_with_the_errors_of_the_other_half(web):
-    response = await query(web, '{ hello fail(how: "NotAllowed") }', "application/graphql-response+json")
+    response = await query(web, '{ hello fail(how: "ForbiddenError") }', "application/graphql-response+json")
     assert response.status_code == 200
     assert response.json() == {
         "errors": [

@@ -2,8 +2,8 @@
 
 import pytest
 
+from graphql_api.web.http_errors import HTTPError
 from graphql_api.web.media import Media, acceptable, must_be_json
-from graphql_api.web.refusals import HttpRefusal
 
 J, G = Media.JSON, Media.GRAPHQL
 
@@ -52,7 +52,7 @@ def test_a_caller_gets_the_media_type_that_it_prefers(accept, media):
     ],
 )
 def test_a_caller_that_takes_none_of_ours_is_told_which_there_are(accept):
-    with pytest.raises(HttpRefusal, match="application/json or application/graphql-response") as refusal:
+    with pytest.raises(HTTPError, match="application/json or application/graphql-response") as refusal:
         acceptable(accept)
     assert refusal.value.status == 406
 
@@ -91,14 +91,14 @@ def test_json_in_utf_8_is_read(content_type):
     ],
 )
 def test_nothing_but_json_in_utf_8_is_read(content_type):
-    with pytest.raises(HttpRefusal) as refusal:
+    with pytest.raises(HTTPError) as refusal:
         must_be_json(content_type, None)
     assert refusal.value.status == 415
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"gzip, identity"])
 def test_nothing_compressed_is_read(encoding):
-    with pytest.raises(HttpRefusal, match="Content-Encoding") as refusal:
+    with pytest.raises(HTTPError, match="Content-Encoding") as refusal:
         must_be_json(b"application/json", encoding)
     assert refusal.value.status == 415
     assert (b"accept-encoding", b"identity") in refusal.value.headers

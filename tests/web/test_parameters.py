@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphql_api.web.http_errors import HTTPError
 from graphql_api.web.parameters import Parameters, from_body, from_query_string
-from graphql_api.web.refusals import HttpRefusal
 
 UNREADABLE = {
     "nothing": b"",
@@ -50,7 +50,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_a_body_that_is_no_request_is_refused(body):
-    with pytest.raises(HttpRefusal) as refusal:
+    with pytest.raises(HTTPError) as refusal:
         from_body(body)
     assert refusal.value.status == 400
 
@@ -64,7 +64,7 @@ def test_a_parameter_of_the_wrong_type_is_refused(name, value):
     if right:
         assert from_body(body).query
     else:
-        with pytest.raises(HttpRefusal):
+        with pytest.raises(HTTPError):
             from_body(body)
 
 
@@ -90,7 +90,7 @@ def test_a_document_may_be_named_by_its_id(body):
 
 
 def read_or_refuse(read, sent):
-    with suppress(HttpRefusal):
+    with suppress(HTTPError):
         assert isinstance(read(sent), Parameters)
 
 
@@ -138,6 +138,6 @@ def test_empty_parameters_of_a_query_string_are_like_nothing():
     ],
 )
 def test_a_query_string_that_is_no_request_is_refused(query_string):
-    with pytest.raises(HttpRefusal) as refusal:
+    with pytest.raises(HTTPError) as refusal:
         from_query_string(query_string)
     assert refusal.value.status == 400

@@ -4,16 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from graphql_api.domain.caller import RULES, Need
+from graphql_api.domain.caller import FIELD_PERMISSIONS, Permission
 from graphql_api.schema import build_schema
 
 CALLERS = ("nobody", "owner", "other", "wrong scope", "read", "write", "admin")
 MAY = {
-    Need.NOTHING: set(CALLERS),
-    Need.OWNER: {"owner", "read", "write", "admin"},
-    Need.READ: {"read", "write", "admin"},
-    Need.WRITE: {"write", "admin"},
-    Need.ADMIN: {"admin"},
+    Permission.NOTHING: set(CALLERS),
+    Permission.OWNER: {"owner", "read", "write", "admin"},
+    Permission.READ: {"read", "write", "admin"},
+    Permission.WRITE: {"write", "admin"},
+    Permission.ADMIN: {"admin"},
 }
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 
@@ -58,7 +58,7 @@ BY_USER = {
 WAYS = {**BY_KEY, **BY_USER}
 LEAVES = {"user": "user { id }", "history": "history { nodes { id action actor } }"}
 TOKEN_FIELDS = [
-    name.removeprefix("CustomerGatewayToken.") for name in RULES if name.startswith("CustomerGatewayToken.")
+    name.removeprefix("CustomerGatewayToken.") for name in FIELD_PERMISSIONS if name.startswith("CustomerGatewayToken.")
 ]
 
 MUTATIONS = {
@@ -160,11 +160,13 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
         for name in ("Query", "Mutation", "User", "CustomerGatewayToken")
         for field in types[name].fields
     }
-    assert fields == RULES.keys()
+    assert fields == FIELD_PERMISSIONS.keys()
 
 
 def test_every_mutation_is_tried():
-    assert {f"Mutation.{name}" for name in MUTATIONS} == {name for name in RULES if name.startswith("Mutation.")}
+    assert {f"Mutation.{name}" for name in MUTATIONS} == {
+        name for name in FIELD_PERMISSIONS if name.startswith("Mutation.")
+    }
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -174,10 +176,10 @@ async def test_a_token_is_read_by_those_who_may_field_by_field(callers, variable
     for field in TOKEN_FIELDS:
         answer = await ask(callers[caller], document % LEAVES.get(field, field), variables)
         token = at(answer.data, place)
-        if caller not in MAY[Need.OWNER]:
+        if caller not in MAY[Permission.OWNER]:
             silent = way in BY_KEY and caller != "nobody"
             assert (token, answer.codes) == (None, [] if silent else [refusal(caller)])
-        elif caller in MAY[RULES[f"CustomerGatewayToken.{field}"]]:
+        elif caller in MAY[FIELD_PERMISSIONS[f"CustomerGatewayToken.{field}"]]:
             assert answer.codes == []
             assert token[field] is not None
         else:
@@ -190,8 +192,10 @@ async def test_what_is_internal_is_refused_while_the_rest_of_the_token_is_answer
     every = " ".join(LEAVES.get(field, field) for field in TOKEN_FIELDS)
     answer = await ask(callers[caller], BY_KEY["id"][0] % every, variables)
     token = answer.data["customerGatewayToken"]
-    if caller in MAY[Need.OWNER]:
-        refused = {field for field in TOKEN_FIELDS if caller not in MAY[RULES[f"CustomerGatewayToken.{field}"]]}
+    if caller in MAY[Permission.OWNER]:
+        refused = {
+            field for field in TOKEN_FIELDS if caller not in MAY[FIELD_PERMISSIONS[f"CustomerGatewayToken.{field}"]]
+        }
         assert answer.codes == ["FORBIDDEN"] * len(refused)
         assert {field for field, value in token.items() if value is None} == refused
     else:
@@ -201,7 +205,7 @@ async def test_what_is_internal_is_refused_while_the_rest_of_the_token_is_answer
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("way", BY_KEY)
 async def test_to_whom_a_token_is_hidden_it_is_as_if_it_were_not_there(callers, variables, caller, way):
-    if caller in MAY[Need.OWNER]:
+    if caller in MAY[Permission.OWNER]:
         return
     text = BY_KEY[way][0] % "id userId metadata"
     unknown = {"id": UNKNOWN_ID, "user": "u9", "gateway": "STRIPE", "customer": "cus_9"}
@@ -212,7 +216,7 @@ async def test_to_whom_a_token_is_hidden_it_is_as_if_it_were_not_there(callers, 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("way", BY_USER)
 async def test_to_whom_a_users_tokens_are_hidden_it_is_hidden_whether_there_are_any(callers, variables, caller, way):
-    if caller in MAY[Need.OWNER]:
+    if caller in MAY[Permission.OWNER]:
         return
     text = BY_USER[way][0] % "id"
     assert await ask(callers[caller], text, variables) == await ask(callers[caller], text, {**variables, "user": "u9"})
@@ -222,14 +226,14 @@ async def test_to_whom_a_users_tokens_are_hidden_it_is_hidden_whether_there_are_
 async def test_across_users_only_admins_list(callers, variables, caller):
     for text in ("nodes { id }", "totalCount", "pageInfo { hasNextPage }", "edges { cursor }"):
         answer = await ask(callers[caller], f"customerGatewayTokens {{ {text} }}", variables)
-        assert answer.codes == ([] if caller in MAY[Need.ADMIN] else [refusal(caller)])
-        assert (answer.data is None) == (caller not in MAY[Need.ADMIN])
+        assert answer.codes == ([] if caller in MAY[Permission.ADMIN] else [refusal(caller)])
+        assert (answer.data is None) == (caller not in MAY[Permission.ADMIN])
 
 
 @pytest.mark.parametrize("caller", CALLERS)
 async def test_a_users_tokens_are_counted_by_those_who_may_read_them(callers, variables, caller):
     answer = await ask(callers[caller], "customerGatewayTokens(filter: {userId: $user}) { totalCount }", variables)
-    assert answer.codes == ([] if caller in MAY[Need.OWNER] else [refusal(caller)])
+    assert answer.codes == ([] if caller in MAY[Permission.OWNER] else [refusal(caller)])
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -245,7 +249,7 @@ async def test_everybody_may_see_the_schema_and_that_a_user_may_be(callers, vari
 async def test_tokens_are_changed_by_those_who_may(callers, variables, caller, mutation):
     before = await ask(callers["admin"], EVERYTHING, variables)
     answer = await ask(callers[caller], MUTATIONS[mutation], variables, "mutation")
-    if caller in MAY[RULES[f"Mutation.{mutation}"]]:
+    if caller in MAY[FIELD_PERMISSIONS[f"Mutation.{mutation}"]]:
         assert answer.codes == []
         assert answer.data[mutation] is not None
     else:

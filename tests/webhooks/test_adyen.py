@@ -8,7 +8,7 @@ from base64 import b64encode
 import pytest
 
 from graphql_api.app import create_app
-from graphql_api.settings import Settings, WrongSettings
+from graphql_api.settings import ConfigurationError, Settings
 
 KEY, OTHER = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056", "00" * 32
 PATH = "/webhooks/adyen"
@@ -126,5 +126,5 @@ async def test_the_key_says_whose_event_it_is(graph, send):
 
 
 def test_a_key_that_is_none_stops_the_service():
-    with pytest.raises(WrongSettings, match="ADYEN_WEBHOOK_HMAC_KEY"):
+    with pytest.raises(ConfigurationError, match="ADYEN_WEBHOOK_HMAC_KEY"):
         create_app(Settings(database_url="postgresql://x/y", adyen_webhook_hmac_key="no hex"))

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stripe import WebhookSignature
 
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.storage.database import Database
 from graphql_api.webhooks import endpoint
 from tests.asgi import Client
@@ -272,7 +272,7 @@ async def test_the_webhook_needs_no_access_token_and_is_given_no_more_than_it_ne
 
 async def test_while_the_database_cannot_be_asked_stripe_is_told_to_come_again(graph, send, monkeypatch):
     async def unavailable(*_):
-        raise Unavailable("The database cannot be reached.")
+        raise UnavailableError("The database cannot be reached.")
 
     monkeypatch.setattr(Database, "fetch", unavailable)
     response = await send(event("customer.deleted"))

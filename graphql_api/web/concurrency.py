@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 
 
-class Places:
+class ConcurrencyLimiter:
     """So many places, taken first come, first served."""
 
     def __init__(self, number: int) -> None:
@@ -12,7 +12,7 @@ class Places:
         self._free = number
         self._line: deque[asyncio.Future[None]] = deque()
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Whether there was a free place, which is taken now."""
         if not self._free:  # and none is, as long as anybody waits
             return False
@@ -21,7 +21,7 @@ class Places:
 
     async def wait(self) -> None:
         """Take a place, once there is one."""
-        if self.take():
+        if self.acquire():
             return
         turn = self._loop.create_future()
         self._line.append(turn)
@@ -29,10 +29,10 @@ class Places:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # it came just now
-                self.give_back()
+                self.release()
             raise
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Leave a place to whoever has waited longest."""
         while self._line:
             turn = self._line.popleft()

@@ -5,11 +5,11 @@ from itertools import chain
 
 import pytest
 
-from graphql_api.storage import merging
+from graphql_api.storage import coalescing
+from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.database import Database
-from graphql_api.storage.merging import Merging
 
-FULL = merging._MOST_KEYS
+FULL = coalescing._MOST_KEYS
 
 
 class Loads:
@@ -17,7 +17,7 @@ class Loads:
 
     def __init__(self, database):
         self.begun, self._ends = [], []
-        self.merging = Merging(database, self._load)
+        self.coalescing = RequestCoalescer(database, self._load)
 
     async def _load(self, keys):
         self.begun.append(keys)
@@ -27,7 +27,7 @@ class Loads:
 
     async def ask(self, *keys):
         """Ask for these keys; what is due to begin has begun then."""
-        asking = asyncio.create_task(self.merging.load(keys))
+        asking = asyncio.create_task(self.coalescing.load(keys))
         await self.settle()
         return asking
 
@@ -43,9 +43,9 @@ class Loads:
 @pytest.fixture
 async def loads(database_url, monkeypatch):
     """A load never takes long here, however long it takes."""
-    monkeypatch.setattr(merging, "_LONG", 3600)
+    monkeypatch.setattr(coalescing, "_LONG", 3600)
     async with Database.open(database_url) as opened:
-        await opened.reach()
+        await opened.wait_connected()
         yield Loads(opened)
 
 
@@ -60,7 +60,7 @@ async def test_who_asks_during_a_load_goes_with_the_next(loads):
 
 
 async def test_those_who_ask_in_the_same_turn_of_the_loop_go_together(loads):
-    asking = asyncio.gather(*(loads.merging.load([number]) for number in range(3)))
+    asking = asyncio.gather(*(loads.coalescing.load([number]) for number in range(3)))
     await loads.settle()
     assert loads.begun == [[0, 1, 2]]
     await loads.end(0)
@@ -69,7 +69,7 @@ async def test_those_who_ask_in_the_same_turn_of_the_loop_go_together(loads):
 
 async def test_the_next_load_begins_before_the_last_one_is_answered(loads):
     async def begun_once_answered():
-        await loads.merging.load([0])
+        await loads.coalescing.load([0])
         return len(loads.begun)
 
     first = asyncio.create_task(begun_once_answered())
@@ -103,7 +103,7 @@ async def test_what_is_more_than_a_load_takes_goes_with_the_one_after(loads):
 
 
 async def test_loads_that_take_long_hold_up_no_other_but_are_four_at_the_most(loads, monkeypatch):
-    monkeypatch.setattr(merging, "_LONG", 0)
+    monkeypatch.setattr(coalescing, "_LONG", 0)
     asking = [await loads.ask(number) for number in range(6)]
     assert loads.begun == [[0], [1], [2], [3]]
     await loads.end(2)

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from graphql_api.domain.errors import Unavailable
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import spans
-from graphql_api.storage.database import SOON, Database
+from graphql_api.storage.database import RETRY_WINDOW, Database
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -26,7 +26,7 @@ class _Asked(NamedTuple, Generic[K, V]):
     spans: spans.Spans
 
 
-class Merging(Generic[K, V]):
+class RequestCoalescer(Generic[K, V]):
     """Loads by key, where many ask for few keys at once. All who ask must have the same right to what is loaded.
 
     Who comes during a load goes with the next one, unless it takes long: then that does not wait for it.
@@ -45,7 +45,7 @@ class Merging(Generic[K, V]):
     async def load(self, keys: Sequence[K]) -> dict[K, V]:
         """What is there of these keys; what others asked for may be there too."""
         if not self._database.is_open:
-            await self._database.reach()  # here each waits for a while of their own
+            await self._database.wait_connected()  # here each waits for a while of their own
         future: asyncio.Future[dict[K, V]] = self._database.loop.create_future()
         self._waiting.append(_Asked(keys, future, monotonic(), spans.current.get()))
         self._start_the_next()
@@ -91,9 +91,9 @@ class Merging(Generic[K, V]):
         spans.current.set(tuple([span for asked in batch for span in asked.spans]))
         try:
             found = await self._load(list({key: None for asked in batch for key in asked.keys}))
-        except Unavailable as error:
+        except UnavailableError as error:
             self._fail(batch, error)
-            self._fail([asked for asked in self._waiting if asked.at < monotonic() - SOON], error)
+            self._fail([asked for asked in self._waiting if asked.at < monotonic() - RETRY_WINDOW], error)
         except Exception as error:  # noqa: BLE001 - it is raised to everybody who waits
             if len(batch) > 1:  # one of them may have failed the others
                 await asyncio.gather(*(self._run([asked]) for asked in batch))

@@ -2,13 +2,13 @@
 
 from collections.abc import Awaitable
 
-from graphql_api.auth import Authenticator, InvalidToken, RouterSecret
+from graphql_api.auth import Authenticator, InvalidTokenError, RouterSecret
 from graphql_api.domain.caller import Caller
-from graphql_api.domain.errors import Unavailable
-from graphql_api.web.refusals import HttpRefusal
+from graphql_api.domain.errors import UnavailableError
+from graphql_api.web.http_errors import HTTPError
 
 
-class Admission:
+class RequestAuthenticator:
     """Looks at the headers of a request, before anything else of it is read."""
 
     def __init__(self, router_secret: RouterSecret, authenticator: Authenticator) -> None:
@@ -19,13 +19,13 @@ class Admission:
         """Say who is asking: at once, unless the key server has to be asked.
 
         Raises:
-            HttpRefusal: 401, it is not the router, or the access token is not good; 503, that cannot be known now.
+            HTTPError: 401, it is not the router, or the access token is not good; 503, that cannot be known now.
         """
         if not self._router_secret.accepts(headers.get(b"router-authorization")):
             raise _unauthenticated("Router-Authorization is missing or wrong.", "Router-Authorization")
         try:
             caller = self._authenticator.caller(headers.get(b"authorization"))
-        except (InvalidToken, Unavailable) as error:
+        except (InvalidTokenError, UnavailableError) as error:
             raise _refusal(error) from None
         return caller if isinstance(caller, Caller) else _later(caller)
 
@@ -33,15 +33,15 @@ class Admission:
 async def _later(caller: Awaitable[Caller]) -> Caller:
     try:
         return await caller
-    except (InvalidToken, Unavailable) as error:
+    except (InvalidTokenError, UnavailableError) as error:
         raise _refusal(error) from None
 
 
-def _refusal(error: InvalidToken | Unavailable) -> HttpRefusal:
-    if isinstance(error, Unavailable):
-        return HttpRefusal(503, "UNAVAILABLE", "Access tokens cannot be checked right now. Try again.")
+def _refusal(error: InvalidTokenError | UnavailableError) -> HTTPError:
+    if isinstance(error, UnavailableError):
+        return HTTPError(503, "UNAVAILABLE", "Access tokens cannot be checked right now. Try again.")
     return _unauthenticated(str(error), f'Bearer error="invalid_token", error_description="{error}"')
 
 
-def _unauthenticated(message: str, challenge: str) -> HttpRefusal:
-    return HttpRefusal(401, "UNAUTHENTICATED", message, [(b"www-authenticate", challenge.encode("ascii"))])
+def _unauthenticated(message: str, challenge: str) -> HTTPError:
+    return HTTPError(401, "UNAUTHENTICATED", message, [(b"www-authenticate", challenge.encode("ascii"))])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class HttpRefusal(Exception):  # noqa: N818 - it reads as what happened
+class HTTPError(Exception):
     """The answer to such a request: its status, the stable code of its one error, what to do, further headers.
 
     Where a limit is the reason, `limit` is the environment variable that sets it.
