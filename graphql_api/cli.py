@@ -477,7 +477,7 @@ In a shell:    curl -s {url} -H 'Content-Type: application/json' -d '{body}'
 Is it well?    {base}/readyz and {base}/metrics
 
 For development: no access token is asked for, so anybody who reaches this address may read and change everything, and
-see the schema. AUTH_JWKS_URL or AUTH_SECRET switches that on; README, Configuration, has the rest.""",
+see the schema. AUTH_JWKS_URL or AUTH_SECRET switches that on; docs/configuration.md has the rest.""",
         flush=True,
     )
 

@@ -1,4 +1,4 @@
-"""Every environment variable: typed, defaulted and checked once. The README explains them to operators."""
+"""Every environment variable: typed, defaulted and checked once. docs/configuration.md explains them."""
 
 import os
 import re

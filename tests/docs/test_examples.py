@@ -11,7 +11,7 @@ from tests.docs.reader import fits
 # What is not tried here, by page and how it begins; the reason says where it is tried instead, or why nowhere.
 ELSEWHERE = {
     ("README.md", "make run"): "tests/platform/test_serve.py serves, and this is `make test`",
-    ("README.md", "npm install"): "the packages are installed from tests/clients/package.json, see below",
+    ("docs/frontend.md", "npm install"): "the packages are installed from tests/clients/package.json, see below",
     (
         "docs/operations.md",
         "docker build",
@@ -22,6 +22,12 @@ ELSEWHERE = {
     ("docs/database-roles.md", "grant"): "tests/storage/test_roles.py",
     ("docs/database-roles.md", "create publication"): "tests/storage/test_roles.py",
     ("docs/scale.md", "alter role"): "for a role that only an operator has; tests/faults/test_pooler.py does without",
+    ("docs/releasing.md", "git tag"): "changes the repository",
+    ("docs/releasing.md", "make graphiql"): "tests/docs/test_repository.py builds the wheel",
+    (
+        "docs/releasing.md",
+        "docker build",
+    ): "needs a container engine; tests/platform/test_packaging.py has what can be tried",
     ("docs/architecture.md", "flowchart TD"): "tests/docs/test_drawing.py",
 }
 
@@ -42,8 +48,8 @@ def test_nothing_is_left_out_that_is_not_there():
     assert {elsewhere(block) for page in PAGES for block in blocks(page)} - {None} == ELSEWHERE.keys()
 
 
-def test_the_types_for_clients_are_made_with_the_packages_that_the_readme_names():
-    [install] = [block.text for block in blocks(ROOT / "README.md") if block.text.startswith("npm install")]
+def test_the_types_for_clients_are_made_with_the_packages_that_the_page_names():
+    [install] = [block.text for block in blocks(ROOT / "docs/frontend.md") if block.text.startswith("npm install")]
     named = dict(re.fullmatch(r"(@?[^@]+)@?(.*)", word).groups() for word in install.split()[2:])
     pinned = json.loads((ROOT / "tests/clients/package.json").read_text())["devDependencies"]
     assert named.keys() == pinned.keys()
