@@ -1,6 +1,6 @@
 """Wires the parts: what the settings say becomes one ASGI app, whose lifespan opens and closes everything."""
 
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -24,14 +24,16 @@ from graphql_api.schema.context import Context
 from graphql_api.service.tokens import Tokens
 from graphql_api.settings import ConfigurationError, Settings
 from graphql_api.storage.database import Database, Statement
+from graphql_api.storage.migrate import must_be_ready
 from graphql_api.storage.replicas import RecentWrites, Replicas
 from graphql_api.storage.tokens import TokenStore
 from graphql_api.web.authentication import RequestAuthenticator
 from graphql_api.web.exchange import FAST_PATH
 from graphql_api.web.graphiql import GRAPHIQL, is_for_a_browser
 from graphql_api.web.graphql import GraphQL
-from graphql_api.web.pages import PROBES, SecurityHeadersMiddleware
-from graphql_api.web.traced import Traced, TracedGraphQL
+from graphql_api.web.probes import PROBES
+from graphql_api.web.security_headers import SecurityHeadersMiddleware
+from graphql_api.web.tracing import Traced, TracedGraphQL
 from graphql_api.webhooks import webhooks
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 class State(TypedDict):
     """What is open while the app runs."""
 
-    database: Database
+    check_ready: Callable[[], Awaitable[None]]
     store: TokenStore
     graphql: GraphQL
     metrics: Metrics
@@ -67,7 +69,8 @@ def create_app(settings: Settings) -> ASGIApp:
             graphql = _graphql(settings, engine, documents, store, replicas, authenticator, metrics, tracing)
             async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, engine, tracing)):
                 try:
-                    yield {"database": database, "store": store, "graphql": graphql, "metrics": metrics}
+                    check_ready = partial(must_be_ready, database)
+                    yield {"check_ready": check_ready, "store": store, "graphql": graphql, "metrics": metrics}
                 finally:
                     await graphql.close()
 

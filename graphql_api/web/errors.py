@@ -34,10 +34,10 @@ _CODES = (
     (BadInputError, "BAD_USER_INPUT"),
     (InputError, "BAD_USER_INPUT"),
 )
-_MOST_CHARACTERS = 1000  # of a message, which may quote all of a document
-_LONGEST_CARD_NUMBER = 40  # with what may stand between its digits
-_MOST_FIELDS_LOGGED = 10
-_MOST_EXCEPTIONS_LOGGED = 3
+_MAX_CHARACTERS = 1000  # of a message, which may quote all of a document
+_MAX_CARD_NUMBER_CHARACTERS = 40  # with what may stand between its digits
+_MAX_FIELDS_LOGGED = 10
+_MAX_EXCEPTIONS_LOGGED = 3
 
 
 def refused(code: str, message: str) -> Formatted:
@@ -77,7 +77,7 @@ def about_fields(errors: Sequence[GraphQLError], request_id: str, caller: str | 
         _log.warning("unavailable", reason=str(_cause(unavailable[0])), **_fields(unavailable))
     if unexpected := logged.get("INTERNAL"):
         causes = {(type(cause), str(cause)): cause for cause in map(_cause, unexpected)}
-        for cause in list(causes.values())[:_MOST_EXCEPTIONS_LOGGED]:
+        for cause in list(causes.values())[:_MAX_EXCEPTIONS_LOGGED]:
             _log.error("unexpected error", exc_info=cause, **_fields(unexpected))
     return answered
 
@@ -145,12 +145,12 @@ def _placed(error: GraphQLError, formatted: Formatted) -> Formatted:
 
 def _shortened(message: str) -> str:
     """The beginning of a message, without card numbers, even one that is cut."""
-    if len(message) <= _MOST_CHARACTERS:
+    if len(message) <= _MAX_CHARACTERS:
         return without_card_numbers(message)
-    return without_card_numbers(message[: _MOST_CHARACTERS + _LONGEST_CARD_NUMBER])[:_MOST_CHARACTERS] + " …"
+    return without_card_numbers(message[: _MAX_CHARACTERS + _MAX_CARD_NUMBER_CHARACTERS])[:_MAX_CHARACTERS] + " …"
 
 
 def _fields(errors: Sequence[GraphQLError]) -> dict[str, Any]:
     """Where errors are: by the names in the answer, which are the caller's to choose."""
-    paths = (".".join(map(str, error.path or ())) for error in errors[:_MOST_FIELDS_LOGGED])
+    paths = (".".join(map(str, error.path or ())) for error in errors[:_MAX_FIELDS_LOGGED])
     return {"fields": [without_card_numbers(path) for path in paths], "count": len(errors)}

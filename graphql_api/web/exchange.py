@@ -8,14 +8,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from graphql_api.web import request_ids
 from graphql_api.web.http_errors import Headers, HTTPError
-from graphql_api.web.media import Media
+from graphql_api.web.media_types import MediaType
 
 if TYPE_CHECKING:
     from graphql_api.domain.caller import Caller
     from graphql_api.engine import Operation
 
 # What is read and thrown away after a refusal, so that a client that is still sending hears the answer.
-_LINGER_SECONDS, _LINGER_BYTES = 2.0, 16 * 1024 * 1024
+_MAX_LINGER_SECONDS, _MAX_LINGER_BYTES = 2.0, 16 * 1024 * 1024
 _PRIVATE = (b"cache-control", b"private, no-store")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _HEAD = b"%%b: %%b\r\ncontent-length: %%d\r\n%b: %b\r\n%b: %b\r\n%b: %%b\r\n" % (
@@ -68,7 +68,7 @@ class Exchange:
         self.receive = receive
         self._send = send
         self._short_way: FastPath | None = scope.pop(FAST_PATH, None)
-        self.media = Media.JSON
+        self.media = MediaType.JSON
         self.caller: Caller | None = None
         self.operation: Operation | None = None
         self.method: str = scope["method"]
@@ -133,9 +133,9 @@ class Exchange:
     async def _linger(self) -> None:
         """Read on for a little: closing on a client that still sends would reset the connection, the answer with it."""
         with suppress(TimeoutError, ClientDisconnectedError):
-            async with asyncio.timeout(_LINGER_SECONDS):
+            async with asyncio.timeout(_MAX_LINGER_SECONDS):
                 read = 0
-                while self._unread and read < _LINGER_BYTES:
+                while self._unread and read < _MAX_LINGER_BYTES:
                     read += len(self._read(await self.receive()))
 
 

@@ -26,14 +26,14 @@ from graphql_api.web.concurrency import ConcurrencyLimiter
 from graphql_api.web.exchange import ClientDisconnectedError, Exchange
 from graphql_api.web.field_trace import FieldTrace
 from graphql_api.web.http_errors import Headers, HTTPError
-from graphql_api.web.media import Media, acceptable, must_be_json
+from graphql_api.web.media_types import MediaType, acceptable, must_be_json
 from graphql_api.web.parameters import Parameters
 from graphql_api.web.watch import End, Watch, Watched
 
 _log = structlog.get_logger()
 
-_BODY_SECONDS = 10.0
-_MOST_SECONDS_IN_LINE = 1.0
+_MAX_BODY_SECONDS = 10.0
+_MAX_WAIT_SECONDS = 1.0
 _LATER: Headers = [(b"retry-after", b"1")]
 
 
@@ -118,7 +118,7 @@ class GraphQL:
 
     async def _answer(self, exchange: Exchange) -> Answer | None:
         """The answer, whatever happens; none where nobody waits for it any more."""
-        watched = self._watch.enter(_BODY_SECONDS)
+        watched = self._watch.enter(_MAX_BODY_SECONDS)
         try:
             return await self._answer_in_time(exchange, watched)
         except HTTPError as refusal:
@@ -161,7 +161,7 @@ class GraphQL:
         """
         began = perf_counter()
         await self._wait_for_the_database(0)
-        watched.allow(_MOST_SECONDS_IN_LINE)
+        watched.allow(_MAX_WAIT_SECONDS)
         try:
             await self._places.wait()
         except asyncio.CancelledError:
@@ -257,9 +257,9 @@ class GraphQL:
 
     def _too_late(self, exchange: Exchange) -> Answer:
         if exchange.operation is None:
-            return _refused(408, "TIMEOUT", f"The request was not sent within {_BODY_SECONDS:g} s.")
+            return _refused(408, "TIMEOUT", f"The request was not sent within {_MAX_BODY_SECONDS:g} s.")
         self._metrics.limit("REQUEST_TIMEOUT")
-        status = 504 if exchange.media is Media.GRAPHQL else 200
+        status = 504 if exchange.media is MediaType.GRAPHQL else 200
         return _refused(status, "TIMEOUT", f"This took longer than {self._timeout:g} s (REQUEST_TIMEOUT).")
 
 
@@ -268,9 +268,9 @@ def outcome_of(answer: Answer | None) -> str:
     return answer.outcome if answer else "CLIENT_HAS_GONE"
 
 
-def _not_run(told: list[errors.Formatted], media: Media) -> Answer:
+def _not_run(told: list[errors.Formatted], media: MediaType) -> Answer:
     """A request that was not run: by GraphQL's own media type a failure, in plain JSON an answer like any other."""
-    return _failed(400 if media is Media.GRAPHQL else 200, told)
+    return _failed(400 if media is MediaType.GRAPHQL else 200, told)
 
 
 def _refused(status: int, code: str, message: str, headers: Headers = ()) -> Answer:

@@ -7,7 +7,7 @@ import orjson
 
 from graphql_api.web.http_errors import HTTPError
 
-_MOST_FIELDS = 20
+_MAX_FIELDS = 20
 _KINDS = {"query": str, "operationName": str, "documentId": str, "variables": dict, "extensions": dict}
 
 
@@ -45,7 +45,7 @@ def from_query_string(query_string: bytes) -> Parameters:
     """
     try:
         pairs = parse_qsl(
-            query_string.decode("ascii"), keep_blank_values=False, errors="strict", max_num_fields=_MOST_FIELDS
+            query_string.decode("ascii"), keep_blank_values=False, errors="strict", max_num_fields=_MAX_FIELDS
         )
     except ValueError:
         raise _refused("The query string is no form in UTF-8, or has too many fields.") from None

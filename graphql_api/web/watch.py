@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 # After so many seconds a request is worth a task that listens for its client's going away. Of a thousand clients at
 # once each waits nearly as long, and with a task for each a fifth fewer are served.
-_LONG = 0.25
+_LISTEN_AFTER_SECONDS = 0.25
 
 
 class End(Enum):
@@ -52,7 +52,7 @@ class Watched:
             self._deadline = now + self._seconds
         if now >= self._deadline:
             self._end(End.TIME_IS_UP)
-        elif self.receive is not None and self.listener is None and now - self._began >= _LONG:
+        elif self.receive is not None and self.listener is None and now - self._began >= _LISTEN_AFTER_SECONDS:
             self.listener = self._loop.create_task(self._listen(self.receive))
 
     def leave(self) -> None:

@@ -19,7 +19,7 @@ from graphql_api.webhooks.adyen import Adyen
 from graphql_api.webhooks.reports import Report, Sender, SignatureError, UnreadableEventError
 from graphql_api.webhooks.stripe import Stripe
 
-_BODY_SECONDS = 10
+_MAX_BODY_SECONDS = 10
 _PRECISION = timedelta(seconds=1)  # gateways cut off the fraction of a second
 
 _log = structlog.get_logger()
@@ -68,7 +68,7 @@ class _Page:
     async def _answer(self, request: Request) -> Response:
         """Answer 200 once the event is done or was none of ours, 400 where it is not to be believed."""
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with asyncio.timeout(_MAX_BODY_SECONDS):
                 body = await self._body(request)
             # In a thread: a library is loaded here, and nobody else should wait for that.
             reports = await asyncio.to_thread(self._sender.reports, body, request.headers)

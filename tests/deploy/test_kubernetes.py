@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from graphql_api import __version__, server
 from graphql_api.settings import Settings
-from graphql_api.web.pages import PROBES
+from graphql_api.web.probes import PROBES
 
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
 OLDEST = "1.30"  # a preStop that sleeps came with it

@@ -146,8 +146,8 @@ async def test_a_mutation_whose_client_has_gone_goes_on_to_its_end(graphql, wait
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for_long(graphql, monkeypatch):
-    monkeypatch.setattr(web, "_BODY_SECONDS", SHORT)
-    monkeypatch.setattr(exchange, "_LINGER_SECONDS", SHORT)
+    monkeypatch.setattr(web, "_MAX_BODY_SECONDS", SHORT)
+    monkeypatch.setattr(exchange, "_MAX_LINGER_SECONDS", SHORT)
     async with listening(graphql()) as address:
         with connected(address) as connection:
             connection.sendall(request(b'{"query": ', length=100))
@@ -167,7 +167,7 @@ async def test_a_client_that_goes_away_while_it_sends_is_forgotten(graphql, log)
 
 
 async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(graphql, monkeypatch):
-    monkeypatch.setattr(exchange, "_LINGER_SECONDS", SHORT)
+    monkeypatch.setattr(exchange, "_MAX_LINGER_SECONDS", SHORT)
     async with listening(graphql(max_body_bytes=1000)) as address:
         with connected(address) as connection:
             connection.sendall(request(b"", length=10**12))
@@ -177,7 +177,7 @@ async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(graph
 
 
 async def test_a_body_in_chunks_is_cut_off_at_the_limit(graphql, monkeypatch):
-    monkeypatch.setattr(exchange, "_LINGER_BYTES", 100_000)
+    monkeypatch.setattr(exchange, "_MAX_LINGER_BYTES", 100_000)
     async with listening(graphql(max_body_bytes=1000)) as address:
         with connected(address) as connection:
             connection.sendall(b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")

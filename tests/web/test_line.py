@@ -50,7 +50,7 @@ async def test_who_finds_no_place_is_served_when_one_becomes_free(one_place, wai
 
 
 async def test_who_waits_too_long_is_refused_and_told_when_to_try_again(one_place, waiting, monkeypatch):
-    monkeypatch.setattr(web, "_MOST_SECONDS_IN_LINE", SHORT)
+    monkeypatch.setattr(web, "_MAX_WAIT_SECONDS", SHORT)
     async with one_place() as service:
         first = service.ask(f"mutation {{ wait(seconds: {3 * SHORT}) }}")
         await waiting.began.wait()

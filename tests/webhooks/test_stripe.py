@@ -252,7 +252,7 @@ async def test_an_event_that_is_too_large_is_refused_while_it_is_read(service_wi
 
 
 async def test_an_event_that_does_not_arrive_in_time_is_given_up(graph, monkeypatch):
-    monkeypatch.setattr(endpoint, "_BODY_SECONDS", 0.05)
+    monkeypatch.setattr(endpoint, "_MAX_BODY_SECONDS", 0.05)
     waits = asyncio.Event()
 
     async def chunks():

@@ -3,9 +3,9 @@
 import pytest
 
 from graphql_api.web.http_errors import HTTPError
-from graphql_api.web.media import Media, acceptable, must_be_json
+from graphql_api.web.media_types import MediaType, acceptable, must_be_json
 
-J, G = Media.JSON, Media.GRAPHQL
+J, G = MediaType.JSON, MediaType.GRAPHQL
 
 
 @pytest.mark.parametrize(

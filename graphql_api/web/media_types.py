@@ -1,4 +1,4 @@
-"""Media types of GraphQL over HTTP: which one the caller wants, and whether what was sent is JSON."""
+"""MediaType types of GraphQL over HTTP: which one the caller wants, and whether what was sent is JSON."""
 
 import re
 from enum import Enum
@@ -6,12 +6,12 @@ from functools import lru_cache
 
 from graphql_api.web.http_errors import HTTPError
 
-_LONGEST_REMEMBERED = 200
+_MAX_CACHED_CHARACTERS = 200
 _CHARSETS = {"utf-8", "utf8"}
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
-class Media(Enum):
+class MediaType(Enum):
     """What an answer may be, in the order of our preference where a caller has none."""
 
     JSON = "application/json"
@@ -21,34 +21,34 @@ class Media(Enum):
         self.header = (b"content-type", f"{name}; charset=utf-8".encode())
 
 
-def acceptable(accept: bytes | None) -> Media:
+def acceptable(accept: bytes | None) -> MediaType:
     """The media type that an `Accept` header prefers; the one of GraphQL only where it is named or preferred.
 
     Raises:
         HTTPError: 406, none of ours is acceptable.
     """
     if accept is None:
-        return Media.JSON
-    media = _preferred(accept) if len(accept) <= _LONGEST_REMEMBERED else _preferred.__wrapped__(accept)
+        return MediaType.JSON
+    media = _preferred(accept) if len(accept) <= _MAX_CACHED_CHARACTERS else _preferred.__wrapped__(accept)
     if media is None:
-        names = " or ".join(media.value for media in Media)
+        names = " or ".join(media.value for media in MediaType)
         raise HTTPError(406, "NOT_ACCEPTABLE", f"The answer is {names}: accept one of them.")
     return media
 
 
 @lru_cache(maxsize=256)
-def _preferred(accept: bytes) -> Media | None:
+def _preferred(accept: bytes) -> MediaType | None:
     ranges = [_parsed(part) for part in accept.decode("latin-1").split(",")]
-    weights = {media: _weight(media, ranges) for media in Media}
+    weights = {media: _weight(media, ranges) for media in MediaType}
     # Of two that are equally welcome GraphQL's own counts where it was named: only then it has the second's precision.
-    best = max(weights, key=lambda media: (*weights[media], media is Media.GRAPHQL and weights[media][1] == _EXACT))
+    best = max(weights, key=lambda media: (*weights[media], media is MediaType.GRAPHQL and weights[media][1] == _EXACT))
     return best if weights[best][0] > 0 else None
 
 
 _EXACT = 3
 
 
-def _weight(media: Media, ranges: list[tuple[str, dict[str, str]]]) -> tuple[float, int]:
+def _weight(media: MediaType, ranges: list[tuple[str, dict[str, str]]]) -> tuple[float, int]:
     """The quality that the most precise matching range gives to the media type, and how precise it is."""
     precision = {"*/*": 1, "application/*": 2, media.value: _EXACT}
     found = [

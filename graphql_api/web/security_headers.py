@@ -1,17 +1,11 @@
-"""Everything that is not `/graphql`: the probes of whoever runs the service, and what surrounds each page."""
+"""What surrounds every page: a request id, careful headers and a line in the access log."""
 
 from time import perf_counter
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import logs
-from graphql_api.observability.metrics import CONTENT_TYPE
-from graphql_api.storage.migrate import must_be_ready
 from graphql_api.web import request_ids
 from graphql_api.web.errors import without_card_numbers
 
@@ -23,30 +17,6 @@ SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
-
-
-async def healthz(_request: Request) -> Response:
-    """Answer while the process lives."""
-    return JSONResponse({"status": "ok"})
-
-
-async def readyz(request: Request) -> Response:
-    """Answer 200 while the database answers, is migrated, and the process is to go on; else 503 with the reason."""
-    if "draining" in request.scope["state"]:
-        return JSONResponse({"status": "unavailable", "reason": "This process is about to end."}, 503)
-    try:
-        await must_be_ready(request.state.database)
-    except UnavailableError as unavailable:
-        return JSONResponse({"status": "unavailable", "reason": str(unavailable)}, 503)
-    return JSONResponse({"status": "ok"})
-
-
-async def metrics(request: Request) -> Response:
-    """Answer what Prometheus collects."""
-    return Response(request.state.metrics.text(), media_type=CONTENT_TYPE)
-
-
-PROBES = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
 class SecurityHeadersMiddleware:
