@@ -31,6 +31,7 @@ from graphql_api.web.authentication import RequestAuthenticator
 from graphql_api.web.exchange import FAST_PATH
 from graphql_api.web.graphiql import GRAPHIQL, is_for_a_browser
 from graphql_api.web.graphql import GraphQL
+from graphql_api.web.help import HELP
 from graphql_api.web.probes import PROBES
 from graphql_api.web.security_headers import SecurityHeadersMiddleware
 from graphql_api.web.tracing import Traced, TracedGraphQL
@@ -74,7 +75,7 @@ def create_app(settings: Settings) -> ASGIApp:
                 finally:
                     await graphql.close()
 
-    routes = [*PROBES, *(events := _webhooks(settings)), *(GRAPHIQL if settings.introspects else [])]
+    routes = [*PROBES, *HELP, *(events := _webhooks(settings)), *(GRAPHIQL if settings.introspects else [])]
     pages = SecurityHeadersMiddleware(Starlette(routes=routes, lifespan=lifespan))
 
     shows_graphiql = settings.introspects

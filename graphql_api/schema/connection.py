@@ -8,14 +8,14 @@ from graphql_api.domain.errors import BadInputError
 DEFAULT_SIZE, MAX_SIZE = 50, 500
 
 
-@strawberry.federation.type(shareable=True, description="Whether a list goes on, and where.")
+@strawberry.federation.type(shareable=True, description="Whether a list continues, and from where.")
 class PageInfo:
     """Where a page begins and ends."""
 
-    has_next_page: bool = strawberry.field(description="Whether there are more after this page.")
-    has_previous_page: bool = strawberry.field(description="Whether there are more before this page.")
-    start_cursor: str | None = strawberry.field(description="Where the page begins; null where it is empty.")
-    end_cursor: str | None = strawberry.field(description="Where the page ends; null where it is empty.")
+    has_next_page: bool = strawberry.field(description="Whether there are items after this page.")
+    has_previous_page: bool = strawberry.field(description="Whether there are items before this page.")
+    start_cursor: str | None = strawberry.field(description="The cursor of the first item; null if the page is empty.")
+    end_cursor: str | None = strawberry.field(description="The cursor of the last item; null if the page is empty.")
 
 
 def page_info(page_cursors: list[str], *, has_next: bool, has_previous: bool) -> PageInfo:
@@ -37,7 +37,7 @@ def size(name: str, value: int | None) -> int:
     if value is None or value is strawberry.UNSET:
         return DEFAULT_SIZE
     if not 1 <= value <= MAX_SIZE:
-        raise BadInputError(f"`{name}` takes 1 to {MAX_SIZE}, not {value}.")
+        raise BadInputError(f"`{name}` must be between 1 and {MAX_SIZE}, not {value}.")
     return value
 
 

@@ -18,7 +18,8 @@ from graphql_api.schema.types import CustomerGatewayToken, User, columns
 from graphql_api.service.tokens import Tokens
 
 Entity = Annotated[
-    User | CustomerGatewayToken, strawberry.union("_Entity", description="What a gateway may ask for by its key.")
+    User | CustomerGatewayToken,
+    strawberry.union("_Entity", description="An entity that a gateway can fetch by its key."),
 ]
 Lookup: TypeAlias = Callable[[Tokens, list[Any], frozenset[str] | None], Awaitable[dict[Any, Any]]]
 
@@ -40,9 +41,9 @@ _LOOKUPS: dict[tuple[str, ...], Lookup] = {
     ("userId", "gateway"): Tokens.by_users_and_gateways,
     ("gateway", "gatewayCustomerId"): Tokens.by_customers,
 }
-_NO_USER_KEY = "A representation of User has its key: `id`, a string."
+_NO_USER_KEY = "A representation of User needs its key: `id`, a string."
 _NO_KEY = (
-    "A representation of CustomerGatewayToken has one of its keys, all strings:"
+    "A representation of CustomerGatewayToken needs one of its keys, all strings:"
     " `id`, or `userId` and `gateway`, or `gateway` and `gatewayCustomerId`."
 )
 
@@ -51,7 +52,7 @@ def entities(
     info: Info,
     representations: Annotated[
         list[FederationAny],
-        strawberry.argument(description="Objects with `__typename` and the fields of one of its keys."),
+        strawberry.argument(description="Objects with `__typename` and the fields of one key."),
     ],
 ) -> list[Entity | None]:
     """The entity of each representation, null for one that is not there; an error stands in the place of its own."""
@@ -75,7 +76,7 @@ def name_entity_types(schema: Schema) -> None:
 
 def _parsed(representation: Any) -> User | _TokenKey | BadInputError:
     if not isinstance(representation, dict):
-        return BadInputError("A representation is an object with `__typename` and a key.")
+        return BadInputError("A representation must be an object with `__typename` and a key.")
     given: dict[str, Any] = representation  # pyright: ignore[reportUnknownVariableType]
     kind = given.get("__typename")
     if kind == "User":
@@ -85,7 +86,7 @@ def _parsed(representation: Any) -> User | _TokenKey | BadInputError:
         return User(id=user_id)  # pyright: ignore[reportArgumentType] - to say that it is an ID would be one more call
     if kind == "CustomerGatewayToken":
         return _token_key(given)
-    return BadInputError("`__typename` is missing or names no entity of this subgraph: User, CustomerGatewayToken.")
+    return BadInputError("`__typename` must be an entity of this subgraph: User or CustomerGatewayToken.")
 
 
 def _token_key(given: dict[str, Any]) -> _TokenKey | BadInputError:

@@ -15,7 +15,7 @@ __all__ = ["Action", "BatchErrorPolicy", "Code", "DeactivationReason", "MergeCon
 
 
 class BatchErrorPolicy(Enum):
-    """What one refused input does to the others of its batch."""
+    """What happens to the other inputs of a batch if one fails."""
 
     ABORT = "ABORT"
     CONTINUE = "CONTINUE"
@@ -41,51 +41,51 @@ _described(
     DeactivationReason,
     "CustomerGatewayTokenDeactivationReason",
     "Why a token is inactive.",
-    GATEWAY_DELETED="The gateway says that its customer is gone.",
+    GATEWAY_DELETED="The gateway deleted the customer.",
     USER_REQUEST="The user asked for it.",
-    MERGED="Another token took its place when two users became one.",
-    FRAUD="The customer is not to be charged.",
-    OTHER="Any other reason, and the one where none was given.",
+    MERGED="Another token took its place when two users were merged.",
+    FRAUD="Fraud: do not charge this customer.",
+    OTHER="Another reason, or no reason was given.",
 )
 _described(
     Action,
     "CustomerGatewayTokenAction",
-    "What was done to a token.",
-    CREATED="The token was made.",
+    "What happened to a token.",
+    CREATED="The token was created.",
     UPDATED="Its description or metadata changed.",
-    REPLACED="It got another gateway customer id; the one before is kept as a former one.",
-    ACTIVATED="It was made active.",
-    DEACTIVATED="It was made inactive.",
+    REPLACED="It got another customer id; the previous one is kept as a former id.",
+    ACTIVATED="It was activated.",
+    DEACTIVATED="It was deactivated.",
     VERIFIED="The gateway confirmed that its customer exists.",
-    MERGED="It moved to another user, took over a former identifier, or lost its place, when two users became one.",
+    MERGED="Two users were merged: the token moved, took over a former id, or lost its place.",
     DELETED="It was deleted.",
-    ERASED="It was deleted because its user was forgotten.",
-    IMPORTED="It came or was changed by a bulk import.",
+    ERASED="It was deleted because its user was erased.",
+    IMPORTED="A bulk import created or changed it.",
 )
 _described(
     Code,
     "CustomerGatewayTokenErrorCode",
-    "What kind of problem an input has; docs/errors.md says what to do about each.",
+    "The kind of problem with an input. The page `/help/errors` explains each code.",
     INVALID="The input is malformed; `field` names the place.",
     NOT_FOUND="No token matches.",
-    ALREADY_EXISTS="This user already has another customer at this gateway; the payload carries that token.",
+    ALREADY_EXISTS="This user already has another customer at this gateway. The payload contains that token.",
     CUSTOMER_TAKEN="This gateway customer belongs, or belonged, to another user.",
-    STALE="`expectedVersion` no longer matches: somebody else changed the token; the payload carries it as it is now.",
-    CARD_NUMBER="Description, metadata or gatewayCustomerId holds a payment card number.",
-    ERASED="This user was erased; an admin can lift that.",
+    STALE="The token changed and `expectedVersion` no longer matches. The payload contains the current token.",
+    CARD_NUMBER="`description`, `metadata` or `gatewayCustomerId` contains a payment card number.",
+    ERASED="This user was erased. An admin can lift the erasure.",
 )
 _described(
     BatchErrorPolicy,
     "BatchErrorPolicy",
-    "What one refused input does to the others of its batch.",
+    "What happens to the other inputs of a batch if one fails.",
     ABORT="Nothing is saved.",
-    CONTINUE="What is right is saved.",
+    CONTINUE="Valid inputs are saved.",
 )
 _described(
     MergeConflictPolicy,
     "MergeConflictPolicy",
     "What happens at a gateway where both users have a customer.",
-    FAIL="Nothing is moved; each conflict is named.",
-    KEEP_TARGET="The token of the user who stays is kept; the other's identifier becomes a former one of it.",
-    KEEP_SOURCE="The token of the user who goes is kept and moved; the other's identifier becomes a former one of it.",
+    FAIL="Nothing moves; each conflict is reported.",
+    KEEP_TARGET="Keep the target's token. The source's customer id becomes a former id of it.",
+    KEEP_SOURCE="Move and keep the source's token. The target's customer id becomes a former id of it.",
 )

@@ -13,35 +13,37 @@ from graphql_api.schema.context import Info
 from graphql_api.schema.enums import Action
 
 
-@strawberry.type(name="CustomerGatewayTokenEvent", description="One line of a token's append-only audit trail.")
+@strawberry.type(name="CustomerGatewayTokenEvent", description="An entry in a token's append-only audit trail.")
 class Event:
     """A line of history."""
 
-    id: strawberry.ID = strawberry.field(description="Unique among all lines.")
-    action: Action = strawberry.field(description="What was done.")
-    actor: str = strawberry.field(description="Who did it: the access token's `sub`, or the name of the command.")
-    at: datetime = strawberry.field(description="When it was done.")
-    version: int = strawberry.field(description="The token's version after it.")
-    gateway_customer_id: str = strawberry.field(description="The gateway's identifier of the customer after it.")
-    is_active: bool = strawberry.field(description="Whether the token was active after it.")
-    reason: str | None = strawberry.field(description="Why, where there was a reason.")
+    id: strawberry.ID = strawberry.field(description="Unique among all entries.")
+    action: Action = strawberry.field(description="What happened.")
+    actor: str = strawberry.field(
+        description="Who did it: the access token's `sub`, or the name of a webhook or command."
+    )
+    at: datetime = strawberry.field(description="When it happened.")
+    version: int = strawberry.field(description="The token's version afterwards.")
+    gateway_customer_id: str = strawberry.field(description="The customer's id at the gateway afterwards.")
+    is_active: bool = strawberry.field(description="Whether the token was active afterwards.")
+    reason: str | None = strawberry.field(description="The reason, if there was one.")
 
 
-@strawberry.type(name="CustomerGatewayTokenEventEdge", description="A line of history and its place.")
+@strawberry.type(name="CustomerGatewayTokenEventEdge", description="A history entry and its cursor.")
 class EventEdge:
     """A line with its cursor."""
 
-    cursor: str = strawberry.field(description="The line's place: hand it to `after`.")
-    node: Event = strawberry.field(description="The line.")
+    cursor: str = strawberry.field(description="The entry's cursor: pass it as `after`.")
+    node: Event = strawberry.field(description="The entry.")
 
 
 @strawberry.type(name="CustomerGatewayTokenEventConnection", description="A page of history, newest first.")
 class EventConnection:
     """A page of lines."""
 
-    edges: list[EventEdge] = strawberry.field(description="The lines with their cursors.")
-    nodes: list[Event] = strawberry.field(description="The lines alone.")
-    page_info: PageInfo = strawberry.field(description="Whether and where it goes on.")
+    edges: list[EventEdge] = strawberry.field(description="The entries with their cursors.")
+    nodes: list[Event] = strawberry.field(description="The entries without cursors.")
+    page_info: PageInfo = strawberry.field(description="Whether there are more pages, and their cursors.")
 
 
 async def _histories(
@@ -50,10 +52,10 @@ async def _histories(
     *,
     selection: Selection | None,  # noqa: ARG001 - a line is read as a whole
     first: Annotated[
-        int | None, strawberry.argument(description="How many lines, 1 to 500; 50 where it is left out.")
+        int | None, strawberry.argument(description="Number of entries: 1 to 500, default 50.")
     ] = strawberry.UNSET,
     after: Annotated[
-        str | None, strawberry.argument(description="Only lines after this cursor, that is, older ones.")
+        str | None, strawberry.argument(description="Only entries after this cursor, which are older.")
     ] = strawberry.UNSET,
 ) -> Sequence[Any]:
     info.context.loads("CustomerGatewayToken.history", len(parents))

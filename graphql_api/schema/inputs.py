@@ -10,16 +10,16 @@ from graphql_api.schema.scalars import Json
 
 T = TypeVar("T")
 
-_USER = "The User Service's identifier of the user: 1 to 255 characters, kept as sent."
-_GATEWAY = "The gateway, in any case: a letter, then up to 49 letters, digits or underscores."
-_CUSTOMER = "The gateway's own identifier of its customer: 1 to 255 printable characters without white space."
-_DESCRIPTION = "A note for people: at most 2,000 characters. Null clears it."
-_METADATA = "A JSON object: at most 16 KiB, at most 10 deep. Null clears it."
-_ACTIVE = "Whether the customer may be used. False sets the reason OTHER."
-_VERSION = "Change the token only while it has this version; else STALE."
+_USER = "The user's id in the User Service: 1 to 255 characters, stored as sent."
+_GATEWAY = "The gateway: a letter, then up to 49 letters, digits or underscores. Case does not matter."
+_CUSTOMER = "The customer's id at the gateway: 1 to 255 printable characters without white space."
+_DESCRIPTION = "A note for people, at most 2,000 characters. Null clears it."
+_METADATA = "A JSON object, at most 16 KiB and 10 levels deep. Null clears it."
+_ACTIVE = "Whether the customer may be used. False sets the deactivation reason OTHER."
+_VERSION = "Change the token only if it has this version; otherwise the error is STALE."
 
 
-@strawberry.input(description="A token to create. The same again gives the stored token, unchanged, and no error.")
+@strawberry.input(description="A token to create. If the same token exists, you get it unchanged and no error.")
 class CreateCustomerGatewayTokenInput:
     """A new token."""
 
@@ -46,9 +46,9 @@ class CreateCustomerGatewayTokenInput:
 
 @strawberry.input(
     description=(
-        "A token to create or update, by user and gateway. A field that is left out keeps its value; null clears it."
-        " Another gatewayCustomerId than the stored one is refused with ALREADY_EXISTS, unless `replaces` names the"
-        " stored one. Where nothing is stored, `replaces` is ignored, and an expectedVersion answers STALE."
+        "A token to create or update, identified by user and gateway. Omitted fields keep their value; null clears"
+        " them. A `gatewayCustomerId` that differs from the stored one is refused with ALREADY_EXISTS unless `replaces`"
+        " names the stored one. If no token is stored, `replaces` is ignored and `expectedVersion` gives STALE."
     )
 )
 class SaveCustomerGatewayTokenInput:
@@ -59,7 +59,7 @@ class SaveCustomerGatewayTokenInput:
     gateway_customer_id: str = strawberry.field(description=_CUSTOMER)
     replaces: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="The stored identifier, where another one shall take its place; it is kept as a former one.",
+        description="The stored customer id that `gatewayCustomerId` replaces. It is kept as a former id.",
     )
     description: str | None = strawberry.field(default=strawberry.UNSET, description=_DESCRIPTION)
     metadata: Json | None = strawberry.field(default=strawberry.UNSET, description=_METADATA)
@@ -82,14 +82,14 @@ class SaveCustomerGatewayTokenInput:
 
 
 @strawberry.input(
-    description="A change of a token. A field that is left out keeps its value; null clears description and metadata."
+    description="Changes to a token. Omitted fields keep their value; null clears `description` and `metadata`."
 )
 class UpdateCustomerGatewayTokenInput:
     """A change."""
 
     id: strawberry.ID = strawberry.field(description="The token's `id`.")
     gateway_customer_id: str | None = strawberry.field(
-        default=strawberry.UNSET, description=f"{_CUSTOMER} The one before is kept as a former one."
+        default=strawberry.UNSET, description=f"{_CUSTOMER} The previous id is kept as a former id."
     )
     description: str | None = strawberry.field(default=strawberry.UNSET, description=_DESCRIPTION)
     metadata: Json | None = strawberry.field(default=strawberry.UNSET, description=_METADATA)

@@ -40,13 +40,14 @@ from graphql_api.service.tokens import Saved, Tokens
 
 _COST = Cost(weight=10)  # of a write, where reading a token costs 1
 
-TokenId = Annotated[strawberry.ID, strawberry.argument(description="The token's `id`.")]
+TokenId = Annotated[strawberry.ID, strawberry.argument(description="The token's id.")]
 ExpectedVersion = Annotated[
-    int | None, strawberry.argument(description="Change the token only while it has this version; else STALE.")
+    int | None,
+    strawberry.argument(description="Change the token only if it has this version; otherwise the error is STALE."),
 ]
 UserId = Annotated[strawberry.ID, strawberry.argument(description="The user's id.")]
-Gateway = Annotated[str, strawberry.argument(description="The gateway, in any case: `stripe` is `STRIPE`.")]
-Customer = Annotated[str, strawberry.argument(description="The gateway's own identifier of its customer.")]
+Gateway = Annotated[str, strawberry.argument(description="The gateway. Case does not matter: `stripe` is `STRIPE`.")]
+Customer = Annotated[str, strawberry.argument(description="The customer's id at the gateway.")]
 
 
 async def _create(
@@ -84,7 +85,7 @@ async def _save_many(
     info: Info,
     inputs: Annotated[list[SaveCustomerGatewayTokenInput], strawberry.argument(description="At most 1,000 tokens.")],
     on_error: Annotated[
-        BatchErrorPolicy, strawberry.argument(description="What one refused input does to the others.")
+        BatchErrorPolicy, strawberry.argument(description="What happens to the other inputs if one fails.")
     ] = BatchErrorPolicy.ABORT,
 ) -> SaveCustomerGatewayTokensPayload:
     tokens = info.context.begin("saveCustomerGatewayTokens")
@@ -124,7 +125,7 @@ def _parsed(tokens: Tokens, each: SaveCustomerGatewayTokenInput) -> Save | Input
 async def _update(
     info: Info,
     input: Annotated[  # noqa: A002
-        UpdateCustomerGatewayTokenInput, strawberry.argument(description="The change.")
+        UpdateCustomerGatewayTokenInput, strawberry.argument(description="The changes.")
     ],
 ) -> CustomerGatewayTokenPayload:
     async def work(tokens: Tokens) -> Token:
@@ -148,7 +149,7 @@ async def _deactivate(
     info: Info,
     id: TokenId,  # noqa: A002
     reason: Annotated[
-        DeactivationReason, strawberry.argument(description="Why the customer is not to be used any longer.")
+        DeactivationReason, strawberry.argument(description="Why the customer must no longer be used.")
     ] = DeactivationReason.OTHER,
     expected_version: ExpectedVersion = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
@@ -178,11 +179,11 @@ async def _deactivate_customer(
     gateway: Gateway,
     gateway_customer_id: Customer,
     reason: Annotated[
-        DeactivationReason, strawberry.argument(description="Why the customer is not to be used any longer.")
+        DeactivationReason, strawberry.argument(description="Why the customer must no longer be used.")
     ] = DeactivationReason.GATEWAY_DELETED,
     occurred_at: Annotated[
         datetime | None,
-        strawberry.argument(description="When the gateway says that it happened; now where it is left out."),
+        strawberry.argument(description="When it happened, according to the gateway; the current time if omitted."),
     ] = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
     async def work(tokens: Tokens) -> Token | None:
@@ -198,7 +199,7 @@ async def _verify_customer(
     gateway_customer_id: Customer,
     at: Annotated[
         datetime | None,
-        strawberry.argument(description="When the gateway confirmed it; now where it is left out."),
+        strawberry.argument(description="When the gateway confirmed it; the current time if omitted."),
     ] = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
     async def work(tokens: Tokens) -> Token:
@@ -211,7 +212,9 @@ async def _claim(
     info: Info,
     user_id: UserId,
     gateway: Gateway,
-    lease_seconds: Annotated[int, strawberry.argument(description="How long the lease lasts, 1 to 300 seconds.")] = 30,
+    lease_seconds: Annotated[
+        int, strawberry.argument(description="How long the lease lasts, in seconds: 1 to 300.")
+    ] = 30,
 ) -> ClaimGatewayCustomerPayload:
     tokens, problems = info.context.begin("claimGatewayCustomer"), Problems()
     user = problems.parse("userId", values.user_id, user_id) or ""
@@ -233,12 +236,13 @@ async def _claim(
 async def _merge(
     info: Info,
     from_user_id: Annotated[strawberry.ID, strawberry.argument(description="The user whose tokens move.")],
-    into_user_id: Annotated[strawberry.ID, strawberry.argument(description="The user whose they become.")],
+    into_user_id: Annotated[strawberry.ID, strawberry.argument(description="The user who gets the tokens.")],
     on_conflict: Annotated[
-        MergeConflictPolicy, strawberry.argument(description="What happens where both have a customer.")
+        MergeConflictPolicy,
+        strawberry.argument(description="What happens at gateways where both users have a customer."),
     ] = MergeConflictPolicy.FAIL,
     dry_run: Annotated[  # noqa: FBT002 - an argument of GraphQL is given by name
-        bool, strawberry.argument(description="Answer as the real run would, and change nothing.")
+        bool, strawberry.argument(description="Return what a real run would return, and change nothing.")
     ] = False,
 ) -> MergeUserGatewayTokensPayload:
     tokens, problems = info.context.begin("mergeUserGatewayTokens"), Problems()
@@ -312,8 +316,8 @@ def _user_id(user_id: str) -> str:
 
 @strawberry.type(
     description=(
-        "What payment services, webhook handlers and admins change. What a caller can mend is in `userErrors`;"
-        " repeating a request is harmless."
+        "Mutations for payment services, webhook handlers and admins. Errors that you can fix are in `userErrors`."
+        " You can safely repeat every request."
     )
 )
 class Mutation:
@@ -322,65 +326,63 @@ class Mutation:
     create_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
         resolver=_create,
-        description="Make a token. The same user, gateway and customer again gives the stored token, and no error.",
+        description="Create a token. If the same token exists, you get it unchanged and no error.",
     )
     save_customer_gateway_token: SaveCustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_save, description="Create or update the token of a user at a gateway."
+        directives=[_COST], resolver=_save, description="Create or update a user's token at a gateway."
     )
     save_customer_gateway_tokens: SaveCustomerGatewayTokensPayload = strawberry.federation.field(
         directives=[_COST],
         resolver=_save_many,
-        description="Save at most 1,000 tokens, one after another, in one transaction.",
+        description="Save at most 1,000 tokens in one transaction, in input order.",
     )
     update_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST], resolver=_update, description="Change a token by its id."
     )
     activate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_activate, description="Let the customer be used."
+        directives=[_COST], resolver=_activate, description="Activate a token."
     )
     deactivate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
         resolver=_deactivate,
-        description="Keep the customer from being used. An inactive token is left as it is.",
+        description="Deactivate a token. An inactive token does not change.",
     )
     delete_customer_gateway_token: DeleteCustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
         resolver=_delete,
         description=(
-            "Delete a token; its identifier stays reserved for its user. An id that was deleted before answers"
-            " `deletedId` again; one that never was, NOT_FOUND."
+            "Delete a token. Its customer id stays reserved for its user. Deleting it again returns the same"
+            " `deletedId`; an id that never existed gives NOT_FOUND."
         ),
     )
     deactivate_gateway_customer: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
         resolver=_deactivate_customer,
         description=(
-            "For webhook handlers, which know only the gateway's own identifier. An unknown or already inactive"
-            " customer is no error and changes nothing: gateways send events twice, late and out of order."
+            "Deactivate the token of a gateway customer. For webhook handlers, which know only the customer id. An"
+            " unknown or inactive customer is not an error, because gateways send events twice, late and out of order."
         ),
     )
     verify_gateway_customer: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_verify_customer, description="The gateway confirmed that the customer exists."
+        directives=[_COST], resolver=_verify_customer, description="Record that the gateway confirmed a customer."
     )
     claim_gateway_customer: ClaimGatewayCustomerPayload = strawberry.federation.field(
         directives=[_COST],
         resolver=_claim,
-        description=(
-            "Before the first customer of a user is created at a gateway: who creates it, with which idempotency key?"
-        ),
+        description=("Ask before you create a customer at a gateway: who creates it, and with which idempotency key?"),
     )
     merge_user_gateway_tokens: MergeUserGatewayTokensPayload = strawberry.federation.field(
         directives=[_COST],
         resolver=_merge,
-        description="A guest becomes a registered user, or two accounts become one. All or nothing.",
+        description="Move one user's tokens to another, for example when a guest registers. All or nothing.",
     )
     erase_user_gateway_tokens: EraseUserGatewayTokensPayload = strawberry.federation.field(
         directives=[_COST],
         resolver=_erase,
-        description="The right to be forgotten: tokens, former identifiers and what the history says of them.",
+        description="Erase a user: their tokens, former customer ids and personal data in the history.",
     )
     lift_user_erasure: LiftUserErasurePayload = strawberry.federation.field(
         directives=[_COST],
         resolver=_lift_erasure,
-        description="The person is back, knowingly: their tokens may be saved again.",
+        description="Allow tokens of an erased user to be saved again.",
     )

@@ -11,18 +11,18 @@ from graphql_api.domain.token import Token
 from graphql_api.schema.enums import Code
 from graphql_api.schema.types import CustomerGatewayToken, User
 
-_TOKEN = "The token as it is now."  # noqa: S105 - not that kind of token
-_USER = "The user, so that the same request can ask for all that the graph knows of them."
-_ERRORS = "What was refused and how to mend it; empty where all went well."
+_TOKEN = "The token in its current state."  # noqa: S105 - not that kind of token
+_USER = "The user, so that you can query the rest of them in the same request."
+_ERRORS = "What is wrong with the input and how to fix it; empty on success."
 
 
-@strawberry.type(name="CustomerGatewayTokenUserError", description="Something in an input that its sender can mend.")
+@strawberry.type(name="CustomerGatewayTokenUserError", description="A problem with the input that you can fix.")
 class UserError:
     """A problem of an input."""
 
-    code: Code = strawberry.field(description="What kind of problem.")
-    message: str = strawberry.field(description="What is wrong and what to do about it, for people.")
-    field: list[str] | None = strawberry.field(description="The place in the input, such as `input`, `gateway`.")
+    code: Code = strawberry.field(description="The kind of problem. Branch on this.")
+    message: str = strawberry.field(description="What is wrong and how to fix it, for people.")
+    field: list[str] | None = strawberry.field(description="The path of the input field, such as `input`, `gateway`.")
 
 
 def user_errors(problems: Iterable[Problem], *under: str) -> list[UserError]:
@@ -48,7 +48,7 @@ def all_shown(tokens: list[Token]) -> list[CustomerGatewayToken]:
     return cast("list[CustomerGatewayToken]", tokens)
 
 
-@strawberry.type(description="A token after a change of it.")
+@strawberry.type(description="The result of changing a token.")
 class CustomerGatewayTokenPayload:
     """The token, or why it did not change."""
 
@@ -57,74 +57,74 @@ class CustomerGatewayTokenPayload:
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 
-@strawberry.type(description="A token after it was saved.")
+@strawberry.type(description="The result of saving a token.")
 class SaveCustomerGatewayTokenPayload:
     """The token, and whether it is new."""
 
     gateway_token: CustomerGatewayToken | None = strawberry.field(description=_TOKEN)
     user: User | None = strawberry.field(description=_USER)
-    created: bool = strawberry.field(description="Whether the token was made by this request.")
+    created: bool = strawberry.field(description="Whether this request created the token.")
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 
-@strawberry.type(description="Tokens after they were saved.")
+@strawberry.type(description="The result of saving a batch of tokens.")
 class SaveCustomerGatewayTokensPayload:
     """The tokens in the order of the inputs."""
 
     gateway_tokens: list[CustomerGatewayToken | None] = strawberry.field(
-        description="In the order of the inputs; null where an input was refused, and under ABORT then all null."
+        description="The tokens in input order; null for failed inputs, and for all inputs if ABORT applies."
     )
-    created_count: int = strawberry.field(description="How many tokens were made by this request.")
+    created_count: int = strawberry.field(description="How many tokens this request created.")
     user_errors: list[UserError] = strawberry.field(
-        description="What was refused and how to mend it; `field` begins with `inputs` and the index of the input."
+        description="What is wrong and how to fix it. `field` starts with `inputs` and the index of the input."
     )
 
 
-@strawberry.type(description="A token that was deleted.")
+@strawberry.type(description="The result of deleting a token.")
 class DeleteCustomerGatewayTokenPayload:
     """What is gone."""
 
-    deleted_id: strawberry.ID | None = strawberry.field(description="The id of the token that is gone.")
+    deleted_id: strawberry.ID | None = strawberry.field(description="The id of the deleted token.")
     user: User | None = strawberry.field(description=_USER)
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 
-@strawberry.type(description="Two users' tokens after they became one's.")
+@strawberry.type(description="The result of merging two users' tokens.")
 class MergeUserGatewayTokensPayload:
     """What moved and what lost."""
 
     user: User | None = strawberry.field(description=_USER)
     moved: list[CustomerGatewayToken] = strawberry.field(
-        description="The tokens that changed their user, as they are now."
+        description="The tokens that moved to the other user, in their current state."
     )
     conflicts: list[CustomerGatewayToken] = strawberry.field(
         description=(
-            "At gateways where both users had a customer, the losing tokens as they were: their identifiers are former"
-            " ones of the winners now. Under FAIL, the tokens that could not move."
+            "The losing tokens, as they were, at gateways where both users had a customer. Their ids became former ids"
+            " of the winning tokens. Under FAIL, the tokens that could not move."
         )
     )
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 
-@strawberry.type(description="A customer that is to be erased at its gateway.")
+@strawberry.type(description="A customer that you must delete at its gateway.")
 class ErasedGatewayCustomer:
     """What the gateway knows the user as."""
 
     gateway: str = strawberry.field(description="The gateway.")
-    gateway_customer_id: str = strawberry.field(description="The gateway's own identifier, current or former.")
+    gateway_customer_id: str = strawberry.field(description="The customer's current or former id at the gateway.")
 
 
-@strawberry.type(description="A user who was forgotten.")
+@strawberry.type(description="The result of erasing a user.")
 class EraseUserGatewayTokensPayload:
     """What is left to do."""
 
     erased: list[ErasedGatewayCustomer] = strawberry.field(
-        description="What the caller must now erase at the gateways, former identifiers included."
+        description="The customers that you must now delete at their gateways, including former ids."
     )
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 
-@strawberry.type(description="A user who may have tokens again.")
+@strawberry.type(description="The result of lifting a user's erasure.")
 class LiftUserErasurePayload:
     """The user."""
 
@@ -132,25 +132,25 @@ class LiftUserErasurePayload:
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 
-@strawberry.type(description="A short lease on creating a user's first customer at a gateway.")
+@strawberry.type(description="A short lease on creating a user's customer at a gateway.")
 class GatewayCustomerClaim:
     """A lease."""
 
     idempotency_key: str = strawberry.field(
-        description="The same for every caller until the customer is saved: hand it to the gateway."
+        description="Pass it to the gateway as its idempotency key. All callers get the same key until the save."
     )
-    expires_at: datetime = strawberry.field(description="When somebody else may take the lease over.")
-    acquired: bool = strawberry.field(description="Whether the lease is yours; false where somebody else holds it.")
+    expires_at: datetime = strawberry.field(description="When another caller may take over the lease.")
+    acquired: bool = strawberry.field(description="Whether you hold the lease; false if another caller holds it.")
 
 
-@strawberry.type(description="Who creates a user's first customer at a gateway.")
+@strawberry.type(description="The customer if it exists, or a claim on creating it.")
 class ClaimGatewayCustomerPayload:
     """The customer that is there, or a lease on creating it."""
 
     gateway_token: CustomerGatewayToken | None = strawberry.field(
-        description="Set where the customer exists already: nothing to create."
+        description="The token if the customer already exists: there is nothing to create."
     )
-    claim: GatewayCustomerClaim | None = strawberry.field(description="Set where it does not.")
+    claim: GatewayCustomerClaim | None = strawberry.field(description="The claim if the customer does not exist.")
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 

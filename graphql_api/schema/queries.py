@@ -16,51 +16,55 @@ from graphql_api.schema.types import CustomerGatewayToken, columns, gateway_argu
 from graphql_api.service.tokens import Tokens
 
 
-@strawberry.input(description="Which tokens to list: what is given has to be true of each.")
+@strawberry.input(description="Selects tokens. Conditions combine with AND.")
 class CustomerGatewayTokenFilter:
     """Conditions that combine."""
 
-    user_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="This user's.")
+    user_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Only this user's tokens.")
     gateway: str | None = strawberry.field(
-        default=strawberry.UNSET, description="At this gateway, in any case: `stripe` is `STRIPE`."
+        default=strawberry.UNSET, description="Only tokens at this gateway. Case does not matter: `stripe` is `STRIPE`."
     )
     gateway_customer_id: str | None = strawberry.field(
-        default=strawberry.UNSET, description="Whose customer has this identifier now."
+        default=strawberry.UNSET, description="Only tokens with this current customer id."
     )
     is_active: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="Only the active ones, or only the inactive ones."
+        default=strawberry.UNSET, description="Only active (true) or only inactive (false) tokens."
     )
-    created_after: datetime | None = strawberry.field(default=strawberry.UNSET, description="Made after then.")
-    created_before: datetime | None = strawberry.field(default=strawberry.UNSET, description="Made before then.")
-    updated_after: datetime | None = strawberry.field(default=strawberry.UNSET, description="Last changed after then.")
+    created_after: datetime | None = strawberry.field(default=strawberry.UNSET, description="Created after this time.")
+    created_before: datetime | None = strawberry.field(
+        default=strawberry.UNSET, description="Created before this time."
+    )
+    updated_after: datetime | None = strawberry.field(
+        default=strawberry.UNSET, description="Last changed after this time."
+    )
     updated_before: datetime | None = strawberry.field(
-        default=strawberry.UNSET, description="Last changed before then."
+        default=strawberry.UNSET, description="Last changed before this time."
     )
     not_verified_since: datetime | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Never verified, or last verified before then: what a periodic check should look at first.",
+        description="Never verified, or last verified before this time. A periodic check should start with these.",
     )
 
 
-@strawberry.type(description="A token and its place in the list.")
+@strawberry.type(description="A token and its cursor.")
 class CustomerGatewayTokenEdge:
     """A token with its cursor."""
 
-    cursor: str = strawberry.field(description="The token's place: hand it to `after` or `before`.")
+    cursor: str = strawberry.field(description="The token's cursor: pass it as `after` or `before`.")
     node: CustomerGatewayToken = strawberry.field(description="The token.")
 
 
-@strawberry.type(description="A page of tokens, in the order of their making.")
+@strawberry.type(description="A page of tokens in creation order.")
 class CustomerGatewayTokenConnection:
     """A page of tokens; how many there are in all is counted only where it is asked for."""
 
     edges: list[CustomerGatewayTokenEdge] = strawberry.field(description="The tokens with their cursors.")
-    nodes: list[CustomerGatewayToken] = strawberry.field(description="The tokens alone.")
-    page_info: PageInfo = strawberry.field(description="Whether and where it goes on.")
+    nodes: list[CustomerGatewayToken] = strawberry.field(description="The tokens without cursors.")
+    page_info: PageInfo = strawberry.field(description="Whether there are more pages, and their cursors.")
     tokens: strawberry.Private[Tokens]
     filters: strawberry.Private[dict[str, Any]]
 
-    @strawberry.field(description="How many tokens the filter lets through, on all pages; counted anew each time.")
+    @strawberry.field(description="How many tokens match the filter on all pages. Counted on each request.")
     async def total_count(self) -> int:
         """Count them."""
         return await self.tokens.count(self.filters)
@@ -76,9 +80,11 @@ async def _token(
 
 async def _token_by_customer(
     info: Info,
-    gateway: Annotated[str, strawberry.argument(description="The gateway, in any case: `stripe` is `STRIPE`.")],
+    gateway: Annotated[
+        str, strawberry.argument(description="The gateway. Case does not matter: `stripe` is `STRIPE`.")
+    ],
     gateway_customer_id: Annotated[
-        str, strawberry.argument(description="The gateway's own identifier of its customer, current or former.")
+        str, strawberry.argument(description="The customer's current or former id at the gateway.")
     ],
 ) -> CustomerGatewayToken | None:
     if not values.is_well_formed(gateway_customer_id):
@@ -91,19 +97,22 @@ async def _token_by_customer(
 async def _tokens(
     info: Info,
     filter: Annotated[  # noqa: A002
-        CustomerGatewayTokenFilter | None, strawberry.argument(description="Which tokens; all where it is left out.")
+        CustomerGatewayTokenFilter | None, strawberry.argument(description="Which tokens to list; all if omitted.")
     ] = strawberry.UNSET,
     first: Annotated[
-        int | None, strawberry.argument(description="The first so many, 1 to 500; 50 where neither is given.")
+        int | None, strawberry.argument(description="Number of tokens from the start: 1 to 500, default 50.")
     ] = strawberry.UNSET,
-    after: Annotated[str | None, strawberry.argument(description="Only after this cursor.")] = strawberry.UNSET,
+    after: Annotated[str | None, strawberry.argument(description="Only tokens after this cursor.")] = strawberry.UNSET,
     last: Annotated[
-        int | None, strawberry.argument(description="The last so many, 1 to 500, instead of the first.")
+        int | None,
+        strawberry.argument(description="Number of tokens from the end: 1 to 500. Use it instead of `first`."),
     ] = strawberry.UNSET,
-    before: Annotated[str | None, strawberry.argument(description="Only before this cursor.")] = strawberry.UNSET,
+    before: Annotated[
+        str | None, strawberry.argument(description="Only tokens before this cursor.")
+    ] = strawberry.UNSET,
 ) -> CustomerGatewayTokenConnection:
     if isinstance(first, int) and isinstance(last, int):
-        raise BadInputError("Ask for the `first` or the `last` tokens, not for both.")
+        raise BadInputError("Use `first` or `last`, not both.")
     backwards = isinstance(last, int)
     filters = _filters(info, filter) if filter else {}
     page = await info.context.tokens.page(
@@ -140,22 +149,22 @@ def _filters(info: Info, given: CustomerGatewayTokenFilter) -> dict[str, Any]:
     return filters
 
 
-@strawberry.type(description="What may be asked of this subgraph directly; most is asked through `User.gatewayTokens`.")
+@strawberry.type(description="Queries of this subgraph. Most clients use `User.gatewayTokens` instead.")
 class Query:
     """The root of queries."""
 
     customer_gateway_token: CustomerGatewayToken | None = strawberry.field(
-        resolver=_token, description="A token by its id; null where there is none that the caller may see."
+        resolver=_token, description="A token by its id; null if there is none that you may read."
     )
     customer_gateway_token_by_customer: CustomerGatewayToken | None = strawberry.field(
         resolver=_token_by_customer,
-        description="Whose customer is this? What a webhook handler asks. Former identifiers are found too.",
+        description="The token of a gateway customer, found by its current or a former id. For webhook handlers.",
     )
     customer_gateway_tokens: CustomerGatewayTokenConnection = strawberry.federation.field(
         resolver=_tokens,
         directives=[paged("first", "last")],
-        description="Tokens in the order of their making: one user's with `filter.userId`, everybody's for admins.",
+        description="Tokens in creation order: one user's with `filter.userId`. Without it, you need the admin scope.",
     )
     entities_: list[Entity | None] = strawberry.field(
-        name="_entities", resolver=entities, description="What a federation gateway asks: entities by their keys."
+        name="_entities", resolver=entities, description="Entities by their keys, for federation gateways."
     )

@@ -59,7 +59,7 @@ config = StrawberryConfig(
     scalar_map={
         datetime: strawberry.scalar(
             name="DateTime",
-            description="An instant: ISO 8601 with an offset, answered in UTC with microseconds.",
+            description="A point in time: ISO 8601 with an offset. Answers are in UTC with microseconds.",
             specified_by_url="https://scalars.graphql.org/andimarek/date-time",
             serialize=written,
             parse_value=instant,

@@ -48,10 +48,11 @@ async def _tokens_of_users(
     *,
     selection: Selection | None,
     gateway: Annotated[
-        str | None, strawberry.argument(description="Only this gateway's, in any case: `stripe` is `STRIPE`.")
+        str | None,
+        strawberry.argument(description="Only tokens at this gateway. Case does not matter: `stripe` is `STRIPE`."),
     ] = strawberry.UNSET,
     is_active: Annotated[
-        bool | None, strawberry.argument(description="Only the active ones, or only the inactive ones.")
+        bool | None, strawberry.argument(description="Only active (true) or only inactive (false) tokens.")
     ] = strawberry.UNSET,
 ) -> Results:
     info.context.loads("User.gatewayTokens", len(parents))
@@ -88,7 +89,9 @@ async def _token_of_users(
     info: Info,
     *,
     selection: Selection | None,
-    gateway: Annotated[str, strawberry.argument(description="The gateway, in any case: `stripe` is `STRIPE`.")],
+    gateway: Annotated[
+        str, strawberry.argument(description="The gateway. Case does not matter: `stripe` is `STRIPE`.")
+    ],
 ) -> Results:
     info.context.loads("User.gatewayToken", len(parents))
     tokens = info.context.tokens
@@ -112,23 +115,23 @@ async def _former_ids(
 
 @strawberry.federation.type(
     keys=["id"],
-    description="A user of the platform, whom the User Service knows. This subgraph adds their gateway tokens.",
+    description="A user of the platform, owned by the User Service. This subgraph adds their gateway tokens.",
 )
 class User:
     """A user by their id; whether they exist is not known here."""
 
-    id: strawberry.ID = strawberry.field(description="The User Service's identifier, opaque to this service.")
+    id: strawberry.ID = strawberry.field(description="The user's id in the User Service.")
     gateway_tokens: list["CustomerGatewayToken"] | None = batched(
         _tokens_of_users,
         reads=("id",),
         directives=[listed(_GATEWAYS_PER_USER)],
         description=(
-            "The user's tokens, by gateway; an empty list for a user without any."
-            " Null with an error where they may not be read, or where this service cannot be asked."
+            "The user's tokens, ordered by gateway; empty if there are none."
+            " Null, with an error, if you may not read them or this service is unavailable."
         ),
     )
     gateway_token: "CustomerGatewayToken | None" = batched(
-        _token_of_users, reads=("id",), description="The user's token at one gateway; null where they have none there."
+        _token_of_users, reads=("id",), description="The user's token at one gateway; null if there is none."
     )
 
     @classmethod
@@ -152,41 +155,41 @@ def _internal(attribute: str, field: str, description: str) -> Any:
 @strawberry.federation.type(
     keys=["id", "userId gateway", "gateway gatewayCustomerId"],
     description=(
-        "Which customer a user is at a payment gateway: never a card or a means of payment, only the gateway's own"
-        " identifier of its customer. A user has at most one at each gateway."
+        "Links a user to their customer at a payment gateway. It holds the gateway's customer id, never a card or"
+        " another means of payment. A user has at most one token per gateway."
     ),
 )
 class CustomerGatewayToken:
     """The fields of a token; the objects that they are read from are `graphql_api.domain.token.Token`s."""
 
-    id: strawberry.ID = strawberry.field(description="Unique identifier of this token, a UUID.")
-    user_id: strawberry.ID = strawberry.field(description="The User Service's identifier of the user.")
+    id: strawberry.ID = strawberry.field(description="The token's id, a UUID.")
+    user_id: strawberry.ID = strawberry.field(description="The user's id in the User Service.")
     gateway: str = strawberry.field(
-        description="The connection to a payment gateway, such as STRIPE, or STRIPE_EU where there are several."
+        description="The connection to a payment gateway, such as STRIPE, or STRIPE_EU if there are several."
     )
     gateway_customer_id: str = strawberry.field(
-        description="The gateway's own identifier of its customer, such as Stripe's `cus_…`."
+        description="The customer's id at the gateway, such as Stripe's `cus_…`."
     )
     description: str | None = _internal(
-        "description", "CustomerGatewayToken.description", "A note for people. For services only."
+        "description", "CustomerGatewayToken.description", "A note for people. Services only."
     )
     metadata: Json | None = _internal(
-        "metadata", "CustomerGatewayToken.metadata", "A JSON object for machines. For services only."
+        "metadata", "CustomerGatewayToken.metadata", "A JSON object for programs. Services only."
     )
-    is_active: bool = strawberry.field(description="Whether this customer may be used.")
-    created_at: datetime = strawberry.field(description="When the token was made.")
-    updated_at: datetime = strawberry.field(description="When it last changed; grows with every change.")
+    is_active: bool = strawberry.field(description="Whether you may use this customer.")
+    created_at: datetime = strawberry.field(description="When the token was created.")
+    updated_at: datetime = strawberry.field(description="When the token last changed. It grows with every change.")
     version: int = strawberry.field(
-        description="Grows by one with every change: hand it to `expectedVersion` to change only what you have seen."
+        description="Grows by one with every change. Pass it as `expectedVersion` so that you change only this version."
     )
     deactivated_at: datetime | None = strawberry.field(
-        description="Since when the customer is not to be used; null while the token is active."
+        description="When the token became inactive; null if it is active."
     )
     deactivation_reason: DeactivationReason | None = strawberry.field(
-        description="Why the token is inactive; null while it is active."
+        description="Why the token is inactive; null if it is active."
     )
     last_verified_at: datetime | None = strawberry.field(
-        description="When the gateway last confirmed that this customer exists; null where it never did."
+        description="When the gateway last confirmed that this customer exists; null if it never did."
     )
     former_gateway_customer_ids: list[str] | None = batched(
         _former_ids,
@@ -194,15 +197,15 @@ class CustomerGatewayToken:
         tags=["internal"],
         directives=[listed(_GATEWAYS_PER_USER)],
         description=(
-            "Identifiers that this user had at this gateway before, oldest first; lookups by them still find this"
-            " token. For services only."
+            "Customer ids that this user had at this gateway before, oldest first. Lookups by them still find this"
+            " token. Services only."
         ),
     )
-    history: EventConnection | None = histories("What was done to this token, newest first. For services only.")
+    history: EventConnection | None = histories("The token's history, newest first. Services only.")
 
     @strawberry.federation.field(
         metadata=reads("user_id"),
-        description="Whose token this is; null where the User Service no longer knows them.",
+        description="The user; null if the User Service no longer knows them.",
     )
     def user(self) -> User | None:
         """The user, for the gateway to stitch."""

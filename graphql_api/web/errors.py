@@ -1,7 +1,7 @@
 """What callers are told when something goes wrong: the one place where an error gets its code and its words.
 
 What the caller can mend, or may not do, is said. Everything unexpected is logged, and answered without a word of what
-it was: `INTERNAL`, with the request's id. `extensions.help` names the place where docs/errors.md explains a code.
+it was: `INTERNAL`, with the request's id. `extensions.help` links to the explanation of a code.
 
 | code | because |
 | --- | --- |
@@ -14,7 +14,6 @@ it was: `INTERNAL`, with the request's id. `extensions.help` names the place whe
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import Any
 
 import structlog
@@ -22,6 +21,7 @@ from graphql import GraphQLError, GraphQLSyntaxError
 
 from graphql_api.domain.cards import has_card_number
 from graphql_api.domain.errors import BadInputError, ForbiddenError, InputError, UnauthenticatedError, UnavailableError
+from graphql_api.web.help import link as help_link
 
 Formatted = dict[str, Any]
 
@@ -42,14 +42,14 @@ _MAX_EXCEPTIONS_LOGGED = 3
 
 def refused(code: str, message: str) -> Formatted:
     """One error that belongs to no place in a document."""
-    return {"message": message, "extensions": {"code": code, "help": _help(code)}}
+    return {"message": message, "extensions": {"code": code, "help": help_link(code)}}
 
 
 def internal(request_id: str) -> Formatted:
     """All that anybody is told of a mistake of ours."""
     return {
         "message": "Something went wrong here; the logs say more under the request's id.",
-        "extensions": {"code": "INTERNAL", "help": _help("INTERNAL"), "requestId": request_id},
+        "extensions": {"code": "INTERNAL", "help": help_link("INTERNAL"), "requestId": request_id},
     }
 
 
@@ -85,11 +85,6 @@ def about_fields(errors: Sequence[GraphQLError], request_id: str, caller: str | 
 def without_card_numbers(text: str) -> str:
     """The text, without any number where one of them is a payment card's: GraphQL's messages quote what was sent."""
     return _DIGITS.sub("…", text) if has_card_number(text) else text
-
-
-@cache
-def _help(code: str) -> str:
-    return f"docs/errors.md#{code.lower()}"
 
 
 def _expected(error: GraphQLError) -> Formatted | None:

@@ -1,4 +1,4 @@
-"""Every error leads to the place on docs/errors.md that explains it."""
+"""Every error links to the explanation of its code on the page that the service serves."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ from graphql_api.web import errors
 
 CODE = re.compile(r"[A-Z]+(_[A-Z]+)*")
 PACKAGE = Path(graphql_api.__file__).parent
-_, IN_ERRORS, IN_USER_ERRORS = (PACKAGE.parent / "docs/errors.md").read_text().split("\n## ")
+_, IN_ERRORS, IN_USER_ERRORS = (PACKAGE / "web/errors.md").read_text().split("\n## ")
 # Other words in capitals where what callers are told is made: methods, a header's value, names, an outcome for the log.
 NO_CODES = {"GET", "HEAD", "POST", "DENY", "T", "TOO_COMPLEX", "CLIENT_HAS_GONE"}
 
@@ -38,9 +38,18 @@ def test_every_code_of_user_errors_is_explained_and_nothing_else():
     assert explained(IN_USER_ERRORS) == [code.value for code in Code]
 
 
-def test_an_error_names_the_place_where_its_code_is_explained():
-    for code in explained(IN_ERRORS):
-        page, anchor = errors.refused(code, "")["extensions"]["help"].split("#")
-        assert (PACKAGE.parent / page).is_file()
-        assert anchor == code.lower()  # how a heading of one word becomes an anchor
-    assert errors.internal("abc")["extensions"]["help"] == "docs/errors.md#internal"
+async def test_an_error_links_to_the_explanation_of_its_code(client):
+    links = {errors.refused(code, "")["extensions"]["help"] for code in explained(IN_ERRORS)}
+    assert errors.internal("abc")["extensions"]["help"] in links
+    for link in links:
+        page, anchor = link.split("#")
+        answer = await client.http.get(page)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert f'<h3 id="{anchor}">{anchor.upper()}</h3>' in answer.text
+
+
+async def test_the_page_of_errors_needs_no_access_token_and_runs_no_script(client):
+    answer = await client.http.get("/help/errors")
+    assert "<p>503, or 200 with a <code>path</code>." in answer.text
+    assert "script" not in answer.headers["content-security-policy"]

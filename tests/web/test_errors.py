@@ -26,13 +26,13 @@ async def test_what_the_caller_can_do_something_about_is_said(web, field, how):
     response = await ask(web, f'{{ {field}(how: "{how}") }}')
     [error] = response.json()["errors"]
     code, message = TOLD[how]
-    assert error["extensions"] == {"code": code, "help": f"docs/errors.md#{code.lower()}"}
+    assert error["extensions"] == {"code": code, "help": f"/help/errors#{code.lower()}"}
     assert error["message"] == message
     assert error["path"] == [field]
     assert response.json()["data"] == {field: None}
 
 
-INTERNAL = {"code": "INTERNAL", "help": "docs/errors.md#internal", "requestId": "abc"}
+INTERNAL = {"code": "INTERNAL", "help": "/help/errors#internal", "requestId": "abc"}
 UNEXPECTED = {
     **{how: f'{{ fail(how: "{how}") }}' for how in ("ValueError", "uncoded", "RecursionError", "TimeoutError")},
     "later": '{ failLater(how: "ValueError") }',

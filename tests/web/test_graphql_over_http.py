@@ -77,7 +77,7 @@ async def test_half_an_answer_comes_with_the_errors_of_the_other_half(web):
                 "message": "You may not.",
                 "locations": [{"line": 1, "column": 9}],
                 "path": ["fail"],
-                "extensions": {"code": "FORBIDDEN", "help": "docs/errors.md#forbidden"},
+                "extensions": {"code": "FORBIDDEN", "help": "/help/errors#forbidden"},
             }
         ],
         "data": {"hello": "hello you", "fail": None},
