@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from graphql_api.storage.embedded import embedded_postgres
+from graphql_api.embedded import embedded_postgres
 from graphql_api.storage.migrate import upgrade
 
 TABLES = ("customer_gateway_tokens", "gateway_customers", "customer_gateway_token_events")

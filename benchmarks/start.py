@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from graphql_api.storage.embedded import embedded_postgres
+from graphql_api.embedded import embedded_postgres
 
 PORT = 8765
 

@@ -19,7 +19,7 @@ import httpx
 import psutil
 from rich.progress import track
 
-from graphql_api.storage.embedded import embedded_postgres
+from graphql_api.embedded import embedded_postgres
 from graphql_api.storage.migrate import upgrade
 
 HERE = Path(__file__).parent

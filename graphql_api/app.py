@@ -23,8 +23,9 @@ from graphql_api.schema import build_schema
 from graphql_api.schema.context import Context
 from graphql_api.service.tokens import Tokens
 from graphql_api.settings import ConfigurationError, Settings
-from graphql_api.storage.database import Database, Statement
+from graphql_api.storage.connection import Statement
 from graphql_api.storage.migrate import must_be_ready
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.replicas import RecentWrites, Replicas
 from graphql_api.storage.tokens import TokenStore
 from graphql_api.web.authentication import RequestAuthenticator
@@ -66,7 +67,7 @@ def create_app(settings: Settings) -> ASGIApp:
             _storage(settings, metrics, tracing, writes) as (store, replicas),
             authentication as authenticator,
         ):
-            database = store.database
+            database = store.pool
             graphql = _graphql(settings, engine, documents, store, replicas, authenticator, metrics, tracing)
             async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, engine, tracing)):
                 try:
@@ -132,7 +133,7 @@ def _engine(settings: Settings, tracing: "Tracing | None") -> Engine:
 
 def _reading(
     graphql: GraphQL,
-    database: Database,
+    database: ConnectionPool,
     replicas: Replicas,
     authenticator: Authenticator,
     engine: Engine,
@@ -167,7 +168,7 @@ async def _storage(
         cast("Tracing", tracing).statement(statement.name, seconds, error)
 
     open_database = partial(
-        Database.open,
+        ConnectionPool.open,
         size=settings.database_pool_size,
         timeout=settings.database_timeout,
         prepares=settings.database_prepared_statements,
@@ -176,7 +177,7 @@ async def _storage(
     async with open_database(str(settings.database_url)) as database:
         store = TokenStore(database, writes.note) if settings.database_replica_url else TokenStore(database)
         async with Replicas.open(
-            settings.database_replica_url, open_database, store, writes, most_lag=settings.replica_max_lag
+            settings.database_replica_url, open_database, store, writes, max_lag_seconds=settings.replica_max_lag
         ) as replicas:
             yield store, replicas
 
@@ -227,7 +228,7 @@ def _graphql(
         documents=documents,
         context=context,
         metrics=metrics,
-        reach=store.database.wait_connected,
+        reach=store.pool.wait_connected,
         max_body_bytes=settings.max_body_bytes,
         max_concurrent=settings.max_concurrent_requests,
         timeout=settings.request_timeout,

@@ -16,7 +16,7 @@ from graphql_api.service.bulk import Report, import_tokens
 from graphql_api.service.reconcile import apply, check
 from graphql_api.service.remap import remap
 from graphql_api.storage import bulk
-from graphql_api.storage.database import Database
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.reconcile import Counts, Listing
 from graphql_api.storage.tokens import TokenStore
 from graphql_api.transfer.customers import listed, renamed
@@ -56,7 +56,7 @@ class _Totals:
 
 
 async def import_file(
-    database: Database, gateways: Gateways, path: Path, format_: Format | None, rejects_path: Path | None
+    database: ConnectionPool, gateways: Gateways, path: Path, format_: Format | None, rejects_path: Path | None
 ) -> bool:
     """Save the tokens of this file. Answers whether all of them could be.
 
@@ -72,7 +72,7 @@ async def import_file(
 
 
 async def remap_file(
-    database: Database,
+    database: ConnectionPool,
     gateways: Gateways,
     path: Path,
     format_: Format | None,
@@ -157,7 +157,7 @@ def _stop(title: str, totals: _Totals) -> str:
     return f"{title} stopped after line {totals.line:,} ({totals}): the same command again goes on from there"
 
 
-async def export_file(database: Database, path: Path, format_: Format | None) -> None:
+async def export_file(database: ConnectionPool, path: Path, format_: Format | None) -> None:
     """Write all tokens to this file, which is whole or not there.
 
     Raises:
@@ -185,7 +185,7 @@ async def export_file(database: Database, path: Path, format_: Format | None) ->
 
 
 async def reconcile_file(
-    database: Database,
+    database: ConnectionPool,
     gateways: Gateways,
     path: Path,
     format_: Format | None,

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from graphql_api.domain.inputs import Gateways
     from graphql_api.settings import Settings
-    from graphql_api.storage.database import Database
+    from graphql_api.storage.pool import ConnectionPool
     from graphql_api.transfer.records import Format
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ def database(settings: "Settings") -> "Generator[Settings]":
     from graphql_api.transfer.reports import waiting
 
     try:
-        from graphql_api.storage.embedded import embedded_postgres
+        from graphql_api.embedded import embedded_postgres
     except ModuleNotFoundError:
         raise UsageError(
             "DATABASE_URL is not set, and the PostgreSQL to do without it is not installed: set the one, or install "
@@ -66,21 +66,21 @@ def database(settings: "Settings") -> "Generator[Settings]":
 
 
 def run_bulk(
-    file: Path, format_: "Format | None", job: "Callable[[Database, Gateways], Coroutine[Any, Any, bool | None]]"
+    file: Path, format_: "Format | None", job: "Callable[[ConnectionPool, Gateways], Coroutine[Any, Any, bool | None]]"
 ) -> None:
     """Run a bulk command on a file whose format is known; where it reported something the exit status is 1."""
     from graphql_api.domain.inputs import Gateways
     from graphql_api.jobs import JobStoppedError
     from graphql_api.settings import Settings
-    from graphql_api.storage.database import Database
     from graphql_api.storage.migrate import upgrade
+    from graphql_api.storage.pool import ConnectionPool
     from graphql_api.transfer.records import format_of
 
     format_of(file, format_)
 
     async def work(settings: Settings) -> bool | None:
         await upgrade(str(settings.database_url))
-        async with Database.open(
+        async with ConnectionPool.open(
             str(settings.database_url),
             size=2,
             timeout=_BULK_TIMEOUT_SECONDS,
@@ -102,12 +102,14 @@ def run_bulk(
 async def fill_with_demo_tokens(settings: "Settings", users: int) -> bool:
     """Whether demo tokens were stored; False where they are there already."""
     from graphql_api.demo import fill
-    from graphql_api.storage.database import Database
+    from graphql_api.storage.pool import ConnectionPool
     from graphql_api.storage.tokens import TokenStore
     from graphql_api.transfer.reports import progress
 
     prepares = settings.database_prepared_statements
-    async with Database.open(str(settings.database_url), timeout=_BULK_TIMEOUT_SECONDS, prepares=prepares) as opened:
+    async with ConnectionPool.open(
+        str(settings.database_url), timeout=_BULK_TIMEOUT_SECONDS, prepares=prepares
+    ) as opened:
         with progress("demo", users) as show:
             return await fill(TokenStore(opened), users, lambda done: show(done, f"{done:,} users"))
 

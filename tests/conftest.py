@@ -13,10 +13,10 @@ import pytest
 from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.embedded import embedded_postgres
 from graphql_api.settings import Settings
 from graphql_api.storage import migrate
-from graphql_api.storage.database import Connection
-from graphql_api.storage.embedded import embedded_postgres
+from graphql_api.storage.connection import Connection
 from graphql_api.storage.migrate import upgrade
 from tests.asgi import Client, opened
 from tests.coming import Coming

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from graphql_api.storage import embedded
-from graphql_api.storage.database import _SESSION, Database
+from graphql_api import embedded
+from graphql_api.storage.pool import _SESSION, ConnectionPool
 
 # What the service sets for its own connections, and an operator for its role where a pooler is between.
 SETTINGS = _SESSION
@@ -22,7 +22,7 @@ SETTINGS = _SESSION
 def count_on_no_session():
     """Have what runs in this process, and in those that it starts, connect as a pooler wants it."""
     os.environ["DATABASE_PREPARED_STATEMENTS"] = "false"
-    Database.open = partial(Database.open, prepares=False)
+    ConnectionPool.open = partial(ConnectionPool.open, prepares=False)
     asyncpg.connect = partial(asyncpg.connect, statement_cache_size=0)
 
 

@@ -11,7 +11,7 @@ from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import Changes, DeactivationReason, Event, Token
 from graphql_api.service.tokens import retry_on_conflict
-from graphql_api.storage.database import Row
+from graphql_api.storage.connection import Row
 from graphql_api.storage.reconcile import Counts, Listing
 from graphql_api.storage.tokens import TokenStore
 

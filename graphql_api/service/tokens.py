@@ -15,7 +15,8 @@ from graphql_api.domain.caller import Caller, Permission
 from graphql_api.domain.errors import Code, ForbiddenError, InputError, Problem, UnavailableError
 from graphql_api.domain.inputs import Gateways, Save, Update
 from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, Token
-from graphql_api.storage.database import RETRY_WINDOW, ConnectionLostError, Row
+from graphql_api.storage.connection import ConnectionLostError, Row
+from graphql_api.storage.pool import RETRY_WINDOW_SECONDS
 from graphql_api.storage.replicas import ReplicaReads
 from graphql_api.storage.selects import JsonField
 from graphql_api.storage.tokens import Columns, ConflictError, Page, Pair, TokenStore
@@ -60,7 +61,7 @@ async def retry_on_conflict(attempt: Callable[[], Awaitable[T]]) -> T:
         except ConflictError:
             continue
         except ConnectionLostError:  # what was written is found by the next attempt, and harmless to repeat
-            if monotonic() - began > RETRY_WINDOW:
+            if monotonic() - began > RETRY_WINDOW_SECONDS:
                 raise
     raise UnavailableError("Too many others are changing the same token.")
 
@@ -92,7 +93,7 @@ class Tokens:
         known = {text: token_id for text in ids if (token_id := values.token_id(text)) is not None}
         if not known:
             return {}
-        found = await self.reads.by_ids(list(known.values()), columns, merges=self.caller.has(Permission.READ))
+        found = await self.reads.by_ids(list(known.values()), columns, coalesce=self.caller.has(Permission.READ))
         return {text: found[token_id] for text, token_id in known.items() if self._sees(found.get(token_id))}
 
     async def by_users_and_gateways(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:
@@ -105,8 +106,8 @@ class Tokens:
         }
         if not known:
             return {}
-        merges = self.caller.has(Permission.READ)
-        found = await self.reads.by_users_and_gateways(list(known.values()), columns, merges=merges)
+        coalesce = self.caller.has(Permission.READ)
+        found = await self.reads.by_users_and_gateways(list(known.values()), columns, coalesce=coalesce)
         return {pair: found[key] for pair, key in known.items() if self._sees(found.get(key))}
 
     async def by_customers(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:
@@ -135,13 +136,13 @@ class Tokens:
     async def of_users(self, user_ids: Sequence[str], columns: Columns = None) -> dict[str, list[Token]]:
         """The tokens of users whom the caller may read, each user's by gateway; users without one are left out."""
         known = self._readable(user_ids)
-        return await self.reads.of_users(known, columns, merges=self.caller.has(Permission.READ)) if known else {}
+        return await self.reads.of_users(known, columns, coalesce=self.caller.has(Permission.READ)) if known else {}
 
     async def of_users_as_json(self, user_ids: Sequence[str], fields: tuple[JsonField, ...]) -> dict[str, str]:
         """The same as the JSON text of a list of objects with these fields."""
         known = self._readable(user_ids)
         return (
-            await self.reads.of_users_as_json(known, fields, merges=self.caller.has(Permission.READ)) if known else {}
+            await self.reads.of_users_as_json(known, fields, coalesce=self.caller.has(Permission.READ)) if known else {}
         )
 
     def _readable(self, user_ids: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import Action, Changes, Token
 from graphql_api.service.tokens import Tokens, erased_problem, retry_on_conflict
 from graphql_api.storage.coalescing import RequestCoalescer
-from graphql_api.storage.database import Row, Statement
+from graphql_api.storage.connection import Row, Statement
 from graphql_api.storage.tokens import Pair, TokenStore
 
 KEEP_TARGET, KEEP_SOURCE = "KEEP_TARGET", "KEEP_SOURCE"
@@ -84,7 +84,7 @@ class DryRun:
         self._service = service
         self._asked = asked
         self._now = now
-        self._questions = RequestCoalescer(service.store.database, self._answers)
+        self._questions = RequestCoalescer(service.store.pool, self._answers)
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
         """Run the statement and return its rows."""

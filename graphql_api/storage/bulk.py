@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+from graphql_api.storage.connection import Statement
 from graphql_api.storage.connector import RawConnection
-from graphql_api.storage.database import Statement
 from graphql_api.storage.selects import ALL
 from graphql_api.storage.tokens import TokenStore
 

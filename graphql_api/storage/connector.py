@@ -18,10 +18,10 @@ FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClien
 PRIMARY = "read-write"
 """The target that takes changes."""
 # So long an attempt may take, and the first answer on the new connection.
-_SECONDS = 1.0
+_CONNECT_TIMEOUT_SECONDS = 1.0
 # With the few requests to cancel a statement, each of which is a connection too, these are at most 20 in a second.
-_ATTEMPTS_PER_SECOND = 16
-_PAUSE = 1 / _ATTEMPTS_PER_SECOND
+_MAX_ATTEMPTS_PER_SECOND = 16
+_PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
 
 
 class Connector:
@@ -37,8 +37,8 @@ class Connector:
         self._addresses = addresses(url)  # the one that could be used last comes first
         self._session = session
         self._target = _target(url, target)
-        self._seconds = _SECONDS / len(self._addresses)
-        self._attempts = deque([0.0] * _ATTEMPTS_PER_SECOND, _ATTEMPTS_PER_SECOND)
+        self._seconds = _CONNECT_TIMEOUT_SECONDS / len(self._addresses)
+        self._attempts = deque([0.0] * _MAX_ATTEMPTS_PER_SECOND, _MAX_ATTEMPTS_PER_SECOND)
 
     async def connect(self) -> RawConnection:
         """A connection to the first host that can be used.
@@ -54,7 +54,7 @@ class Connector:
                 await _set_codecs(raw)
             except FAILURES as error:
                 reason = error
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 self._addresses.remove(address)
                 self._addresses.insert(0, address)
@@ -65,7 +65,7 @@ class Connector:
         """Whether the host that could be used last says anything at all, on a connection of its own."""
         await self._turn()
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
                 raw = await self._open(self._addresses[0])
                 try:
                     await raw.execute("select 1")
@@ -132,7 +132,7 @@ def place(address: str) -> str:
 
 async def _set_codecs(raw: RawConnection) -> None:
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
             await raw.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
             await raw.set_type_codec("jsonb", schema="pg_catalog", encoder=_json, decoder=orjson.loads, format="text")
     except BaseException:

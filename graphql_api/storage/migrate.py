@@ -9,17 +9,18 @@ from time import monotonic
 import asyncpg
 
 from graphql_api.domain.errors import UnavailableError
+from graphql_api.storage.connection import Statement
 from graphql_api.storage.connector import connect_to_primary
-from graphql_api.storage.database import Database, Statement
+from graphql_api.storage.pool import ConnectionPool
 
 _LOCK = 0x6761746577617973  # one number for all processes that migrate: "gateways" in ASCII
-_READY_SECONDS = 0.8
+_READY_TIMEOUT_SECONDS = 0.8
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSIONS = _MIGRATIONS / "versions"
 # So long a statement waits for a table, and all who want the table behind it.
 _BEGIN = "set local lock_timeout = '200ms'"
-_PAUSE = 0.5  # in which those who waited behind it have the table
-ACQUIRE_TIMEOUT = 60
+_PAUSE_SECONDS = 0.5  # in which those who waited behind it have the table
+UPGRADE_TIMEOUT_SECONDS = 60
 _PASSING = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.CannotConnectNowError)
 _AWAY = (
     OSError,
@@ -56,7 +57,7 @@ async def is_current(url: str) -> bool:
         await connection.close()
 
 
-async def must_be_ready(database: Database) -> None:
+async def must_be_ready(database: ConnectionPool) -> None:
     """Go on only with a database that answers and has everything that this code needs.
 
     Raises:
@@ -65,7 +66,7 @@ async def must_be_ready(database: Database) -> None:
     if database.trouble:
         raise UnavailableError(database.trouble)
     try:
-        async with asyncio.timeout(_READY_SECONDS):
+        async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
             rows = await database.fetch(_REVISION)
     except asyncpg.UndefinedTableError:
         rows = []
@@ -84,7 +85,7 @@ async def upgrade(url: str) -> None:
     Raises:
         Exception: what the driver or Alembic raised last.
     """
-    deadline, has_answered = monotonic() + ACQUIRE_TIMEOUT, False
+    deadline, has_answered = monotonic() + UPGRADE_TIMEOUT_SECONDS, False
     while True:
         try:
             if await is_current(url):
@@ -97,7 +98,7 @@ async def upgrade(url: str) -> None:
             if not passes or monotonic() > deadline:
                 raise
             _log.warning("The migration cannot go on now and is tried again: %s", cause)
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _upgrade_alone(url: str) -> None:
@@ -112,7 +113,7 @@ async def _upgrade_alone(url: str) -> None:
         async with connection.transaction():
             is_alone = await connection.fetchval("select pg_try_advisory_xact_lock($1)", _LOCK)
             await connection.execute("set local idle_in_transaction_session_timeout = 0")
-            await (_upgrade(url) if is_alone else asyncio.sleep(_PAUSE))
+            await (_upgrade(url) if is_alone else asyncio.sleep(_PAUSE_SECONDS))
     finally:
         await connection.close()
 

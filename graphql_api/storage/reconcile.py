@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from graphql_api.storage.database import RawConnection, Row
+from graphql_api.storage.connection import Row
+from graphql_api.storage.connector import RawConnection
 
 _LIST = "create temporary table listed (gateway_customer_id text not null) on commit drop"
 _INDEX = "create index on listed (gateway_customer_id); analyze listed"

@@ -19,16 +19,17 @@ import structlog
 from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.domain.token import Token
+from graphql_api.storage.connection import Row, Statement
 from graphql_api.storage.connector import FAILURES, Connector, RawConnection, addresses, place
-from graphql_api.storage.database import Database, Row, Statement
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.selects import JsonField
 from graphql_api.storage.tokens import Columns, Page, Pair, TokenStore
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_LOOK_EVERY = 0.2
-_ANSWER_SECONDS = 0.4
+_INTERVAL_SECONDS = 0.2
+_ANSWER_TIMEOUT_SECONDS = 0.4
 _SLOTS = 65_536
 _NEVER = float("-inf")
 # What was acknowledged is in the flushed log, unless `synchronous_commit` is off.
@@ -68,14 +69,14 @@ class WalTracker:
         self._seconds = seconds
         self._ends: deque[tuple[float, int]] = deque()
 
-    async def follow(self, primary: Database) -> None:
+    async def follow(self, primary: ConnectionPool) -> None:
         """Look at it for ever."""
         while True:
             asked = monotonic()
             with suppress(UnavailableError, *FAILURES):
                 [[end]] = await primary.fetch(_END_OF_LOG)
                 self._note(asked, end)
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_INTERVAL_SECONDS)
 
     def _note(self, time: float, end: int) -> None:
         """At this time it was no longer than this."""
@@ -90,7 +91,7 @@ class WalTracker:
         """When it was last seen."""
         return self._ends[-1][0] if self._ends else _NEVER
 
-    def shown_by(self, replayed: int) -> float:
+    def visible_at(self, replayed: int) -> float:
         """Before when everything was written that is there for whoever has replayed so much."""
         return next((time for time, end in reversed(self._ends) if end <= replayed), _NEVER)
 
@@ -98,7 +99,7 @@ class WalTracker:
 class Replica:
     """One standby, and the store to read it by."""
 
-    def __init__(self, address: str, log: WalTracker, database: Database, most_lag: float) -> None:
+    def __init__(self, address: str, log: WalTracker, database: ConnectionPool, max_lag_seconds: float) -> None:
         self.name = place(address)
         self.store = TokenStore(database)
         self.visible_until = _NEVER
@@ -106,8 +107,8 @@ class Replica:
         self._connector = Connector(address, session=None, target=None)
         self._log = log
         self._database = database
-        self._most_lag = most_lag
-        self._last_shown = monotonic()
+        self._max_lag_seconds = max_lag_seconds
+        self._last_visible = monotonic()
         self._trouble = "It was not looked at yet."
         database.suspend()
 
@@ -119,7 +120,7 @@ class Replica:
     @property
     def lag(self) -> float:
         """Seconds that it was behind, at the least, when the primary was last heard of."""
-        return max(0.0, self._log.newest - self._last_shown)
+        return max(0.0, self._log.newest - self._last_visible)
 
     async def follow(self) -> None:
         """See for ever whether it is well."""
@@ -136,23 +137,23 @@ class Replica:
                     self._mark_unhealthy("It does not answer.")
                 finally:
                     raw.terminate()
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_INTERVAL_SECONDS)
 
     async def _look_at(self, raw: RawConnection) -> None:
         while True:
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
                 [(is_standby, replayed)] = await raw.fetch(_REPLAYED)
             if is_standby:
                 self._compare(replayed)
             else:
                 self._mark_unhealthy("It is no standby.")
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_INTERVAL_SECONDS)
 
     def _compare(self, replayed: int) -> None:
-        self.visible_until = max(self.visible_until, self._log.shown_by(replayed))
+        self.visible_until = max(self.visible_until, self._log.visible_at(replayed))
         if self.visible_until != _NEVER:
-            self._last_shown = self.visible_until
-        if self.visible_until < self._log.newest - self._most_lag:
+            self._last_visible = self.visible_until
+        if self.visible_until < self._log.newest - self._max_lag_seconds:
             self._mark_unhealthy("It lags behind.")
         elif self.visible_until != _NEVER and self._trouble:
             self._trouble = ""
@@ -180,29 +181,29 @@ class Replicas:
     async def open(
         cls,
         urls: Iterable[str],
-        open_database: Callable[..., AbstractAsyncContextManager[Database]],
+        open_database: Callable[..., AbstractAsyncContextManager[ConnectionPool]],
         primary: TokenStore,
         writes: RecentWrites,
         *,
-        most_lag: float,
+        max_lag_seconds: float,
     ) -> AsyncGenerator[Self]:
         """The replicas at these addresses, which are followed until the end.
 
         Args:
             urls: `postgresql://…`, each with one host or several
-            open_database: `Database.open`, with what is the same for all
+            open_database: `ConnectionPool.open`, with what is the same for all
             primary: what they are compared with
             writes: where that notes whose tokens it wrote
-            most_lag: seconds that a replica may be behind the primary and still be read from
+            max_lag_seconds: seconds that a replica may be behind the primary and still be read from
         """
-        log = WalTracker(most_lag)
+        log = WalTracker(max_lag_seconds)
         async with AsyncExitStack() as stack:
             replicas: list[Replica] = []
             for address in (address for url in urls for address in addresses(url)):
                 opening = open_database(address, watches=False, target=None, name="replica")
                 database = await stack.enter_async_context(opening)
-                replicas.append(Replica(address, log, database, most_lag))
-            loops = [log.follow(primary.database), *(replica.follow() for replica in replicas)] if replicas else []
+                replicas.append(Replica(address, log, database, max_lag_seconds))
+            loops = [log.follow(primary.pool), *(replica.follow() for replica in replicas)] if replicas else []
             tasks = [asyncio.create_task(loop) for loop in loops]
             try:
                 yield cls(replicas, primary, writes)
@@ -239,12 +240,12 @@ class ReplicaReads:
         self._caller = caller
         self._at = replica.store
 
-    async def by_ids(self, ids: Sequence[str], columns: Columns = None, *, merges: bool = False) -> dict[str, Token]:
+    async def by_ids(self, ids: Sequence[str], columns: Columns = None, *, coalesce: bool = False) -> dict[str, Token]:
         """Tokens by id."""
-        found = await self._ask((), TokenStore.by_ids, ids, columns, merges=merges)
+        found = await self._ask((), TokenStore.by_ids, ids, columns, coalesce=coalesce)
         if self._shows(ids, found):
             return found
-        return await self._ask_primary(TokenStore.by_ids, ids, columns, merges=merges)
+        return await self._ask_primary(TokenStore.by_ids, ids, columns, coalesce=coalesce)
 
     async def by_customers(
         self, pairs: Sequence[Pair], columns: Columns = None, *, owner: str | None = None
@@ -256,26 +257,26 @@ class ReplicaReads:
         return await self._ask_primary(TokenStore.by_customers, pairs, columns, owner=owner)
 
     async def by_users_and_gateways(
-        self, pairs: Sequence[Pair], columns: Columns = None, *, merges: bool = False
+        self, pairs: Sequence[Pair], columns: Columns = None, *, coalesce: bool = False
     ) -> dict[Pair, Token]:
         """Tokens by (user id, gateway). Of many users some have none: only one alone is looked for twice."""
         users = [user_id for user_id, _ in pairs]
-        found = await self._ask(users, TokenStore.by_users_and_gateways, pairs, columns, merges=merges)
+        found = await self._ask(users, TokenStore.by_users_and_gateways, pairs, columns, coalesce=coalesce)
         if len(pairs) > 1 or self._shows(pairs, found):
             return found
-        return await self._ask_primary(TokenStore.by_users_and_gateways, pairs, columns, merges=merges)
+        return await self._ask_primary(TokenStore.by_users_and_gateways, pairs, columns, coalesce=coalesce)
 
     async def of_users(
-        self, user_ids: Sequence[str], columns: Columns = None, *, merges: bool = False
+        self, user_ids: Sequence[str], columns: Columns = None, *, coalesce: bool = False
     ) -> dict[str, list[Token]]:
         """Every token of these users."""
-        return await self._ask(user_ids, TokenStore.of_users, user_ids, columns, merges=merges)
+        return await self._ask(user_ids, TokenStore.of_users, user_ids, columns, coalesce=coalesce)
 
     async def of_users_as_json(
-        self, user_ids: Sequence[str], fields: tuple[JsonField, ...], *, merges: bool = False
+        self, user_ids: Sequence[str], fields: tuple[JsonField, ...], *, coalesce: bool = False
     ) -> dict[str, str]:
         """The same as JSON text."""
-        return await self._ask(user_ids, TokenStore.of_users_as_json, user_ids, fields, merges=merges)
+        return await self._ask(user_ids, TokenStore.of_users_as_json, user_ids, fields, coalesce=coalesce)
 
     async def page(
         self,

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, aggregate_order_by, asyncpg
 from sqlmodel import SQLModel
 
-from graphql_api.storage.database import Statement, rows_with
+from graphql_api.storage.connection import Statement, rows_with
 from graphql_api.storage.models import CustomerGatewayTokenRow, EventRow, GatewayCustomerRow
 
 _DIALECT = asyncpg.dialect()

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from graphql_api.domain.token import Event, Token
-from graphql_api.storage.database import Statement
+from graphql_api.storage.connection import Statement
 from graphql_api.storage.selects import ALL, TOKENS
 
 _DIALECT = asyncpg.dialect()

@@ -18,8 +18,9 @@ from graphql_api.domain.token import Changes, Event, Token
 from graphql_api.storage import selects
 from graphql_api.storage import statements as sql
 from graphql_api.storage.coalescing import RequestCoalescer
+from graphql_api.storage.connection import Connection, Row, Runner, Statement
 from graphql_api.storage.connector import RawConnection
-from graphql_api.storage.database import Connection, Database, Row, Runner, Statement
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.selects import JsonField
 
 Pair = tuple[str, str]
@@ -33,8 +34,8 @@ _STRIPES = 1024  # so many locks share all users: a batch of a thousand users mu
 
 # So many keys of one request, and not more, are read together with those of other requests. Those whose rows become
 # JSON in PostgreSQL leave the service little to do.
-_FEW, _FEW_AS_JSON = 8, 50
-_MERGED_COLUMNS = 100  # sets of columns, each of which is read on its own
+_MAX_COALESCED, _MAX_COALESCED_AS_JSON = 8, 50
+_MAX_COALESCERS = 100  # sets of columns, each of which is read on its own
 _gateway = attrgetter("gateway")
 _in_order = itemgetter(*Token._fields)
 
@@ -51,7 +52,7 @@ class Page:
     has_more: bool
 
 
-class Reading(NamedTuple):
+class TokenSnapshot(NamedTuple):
     """A token, if it is there, and the database's time."""
 
     token: Token | None
@@ -97,21 +98,21 @@ class TokenStore:
 
     def __init__(
         self,
-        database: Database,
+        pool: ConnectionPool,
         note: Callable[[Sequence[str]], None] = _unnoted,
     ) -> None:
-        self.database = database
+        self.pool = pool
         self._note = note
-        self._run: Runner = database
+        self._run: Runner = pool
         self._erasure_key = b""
         self._ids: dict[Columns, RequestCoalescer[str, Token]] = {}
         self._pairs: dict[Columns, RequestCoalescer[Pair, Token]] = {}
         self._users: dict[Columns, RequestCoalescer[str, list[Token]]] = {}
         self._json: dict[tuple[JsonField, ...], RequestCoalescer[str, str]] = {}
         self._customers: dict[Columns, RequestCoalescer[Pair, Token]] = {}
-        self._readings = RequestCoalescer(database, self._read_at)
-        self._changes = RequestCoalescer(database, self._change)
-        self._claims = RequestCoalescer(database, self._claim)
+        self._snapshots = RequestCoalescer(pool, self._read_at)
+        self._changes = RequestCoalescer(pool, self._change)
+        self._claims = RequestCoalescer(pool, self._claim)
 
     def bind(self, runner: Runner) -> "TokenStore":
         """This store with something else to run its statements; `change` and `claim` go to the database itself."""
@@ -130,24 +131,24 @@ class TokenStore:
 
     # --- reads
 
-    # Who `merges` may read everybody's tokens: few keys go into one statement with those of other requests, and what
-    # others asked for may be in the answer too.
+    # Only for callers who may read every user's tokens: with `coalesce`, few keys share a statement with those of other
+    # requests, and the answer may hold what others asked for.
 
     def by_ids(
-        self, ids: Sequence[str], columns: Columns = None, *, merges: bool = False
+        self, ids: Sequence[str], columns: Columns = None, *, coalesce: bool = False
     ) -> Awaitable[dict[str, Token]]:
         """Tokens by id; what is not there is left out."""
-        return self._found(self._ids, columns, self._by_ids, ids, merges=merges)
+        return self._found(self._ids, columns, self._by_ids, ids, coalesce=coalesce)
 
     async def _by_ids(self, columns: Columns, ids: Sequence[str]) -> dict[str, Token]:
         rows = await self._run.fetch(selects.by_ids(columns), ids)
         return {row.id: row for row in _tokens(rows)}
 
     def by_users_and_gateways(
-        self, pairs: Sequence[Pair], columns: Columns = None, *, merges: bool = False
+        self, pairs: Sequence[Pair], columns: Columns = None, *, coalesce: bool = False
     ) -> Awaitable[dict[Pair, Token]]:
         """Tokens by (user id, gateway)."""
-        return self._found(self._pairs, columns, self._by_users_and_gateways, pairs, merges=merges)
+        return self._found(self._pairs, columns, self._by_users_and_gateways, pairs, coalesce=coalesce)
 
     async def _by_users_and_gateways(self, columns: Columns, pairs: Sequence[Pair]) -> dict[Pair, Token]:
         rows = await self._run.fetch(selects.by_users_and_gateways(columns), *_unzip(pairs))
@@ -160,11 +161,11 @@ class TokenStore:
 
         A single current identifier has a statement of its own, since that is what webhook handlers ask all day. It
         finds only the owner's token where one is named: then a token that is not theirs takes the same way, and as
-        long, as one that is not there. Who names none merges.
+        long, as one that is not there. Without an owner it coalesces.
         """
         if len(pairs) == 1:
             if owner is None:
-                found = await self._found(self._customers, columns, self._by_current_customers, pairs, merges=True)
+                found = await self._found(self._customers, columns, self._by_current_customers, pairs, coalesce=True)
             else:
                 found = await self._by_current_customers(columns, pairs, owner)
             if pairs[0] in found:
@@ -181,10 +182,10 @@ class TokenStore:
         return {(row.gateway, row.gateway_customer_id): row for row in _tokens(rows)}
 
     def of_users(
-        self, user_ids: Sequence[str], columns: Columns = None, *, merges: bool = False
+        self, user_ids: Sequence[str], columns: Columns = None, *, coalesce: bool = False
     ) -> Awaitable[dict[str, list[Token]]]:
         """Every token of these users, each user's by gateway; users without one are left out."""
-        return self._found(self._users, columns, self._of_users, user_ids, merges=merges)
+        return self._found(self._users, columns, self._of_users, user_ids, coalesce=coalesce)
 
     async def _of_users(self, columns: Columns, user_ids: Sequence[str]) -> dict[str, list[Token]]:
         found: dict[str, list[Token]] = {}
@@ -196,10 +197,12 @@ class TokenStore:
         return found
 
     def of_users_as_json(
-        self, user_ids: Sequence[str], fields: tuple[JsonField, ...], *, merges: bool = False
+        self, user_ids: Sequence[str], fields: tuple[JsonField, ...], *, coalesce: bool = False
     ) -> Awaitable[dict[str, str]]:
         """The same as JSON text that PostgreSQL writes: for each user a list of objects with these fields."""
-        return self._found(self._json, fields, self._of_users_as_json, user_ids, merges=merges, most=_FEW_AS_JSON)
+        return self._found(
+            self._json, fields, self._of_users_as_json, user_ids, coalesce=coalesce, max_keys=_MAX_COALESCED_AS_JSON
+        )
 
     async def _of_users_as_json(self, fields: tuple[JsonField, ...], user_ids: Sequence[str]) -> dict[str, str]:
         rows: Any = await self._run.fetch(selects.of_users_as_json(fields), *selects.joined(user_ids))
@@ -212,18 +215,18 @@ class TokenStore:
         load: Callable[[C, Sequence[K]], Awaitable[dict[K, V]]],
         keys: Sequence[K],
         *,
-        merges: bool,
-        most: int = _FEW,
+        coalesce: bool,
+        max_keys: int = _MAX_COALESCED,
     ) -> Awaitable[dict[K, V]]:
         """What is wanted of these keys, with those of others who want the same where that is allowed and pays."""
-        if not merges or len(keys) > most or self._run is not self.database:
+        if not coalesce or len(keys) > max_keys or self._run is not self.pool:
             return load(wanted, keys)
-        merging = known.get(wanted)
-        if merging is None:
-            if len(known) >= _MERGED_COLUMNS:
+        coalescer = known.get(wanted)
+        if coalescer is None:
+            if len(known) >= _MAX_COALESCERS:
                 known.clear()
-            merging = known[wanted] = RequestCoalescer(self.database, partial(load, wanted))
-        return merging.load(keys)
+            coalescer = known[wanted] = RequestCoalescer(self.pool, partial(load, wanted))
+        return coalescer.load(keys)
 
     async def page(
         self,
@@ -281,19 +284,19 @@ class TokenStore:
 
     # --- a change of one token
 
-    async def read(self, token_id: str) -> Reading:
+    async def read(self, token_id: str) -> TokenSnapshot:
         """A token as a change of it has to know it."""
-        return _reading((await self._run.fetch(sql.READ_BY_ID, token_id))[0])
+        return _snapshot((await self._run.fetch(sql.READ_BY_ID, token_id))[0])
 
-    async def read_at(self, user_id: str, gateway: str) -> Reading:
+    async def read_at(self, user_id: str, gateway: str) -> TokenSnapshot:
         """A user's token at a gateway as a change of it has to know it."""
         pair = (user_id, gateway)
-        found = await (self._readings.load([pair]) if self._run is self.database else self._read_at([pair]))
+        found = await (self._snapshots.load([pair]) if self._run is self.pool else self._read_at([pair]))
         return found[pair]
 
-    async def _read_at(self, pairs: list[Pair]) -> dict[Pair, Reading]:
+    async def _read_at(self, pairs: list[Pair]) -> dict[Pair, TokenSnapshot]:
         rows = await self._run.fetch(sql.READ_BY_USERS_AND_GATEWAYS, *_unzip(pairs))
-        return {(row[-2], row[-1]): _reading(row) for row in rows}
+        return {(row[-2], row[-1]): _snapshot(row) for row in rows}
 
     async def change(self, old: Token, event: Event, actor: str) -> Token:
         """Write a change that keeps the token's user and identifier, and its line of history, in one statement.
@@ -303,10 +306,10 @@ class TokenStore:
         Raises:
             ConflictError: the token is no longer as it was read.
         """
-        change, losses = _Change(old, event, actor), self.database.losses
+        change, losses = _Change(old, event, actor), self.pool.losses
         is_made = change in await self._changes.load([change])
         # Where a connection was lost, so may only be the answer to this change, which was made.
-        if not is_made and losses != self.database.losses:
+        if not is_made and losses != self.pool.losses:
             is_made = (await self.read(old.id)).token == event.token
         if not is_made:
             raise ConflictError
@@ -337,20 +340,20 @@ class TokenStore:
         Raises:
             ConflictError: a race was lost.
         """
-        wish = ClaimRequest(user_id, gateway, lease_seconds)
-        return (await self._claims.load([wish])).get(wish)
+        request = ClaimRequest(user_id, gateway, lease_seconds)
+        return (await self._claims.load([request])).get(request)
 
-    async def _claim(self, wishes: list[ClaimRequest]) -> dict[ClaimRequest, Claim]:
-        first = {(wish.user_id, wish.gateway): wish for wish in reversed(wishes)}
+    async def _claim(self, requestes: list[ClaimRequest]) -> dict[ClaimRequest, Claim]:
+        first = {(request.user_id, request.gateway): request for request in reversed(requestes)}
         async with self.transaction((user_id for user_id, _ in first), exclusive=True) as store:
-            seconds = [wish.lease_seconds for wish in first.values()]
+            seconds = [request.lease_seconds for request in first.values()]
             hashes = [self._hash(user_id) for user_id, _ in first]
             rows = await store.fetch(sql.CLAIM, *_unzip(list(first)), seconds, hashes)
         found = {(row["user_id"], row["gateway"]): row for row in rows}
         return {
-            wish: Claim(row["generation"], row["expires_at"], row["acquired"] and wish is first[pair])
-            for wish in wishes
-            if (row := found.get(pair := (wish.user_id, wish.gateway))) is not None
+            request: Claim(row["generation"], row["expires_at"], row["acquired"] and request is first[pair])
+            for request in requestes
+            if (row := found.get(pair := (request.user_id, request.gateway))) is not None
         }
 
     # --- changes of many, in a transaction
@@ -361,7 +364,7 @@ class TokenStore:
     ) -> AsyncGenerator["TokenStore"]:
         """This store in a transaction that begins with a lock on these users.
 
-        Whoever creates or deletes shares the lock; whoever claims, merges or erases has it alone. What the transaction
+        Whoever creates or deletes shares the lock; who claims, merges or erases has it alone. What the transaction
         writes is there for everybody at its end; after an exception, or where it runs dry, it never was.
 
         Raises:
@@ -373,7 +376,7 @@ class TokenStore:
         stripes = ",".join(map(str, sorted({crc32(user.encode()) % _STRIPES for user in users})))
         first = f"select {lock}({_LOCKS}, stripe) from unnest('{{{stripes}}}'::int[]) as stripe"  # noqa: S608 - numbers
         try:
-            async with self.database.transaction(first, commits=not dry_run) as transaction:
+            async with self.pool.transaction(first, commits=not dry_run) as transaction:
                 yield self.bind(transaction)
         except _RACES as error:
             raise ConflictError from error
@@ -479,8 +482,8 @@ def _token(row: Row) -> Token:
     return Token._make(_in_order(row))
 
 
-def _reading(row: Row) -> Reading:
-    return Reading(_token(row) if row["id"] is not None else None, row["now"])
+def _snapshot(row: Row) -> TokenSnapshot:
+    return TokenSnapshot(_token(row) if row["id"] is not None else None, row["now"])
 
 
 def _unzip(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:

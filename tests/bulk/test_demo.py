@@ -3,7 +3,7 @@
 import asyncio
 
 from graphql_api.demo import fill
-from graphql_api.storage.database import Database
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 
 
@@ -61,7 +61,7 @@ async def test_demo_tokens_go_only_into_an_empty_database(command, graph, table,
 
 
 async def test_two_that_fill_at_once_fill_once(database_url, empty_database, table):
-    async with Database.open(database_url) as one, Database.open(database_url) as two:
+    async with ConnectionPool.open(database_url) as one, ConnectionPool.open(database_url) as two:
         filled = await asyncio.gather(fill(TokenStore(one), users=50), fill(TokenStore(two), users=50))
     assert sorted(filled) == [False, True]
     assert await table("select count(distinct user_id) from customer_gateway_tokens") == [(50,)]

@@ -10,7 +10,7 @@ from graphql_api.domain.inputs import Gateways, Save
 from graphql_api.domain.token import Given
 from graphql_api.service import bulk
 from graphql_api.service.bulk import Parser, import_tokens, saved
-from graphql_api.storage.database import Database
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 
 TEXT = st.text(max_size=30) | st.sampled_from(
@@ -89,7 +89,7 @@ async def test_an_import_ends_as_saves_one_after_another_do(
     await begin()
     monkeypatch.setattr(bulk, "LINES_AT_ONCE", at_once)
     rejected = []
-    async with Database.open(database_url, size=2) as database:
+    async with ConnectionPool.open(database_url, size=2) as database:
         records = iter(list(enumerate(lines, 1)))
         async for report in import_tokens(TokenStore(database), Gateways(), records):
             rejected += [(number, problem.field, problem.code.value) for number, problem in report.rejected]

@@ -8,7 +8,7 @@ import pytest
 from graphql_api.app import create_app
 from graphql_api.demo import fill
 from graphql_api.settings import Settings
-from graphql_api.storage.database import Database
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 from tests.asgi import opened
 from tests.conftest import AUTH_SECRET
@@ -23,7 +23,7 @@ from tests.web.conftest import listening
 async def demo_database(new_database, migrated_database, straight):
     """The name of a database with demo tokens, to copy from."""
     url = straight(await new_database(migrated_database))
-    async with Database.open(url) as database:
+    async with ConnectionPool.open(url) as database:
         await fill(TokenStore(database))
     return urlsplit(url).path.removeprefix("/")
 

@@ -17,7 +17,7 @@ from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.schema import build_schema
 from graphql_api.settings import Settings
-from graphql_api.storage.database import Database
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
@@ -90,7 +90,7 @@ async def services(new_database, migrated_database):
         clients = []
         for engine in ("compiled", "graphql-core"):
             url = await new_database(migrated_database)
-            async with Database.open(url, size=1, timeout=5) as database:
+            async with ConnectionPool.open(url, size=1, timeout=5) as database:
                 await demo.fill(TokenStore(database), users=USERS)
                 ids = [str(token.id) for token in (await TokenStore(database).page({}, size=60)).tokens]
             app = create_app(Settings(database_url=url, auth_secret=AUTH_SECRET, engine=engine, **NO_LIMITS))

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import asyncpg
 import psutil
 
-from graphql_api.storage import embedded
+from graphql_api import embedded
 
 
 class Postgres:

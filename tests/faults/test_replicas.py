@@ -444,7 +444,7 @@ async def test_most_reads_leave_the_primary(callers, standbys, measured):
         transactions_before, reads_before, began = await transactions(), reads(), now()
         await asyncio.sleep(3)
         run, asked, seconds = await transactions() - transactions_before, reads() - reads_before, now() - began
-    share = (run - len(standbys) * seconds / replicas._LOOK_EVERY) / asked
+    share = (run - len(standbys) * seconds / replicas._INTERVAL_SECONDS) / asked
     measured("reads that a standby was asked for", f"{share:.0%}")
     assert share > 0.5
 

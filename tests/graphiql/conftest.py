@@ -13,7 +13,7 @@ from playwright.async_api import Page, async_playwright
 from graphql_api.app import create_app
 from graphql_api.demo import fill
 from graphql_api.settings import Settings
-from graphql_api.storage.database import Database
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 from tests.asgi import opened
 from tests.node import install
@@ -43,7 +43,7 @@ def built():
 @pytest.fixture(scope="session")
 async def demo_database(new_database, migrated_database):
     url = await new_database(migrated_database)
-    async with Database.open(url) as database:
+    async with ConnectionPool.open(url) as database:
         await fill(TokenStore(database))
     return url
 

@@ -15,7 +15,7 @@ import pytest
 
 import graphql_api
 from graphql_api.domain.errors import UnavailableError
-from graphql_api.storage.embedded import embedded_postgres
+from graphql_api.embedded import embedded_postgres
 
 NOBODY = 65534
 QUICK = {"fsync": "off"}
@@ -23,7 +23,7 @@ ROOT = Path(graphql_api.__file__).parents[1]
 HOLD = """
 import sys, time
 from pathlib import Path
-from graphql_api.storage.embedded import embedded_postgres
+from graphql_api.embedded import embedded_postgres
 with embedded_postgres(Path(sys.argv[1]), {"fsync": "off"}) as url:
     print(url, flush=True)
     sys.stdin.read()

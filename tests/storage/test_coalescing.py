@@ -7,9 +7,9 @@ import pytest
 
 from graphql_api.storage import coalescing
 from graphql_api.storage.coalescing import RequestCoalescer
-from graphql_api.storage.database import Database
+from graphql_api.storage.pool import ConnectionPool
 
-FULL = coalescing._MOST_KEYS
+FULL = coalescing._MAX_KEYS
 
 
 class Loads:
@@ -43,8 +43,8 @@ class Loads:
 @pytest.fixture
 async def loads(database_url, monkeypatch):
     """A load never takes long here, however long it takes."""
-    monkeypatch.setattr(coalescing, "_LONG", 3600)
-    async with Database.open(database_url) as opened:
+    monkeypatch.setattr(coalescing, "_LATE_SECONDS", 3600)
+    async with ConnectionPool.open(database_url) as opened:
         await opened.wait_connected()
         yield Loads(opened)
 
@@ -103,7 +103,7 @@ async def test_what_is_more_than_a_load_takes_goes_with_the_one_after(loads):
 
 
 async def test_loads_that_take_long_hold_up_no_other_but_are_four_at_the_most(loads, monkeypatch):
-    monkeypatch.setattr(coalescing, "_LONG", 0)
+    monkeypatch.setattr(coalescing, "_LATE_SECONDS", 0)
     asking = [await loads.ask(number) for number in range(6)]
     assert loads.begun == [[0], [1], [2], [3]]
     await loads.end(2)

@@ -66,7 +66,7 @@ async def test_nobody_waits_long_behind_a_migration_that_waits_for_an_open_trans
 
 
 async def test_a_transaction_that_does_not_end_is_not_waited_for_for_ever(url, connect, coming, monkeypatch):
-    monkeypatch.setattr(migrate, "ACQUIRE_TIMEOUT", 0)
+    monkeypatch.setattr(migrate, "UPGRADE_TIMEOUT_SECONDS", 0)
     coming.add(ADD)
     reader = await connect()
     async with reader.transaction():

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from graphql_api.storage import selects, statements
-from graphql_api.storage.database import _SESSION, Database
+from graphql_api.storage.pool import _SESSION, ConnectionPool
 
 MOMENT = datetime(2026, 11, 22, tzinfo=UTC)
 ID = "00000000-0000-7000-8000-000000000001"
@@ -19,7 +19,7 @@ FIELDS = (("id", "id", None), ("__typename", None, "CustomerGatewayToken"))
 async def filled(new_database, migrated_database):
     """A database of its own with tokens, identifiers and history, analysed."""
     url = await new_database(migrated_database)
-    async with Database.open(url) as database, database.transaction() as transaction:
+    async with ConnectionPool.open(url) as database, database.transaction() as transaction:
         await transaction.raw.execute(
             """
             insert into customer_gateway_tokens (user_id, gateway, gateway_customer_id, created_at, last_verified_at)
@@ -41,7 +41,7 @@ async def filled(new_database, migrated_database):
             analyze
             """
         )
-    async with Database.open(url) as database, database.transaction() as transaction:
+    async with ConnectionPool.open(url) as database, database.transaction() as transaction:
         yield transaction.raw
 
 

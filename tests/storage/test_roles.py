@@ -16,8 +16,9 @@ from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.inputs import Gateways
 from graphql_api.settings import Settings
-from graphql_api.storage.database import Database, Statement
+from graphql_api.storage.connection import Statement
 from graphql_api.storage.migrate import upgrade
+from graphql_api.storage.pool import ConnectionPool
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
 from tests.graph import MUTATIONS, Graph, wanted
@@ -95,7 +96,7 @@ async def test_every_bulk_command_works_without_the_right_to_change_history(serv
     files |= {"known.csv": f"{names},description\nu3,STRIPE,cus_5,x\n", "listed.csv": "id\nnew_5\n"}
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    async with Database.open(service_url, watches=False) as database:
+    async with ConnectionPool.open(service_url, watches=False) as database:
         for name in ("new.csv", "known.csv"):
             assert await jobs.import_file(database, Gateways(), Path(name), None, None)
         file = (Path("moved.csv"), None, None)

@@ -10,7 +10,7 @@ from uuid_utils import uuid7
 from graphql_api.domain.token import Action, Changes, Edit, created, verified
 from graphql_api.schema.scalars import written
 from graphql_api.storage import selects
-from graphql_api.storage.database import Database
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import ConflictError, TokenStore, _Change
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -18,7 +18,7 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 @pytest.fixture
 async def store(empty_database):
-    async with Database.open(empty_database) as database:
+    async with ConnectionPool.open(empty_database) as database:
         yield TokenStore(database)
 
 
@@ -115,7 +115,7 @@ PLAIN = sorted(name for name in selects.ALL if name not in {"description", "meta
 async def test_json_of_the_database_says_what_the_rows_say(empty_database, options, copies):
     """With copies there are many parts to put together; without a session of its own times may be Nepal's."""
     url = f"{empty_database}{'&' if '?' in empty_database else '?'}timezone=Asia/Kathmandu"
-    async with Database.open(url, **options) as database:
+    async with ConnectionPool.open(url, **options) as database:
         await compare_json(TokenStore(database), copies)
 
 

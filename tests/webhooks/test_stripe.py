@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stripe import WebhookSignature
 
 from graphql_api.domain.errors import UnavailableError
-from graphql_api.storage.database import Database
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.webhooks import endpoint
 from tests.asgi import Client
 
@@ -274,7 +274,7 @@ async def test_while_the_database_cannot_be_asked_stripe_is_told_to_come_again(g
     async def unavailable(*_):
         raise UnavailableError("The database cannot be reached.")
 
-    monkeypatch.setattr(Database, "fetch", unavailable)
+    monkeypatch.setattr(ConnectionPool, "fetch", unavailable)
     response = await send(event("customer.deleted"))
     assert response.status_code == 503
 

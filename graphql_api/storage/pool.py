@@ -1,163 +1,53 @@
-"""Connections to PostgreSQL with prepared statements that stay: a pool, statements and transactions on asyncpg.
+"""A pool of connections to PostgreSQL, and the transactions on them.
 
 asyncpg's own pool resets a connection at every release, which costs more than the query of a hot read (240 µs against
 150); here nothing that a statement does outlives it, so connections go back as they are.
 
-Connections get lost, and the database may be away for a while. Whoever asks then waits for it, for a short time; one
-attempt at a time finds out whether it is back, however many wait. What does not answer at all is given up as well.
+Connections get lost, and the database may be away for a while. Callers then wait for it, for a short time; one attempt
+at a time finds out whether it is back, however many wait. A database that does not answer at all is given up as well.
 """
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Coroutine
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from operator import itemgetter
-from time import monotonic, perf_counter
-from typing import Any, Protocol, Self
+from time import monotonic
+from typing import Any, Self
 
 import asyncpg
 import structlog
-from asyncpg.prepared_stmt import PreparedStatement
 
 from graphql_api.domain.errors import UnavailableError
+from graphql_api.storage.connection import (
+    Connection,
+    ConnectionLostError,
+    Observer,
+    Row,
+    Statement,
+    StatementTimeoutError,
+    unobserved,
+)
 from graphql_api.storage.connector import FAILURES, PRIMARY, Connector, RawConnection
 
-Row = asyncpg.Record
-
-_PREPARED_PER_CONNECTION = 300
 # Unless told otherwise, PostgreSQL plans `= any($1)` anew at each execution, which costs more than the query, and takes
 # a bitmap for a handful of rows, which costs three times what the index alone does.
 _SESSION = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off", "jit": "off", "timezone": "UTC"}
 # Whoever asks waits so long for a connection.
-ACQUIRE_TIMEOUT = 2.5
+ACQUIRE_TIMEOUT_SECONDS = 2.5
 # Whoever was served by a database that went away starts anew only where they waited no longer than this for it.
-RETRY_WINDOW = 0.5
+RETRY_WINDOW_SECONDS = 0.5
 # Where some statement waits and no connection said anything for so long, the database is asked whether it is there.
-STALL_TIMEOUT = 0.75
-_LOOK_EVERY = 0.25
-_CLEANING_SECONDS = 1.0
+STALL_TIMEOUT_SECONDS = 0.75
+_WATCH_INTERVAL_SECONDS = 0.25
+_CLEANUP_TIMEOUT_SECONDS = 1.0
+
+_BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
 
 _log = structlog.get_logger()
 
 
-class ConnectionLostError(UnavailableError):
-    """The connection was lost; whether the statement was run is not known."""
-
-
-class StatementTimeoutError(UnavailableError):
-    """A statement took longer than it may, and was ended."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Statement:
-    """SQL text, the name that metrics and traces know it by, and the class of its rows.
-
-    Each is made once: connections remember what they prepared by identity. `quick` is the same, where there is
-    something quicker, for a PostgreSQL 17 or newer in a session whose times are UTC.
-    """
-
-    name: str
-    sql: str
-    row: type[Row] = Row
-    sql_pg17: str = ""
-
-
-class Runner(Protocol):
-    """What runs statements: the database, each on its own, or a transaction, all together."""
-
-    async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
-        """Run the statement and return its rows."""
-        ...
-
-
-Observer = Callable[[Statement, float, BaseException | None], None]
-"""Is told of each statement, how many seconds it took, and its error."""
-
-_BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
-
-
-def unobserved(_statement: Statement, _seconds: float, _error: BaseException | None) -> None:
-    """An observer who looks away."""
-
-
-class Connection:
-    """One connection and the statements that it has prepared."""
-
-    def __init__(self, raw: RawConnection, *, prepares: bool, timeout: float, observe: Observer) -> None:
-        self.raw = raw
-        self._observe = observe
-        self.answers = 0
-        self._prepares = prepares
-        self._has_pg17 = raw.get_server_version() >= (17,) and getattr(raw.get_settings(), "TimeZone", "") == "UTC"
-        self._timeout = timeout
-        self._prepared: OrderedDict[Statement, PreparedStatement] = OrderedDict()
-
-    async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
-        """Run the statement and return its rows."""
-        began = perf_counter()
-        try:
-            rows = await self._fetch(statement, arguments)
-        except BaseException as error:
-            self._observe(statement, perf_counter() - began, error)
-            raise
-        self._observe(statement, perf_counter() - began, None)
-        self.answers += 1
-        return rows
-
-    async def _fetch(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
-        if not self._prepares:
-            return await self.raw.fetch(statement.sql, *arguments, timeout=self._timeout, record_class=statement.row)
-        prepared = self._prepared.get(statement)
-        if prepared is None:
-            prepared = await self._prepare(statement)
-        return await prepared.fetch(*arguments, timeout=self._timeout)
-
-    async def execute(self, statement: Statement, then: str = "") -> None:
-        """Run a statement without arguments, and others in the same round trip."""
-        began = perf_counter()
-        try:
-            await self.raw.execute(f"{statement.sql}; {then}", timeout=self._timeout)
-        except BaseException as error:
-            self._observe(statement, perf_counter() - began, error)
-            raise
-        self._observe(statement, perf_counter() - began, None)
-        self.answers += 1
-
-    async def _prepare(self, statement: Statement) -> PreparedStatement:
-        if len(self._prepared) >= _PREPARED_PER_CONNECTION:
-            self._prepared.popitem(last=False)  # asyncpg closes it on the server once nobody holds it
-        sql = statement.sql_pg17 if statement.sql_pg17 and self._has_pg17 else statement.sql
-        prepared = await self.raw.prepare(sql, name=True, timeout=self._timeout, record_class=statement.row)
-        self._prepared[statement] = prepared
-        return prepared
-
-    def translate_error(self, error: BaseException) -> BaseException:
-        """What an error means to whoever asked: it itself where it is about the statement, or is not the driver's."""
-        if not isinstance(error, Exception):
-            return error
-        if self.raw.is_closed() or (isinstance(error, _LOSSES) and not isinstance(error, _TOO_LONG)):
-            return ConnectionLostError("The database's connection was lost.")
-        if isinstance(error, _TOO_LONG):
-            return StatementTimeoutError("A statement took too long (DATABASE_TIMEOUT).")
-        return error
-
-
-_TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError)
-# Besides what closes it, a connection is of no use where its server became a standby, or its plans outlived a table's
-# change.
-_LOSSES = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InvalidCachedStatementError,
-    asyncpg.OutdatedSchemaCacheError,
-)
-
-
-class Database:
+class ConnectionPool:
     """A bounded number of connections to one PostgreSQL, opened as they are needed."""
 
     def __init__(
@@ -181,9 +71,9 @@ class Database:
         self._open: set[Connection] = set()
         self._waiting: deque[asyncio.Future[Connection]] = deque()
         self._opening = 0
-        self._is_sure = False  # that another connection can be opened, since the last one was and none was lost
+        self._is_reachable = False  # that another connection can be opened, since the last one was and none was lost
         self._trouble = ""
-        self._is_shut = False
+        self._is_suspended = False
         self.losses = 0
         self.timeouts = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -228,7 +118,7 @@ class Database:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        closing = (connection.raw.close(timeout=_CLEANING_SECONDS) for connection in self._open)
+        closing = (connection.raw.close(timeout=_CLEANUP_TIMEOUT_SECONDS) for connection in self._open)
         await asyncio.gather(*closing, return_exceptions=True)
 
     @property
@@ -263,7 +153,7 @@ class Database:
             UnavailableError: there was none in time.
         """
         if not self.is_open:
-            self._release(await self._acquire(monotonic() + ACQUIRE_TIMEOUT - waited))
+            self._release(await self._acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS - waited))
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
         """Run the statement in a transaction of its own, and once more where its connection was lost.
@@ -273,13 +163,13 @@ class Database:
         Raises:
             UnavailableError: the database did not answer in time.
         """
-        deadline = monotonic() + ACQUIRE_TIMEOUT
+        deadline = monotonic() + ACQUIRE_TIMEOUT_SECONDS
         while True:
             connection = self._idle.pop() if self._idle else await self._acquire(deadline)
             try:
                 rows = await connection.fetch(statement, *arguments)
             except BaseException as error:
-                translated = self._take_back(connection, error)
+                translated = self._return_failed(connection, error)
                 if translated is error:
                     raise
                 if not isinstance(translated, ConnectionLostError):
@@ -300,7 +190,7 @@ class Database:
             ConnectionLostError: whether it took effect is not known.
             UnavailableError: the database did not answer in time.
         """
-        connection = self._idle.pop() if self._idle else await self._acquire(monotonic() + ACQUIRE_TIMEOUT)
+        connection = self._idle.pop() if self._idle else await self._acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
         try:
             await connection.execute(_BEGIN, first)
             yield connection
@@ -318,25 +208,25 @@ class Database:
 
     def suspend(self) -> None:
         """Give up all connections; until it is reopened, whoever wants one is told at once that there is none."""
-        self._is_shut, self._trouble = True, ""
+        self._is_suspended, self._trouble = True, ""
         waiting, self._waiting = self._waiting, deque()
         for waiter in waiting:
             if not waiter.done():
-                waiter.set_exception(self._shut_error())
+                waiter.set_exception(self._suspended_error())
         self._drop(self._open)
 
     def reopen(self) -> None:
         """Let there be connections again."""
-        self._is_shut = False
+        self._is_suspended = False
 
-    def _shut_error(self) -> UnavailableError:
+    def _suspended_error(self) -> UnavailableError:
         return UnavailableError(f"The {self._name} is not asked for now.")
 
     # --- connections go out and come back
 
     async def _acquire(self, deadline: float) -> Connection:
-        if self._is_shut:
-            raise self._shut_error()
+        if self._is_suspended:
+            raise self._suspended_error()
         waiter: asyncio.Future[Connection] = self.loop.create_future()
         self._waiting.append(waiter)
         self._open_more()
@@ -369,7 +259,7 @@ class Database:
         self.timeouts += isinstance(translated, StatementTimeoutError)
         return translated
 
-    def _take_back(self, connection: Connection, error: BaseException) -> BaseException:
+    def _return_failed(self, connection: Connection, error: BaseException) -> BaseException:
         """Do with the connection of a statement that failed what has to be done; answers what the error means."""
         translated = self._translate_error(connection, error)
         if isinstance(translated, ConnectionLostError):
@@ -383,7 +273,7 @@ class Database:
     async def _clean(self, connection: Connection, script: str) -> None:
         """Make the connection whole: the driver first waits until what was under way is cancelled."""
         try:
-            await connection.raw.execute(script, timeout=_CLEANING_SECONDS)
+            await connection.raw.execute(script, timeout=_CLEANUP_TIMEOUT_SECONDS)
         except FAILURES:
             connection.raw.terminate()
         self._release(connection)
@@ -393,9 +283,9 @@ class Database:
     def _open_more(self) -> None:
         """Open connections for those who wait, one alone until it has shown that the database is there."""
         wanted = min(len(self._waiting), self.size - len(self._open))
-        if self._is_shut:
+        if self._is_suspended:
             wanted = 0
-        elif not self._is_sure:
+        elif not self._is_reachable:
             wanted = 1 if wanted > 0 or self._trouble else 0
         while self._opening < wanted:
             self._opening += 1
@@ -407,24 +297,24 @@ class Database:
         except UnavailableError as trouble:
             self._notice(str(trouble), trouble.__cause__)
         else:
-            self._welcome(raw)
+            self._add(raw)
         self._opening -= 1
         self._open_more()
 
-    def _welcome(self, raw: RawConnection) -> None:
-        if self._is_shut:
+    def _add(self, raw: RawConnection) -> None:
+        if self._is_suspended:
             raw.terminate()
             return
         if self._trouble:
             _log.warning(f"{self._name} is back")
-        self._is_sure, self._trouble = True, ""
+        self._is_reachable, self._trouble = True, ""
         connection = Connection(raw, prepares=self._prepares, timeout=self._timeout, observe=self._observe)
         self._open.add(connection)
         self._release(connection)
 
     def _lose(self, connection: Connection, error: BaseException) -> None:
         """This connection is of no use any more, and perhaps others are not."""
-        self._is_sure = False
+        self._is_reachable = False
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             self._drop(self._open)
         else:
@@ -439,8 +329,8 @@ class Database:
         self._open_more()
 
     def _notice(self, trouble: str, cause: BaseException | None = None) -> None:
-        self._is_sure = False
-        if self._is_shut:
+        self._is_reachable = False
+        if self._is_suspended:
             return
         if not self._trouble:
             _log.warning(f"{self._name} is away", reason=trouble, cause=repr(cause) if cause else None)
@@ -450,10 +340,10 @@ class Database:
         """Give up all connections where statements wait and nothing is heard of the database."""
         heard, since = -1, monotonic()
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_WATCH_INTERVAL_SECONDS)
             if heard != self._answers() or len(self._open) == len(self._idle):
                 heard, since = self._answers(), monotonic()
-            elif monotonic() - since >= STALL_TIMEOUT:
+            elif monotonic() - since >= STALL_TIMEOUT_SECONDS:
                 if not await self._connector.answers() and heard == self._answers():
                     self._notice("The database does not answer.")
                     self._drop(self._open)
@@ -467,12 +357,3 @@ class Database:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def rows_with(names: Sequence[str]) -> type[Row]:
-    """A class of rows whose columns, in this order, are attributes."""
-
-    def column(index: int) -> property:
-        return property(itemgetter(index))
-
-    return type("TokenRow", (Row,), {"__slots__": (), **{name: column(index) for index, name in enumerate(names)}})

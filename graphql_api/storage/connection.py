@@ -1,0 +1,140 @@
+"""One connection to PostgreSQL and the statements that it has prepared: what runs SQL, and what its errors mean."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from time import perf_counter
+from typing import Any, Protocol
+
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+
+from graphql_api.domain.errors import UnavailableError
+from graphql_api.storage.connector import RawConnection
+
+Row = asyncpg.Record
+
+_MAX_PREPARED = 300
+
+
+class ConnectionLostError(UnavailableError):
+    """The connection was lost; whether the statement was run is not known."""
+
+
+class StatementTimeoutError(UnavailableError):
+    """A statement took longer than it may, and was ended."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statement:
+    """SQL text, the name that metrics and traces know it by, and the class of its rows.
+
+    Each is made once: connections remember what they prepared by identity. `quick` is the same, where there is
+    something quicker, for a PostgreSQL 17 or newer in a session whose times are UTC.
+    """
+
+    name: str
+    sql: str
+    row: type[Row] = Row
+    sql_pg17: str = ""
+
+
+class Runner(Protocol):
+    """What runs statements: the database, each on its own, or a transaction, all together."""
+
+    async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
+        """Run the statement and return its rows."""
+        ...
+
+
+Observer = Callable[[Statement, float, BaseException | None], None]
+"""Is told of each statement, how many seconds it took, and its error."""
+
+
+def unobserved(_statement: Statement, _seconds: float, _error: BaseException | None) -> None:
+    """An observer who looks away."""
+
+
+class Connection:
+    """One connection and the statements that it has prepared."""
+
+    def __init__(self, raw: RawConnection, *, prepares: bool, timeout: float, observe: Observer) -> None:
+        self.raw = raw
+        self._observe = observe
+        self.answers = 0
+        self._prepares = prepares
+        self._has_pg17 = raw.get_server_version() >= (17,) and getattr(raw.get_settings(), "TimeZone", "") == "UTC"
+        self._timeout = timeout
+        self._prepared: OrderedDict[Statement, PreparedStatement] = OrderedDict()
+
+    async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
+        """Run the statement and return its rows."""
+        began = perf_counter()
+        try:
+            rows = await self._fetch(statement, arguments)
+        except BaseException as error:
+            self._observe(statement, perf_counter() - began, error)
+            raise
+        self._observe(statement, perf_counter() - began, None)
+        self.answers += 1
+        return rows
+
+    async def _fetch(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
+        if not self._prepares:
+            return await self.raw.fetch(statement.sql, *arguments, timeout=self._timeout, record_class=statement.row)
+        prepared = self._prepared.get(statement)
+        if prepared is None:
+            prepared = await self._prepare(statement)
+        return await prepared.fetch(*arguments, timeout=self._timeout)
+
+    async def execute(self, statement: Statement, then: str = "") -> None:
+        """Run a statement without arguments, and others in the same round trip."""
+        began = perf_counter()
+        try:
+            await self.raw.execute(f"{statement.sql}; {then}", timeout=self._timeout)
+        except BaseException as error:
+            self._observe(statement, perf_counter() - began, error)
+            raise
+        self._observe(statement, perf_counter() - began, None)
+        self.answers += 1
+
+    async def _prepare(self, statement: Statement) -> PreparedStatement:
+        if len(self._prepared) >= _MAX_PREPARED:
+            self._prepared.popitem(last=False)  # asyncpg closes it on the server once nobody holds it
+        sql = statement.sql_pg17 if statement.sql_pg17 and self._has_pg17 else statement.sql
+        prepared = await self.raw.prepare(sql, name=True, timeout=self._timeout, record_class=statement.row)
+        self._prepared[statement] = prepared
+        return prepared
+
+    def translate_error(self, error: BaseException) -> BaseException:
+        """What an error means to whoever asked: it itself where it is about the statement, or is not the driver's."""
+        if not isinstance(error, Exception):
+            return error
+        if self.raw.is_closed() or (isinstance(error, _LOSSES) and not isinstance(error, _TOO_LONG)):
+            return ConnectionLostError("The database's connection was lost.")
+        if isinstance(error, _TOO_LONG):
+            return StatementTimeoutError("A statement took too long (DATABASE_TIMEOUT).")
+        return error
+
+
+_TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError)
+# Besides what closes it, a connection is of no use where its server became a standby, or its plans outlived a table's
+# change.
+_LOSSES = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
+)
+
+
+def rows_with(names: Sequence[str]) -> type[Row]:
+    """A class of rows whose columns, in this order, are attributes."""
+
+    def column(index: int) -> property:
+        return property(itemgetter(index))
+
+    return type("TokenRow", (Row,), {"__slots__": (), **{name: column(index) for index, name in enumerate(names)}})
