@@ -3,7 +3,7 @@
 Each round imports a file into a fresh database, takes the three tables out as files, and copies those into another
 fresh database, on the same PostgreSQL: the embedded one in a folder of its own, or that of DATABASE_URL.
 
-    .venv/bin/python benchmarks/import.py [--rows 200000] [--rounds 3] [--full]
+    .venv/bin/python benchmarks/import.py [--rows 200000] [--rounds 3] [--full] [--ending jsonl]
 """
 
 import argparse
@@ -31,18 +31,24 @@ SHUFFLE = 999_999_937  # a prime: users and customers come in no order, as they 
 
 def write(path: Path, rows: int, *, full: bool) -> None:
     """A file of this many tokens, the same every time."""
+    names = ["userId", "gateway", "gatewayCustomerId", *(["description", "metadata", "isActive"] if full else [])]
     with path.open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(
-            ["userId", "gateway", "gatewayCustomerId", *(["description", "metadata", "isActive"] if full else [])]
-        )
+        if path.suffix == ".csv":
+            out = csv.writer(file)
+            out.writerow(names)
         for number in range(rows):
             user, customer = number * SHUFFLE % 10**10, number * SHUFFLE % (10**10 + 19)
             row = [f"user-{user:010d}", ("STRIPE", "PAYPAL", "ADYEN")[number % 3], f"cus_{customer:012x}"]
             if full:
                 metadata = json.dumps({"plan": "gold", "seats": number % 100, "source": "migration"})
                 row += [f"The customer of user {user}", metadata, "true" if number % 10 else "false"]
-            out.writerow(row)
+            if path.suffix == ".csv":
+                out.writerow(row)
+            else:
+                record = dict(zip(names, row, strict=True))
+                if full:
+                    record |= {"metadata": json.loads(row[4]), "isActive": row[5] == "true"}
+                file.write(json.dumps(record) + "\n")
 
 
 @asynccontextmanager
@@ -94,21 +100,20 @@ async def copy(url: str, folder: Path) -> float:
     return seconds
 
 
-async def measure(server: str, folder: Path, rows: int, rounds: int, *, full: bool) -> None:
+async def measure(server: str, path: Path, rows: int, rounds: int, *, full: bool) -> None:
     """Print the rows a second of both, and how they compare."""
-    path = folder / "tokens.csv"
     write(path, rows, full=full)
     ratios: list[float] = []
     for _ in range(rounds):
         async with fresh_database(server) as url:
             seconds, megabytes = await import_(url, path)
-            await take_out(url, folder)
+            await take_out(url, path.parent)
         async with fresh_database(server) as url:
-            bare = await copy(url, folder)
+            bare = await copy(url, path.parent)
         ratios.append(bare / seconds)
         print(
-            f"{rows:,} rows: import {rows / seconds:,.0f}/s with {megabytes} MB, COPY {rows / bare:,.0f}/s,"
-            f" ratio {ratios[-1]:.2f}",
+            f"{rows:,} rows of {path.suffix}: import {rows / seconds:,.0f}/s with {megabytes} MB,"
+            f" COPY {rows / bare:,.0f}/s, ratio {ratios[-1]:.2f}",
             flush=True,
         )
     print(f"median ratio {statistics.median(ratios):.2f}")
@@ -120,11 +125,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="with description, metadata and isActive")
+    parser.add_argument("--ending", default="csv", choices=["csv", "jsonl"], help="which kind of file is imported")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = os.environ.get("DATABASE_URL") or stack.enter_context(embedded_postgres(folder / "data"))
-        asyncio.run(measure(server, folder, arguments.rows, arguments.rounds, full=arguments.full))
+        asyncio.run(
+            measure(server, folder, arguments.rows, arguments.rounds, full=arguments.full, ending=arguments.ending)
+        )
 
 
 if __name__ == "__main__":

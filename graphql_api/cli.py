@@ -229,7 +229,7 @@ def import_(file: FileToRead, *, format_: FormatOption = None, rejects: RejectsO
     metadata and isActive as a save does, and nothing else; what is the same already stays as it is, so an import may
     be run again.
     """
-    from graphql_api.jobs import import_file
+    from graphql_api.bulk.jobs import import_file
 
     run_bulk(file, format_, lambda opened, gateways: import_file(opened, gateways, file, format_, rejects))
 
@@ -237,7 +237,7 @@ def import_(file: FileToRead, *, format_: FormatOption = None, rejects: RejectsO
 @cli.command()
 def export(file: FileToWrite, *, format_: FormatOption = None) -> None:
     """Write all tokens to a file. From that `import` makes the same again."""
-    from graphql_api.jobs import export_file
+    from graphql_api.bulk.jobs import export_file
 
     run_bulk(file, format_, lambda opened, _: export_file(opened, file, format_))
 
@@ -257,7 +257,7 @@ def remap(
     rejects: RejectsOption = None,
 ) -> None:
     """Replace old customer ids by new ones. FILE, for an account that moved, has the columns old and new."""
-    from graphql_api.jobs import remap_file
+    from graphql_api.bulk.jobs import remap_file
 
     run_bulk(
         file,
@@ -287,7 +287,7 @@ def reconcile(
     format_: FormatOption = None,
 ) -> None:
     """Compare with a gateway's list of customers. What is missing there and what is unknown here goes to a report."""
-    from graphql_api.jobs import reconcile_file
+    from graphql_api.bulk.jobs import reconcile_file
 
     run_bulk(
         file,

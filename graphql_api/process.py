@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from graphql_api.bulk.records import Format
     from graphql_api.domain.inputs import Gateways
     from graphql_api.settings import Settings
     from graphql_api.storage.pool import ConnectionPool
-    from graphql_api.transfer.records import Format
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def database(settings: "Settings") -> "Generator[Settings]":
     if settings.database_url is not None:
         yield settings
         return
-    from graphql_api.transfer.reports import waiting
+    from graphql_api.bulk.progress import waiting
 
     try:
         from graphql_api.embedded import embedded_postgres
@@ -69,12 +69,12 @@ def run_bulk(
     file: Path, format_: "Format | None", job: "Callable[[ConnectionPool, Gateways], Coroutine[Any, Any, bool | None]]"
 ) -> None:
     """Run a bulk command on a file whose format is known; where it reported something the exit status is 1."""
+    from graphql_api.bulk.files.sources import format_of
+    from graphql_api.bulk.jobs import JobStoppedError
     from graphql_api.domain.inputs import Gateways
-    from graphql_api.jobs import JobStoppedError
     from graphql_api.settings import Settings
     from graphql_api.storage.migrate import upgrade
     from graphql_api.storage.pool import ConnectionPool
-    from graphql_api.transfer.records import format_of
 
     format_of(file, format_)
 
@@ -101,10 +101,10 @@ def run_bulk(
 
 async def fill_with_demo_tokens(settings: "Settings", users: int) -> bool:
     """Whether demo tokens were stored; False where they are there already."""
+    from graphql_api.bulk.progress import progress
     from graphql_api.demo import fill
     from graphql_api.storage.pool import ConnectionPool
     from graphql_api.storage.tokens import TokenStore
-    from graphql_api.transfer.reports import progress
 
     prepares = settings.database_prepared_statements
     async with ConnectionPool.open(

@@ -6,8 +6,9 @@ from typing import Any
 
 import orjson
 
+from graphql_api.bulk.files.sources import Source
+from graphql_api.bulk.records import Line, Record, unreadable
 from graphql_api.domain.errors import BadInputError, Problem
-from graphql_api.transfer.records import Read, Record, Source, unreadable
 
 REQUIRED = ("userId", "gateway", "gatewayCustomerId")
 COLUMNS = (
@@ -34,7 +35,7 @@ def _snake(name: str) -> str:
 _NAMES = {spelling: name for name in COLUMNS for spelling in (name, _snake(name))}
 
 
-def named(header: Sequence[str]) -> list[str]:
+def token_columns(header: Sequence[str]) -> list[str]:
     """The columns with these names, in `camelCase` or `snake_case`.
 
     Raises:
@@ -50,15 +51,15 @@ def named(header: Sequence[str]) -> list[str]:
     return names
 
 
-def _named_in_csv(header: Sequence[str]) -> list[str]:
-    names = named(header)
+def _required_columns(header: Sequence[str]) -> list[str]:
+    names = token_columns(header)
     for name in REQUIRED:
         if name not in names:
             raise BadInputError(f"The column {name} is missing.")
     return names
 
 
-def token_records(source: Source) -> Iterator[Read]:
+def read_tokens(source: Source) -> Iterator[Line]:
     """The file's records as JSON Lines have them, whatever its format.
 
     An empty cell clears a description and metadata; in other columns it leaves the value out.
@@ -66,16 +67,16 @@ def token_records(source: Source) -> Iterator[Read]:
     Raises:
         BadInputError: the first line of a CSV file does not name the columns of a token.
     """
-    return _decoded(source.records(_named_in_csv)) if source.format == "csv" else source.records(named)
+    return _decoded(source.records(_required_columns)) if source.format == "csv" else source.records(token_columns)
 
 
-def _decoded(records: Iterator[Read]) -> Iterator[Read]:
+def _decoded(records: Iterator[Line]) -> Iterator[Line]:
     for number, record in records:
         yield number, record if isinstance(record, Problem) else _decode(record)
 
 
 def _decode(record: Record) -> Record | Problem:
-    decoded: Record = {}
+    decoded: dict[str, Any] = {}
     try:
         for name, cell in record.items():
             if cell and name in _CELLS:

@@ -2,7 +2,9 @@
 
 import pytest
 
-from graphql_api.service import remap
+from graphql_api.bulk.remapping import remap
+from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.tokens import TokenStore
 
 
 @pytest.fixture
@@ -65,8 +67,7 @@ async def test_each_line_that_fails_is_named_and_the_rest_goes_on(command, write
     assert (await graph.customer("STRIPE", "cus_2"))["version"] == 1
 
 
-async def test_the_same_file_again_changes_nothing(command, write, customers, everything, monkeypatch):
-    monkeypatch.setattr(remap, "LINES_AT_ONCE", 2)
+async def test_the_same_file_again_changes_nothing(command, write, customers, everything):
     file = write("m.csv", *moved(("cus_1", "new_1"), ("cus_2", "new_2"), ("cus_3", "new_3")))
     await command("remap", file, "--gateway", "STRIPE")
     before = await everything()
@@ -113,3 +114,13 @@ async def test_a_wrong_call_is_one_line(command, folder, content, arguments, say
     outcome = await command("remap", "m.csv", *arguments)
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert says in outcome.err
+
+
+async def test_chunks_follow_one_another(customers, database_url, graph):
+    records = enumerate(moved(("cus_1", "new_1"), ("cus_2", "new_2"), ("new_1", "newer_1")), 1)
+    async with ConnectionPool.open(database_url, size=2) as database:
+        reports = [
+            report async for report in remap(TokenStore(database), "STRIPE", records, dry_run=False, max_lines=2)
+        ]
+    assert [(report.line, report.changed) for report in reports] == [(2, 2), (3, 1)]
+    assert (await graph.customer("STRIPE", "newer_1"))["formerGatewayCustomerIds"] == ["cus_1", "new_1"]

@@ -9,24 +9,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+from graphql_api.bulk.exporting import export
+from graphql_api.bulk.files.customer_columns import read_customer_ids, read_id_changes
+from graphql_api.bulk.files.sources import PIPE, Source, format_of, reading, writing
+from graphql_api.bulk.files.token_columns import read_tokens
+from graphql_api.bulk.importing import import_tokens
+from graphql_api.bulk.progress import progress, rejects, say
+from graphql_api.bulk.reconciling import apply, check
+from graphql_api.bulk.records import Format, Report
+from graphql_api.bulk.remapping import remap
 from graphql_api.domain.errors import BadInputError, InputError, Problem
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.values import instant
-from graphql_api.service.bulk import Report, import_tokens
-from graphql_api.service.reconcile import apply, check
-from graphql_api.service.remap import remap
-from graphql_api.storage import bulk
+from graphql_api.storage.customer_lists import CustomerList, ListCounts
 from graphql_api.storage.pool import ConnectionPool
-from graphql_api.storage.reconcile import Counts, Listing
 from graphql_api.storage.tokens import TokenStore
-from graphql_api.transfer.customers import listed, renamed
-from graphql_api.transfer.records import PIPE, Format, Source, format_of, reading, writing
-from graphql_api.transfer.reports import progress, rejects, say
-from graphql_api.transfer.tokens import token_records
 
 T = TypeVar("T")
 
-_LINES_BETWEEN_LOOKS = 10_000
+_LINES_BETWEEN_UPDATES = 10_000
 
 
 class JobStoppedError(Exception):
@@ -66,9 +67,9 @@ async def import_file(
     """
 
     def reports(source: Source) -> AsyncGenerator[Report]:
-        return import_tokens(TokenStore(database), gateways, token_records(source))
+        return import_tokens(TokenStore(database), gateways, read_tokens(source))
 
-    return await _work_through("import", path, format_, rejects_path, reports)
+    return await _run_job("import", path, format_, rejects_path, reports)
 
 
 async def remap_file(
@@ -90,9 +91,9 @@ async def remap_file(
     name = _gateway(gateways, gateway)
 
     def reports(source: Source) -> AsyncGenerator[Report]:
-        return remap(TokenStore(database), name, renamed(source), dry_run=dry_run)
+        return remap(TokenStore(database), name, read_id_changes(source), dry_run=dry_run)
 
-    return await _work_through("dry run of remap" if dry_run else "remap", path, format_, rejects_path, reports)
+    return await _run_job("dry run of remap" if dry_run else "remap", path, format_, rejects_path, reports)
 
 
 def _gateway(gateways: Gateways, text: str) -> str:
@@ -102,20 +103,20 @@ def _gateway(gateways: Gateways, text: str) -> str:
         raise BadInputError(str(refused)) from None
 
 
-async def _work_through(
+async def _run_job(
     verb: str,
     path: Path,
     format_: Format | None,
     rejects_path: Path | None,
     reports: Callable[[Source], AsyncGenerator[Report]],
 ) -> bool:
-    rejects_path = rejects_path or _beside(path, "rejects")
+    rejects_path = rejects_path or _sibling(path, "rejects")
     title = f"{verb} {path}"
     totals = _Totals()
     with reading(path, format_) as source, rejects(rejects_path) as reject, progress(title, source.size) as show:
         try:
             async with aclosing(reports(source)) as some:
-                async for report in _whole(some):
+                async for report in _finish_steps(some):
                     totals.add(report)
                     reject(_row(line, problem) for line, problem in report.rejected)
                     show(source.position, f"{totals.line:,} lines, {totals}")
@@ -130,7 +131,7 @@ async def _work_through(
     return not totals.rejected
 
 
-async def _whole(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
+async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """These steps; an interruption lets the one under way end, and be told, before it takes effect."""
     while True:
         step = asyncio.ensure_future(anext(steps, None))
@@ -149,7 +150,7 @@ def _row(line: int, problem: Problem) -> tuple[object, ...]:
     return line, ".".join(problem.field), problem.code.value, problem.message
 
 
-def _beside(path: Path, kind: str) -> Path:
+def _sibling(path: Path, kind: str) -> Path:
     return Path(f"{'stdin' if path == PIPE else path}.{kind}.csv")
 
 
@@ -178,7 +179,7 @@ async def export_file(database: ConnectionPool, path: Path, format_: Format | No
 
         try:
             async with database.transaction("set transaction read only") as connection:
-                rows = await bulk.export(connection.raw, format_, write)
+                rows = await export(connection.raw, format_, write)
         except asyncio.CancelledError:
             raise JobStoppedError(f"{title} was interrupted: nothing is left of it") from None
     say(f"{title}: {rows:,} tokens")
@@ -206,27 +207,27 @@ async def reconcile_file(
     """
     store = TokenStore(database)
     name = _gateway(gateways, gateway)
-    at = await _moment(store, path, exported_at)
-    report_path = report_path or _beside(path, "report")
+    at = await _export_time(store, path, exported_at)
+    report_path = report_path or _sibling(path, "report")
     title = f"reconcile {path} with {name}"
     try:
         async with store.transaction(()) as transaction:
-            listing = Listing(transaction.raw, name, at)
-            unreadable = await _load(listing, title, path, format_, column)
-            counts = await listing.counts()
+            customer_list = CustomerList(transaction.raw, name, at)
+            unreadable = await _load(customer_list, title, path, format_, column)
+            counts = await customer_list.counts()
             with writing(report_path) as file:
-                await listing.report(file.write)
+                await customer_list.report(file.write)
             say(f"{title}: {counts}; what differs is in {report_path}")
             if applies:
                 if not force:
                     check(counts, unreadable)
-                await _apply(store, listing, title, counts)
+                await _apply(store, customer_list, title, counts)
     except asyncio.CancelledError:
         raise JobStoppedError(f"{title} was interrupted: the same command again goes on from there") from None
     return not (unreadable or counts.missing or counts.unknown)
 
 
-async def _moment(store: TokenStore, path: Path, exported_at: str | None) -> datetime:
+async def _export_time(store: TokenStore, path: Path, exported_at: str | None) -> datetime:
     """When the gateway's list was begun: what is said, or else when the file was last written."""
     at = _written(path) if exported_at is None else _instant(exported_at)
     if at > await store.now():
@@ -248,33 +249,33 @@ def _instant(text: str) -> datetime:
         raise BadInputError(f"--exported-at: {refused}") from None
 
 
-async def _load(listing: Listing, title: str, path: Path, format_: Format | None, column: str | None) -> int:
+async def _load(customer_list: CustomerList, title: str, path: Path, format_: Format | None, column: str | None) -> int:
     """Take up the file's identifiers. Answers how many lines have none."""
     unreadable = 0
-    rejects_path = _beside(path, "rejects")
+    rejects_path = _sibling(path, "rejects")
     with reading(path, format_) as source, rejects(rejects_path) as reject, progress(title, source.size) as show:
 
         def customers() -> Iterator[str]:
             nonlocal unreadable
-            for line, customer in listed(source, column):
+            for line, customer in read_customer_ids(source, column):
                 if isinstance(customer, str):
                     yield customer
                 else:
                     unreadable += 1
                     reject([_row(line, customer)])
-                if line % _LINES_BETWEEN_LOOKS == 0:
+                if line % _LINES_BETWEEN_UPDATES == 0:
                     show(source.position, f"{line:,} lines")
 
-        await listing.load(customers())
+        await customer_list.load(customers())
     if unreadable:
         say(f"{title}: {unreadable:,} of the lines have no identifier; which ones is in {rejects_path}")
     return unreadable
 
 
-async def _apply(store: TokenStore, listing: Listing, title: str, counts: Counts) -> None:
+async def _apply(store: TokenStore, customer_list: CustomerList, title: str, counts: ListCounts) -> None:
     deactivated = verified = 0
     with progress(title, counts.known + counts.missing) as show:
-        async for some in _whole(apply(store, listing)):
+        async for some in _finish_steps(apply(store, customer_list)):
             deactivated += some.deactivated
             verified += some.verified
             show(deactivated + verified, f"{deactivated:,} deactivated, {verified:,} verified")

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from graphql_api.bulk.files.sources import Source
+from graphql_api.bulk.records import Line, unreadable
 from graphql_api.domain.errors import BadInputError, Problem
 from graphql_api.domain.values import is_well_formed
-from graphql_api.transfer.records import Read, Source, unreadable
 
 OLD, NEW = "old", "new"
 # What the column of the identifiers may be called, in any case, with spaces or underscores; the first one counts.
@@ -13,7 +14,7 @@ OLD, NEW = "old", "new"
 _ID_COLUMNS = ("id", "gatewaycustomerid", "customerid", "customer")
 
 
-def renamed(source: Source) -> Iterator[Read]:
+def read_id_changes(source: Source) -> Iterator[Line]:
     """Records with `old` and `new`. A CSV file with two columns may do without a line that names them.
 
     Raises:
@@ -39,7 +40,7 @@ def renamed(source: Source) -> Iterator[Read]:
         yield from records
 
 
-def listed(source: Source, column: str | None) -> Iterator[tuple[int, str | Problem]]:
+def read_customer_ids(source: Source, column: str | None) -> Iterator[tuple[int, str | Problem]]:
     """The identifier on each line, from the column of this name or else the one that is known to have it.
 
     Raises:
@@ -48,7 +49,7 @@ def listed(source: Source, column: str | None) -> Iterator[tuple[int, str | Prob
     wanted = _ID_COLUMNS if column is None else (column,)
 
     def named(header: Sequence[str]) -> Sequence[str]:
-        known = [_squeezed(name) for name in header] if column is None else list(header)
+        known = [_normalized(name) for name in header] if column is None else list(header)
         found = next((known.index(name) for name in wanted if name in known), None)
         if found is None:
             name = "id or Customer ID" if column is None else column
@@ -64,5 +65,5 @@ def listed(source: Source, column: str | None) -> Iterator[tuple[int, str | Prob
             yield number, unreadable("This line has no identifier that is a text.")
 
 
-def _squeezed(name: str) -> str:
+def _normalized(name: str) -> str:
     return re.sub("[ _]", "", name).lower()

@@ -12,23 +12,23 @@ from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import Changes, DeactivationReason, Event, Token
 from graphql_api.service.tokens import retry_on_conflict
 from graphql_api.storage.connection import Row
-from graphql_api.storage.reconcile import Counts, Listing
+from graphql_api.storage.customer_lists import CustomerList, ListCounts
 from graphql_api.storage.tokens import TokenStore
 
 ACTOR = "reconcile"
-_TOKENS_AT_ONCE: Final = 1000
+MAX_CHUNK_TOKENS: Final = 1000
 _BEGIN = (datetime.min.replace(tzinfo=UTC), str(UUID(int=0)))
 
 
 @dataclass(slots=True)
-class Applied:
+class ApplyReport:
     """How many tokens were changed."""
 
     deactivated: int = 0
     verified: int = 0
 
 
-def check(counts: Counts, unreadable: int) -> None:
+def check(counts: ListCounts, unreadable: int) -> None:
     """Go on only with a list that looks whole.
 
     Raises:
@@ -45,25 +45,27 @@ def check(counts: Counts, unreadable: int) -> None:
     raise InputError([Problem(Code.INVALID, f"{message} Nothing was changed; --force goes on all the same.")])
 
 
-async def apply(store: TokenStore, listing: Listing) -> AsyncGenerator[Applied]:
-    """Deactivate what is missing and verify what is listed, a thousand tokens in a transaction."""
+async def apply(
+    store: TokenStore, customer_list: CustomerList, *, max_tokens: int = MAX_CHUNK_TOKENS
+) -> AsyncGenerator[ApplyReport]:
+    """Deactivate what is missing and verify what is listed, at most `max_tokens` in a transaction."""
     after = _BEGIN
-    while rows := await listing.changes(after, _TOKENS_AT_ONCE):
+    while rows := await customer_list.changes(after, max_tokens):
         after = (rows[-1]["created_at"], rows[-1]["id"])
-        yield await retry_on_conflict(partial(_write, store, listing, rows))
+        yield await retry_on_conflict(partial(_write, store, customer_list, rows))
 
 
-async def _write(store: TokenStore, listing: Listing, rows: Sequence[Row]) -> Applied:
-    applied = Applied()
+async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[Row]) -> ApplyReport:
+    applied = ApplyReport()
     changes = Changes()
     async with store.transaction({row["user_id"] for row in rows}) as transaction:
-        stored = await transaction.lock_at((row["user_id"], listing.gateway) for row in rows)
+        stored = await transaction.lock_at((row["user_id"], customer_list.gateway) for row in rows)
         now = await transaction.now()
         for row in rows:
-            token = stored.get((row["user_id"], listing.gateway))
+            token = stored.get((row["user_id"], customer_list.gateway))
             if token is None or token.gateway_customer_id != row["gateway_customer_id"]:
                 continue  # it was changed since
-            event = _event(token, listing.at, now, is_listed=row["is_listed"])
+            event = _event(token, customer_list.at, now, is_listed=row["is_listed"])
             if event is not None:
                 changes.change(token, event)
                 applied.verified += row["is_listed"]

@@ -13,90 +13,74 @@ from typing import Any, Final
 import orjson
 from uuid_utils import uuid7
 
+from graphql_api.bulk.records import Line, Record, Report
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.inputs import Gateways, Save
 from graphql_api.domain.token import Action, DeactivationReason, Edit, Event, Given, Token
 from graphql_api.domain.values import Problems
 from graphql_api.service.tokens import Batch, retry_on_conflict, taken
-from graphql_api.storage import bulk
-from graphql_api.storage.bulk import Row
+from graphql_api.storage import staging
 from graphql_api.storage.selects import ALL
+from graphql_api.storage.staging import StagedToken
 from graphql_api.storage.tokens import TokenStore
 
-# So much is locked and committed together, which takes a fraction of a second.
-LINES_AT_ONCE: Final = 10_000
-_CHARACTERS_AT_ONCE: Final = 4_000_000
-
-Record = Mapping[str, Any]
-# A line's number, and its record or why it is none.
-Read = tuple[int, Record | Problem]
+# A chunk is locked and committed together, which takes a fraction of a second.
+MAX_CHUNK_LINES: Final = 10_000
+_MAX_CHUNK_CHARACTERS: Final = 4_000_000
 
 
-@dataclass(slots=True)
-class Report:
-    """What became of some lines of a file, the last of which is this one."""
-
-    line: int = 0
-    created: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    rejected: list[tuple[int, Problem]] = field(default_factory=list[tuple[int, Problem]])
-
-    def reject(self, line: int, refused: InputError) -> None:
-        """This line is not stored."""
-        self.rejected += [(line, problem) for problem in refused.problems]
-
-
-async def import_tokens(store: TokenStore, gateways: Gateways, records: Iterator[Read]) -> AsyncGenerator[Report]:
-    """Save these records in their order, some thousand in a transaction; while some are written, the next are read."""
+async def import_tokens(
+    store: TokenStore, gateways: Gateways, records: Iterator[Line], *, max_lines: int = MAX_CHUNK_LINES
+) -> AsyncGenerator[Report]:
+    """Save these records in their order, in chunks of at most `max_lines`; while one is written, the next is read."""
     parser, writer = Parser(gateways), _Writer(store)
 
-    async def read() -> "_Lines | None":
-        return await asyncio.to_thread(_read, records, parser, await store.now())
+    async def read() -> "_Chunk | None":
+        return await asyncio.to_thread(_read_chunk, records, parser, await store.now(), max_lines)
 
     reading = asyncio.create_task(read())
     try:
-        while (lines := await reading) is not None:
+        while (chunk := await reading) is not None:
             reading = asyncio.create_task(read())
-            yield await retry_on_conflict(partial(writer.write, lines))
+            yield await retry_on_conflict(partial(writer.write, chunk))
     finally:
         reading.cancel()
 
 
-# --- from records to rows
+# --- from records to tokens
 
 
 @dataclass(slots=True)
-class _Lines:
-    """The lines that are written together: the rows of those that can be, and why the others cannot."""
+class _Chunk:
+    """Lines that are written in one transaction: the tokens of those that can be stored, and why the others cannot."""
 
     last: int = 0
-    rows: dict[int, Row] = field(default_factory=dict[int, Row])
+    rows: dict[int, StagedToken] = field(default_factory=dict[int, StagedToken])
     refused: dict[int, InputError] = field(default_factory=dict[int, InputError])
 
 
-def _read(records: Iterator[Read], parser: "Parser", now: datetime) -> _Lines | None:
-    lines = _Lines()
+def _read_chunk(records: Iterator[Line], parser: "Parser", now: datetime, max_lines: int) -> _Chunk | None:
+    chunk = _Chunk()
     seen: set[tuple[str, ...]] = set()
     characters = 0
-    for number, record in islice(records, LINES_AT_ONCE):
-        lines.last = number
+    for number, record in islice(records, max_lines):
+        chunk.last = number
         try:
             row = parser.row(number, record, now)
         except InputError as refused:
-            lines.refused[number] = refused
+            chunk.refused[number] = refused
             continue
         keys = _keys(row)
-        lines.rows[number] = row if seen.isdisjoint(keys) else row._replace(deferred=True)
+        chunk.rows[number] = row if seen.isdisjoint(keys) else row._replace(deferred=True)
         seen.update(keys)
         characters += len(row.description or "") + len(row.metadata or "")
-        if characters > _CHARACTERS_AT_ONCE:
+        if characters > _MAX_CHUNK_CHARACTERS:
             break
-    return lines if lines.last else None
+    return chunk if chunk.last else None
 
 
-def _keys(row: Row) -> list[tuple[str, ...]]:
+def _keys(row: StagedToken) -> list[tuple[str, ...]]:
     """What no two tokens have in common."""
     keys: list[tuple[str, ...]] = [(row.user_id, row.gateway, ""), (row.gateway_customer_id, row.gateway)]
     keys += [(name, row.gateway) for name in row.former_ids]
@@ -109,7 +93,7 @@ class Parser:
     def __init__(self, gateways: Gateways) -> None:
         self._gateway = lru_cache(maxsize=1000)(gateways.parse)
 
-    def row(self, line: int, record: Record | Problem, now: datetime) -> Row:
+    def row(self, line: int, record: Record | Problem, now: datetime) -> StagedToken:
         """The row of a record; what it does not say of a token's past is made up.
 
         Raises:
@@ -127,12 +111,12 @@ class Parser:
         is_active = record.get("isActive", True)
         if is_active is None:
             problems.add(Code.INVALID, _KINDS["isActive"][1], "isActive")
-        past = _NO_PAST if _PAST.keys().isdisjoint(record) else _past(problems, record)
+        past = _EMPTY_PAST if _PAST.keys().isdisjoint(record) else _past(problems, record)
         if user_id is None or gateway is None or customer is None or is_active is None or not problems.are_none:
             raise problems.refused()
         updated_at = past.get("updated_at") or max(now, past.get("created_at", now))
         created_at = past.get("created_at") or min(now, updated_at)
-        return Row(
+        return StagedToken(
             line=line,
             deferred=False,
             has_id="id" in past,
@@ -234,43 +218,43 @@ _PAST: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "lastVerifiedAt": ("last_verified_at", values.instant),
     "formerGatewayCustomerIds": ("former_ids", _former_ids),
 }
-_NO_PAST: Mapping[str, Any] = {}
+_EMPTY_PAST: Mapping[str, Any] = {}
 
 
-# --- from rows to tokens
+# --- from tokens to the tables
 
 
 class _Writer:
-    """Writes lines in a transaction each; where all were new, it counts on the same of the next ones."""
+    """Writes each chunk in a transaction. If all lines of one were new, it expects the same of the next."""
 
     def __init__(self, store: TokenStore) -> None:
         self._store = store
         self._all_are_new = True
 
-    async def write(self, lines: _Lines) -> Report:
-        """Write these lines.
+    async def write(self, chunk: _Chunk) -> Report:
+        """Write the lines of this chunk.
 
         Raises:
             ConflictError: not all were new, though they seemed to be, or somebody else came between: write them again.
         """
         all_are_new, self._all_are_new = self._all_are_new, False
-        report = Report(lines.last)
-        for number, refused in lines.refused.items():
+        report = Report(chunk.last)
+        for number, refused in chunk.refused.items():
             report.reject(number, refused)
-        users = {row.user_id for row in lines.rows.values()}
+        users = {row.user_id for row in chunk.rows.values()}
         async with self._store.transaction(users) as store:
-            erased = await store.erased(users) if await bulk.is_anybody_erased(store) else set[str]()
-            rows = [row._replace(deferred=True) if row.user_id in erased else row for row in lines.rows.values()]
-            stored = await bulk.store_new(store, rows, all_are=all_are_new)
+            erased = await store.erased(users) if await staging.is_anybody_erased(store) else set[str]()
+            rows = [row._replace(deferred=True) if row.user_id in erased else row for row in chunk.rows.values()]
+            stored = await staging.store_new(store, rows, all_are=all_are_new)
             report.created, report.unchanged = stored.created, stored.unchanged
             if stored.others:
-                await _write_others(store, [lines.rows[number] for number in stored.others], erased, report)
+                await _write_others(store, [chunk.rows[number] for number in stored.others], erased, report)
         self._all_are_new = not stored.unchanged and not stored.others
         report.rejected.sort(key=itemgetter(0))
         return report
 
 
-async def _write_others(store: TokenStore, rows: Sequence[Row], erased: set[str], report: Report) -> None:
+async def _write_others(store: TokenStore, rows: Sequence[StagedToken], erased: set[str], report: Report) -> None:
     """Save these rows one after another, as a batch of mutations does."""
     now = await store.now()
     identifiers = {(row.gateway, name) for row in rows for name in (row.gateway_customer_id, *row.former_ids)}
@@ -281,11 +265,11 @@ async def _write_others(store: TokenStore, rows: Sequence[Row], erased: set[str]
         erased=erased,
         action=Action.IMPORTED,
     )
-    used_ids = await bulk.used_ids(store, [row.id for row in rows if row.has_id])
+    used_ids = await staging.used_ids(store, [row.id for row in rows if row.has_id])
     for row in rows:
         before = batch.stored.get((row.user_id, row.gateway))
         refused = _refusal(batch, row, used_ids) if before is None else None
-        result = refused or batch.save(saved(row), _born(row, now))
+        result = refused or batch.save(save_input(row), _import_event(row, now))
         if isinstance(result, InputError):
             report.reject(row.line, result)
         elif result.created:
@@ -296,10 +280,10 @@ async def _write_others(store: TokenStore, rows: Sequence[Row], erased: set[str]
             report.unchanged += 1
         else:
             report.changed += 1
-    await store.write(batch.changes, bulk.ACTOR)
+    await store.write(batch.changes, staging.ACTOR)
 
 
-def _refusal(batch: Batch, row: Row, used_ids: set[str]) -> InputError | None:
+def _refusal(batch: Batch, row: StagedToken, used_ids: set[str]) -> InputError | None:
     """Why a row cannot be a new token, besides what every save is refused for."""
     if row.has_id and row.id in used_ids:
         message = "A token has, or had, this id: leave the id out and a new one is made."
@@ -308,13 +292,13 @@ def _refusal(batch: Batch, row: Row, used_ids: set[str]) -> InputError | None:
     return taken("formerGatewayCustomerIds") if owners - {None, row.user_id} else None
 
 
-def _reserve(batch: Batch, row: Row) -> None:
+def _reserve(batch: Batch, row: StagedToken) -> None:
     former = {(row.gateway, name): row.user_id for name in row.former_ids}
     batch.owners.update(former)
     batch.changes.identifiers.update(former)
 
 
-def saved(row: Row) -> Save:
+def save_input(row: StagedToken) -> Save:
     """What a row saves where its user has a token at its gateway."""
     edit = Edit(
         gateway_customer_id=row.gateway_customer_id,
@@ -325,11 +309,11 @@ def saved(row: Row) -> Save:
     return Save(user_id=row.user_id, gateway=row.gateway, edit=edit)
 
 
-def _born(row: Row, now: datetime) -> Event:
+def _import_event(row: StagedToken, now: datetime) -> Event:
     columns: dict[str, Any] = {name: getattr(row, name) for name in ALL}
     columns["metadata"] = _metadata(row)
     return Event(Token(**columns), Action.IMPORTED, row.deactivation_reason, at=now)
 
 
-def _metadata(row: Row) -> dict[str, Any] | None:
+def _metadata(row: StagedToken) -> dict[str, Any] | None:
     return None if row.metadata is None else orjson.loads(row.metadata)

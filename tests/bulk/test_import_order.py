@@ -5,11 +5,10 @@ from datetime import UTC, datetime
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from graphql_api.bulk.importing import Parser, import_tokens, save_input
 from graphql_api.domain.errors import InputError
 from graphql_api.domain.inputs import Gateways, Save
 from graphql_api.domain.token import Given
-from graphql_api.service import bulk
-from graphql_api.service.bulk import Parser, import_tokens, saved
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 
@@ -43,7 +42,7 @@ LINE = st.fixed_dictionaries(
 @settings(max_examples=300, deadline=None)
 @given(RECORD)
 def test_a_record_is_checked_as_an_input_of_a_mutation_is(record):
-    parsed = problems_or(lambda: saved(Parser(Gateways()).row(1, record, datetime.now(UTC))))
+    parsed = problems_or(lambda: save_input(Parser(Gateways()).row(1, record, datetime.now(UTC))))
     assert parsed == problems_or(lambda: save_of(record))
 
 
@@ -69,10 +68,12 @@ def problems_or(parse):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    before=st.lists(LINE, max_size=6), lines=st.lists(LINE, min_size=1, max_size=25), at_once=st.sampled_from([3, 100])
+    before=st.lists(LINE, max_size=6),
+    lines=st.lists(LINE, min_size=1, max_size=25),
+    max_lines=st.sampled_from([3, 100]),
 )
 async def test_an_import_ends_as_saves_one_after_another_do(
-    graph, database_url, empty, everything, monkeypatch, before, lines, at_once
+    graph, database_url, empty, everything, before, lines, max_lines
 ):
     async def begin():
         await empty()
@@ -87,11 +88,10 @@ async def test_an_import_ends_as_saves_one_after_another_do(
     expected = await everything()
 
     await begin()
-    monkeypatch.setattr(bulk, "LINES_AT_ONCE", at_once)
     rejected = []
     async with ConnectionPool.open(database_url, size=2) as database:
         records = iter(list(enumerate(lines, 1)))
-        async for report in import_tokens(TokenStore(database), Gateways(), records):
+        async for report in import_tokens(TokenStore(database), Gateways(), records, max_lines=max_lines):
             rejected += [(number, problem.field, problem.code.value) for number, problem in report.rejected]
     assert rejected == refused
     assert await everything() == expected

@@ -1,16 +1,15 @@
-"""Many tokens at once: COPY into a temporary table that whole statements work on, and COPY out of the tables."""
+"""Many new tokens at once: COPY into a temporary table, and whole statements that store what is new of it."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from graphql_api.storage.connection import Statement
-from graphql_api.storage.connector import RawConnection
 from graphql_api.storage.selects import ALL
 from graphql_api.storage.tokens import TokenStore
 
 
-class Row(NamedTuple):
+class StagedToken(NamedTuple):
     """A token to store where its user has none at its gateway, from this line of a file.
 
     What it does not have by its `has_…` was made up for it, and says nothing of a token that is there already. Where it
@@ -40,7 +39,7 @@ class Row(NamedTuple):
     last_verified_at: datetime | None
 
 
-class Stored(NamedTuple):
+class StoreResult(NamedTuple):
     """How many rows were new, how many are there as the file has them, and the lines of those that are neither."""
 
     created: int
@@ -153,7 +152,7 @@ _USED_IDS = Statement(
 )
 
 
-async def store_new(store: TokenStore, rows: Collection[Row], *, all_are: bool) -> Stored:
+async def store_new(store: TokenStore, rows: Collection[StagedToken], *, all_are: bool) -> StoreResult:
     """Store what is new of these rows, with its line of history, in the transaction of this store.
 
     Rows that are not apart have no user at a gateway, no identifier and no id in common.
@@ -168,10 +167,10 @@ async def store_new(store: TokenStore, rows: Collection[Row], *, all_are: bool) 
     """
     raw = store.raw
     await raw.execute(_STAGE)
-    await raw.copy_records_to_table("staged", columns=Row._fields, records=rows)
+    await raw.copy_records_to_table("staged", columns=StagedToken._fields, records=rows)
     await raw.execute(_STORE_ALL if all_are else _STORE_NEW)
     [(created, left, others)] = await raw.fetch(_OUTCOME)
-    return Stored(created, len(rows) - left, others)
+    return StoreResult(created, len(rows) - left, others)
 
 
 async def is_anybody_erased(store: TokenStore) -> bool:
@@ -182,53 +181,3 @@ async def is_anybody_erased(store: TokenStore) -> bool:
 async def used_ids(store: TokenStore, ids: Sequence[str]) -> set[str]:
     """Which of these ids a token has, or had."""
     return {row[0] for row in await store.fetch(_USED_IDS, ids)}
-
-
-# --- out
-
-Format = Literal["csv", "jsonl"]
-
-
-def _instant(name: str) -> str:
-    return f"""to_char({name} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
-
-
-# The names of a file's columns, and what stands in them.
-_EXPORTED = {
-    "id": "id",
-    "userId": "user_id",
-    "gateway": "gateway",
-    "gatewayCustomerId": "gateway_customer_id",
-    "description": "description",
-    "metadata": "metadata",
-    "isActive": "is_active",
-    "createdAt": _instant("created_at"),
-    "updatedAt": _instant("updated_at"),
-    "version": "version",
-    "activatedAt": _instant("activated_at"),
-    "deactivatedAt": _instant("deactivated_at"),
-    "deactivationReason": "deactivation_reason",
-    "lastVerifiedAt": _instant("last_verified_at"),
-    "formerGatewayCustomerIds": """(
-      select json_agg(c.gateway_customer_id order by since, c.gateway_customer_id) from gateway_customers c
-      where c.user_id = t.user_id and c.gateway = t.gateway and c.gateway_customer_id <> t.gateway_customer_id
-    )""",
-}
-_SELECTED = ", ".join(f'{value} as "{name}"' for name, value in _EXPORTED.items())
-_EXPORT = f"select {_SELECTED} from customer_gateway_tokens t order by created_at, id"
-
-
-async def export(raw: RawConnection, format_: Format, write: Callable[[bytes], object]) -> int:
-    """Write every token, as one moment has them, in the order of their making. Answers how many there are."""
-
-    async def output(chunk: bytes) -> None:
-        write(chunk)
-
-    if format_ == "csv":
-        booleans = _EXPORT.replace("is_active as", "case when is_active then 'true' else 'false' end as")
-        status = await raw.copy_from_query(booleans, output=output, format="csv", header=True)
-    else:
-        # JSON text has neither of these two characters, so nothing in it is quoted.
-        lines = f"select row_to_json(token) from ({_EXPORT}) as token"
-        status = await raw.copy_from_query(lines, output=output, format="csv", delimiter="\x01", quote="\x02")
-    return int(status.removeprefix("COPY "))

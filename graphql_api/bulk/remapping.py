@@ -5,29 +5,31 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
+from graphql_api.bulk.records import Line, Record, Report
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Edit
 from graphql_api.domain.values import Problems
-from graphql_api.service.bulk import Read, Record, Report
 from graphql_api.service.tokens import Batch, retry_on_conflict
 from graphql_api.storage.tokens import ConflictError, Pair, TokenStore
 
 ACTOR = "remap"
-LINES_AT_ONCE: Final = 1000
+MAX_CHUNK_LINES: Final = 1000
 
 
-async def remap(store: TokenStore, gateway: str, records: Iterator[Read], *, dry_run: bool) -> AsyncGenerator[Report]:
-    """Replace each record's `old` identifier by its `new` one, a thousand in a transaction.
+async def remap(
+    store: TokenStore, gateway: str, records: Iterator[Line], *, dry_run: bool, max_lines: int = MAX_CHUNK_LINES
+) -> AsyncGenerator[Report]:
+    """Replace each record's `old` identifier by its `new` one, at most `max_lines` in a transaction.
 
-    Where it runs dry, what becomes of a line counts for the lines that would be written with it, and is then undone.
+    In a dry run each chunk is written and rolled back: a line counts for the later lines of its chunk only.
     """
-    while lines := list(islice(records, LINES_AT_ONCE)):
+    while lines := list(islice(records, max_lines)):
         yield await retry_on_conflict(partial(_write, store, gateway, lines, dry_run=dry_run))
 
 
-async def _write(store: TokenStore, gateway: str, lines: list[Read], *, dry_run: bool) -> Report:
+async def _write(store: TokenStore, gateway: str, lines: list[Line], *, dry_run: bool) -> Report:
     report = Report(lines[-1][0])
     pairs: dict[int, Pair] = {}
     for number, record in lines:

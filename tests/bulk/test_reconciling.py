@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from graphql_api.service import reconcile
+from graphql_api.bulk.reconciling import apply
+from graphql_api.storage.customer_lists import CustomerList
+from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.tokens import TokenStore
 
 
 def now(**ahead):
@@ -58,9 +61,8 @@ async def test_what_differs_is_reported_and_nothing_changes(command, listing, cu
 
 
 async def test_applied_it_deactivates_what_is_missing_and_verifies_what_is_there(
-    command, listing, customers, graph, table, monkeypatch
+    command, listing, customers, graph, table
 ):
-    monkeypatch.setattr(reconcile, "_TOKENS_AT_ONCE", 2)
     at = now()
     file = listing("cus_1", "cus_2", "cus_3", "cus_5")
     outcome = await command("reconcile", file, "--gateway", "STRIPE", "--apply", "--exported-at", at)
@@ -197,3 +199,17 @@ async def test_a_wrong_call_is_one_line(command, listing, arguments, says):
     outcome = await command("reconcile", *arguments, stdin=b"id\ncus_1\n")
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert says in outcome.err
+
+
+async def test_chunks_follow_one_another(customers, database_url, table):
+    async with ConnectionPool.open(database_url, size=2) as database:
+        store = TokenStore(database)
+        async with store.transaction(()) as transaction:
+            customer_list = CustomerList(transaction.raw, "STRIPE", datetime.now(UTC))
+            await customer_list.load(["cus_1", "cus_2", "cus_3"])
+            reports = [report async for report in apply(store, customer_list, max_tokens=2)]
+    assert [(report.verified, report.deactivated) for report in reports] == [(2, 0), (1, 1)]
+    assert await table("select gateway_customer_id from customer_gateway_tokens where not is_active order by 1") == [
+        ("cus_4",),
+        ("cus_5",),
+    ]

@@ -14,23 +14,18 @@ from typing import Any, BinaryIO, Literal, cast
 
 import orjson
 
-from graphql_api.domain.errors import BadInputError, Code, Problem
+from graphql_api.bulk.records import Format, Line, Record, unreadable
+from graphql_api.domain.errors import BadInputError
 
-Format = Literal["csv", "jsonl"]
-Record = dict[str, Any]
 # What the columns, or the keys of one line, are called here.
 Naming = Callable[[Sequence[str]], Sequence[str]]
 
 PIPE = Path("-")
 _ENDINGS: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 # What is longer is cut, so that a file without line ends does not fill the memory; no record of ours comes near it.
-_LONGEST_LINE = 1024 * 1024
+_MAX_LINE_BYTES = 1024 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CELL = re.compile(r'("(?:[^"]|"")*"|[^,\r\n]*)(?:,|\r?\n|$)')
-
-
-# A line's number, and its record or why it is none.
-Read = tuple[int, Record | Problem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +41,7 @@ class Source:
         """How many bytes were taken from the file; 0 for a pipe."""
         return 0 if self.size is None else self.file.tell()
 
-    def records(self, named: Naming) -> Iterator[Read]:
+    def records(self, named: Naming) -> Iterator[Line]:
         """The number of each line and its record; a record over several lines has the number of its first.
 
         A CSV cell is text, or None where it is empty; as in PostgreSQL, `""` is the empty text.
@@ -55,11 +50,6 @@ class Source:
             BadInputError: the first line of a CSV file does not name its columns.
         """
         return _csv_records(self.file, named) if self.format == "csv" else _json_records(self.file, named)
-
-
-def unreadable(reason: str) -> Problem:
-    """A line is no record, for this reason."""
-    return Problem(Code.INVALID, reason)
 
 
 def format_of(path: Path, given: Format | None) -> Format:
@@ -105,13 +95,13 @@ def writing(path: Path) -> Generator[BinaryIO]:
         with _open(path, "wb", path) as file:
             yield file
         return
-    whole = path.resolve()
-    unfinished = whole.with_name(f"{whole.name}.unfinished")
+    target = path.resolve()
+    unfinished = target.with_name(f"{target.name}.unfinished")
     with _open(unfinished, "wb", path) as file:
         try:
             yield file
             file.close()
-            unfinished.replace(whole)
+            unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -124,13 +114,13 @@ def _open(path: Path, mode: Literal["rb", "wb"], called: Path) -> BinaryIO:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    first = file.readline(_LONGEST_LINE).removeprefix(_BYTE_ORDER_MARK)
-    line = first or file.readline(_LONGEST_LINE)
+    first = file.readline(_MAX_LINE_BYTES).removeprefix(_BYTE_ORDER_MARK)
+    line = first or file.readline(_MAX_LINE_BYTES)
     while line:
         yield line
-        while len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
-            line = file.readline(_LONGEST_LINE)
-        line = file.readline(_LONGEST_LINE)
+        while len(line) == _MAX_LINE_BYTES and not line.endswith(b"\n"):
+            line = file.readline(_MAX_LINE_BYTES)
+        line = file.readline(_MAX_LINE_BYTES)
 
 
 class _Text:
@@ -158,7 +148,7 @@ class _Text:
         self._again.extendleft(reversed(self.taken[1:]))
 
 
-def _csv_records(file: BinaryIO, named: Naming) -> Iterator[Read]:
+def _csv_records(file: BinaryIO, named: Naming) -> Iterator[Line]:
     text = _Text(_lines(file))
     reader = csv.reader(text, strict=True)
     try:
@@ -183,7 +173,7 @@ def _csv_records(file: BinaryIO, named: Naming) -> Iterator[Read]:
 
 
 def _record(names: Sequence[str], cells: list[str], lines: list[str]) -> Record:
-    record: Record = {name: cell or None for name, cell in zip(names, cells, strict=True)}
+    record = {name: cell or None for name, cell in zip(names, cells, strict=True)}
     if any('""' in line for line in lines):
         for name, cell in zip(names, _CELL.finditer("".join(lines)), strict=False):
             if cell[1] == '""':
@@ -191,7 +181,7 @@ def _record(names: Sequence[str], cells: list[str], lines: list[str]) -> Record:
     return record
 
 
-def _json_records(file: BinaryIO, named: Naming) -> Iterator[Read]:
+def _json_records(file: BinaryIO, named: Naming) -> Iterator[Line]:
     known = lru_cache(maxsize=100)(named)
     for number, line in enumerate(_lines(file), 1):
         if line.isspace():
@@ -208,5 +198,5 @@ def _object(line: bytes, named: Naming) -> Record:
     value = orjson.loads(line)
     if not isinstance(value, dict):
         raise BadInputError("A line is a JSON object.")
-    record = cast("Record", value)
+    record = cast("dict[str, Any]", value)
     return dict(zip(named(tuple(record)), record.values(), strict=True))

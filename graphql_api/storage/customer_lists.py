@@ -48,7 +48,7 @@ _CHANGES = f"""
 """
 
 
-class Counts(NamedTuple):
+class ListCounts(NamedTuple):
     """What the list has, and what of the gateway's tokens has to do with it."""
 
     listed: int  # identifiers
@@ -64,7 +64,7 @@ class Counts(NamedTuple):
         )
 
 
-class Listing:
+class CustomerList:
     """A gateway's customers as they were at some moment, for as long as the transaction of this connection lasts."""
 
     def __init__(self, raw: RawConnection, gateway: str, at: datetime) -> None:
@@ -78,10 +78,10 @@ class Listing:
         await self._raw.copy_records_to_table("listed", records=((customer,) for customer in customers))
         await self._raw.execute(_INDEX)
 
-    async def counts(self) -> Counts:
+    async def counts(self) -> ListCounts:
         """Count what is the same and what differs."""
         [row] = await self._raw.fetch(_COUNTS, self.gateway, self.at)
-        return Counts(*row)
+        return ListCounts(*row)
 
     async def report(self, write: Callable[[bytes], object]) -> None:
         """Write what differs as CSV."""

@@ -1,0 +1,60 @@
+"""All tokens as a stream of bytes: COPY out of the tables."""
+
+from collections.abc import Awaitable, Callable
+
+from graphql_api.storage.connector import RawConnection
+
+
+def _instant(name: str) -> str:
+    return f"""to_char({name} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+
+
+# The names of a file's columns, and what stands in them.
+_EXPORTED = {
+    "id": "id",
+    "userId": "user_id",
+    "gateway": "gateway",
+    "gatewayCustomerId": "gateway_customer_id",
+    "description": "description",
+    "metadata": "metadata",
+    "isActive": "is_active",
+    "createdAt": _instant("created_at"),
+    "updatedAt": _instant("updated_at"),
+    "version": "version",
+    "activatedAt": _instant("activated_at"),
+    "deactivatedAt": _instant("deactivated_at"),
+    "deactivationReason": "deactivation_reason",
+    "lastVerifiedAt": _instant("last_verified_at"),
+    "formerGatewayCustomerIds": """(
+      select json_agg(c.gateway_customer_id order by since, c.gateway_customer_id) from gateway_customers c
+      where c.user_id = t.user_id and c.gateway = t.gateway and c.gateway_customer_id <> t.gateway_customer_id
+    )""",
+}
+_SELECTED = ", ".join(f'{value} as "{name}"' for name, value in _EXPORTED.items())
+_EXPORT = f"select {_SELECTED} from customer_gateway_tokens t order by created_at, id"
+
+
+async def export_csv(raw: RawConnection, write: Callable[[bytes], object]) -> int:
+    """Write every token, as one moment has them, in creation order, with a header. Returns how many there are."""
+    booleans = _EXPORT.replace("is_active as", "case when is_active then 'true' else 'false' end as")
+    status = await raw.copy_from_query(booleans, output=_as_coroutine(write), format="csv", header=True)
+    return _count(status)
+
+
+async def export_json_lines(raw: RawConnection, write: Callable[[bytes], object]) -> int:
+    """The same as one JSON object a line."""
+    lines = f"select row_to_json(token) from ({_EXPORT}) as token"
+    # JSON text has neither of these two characters, so nothing in it is quoted.
+    status = await raw.copy_from_query(lines, output=_as_coroutine(write), format="csv", delimiter="\x01", quote="\x02")
+    return _count(status)
+
+
+def _as_coroutine(write: Callable[[bytes], object]) -> Callable[[bytes], Awaitable[None]]:
+    async def output(chunk: bytes) -> None:
+        write(chunk)
+
+    return output
+
+
+def _count(status: str) -> int:
+    return int(status.removeprefix("COPY "))
