@@ -8,7 +8,7 @@ from uuid import NAMESPACE_URL, uuid5
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, Event, Given, Token
-from graphql_api.service.tokens import retry_on_conflict
+from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.storage.tokens import TokenStore
 
 _ACTOR = "demo"

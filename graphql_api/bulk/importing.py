@@ -19,7 +19,9 @@ from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.inputs import Gateways, Save
 from graphql_api.domain.token import Action, DeactivationReason, Edit, Event, Given, Token
 from graphql_api.domain.values import Problems
-from graphql_api.service.tokens import Batch, retry_on_conflict, taken
+from graphql_api.service.problems import taken
+from graphql_api.service.retrying import retry_on_conflict
+from graphql_api.service.saving import BatchSaver
 from graphql_api.storage import staging
 from graphql_api.storage.selects import ALL
 from graphql_api.storage.staging import StagedToken
@@ -258,7 +260,7 @@ async def _write_others(store: TokenStore, rows: Sequence[StagedToken], erased: 
     """Save these rows one after another, as a batch of mutations does."""
     now = await store.now()
     identifiers = {(row.gateway, name) for row in rows for name in (row.gateway_customer_id, *row.former_ids)}
-    batch = Batch(
+    batch = BatchSaver(
         now=now,
         stored=await store.lock_at({(row.user_id, row.gateway) for row in rows}),
         owners=await store.owners(list(identifiers)),
@@ -283,7 +285,7 @@ async def _write_others(store: TokenStore, rows: Sequence[StagedToken], erased: 
     await store.write(batch.changes, staging.ACTOR)
 
 
-def _refusal(batch: Batch, row: StagedToken, used_ids: set[str]) -> InputError | None:
+def _refusal(batch: BatchSaver, row: StagedToken, used_ids: set[str]) -> InputError | None:
     """Why a row cannot be a new token, besides what every save is refused for."""
     if row.has_id and row.id in used_ids:
         message = "A token has, or had, this id: leave the id out and a new one is made."
@@ -292,7 +294,7 @@ def _refusal(batch: Batch, row: StagedToken, used_ids: set[str]) -> InputError |
     return taken("formerGatewayCustomerIds") if owners - {None, row.user_id} else None
 
 
-def _reserve(batch: Batch, row: StagedToken) -> None:
+def _reserve(batch: BatchSaver, row: StagedToken) -> None:
     former = {(row.gateway, name): row.user_id for name in row.former_ids}
     batch.owners.update(former)
     batch.changes.identifiers.update(former)

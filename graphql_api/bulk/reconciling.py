@@ -10,7 +10,7 @@ from uuid import UUID
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import Changes, DeactivationReason, Event, Token
-from graphql_api.service.tokens import retry_on_conflict
+from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.storage.connection import Row
 from graphql_api.storage.customer_lists import CustomerList, ListCounts
 from graphql_api.storage.tokens import TokenStore

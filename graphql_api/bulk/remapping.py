@@ -11,7 +11,8 @@ from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Edit
 from graphql_api.domain.values import Problems
-from graphql_api.service.tokens import Batch, retry_on_conflict
+from graphql_api.service.retrying import retry_on_conflict
+from graphql_api.service.saving import BatchSaver
 from graphql_api.storage.tokens import ConflictError, Pair, TokenStore
 
 ACTOR = "remap"
@@ -44,7 +45,7 @@ async def _write(store: TokenStore, gateway: str, lines: list[Line], *, dry_run:
         if not users.issuperset(owners[customer] for customer in old if customer in owners):
             raise ConflictError
         stored = await transaction.lock_at((user, gateway) for user in users)
-        batch = Batch(now=await transaction.now(), stored=stored, owners=owners, erased=set())
+        batch = BatchSaver(now=await transaction.now(), stored=stored, owners=owners, erased=set())
         for number, (before, after) in pairs.items():
             try:
                 is_changed = _replace(batch, gateway, before, after)
@@ -72,7 +73,7 @@ def _identifier(value: object) -> str:
     return values.gateway_customer_id(value if isinstance(value, str) else "")
 
 
-def _replace(batch: Batch, gateway: str, old: str, new: str) -> bool:
+def _replace(batch: BatchSaver, gateway: str, old: str, new: str) -> bool:
     """Whether this replaced the identifier, which may have been done before.
 
     Raises:

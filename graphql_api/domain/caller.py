@@ -76,6 +76,9 @@ NOBODY = Caller(None)
 # Where authentication is disabled, everybody is this caller.
 EVERYBODY = Caller("anonymous", frozenset({ADMIN_SCOPE}))
 
+# All fields that the schema has. The plain fields of entities, `Query._service` and `Query.customerGatewayTokens` are
+# never passed to `authorize`: the first are answered with their entity, the last is authorized by its filter.
+# `tests/web/test_rights.py` holds each line, those too.
 FIELD_PERMISSIONS: Mapping[str, Permission] = {
     "Query._service": Permission.NOTHING,
     "Query._entities": Permission.NOTHING,  # each entity by its own rule

@@ -48,7 +48,7 @@ class Save(NamedTuple):
     replaces: str | None = None
     expected_version: int | None = None
     # False: what is stored already is answered or refused, and never changed
-    updates: bool = True
+    allow_update: bool = True
 
     @property
     def customer(self) -> str:
@@ -70,7 +70,7 @@ class Save(NamedTuple):
         is_active: Given[bool | None] | None,
         replaces: str | None = None,
         expected_version: int | None = None,
-        updates: bool = True,
+        allow_update: bool = True,
     ) -> Self:
         """Check every field.
 
@@ -91,7 +91,7 @@ class Save(NamedTuple):
             edit=edit,
             replaces=replaces,
             expected_version=expected_version,
-            updates=updates,
+            allow_update=allow_update,
         )
 
 

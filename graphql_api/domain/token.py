@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from graphql_api.domain.values import is_same_json
+from graphql_api.domain.json import is_same_json
 
 T = TypeVar("T")
 
@@ -121,7 +121,11 @@ class Changes:
 
 
 def created(token_id: str, user_id: str, gateway: str, edit: Edit, now: datetime, action: Action) -> Event:
-    """A new token of this user. The edit names the gateway's customer."""
+    """A new token of this user. The edit names the gateway's customer.
+
+    Raises:
+        TypeError: it does not.
+    """
     if edit.gateway_customer_id is None:
         raise TypeError("a new token needs a gateway customer id")
     token = Token(

@@ -36,6 +36,10 @@ class Context:
         """The tokens as they are, for a mutation that the caller may use; what a dry run before it showed is over.
 
         From now on they are read where they are written.
+
+        Raises:
+            UnauthenticatedError: nobody is asking.
+            ForbiddenError: the caller lacks the scope.
         """
         self.caller.authorize(f"Mutation.{mutation}")
         self.tokens = self._stored

@@ -40,7 +40,7 @@ class CreateCustomerGatewayTokenInput:
             description=_given(self.description),
             metadata=_given(self.metadata),
             is_active=Given(self.is_active),
-            updates=False,
+            allow_update=False,
         )
 
 

@@ -35,8 +35,9 @@ from graphql_api.schema.payloads import (
     SaveCustomerGatewayTokensPayload,
     user_errors,
 )
-from graphql_api.service import users
-from graphql_api.service.tokens import Saved, Tokens
+from graphql_api.service import claims, erasing, gateway_reports, merging, saving, updating
+from graphql_api.service.saving import SaveResult
+from graphql_api.service.tokens import Tokens
 
 _COST = Cost(weight=10)  # of a write, where reading a token costs 1
 
@@ -57,7 +58,7 @@ async def _create(
     ],
 ) -> CustomerGatewayTokenPayload:
     async def work(tokens: Tokens) -> Token:
-        return (await tokens.save(input.to_domain(tokens.gateways))).token
+        return (await saving.save(tokens, input.to_domain(tokens.gateways))).token
 
     return await _changed(info, "createCustomerGatewayToken", work, "input")
 
@@ -70,7 +71,7 @@ async def _save(
 ) -> SaveCustomerGatewayTokenPayload:
     tokens = info.context.begin("saveCustomerGatewayToken")
     try:
-        saved = await tokens.save(input.to_domain(tokens.gateways))
+        saved = await saving.save(tokens, input.to_domain(tokens.gateways))
     except InputError as refusal:
         return SaveCustomerGatewayTokenPayload(created=False, **payloads.refused(refusal, "input"))
     return SaveCustomerGatewayTokenPayload(
@@ -96,9 +97,9 @@ async def _save_many(
     aborts = on_error is BatchErrorPolicy.ABORT
     parsed = [_parsed(tokens, each) for each in inputs]
     saves = [each for each in parsed if isinstance(each, Save)]
-    results: Sequence[Saved | InputError] = []
+    results: Sequence[SaveResult | InputError] = []
     if len(saves) == len(parsed) or not aborts:
-        results = await tokens.save_many(saves, abort=aborts)
+        results = await saving.save_many(tokens, saves, abort=aborts)
     remaining = iter(results)
     outcomes = [next(remaining, None) if isinstance(each, Save) else each for each in parsed]
     errors = [
@@ -107,7 +108,7 @@ async def _save_many(
         if isinstance(outcome, InputError)
         for error in user_errors(outcome.problems, "inputs", str(index))
     ]
-    saved = [each if isinstance(each, Saved) and not (aborts and errors) else None for each in outcomes]
+    saved = [each if isinstance(each, SaveResult) and not (aborts and errors) else None for each in outcomes]
     return SaveCustomerGatewayTokensPayload(
         gateway_tokens=[payloads.shown(each.token) if each else None for each in saved],
         created_count=sum(each.created for each in saved if each),
@@ -129,7 +130,7 @@ async def _update(
     ],
 ) -> CustomerGatewayTokenPayload:
     async def work(tokens: Tokens) -> Token:
-        return await tokens.update(input.to_domain())
+        return await updating.update(tokens, input.to_domain())
 
     return await _changed(info, "updateCustomerGatewayToken", work, "input")
 
@@ -140,7 +141,7 @@ async def _activate(
     expected_version: ExpectedVersion = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
     async def work(tokens: Tokens) -> Token:
-        return await tokens.activate(id, optional(expected_version))
+        return await updating.activate(tokens, id, optional(expected_version))
 
     return await _changed(info, "activateCustomerGatewayToken", work)
 
@@ -154,7 +155,7 @@ async def _deactivate(
     expected_version: ExpectedVersion = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
     async def work(tokens: Tokens) -> Token:
-        return await tokens.deactivate(id, reason, optional(expected_version))
+        return await updating.deactivate(tokens, id, reason, optional(expected_version))
 
     return await _changed(info, "deactivateCustomerGatewayToken", work)
 
@@ -166,7 +167,7 @@ async def _delete(
 ) -> DeleteCustomerGatewayTokenPayload:
     tokens = info.context.begin("deleteCustomerGatewayToken")
     try:
-        user_id = await tokens.delete(id, optional(expected_version))
+        user_id = await updating.delete(tokens, id, optional(expected_version))
     except InputError as refusal:
         user = payloads.user(refusal.token.user_id if refusal.token else None)
         return DeleteCustomerGatewayTokenPayload(deleted_id=None, user=user, user_errors=user_errors(refusal.problems))
@@ -188,7 +189,7 @@ async def _deactivate_customer(
 ) -> CustomerGatewayTokenPayload:
     async def work(tokens: Tokens) -> Token | None:
         key = _customer(tokens, gateway, gateway_customer_id)
-        return await tokens.deactivate_customer(*key, reason, optional(occurred_at))
+        return await gateway_reports.deactivate_customer(tokens, *key, reason, optional(occurred_at))
 
     return await _changed(info, "deactivateGatewayCustomer", work)
 
@@ -203,7 +204,9 @@ async def _verify_customer(
     ] = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
     async def work(tokens: Tokens) -> Token:
-        return await tokens.verify_customer(*_customer(tokens, gateway, gateway_customer_id), optional(at))
+        return await gateway_reports.verify_customer(
+            tokens, *_customer(tokens, gateway, gateway_customer_id), optional(at)
+        )
 
     return await _changed(info, "verifyGatewayCustomer", work)
 
@@ -222,7 +225,7 @@ async def _claim(
     seconds = problems.parse("leaseSeconds", lease, lease_seconds) or MIN_LEASE
     try:
         problems.check()
-        claimed = await tokens.claim(user, name, seconds)
+        claimed = await claims.claim(tokens, user, name, seconds)
     except InputError as refusal:
         return ClaimGatewayCustomerPayload(gateway_token=None, claim=None, user_errors=user_errors(refusal.problems))
     claim = claimed.lease and GatewayCustomerClaim(
@@ -250,11 +253,11 @@ async def _merge(
     problems.parse("intoUserId", values.user_id, into_user_id)
     try:
         problems.check()
-        merge = users.Merge(from_user_id, into_user_id, on_conflict.value)
+        merge = merging.Merge(from_user_id, into_user_id, on_conflict.value)
         if dry_run:
-            merged, info.context.tokens = await users.rehearse_merge(tokens, merge)
+            merged, info.context.tokens = await merging.dry_run_merge(tokens, merge)
         else:
-            merged = await users.merge(tokens, merge)
+            merged = await merging.merge(tokens, merge)
     except InputError as refusal:
         return MergeUserGatewayTokensPayload(
             user=None, moved=[], conflicts=[], user_errors=user_errors(refusal.problems)
@@ -270,7 +273,7 @@ async def _merge(
 async def _erase(info: Info, user_id: UserId) -> EraseUserGatewayTokensPayload:
     tokens = info.context.begin("eraseUserGatewayTokens")
     try:
-        erased = await users.erase(tokens, _user_id(user_id))
+        erased = await erasing.erase(tokens, _user_id(user_id))
     except InputError as refusal:
         return EraseUserGatewayTokensPayload(erased=[], user_errors=user_errors(refusal.problems))
     return EraseUserGatewayTokensPayload(
@@ -282,7 +285,7 @@ async def _erase(info: Info, user_id: UserId) -> EraseUserGatewayTokensPayload:
 async def _lift_erasure(info: Info, user_id: UserId) -> LiftUserErasurePayload:
     tokens = info.context.begin("liftUserErasure")
     try:
-        await users.lift_erasure(tokens, _user_id(user_id))
+        await erasing.lift_erasure(tokens, _user_id(user_id))
     except InputError as refusal:
         return LiftUserErasurePayload(user=None, user_errors=user_errors(refusal.problems))
     return LiftUserErasurePayload(user=payloads.user(user_id), user_errors=[])

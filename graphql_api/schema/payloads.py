@@ -18,8 +18,6 @@ _ERRORS = "What is wrong with the input and how to fix it; empty on success."
 
 @strawberry.type(name="CustomerGatewayTokenUserError", description="A problem with the input that you can fix.")
 class UserError:
-    """A problem of an input."""
-
     code: Code = strawberry.field(description="The kind of problem. Branch on this.")
     message: str = strawberry.field(description="What is wrong and how to fix it, for people.")
     field: list[str] | None = strawberry.field(description="The path of the input field, such as `input`, `gateway`.")
@@ -50,8 +48,6 @@ def all_shown(tokens: list[Token]) -> list[CustomerGatewayToken]:
 
 @strawberry.type(description="The result of changing a token.")
 class CustomerGatewayTokenPayload:
-    """The token, or why it did not change."""
-
     gateway_token: CustomerGatewayToken | None = strawberry.field(description=_TOKEN)
     user: User | None = strawberry.field(description=_USER)
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
@@ -59,8 +55,6 @@ class CustomerGatewayTokenPayload:
 
 @strawberry.type(description="The result of saving a token.")
 class SaveCustomerGatewayTokenPayload:
-    """The token, and whether it is new."""
-
     gateway_token: CustomerGatewayToken | None = strawberry.field(description=_TOKEN)
     user: User | None = strawberry.field(description=_USER)
     created: bool = strawberry.field(description="Whether this request created the token.")
@@ -69,8 +63,6 @@ class SaveCustomerGatewayTokenPayload:
 
 @strawberry.type(description="The result of saving a batch of tokens.")
 class SaveCustomerGatewayTokensPayload:
-    """The tokens in the order of the inputs."""
-
     gateway_tokens: list[CustomerGatewayToken | None] = strawberry.field(
         description="The tokens in input order; null for failed inputs, and for all inputs if ABORT applies."
     )
@@ -82,8 +74,6 @@ class SaveCustomerGatewayTokensPayload:
 
 @strawberry.type(description="The result of deleting a token.")
 class DeleteCustomerGatewayTokenPayload:
-    """What is gone."""
-
     deleted_id: strawberry.ID | None = strawberry.field(description="The id of the deleted token.")
     user: User | None = strawberry.field(description=_USER)
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
@@ -91,8 +81,6 @@ class DeleteCustomerGatewayTokenPayload:
 
 @strawberry.type(description="The result of merging two users' tokens.")
 class MergeUserGatewayTokensPayload:
-    """What moved and what lost."""
-
     user: User | None = strawberry.field(description=_USER)
     moved: list[CustomerGatewayToken] = strawberry.field(
         description="The tokens that moved to the other user, in their current state."
@@ -108,16 +96,12 @@ class MergeUserGatewayTokensPayload:
 
 @strawberry.type(description="A customer that you must delete at its gateway.")
 class ErasedGatewayCustomer:
-    """What the gateway knows the user as."""
-
     gateway: str = strawberry.field(description="The gateway.")
     gateway_customer_id: str = strawberry.field(description="The customer's current or former id at the gateway.")
 
 
 @strawberry.type(description="The result of erasing a user.")
 class EraseUserGatewayTokensPayload:
-    """What is left to do."""
-
     erased: list[ErasedGatewayCustomer] = strawberry.field(
         description="The customers that you must now delete at their gateways, including former ids."
     )
@@ -126,16 +110,12 @@ class EraseUserGatewayTokensPayload:
 
 @strawberry.type(description="The result of lifting a user's erasure.")
 class LiftUserErasurePayload:
-    """The user."""
-
     user: User | None = strawberry.field(description=_USER)
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 
 @strawberry.type(description="A short lease on creating a user's customer at a gateway.")
 class GatewayCustomerClaim:
-    """A lease."""
-
     idempotency_key: str = strawberry.field(
         description="Pass it to the gateway as its idempotency key. All callers get the same key until the save."
     )
@@ -145,8 +125,6 @@ class GatewayCustomerClaim:
 
 @strawberry.type(description="The customer if it exists, or a claim on creating it.")
 class ClaimGatewayCustomerPayload:
-    """The customer that is there, or a lease on creating it."""
-
     gateway_token: CustomerGatewayToken | None = strawberry.field(
         description="The token if the customer already exists: there is nothing to create."
     )

@@ -277,7 +277,7 @@ class TokenStore:
         rows = await self._run.fetch(sql.IDENTIFIERS_OF, user_id)
         return [(row["gateway"], row["gateway_customer_id"]) for row in rows]
 
-    async def departed(self, token_id: str) -> tuple[bool, str | None]:
+    async def deleted(self, token_id: str) -> tuple[bool, str | None]:
         """Whether a token that is not there left a line of history, and whose it was unless they were erased."""
         rows = await self._run.fetch(sql.LAST_LINE, token_id)
         return (True, rows[0]["user_id"]) if rows else (False, None)

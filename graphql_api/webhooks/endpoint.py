@@ -14,6 +14,7 @@ from graphql_api.domain.caller import WRITE_SCOPE, Caller
 from graphql_api.domain.errors import InputError, UnavailableError
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.token import DeactivationReason
+from graphql_api.service import gateway_reports
 from graphql_api.service.tokens import Tokens
 from graphql_api.webhooks.adyen import Adyen
 from graphql_api.webhooks.reports import Report, Sender, SignatureError, UnreadableEventError
@@ -108,9 +109,11 @@ async def _done(tokens: Tokens, report: Report) -> bool:
         customer = values.gateway_customer_id(report.customer)
         if report.is_gone:
             reason = DeactivationReason.GATEWAY_DELETED
-            found = await tokens.deactivate_customer(gateway, customer, reason, report.at, precision=_PRECISION)
+            found = await gateway_reports.deactivate_customer(
+                tokens, gateway, customer, reason, report.at, precision=_PRECISION
+            )
             return found is not None
-        await tokens.verify_customer(gateway, customer, report.at)
+        await gateway_reports.verify_customer(tokens, gateway, customer, report.at)
     except InputError:
         return False
     return True

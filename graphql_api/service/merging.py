@@ -1,4 +1,8 @@
-"""What happens to all tokens of a user at once: two users become one, or one is forgotten."""
+"""Merging: two users become one.
+
+A dry run makes the merge in a transaction that is rolled back, once for each statement that its answer needs. Holding
+one transaction open until the answer is complete would hold both users' locks and a connection for that long.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,11 +11,13 @@ from typing import Any
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
-from graphql_api.domain.token import Action, Changes, Token
-from graphql_api.service.tokens import Tokens, erased_problem, retry_on_conflict
+from graphql_api.domain.token import Changes, Token
+from graphql_api.service.problems import erased_problem
+from graphql_api.service.retrying import retry_on_conflict
+from graphql_api.service.tokens import Tokens
 from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connection import Row, Statement
-from graphql_api.storage.tokens import Pair, TokenStore
+from graphql_api.storage.tokens import TokenStore
 
 KEEP_TARGET, KEEP_SOURCE = "KEEP_TARGET", "KEEP_SOURCE"
 
@@ -54,20 +60,20 @@ async def merge(service: Tokens, asked: Merge) -> Merged:
     return await retry_on_conflict(attempt)
 
 
-async def rehearse_merge(service: Tokens, asked: Merge) -> tuple[Merged, Tokens]:
+async def dry_run_merge(service: Tokens, asked: Merge) -> tuple[Merged, Tokens]:
     """What `merge` would answer, and the tokens as they would be after it; nothing changes.
 
     Raises:
         InputError: as `merge` does.
     """
     _check(service, asked)
-    rehearsal = DryRun(service, asked, await service.store.now())
-    merged, _ = await rehearsal.run([])
-    return merged, Tokens(service.store.bind(rehearsal), service.caller, service.gateways)
+    dry_run = DryRun(service, asked, await service.store.now())
+    merged, _ = await dry_run.run([])
+    return merged, Tokens(service.store.bind(dry_run), service.caller, service.gateways)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Question:
+class _Query:
     """A statement, and what it is asked with."""
 
     statement: Statement
@@ -84,24 +90,24 @@ class DryRun:
         self._service = service
         self._asked = asked
         self._now = now
-        self._questions = RequestCoalescer(service.store.pool, self._answers)
+        self._coalescer = RequestCoalescer(service.store.pool, self._answers)
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
         """Run the statement and return its rows."""
-        question = _Question(statement, arguments)
-        return (await self._questions.load([question]))[question]
+        query = _Query(statement, arguments)
+        return (await self._coalescer.load([query]))[query]
 
-    async def _answers(self, questions: list[_Question]) -> dict[_Question, list[Row]]:
-        _, answers = await self.run(questions)
+    async def _answers(self, queries: list[_Query]) -> dict[_Query, list[Row]]:
+        _, answers = await self.run(queries)
         return answers
 
-    async def run(self, questions: list[_Question]) -> tuple[Merged, dict[_Question, list[Row]]]:
+    async def run(self, queries: list[_Query]) -> tuple[Merged, dict[_Query, list[Row]]]:
         """What the merge answers, and each statement after it."""
 
-        async def attempt() -> tuple[Merged, dict[_Question, list[Row]]]:
+        async def attempt() -> tuple[Merged, dict[_Query, list[Row]]]:
             async with self._service.store.transaction(self._asked.users, exclusive=True, dry_run=True) as store:
                 merged = await _merge(store, self._service.actor, self._asked, self._now)
-                return merged, {each: await store.fetch(each.statement, *each.arguments) for each in questions}
+                return merged, {each: await store.fetch(each.statement, *each.arguments) for each in queries}
 
         return await retry_on_conflict(attempt)
 
@@ -141,35 +147,6 @@ async def _merge(store: TokenStore, actor: str, asked: Merge, now: datetime) -> 
     await store.write(changes, actor)
     await store.end_claims(moved)
     return Merged(moved, losers)
-
-
-async def erase(service: Tokens, user_id: str) -> list[Pair]:
-    """Forget a user. Answers every (gateway, gateway customer id) that is now to be erased at the gateways."""
-    service.caller.authorize("Mutation.eraseUserGatewayTokens")
-
-    async def attempt() -> list[Pair]:
-        async with service.store.transaction([user_id], exclusive=True) as store:
-            identifiers = await store.identifiers_of(user_id)
-            now = await store.now()
-            changes = Changes()
-            for token in await store.lock_of([user_id]):
-                changes.delete(tokens.gone(token, Action.ERASED, now))
-            await store.write(changes, service.actor)
-            await store.erase(user_id)
-        return identifiers
-
-    return await retry_on_conflict(attempt)
-
-
-async def lift_erasure(service: Tokens, user_id: str) -> None:
-    """The person is back: their tokens may be saved again."""
-    service.caller.authorize("Mutation.liftUserErasure")
-
-    async def attempt() -> None:
-        async with service.store.transaction([user_id], exclusive=True) as store:
-            await store.lift_erasure(user_id)
-
-    await retry_on_conflict(attempt)
 
 
 def _both_have_one(token: Token) -> Problem:

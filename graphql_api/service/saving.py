@@ -1,0 +1,146 @@
+"""Saving tokens: one in a single statement if it can be, or many one after another in one transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from uuid_utils import uuid7
+
+from graphql_api.domain import token as tokens
+from graphql_api.domain.errors import Code, InputError, Problem
+from graphql_api.domain.inputs import Save
+from graphql_api.domain.token import Action, Changes, Token
+from graphql_api.service.problems import erased_problem, expect_version, stale_problem, taken
+from graphql_api.service.retrying import retry_on_conflict
+from graphql_api.service.tokens import Tokens
+from graphql_api.storage.tokens import Pair
+
+
+class SaveResult(NamedTuple):
+    """A token as it is now, and whether this save created it."""
+
+    token: Token
+    created: bool
+
+
+async def save(service: Tokens, wanted: Save) -> SaveResult:
+    """Create or update the token of this user at this gateway.
+
+    Raises:
+        InputError: ALREADY_EXISTS, CUSTOMER_TAKEN, STALE or ERASED.
+    """
+    service.caller.authorize("Mutation.saveCustomerGatewayToken")
+    return await retry_on_conflict(lambda: _save(service, wanted))
+
+
+async def _save(service: Tokens, save: Save) -> SaveResult:
+    reading = await service.store.read_at(save.user_id, save.gateway)
+    if reading.token is not None:
+        event = _saved(reading.token, save, reading.now)
+        if event is None:
+            return SaveResult(reading.token, created=False)
+        if event.action is not Action.REPLACED:
+            return SaveResult(await service.store.change(reading.token, event, service.actor), created=False)
+    [result] = await _save_all(service, [save])
+    if not isinstance(result, InputError):
+        return result
+    try:
+        raise result
+    finally:
+        del result  # or it and this frame, to which its traceback leads, would be a cycle
+
+
+async def save_many(service: Tokens, saves: Sequence[Save], *, abort: bool) -> list[SaveResult | InputError]:
+    """Save one after another in one transaction; where `abort` is set, one that is refused refuses all."""
+    service.caller.authorize("Mutation.saveCustomerGatewayTokens")
+    return await retry_on_conflict(lambda: _save_all(service, saves, abort=abort)) if saves else []
+
+
+async def _save_all(service: Tokens, saves: Sequence[Save], *, abort: bool = False) -> list[SaveResult | InputError]:
+    async with service.store.transaction(save.user_id for save in saves) as store:
+        batch = BatchSaver(
+            now=await store.now(),
+            stored=await store.lock_at({(save.user_id, save.gateway) for save in saves}),
+            owners=await store.owners(list({(save.gateway, save.customer) for save in saves})),
+            erased=await store.erased({save.user_id for save in saves}),
+        )
+        results = [batch.save(save) for save in saves]
+        if not (abort and any(isinstance(result, InputError) for result in results)):
+            await store.write(batch.changes, service.actor)
+    return results
+
+
+class BatchSaver:
+    """Saves one after another, on what was read at the beginning of the transaction and what the saves before did.
+
+    Args:
+        now: the time of the changes
+        stored: the tokens that are there, by user and gateway
+        owners: the users whose identifiers are taken, by gateway and identifier
+        erased: the users who were erased
+        action: what the history calls every change, where that is not to be told from what is changed
+    """
+
+    def __init__(
+        self,
+        *,
+        now: datetime,
+        stored: dict[Pair, Token],
+        owners: dict[Pair, str],
+        erased: set[str],
+        action: Action | None = None,
+    ) -> None:
+        self.changes = Changes()
+        self.stored = stored
+        self.owners = owners
+        self._now = now
+        self._erased = erased
+        self._action = action
+
+    def save(self, save: Save, born: tokens.Event | None = None) -> SaveResult | InputError:
+        """What becomes of this save; what it changes is added to the changes.
+
+        Args:
+            save: the token as it shall be
+            born: what is created where nothing is stored, if not a token that begins now
+        """
+        try:
+            return self._save(save, born)
+        except InputError as refused:
+            return refused.with_traceback(None)  # which leads to the list that it comes into
+
+    def _save(self, save: Save, born: tokens.Event | None) -> SaveResult:
+        place, customer = (save.user_id, save.gateway), (save.gateway, save.customer)
+        token = self.stored.get(place)
+        event = born or _created(save, self._now) if token is None else _saved(token, save, self._now)
+        if token is None and save.user_id in self._erased:
+            raise InputError([erased_problem("userId")])
+        if event is None:
+            return SaveResult(self.stored[place], created=False)
+        if self.owners.setdefault(customer, save.user_id) != save.user_id:
+            raise taken("gatewayCustomerId")
+        if self._action is not None:
+            event = event._replace(action=self._action)
+        new = self.changes.create(event) if token is None else self.changes.change(token, event)
+        self.stored[place] = new
+        return SaveResult(new, created=token is None)
+
+
+def _created(save: Save, now: datetime) -> tokens.Event:
+    if save.expected_version is not None:
+        raise InputError(
+            [stale_problem(f"This user has no token at {save.gateway}: leave expectedVersion out to create it.")]
+        )
+    return tokens.created(str(uuid7()), save.user_id, save.gateway, save.edit, now, Action.CREATED)
+
+
+def _saved(token: Token, save: Save, now: datetime) -> tokens.Event | None:
+    """What this save makes of the stored token; None where it changes nothing."""
+    expect_version(token, save.expected_version)
+    if token.gateway_customer_id not in {save.customer, save.replaces}:
+        message = (
+            f"This user already has the customer {token.gateway_customer_id} at {token.gateway}:"
+            " use that one, or name it in `replaces` to put this one in its place."
+        )
+        raise InputError([Problem(Code.ALREADY_EXISTS, message, ("gatewayCustomerId",))], token)
+    return tokens.edited(token, save.edit, now) if save.allow_update else None

@@ -1,0 +1,106 @@
+"""Changes of a token that is known by its id: update, activate, deactivate, delete."""
+
+from datetime import datetime
+
+from graphql_api.domain import token as tokens
+from graphql_api.domain import values
+from graphql_api.domain.inputs import Update
+from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, Token
+from graphql_api.service.problems import expect_version, not_found, taken
+from graphql_api.service.retrying import retry_on_conflict
+from graphql_api.service.tokens import Tokens
+from graphql_api.storage.tokens import ConflictError
+
+
+async def update(service: Tokens, wanted: Update) -> Token:
+    """Change a token.
+
+    Raises:
+        InputError: NOT_FOUND, STALE or CUSTOMER_TAKEN.
+    """
+    service.caller.authorize("Mutation.updateCustomerGatewayToken")
+    return await retry_on_conflict(lambda: _update(service, wanted))
+
+
+async def _update(service: Tokens, update: Update) -> Token:
+    token, now = await _read(service, update.id)
+    expect_version(token, update.expected_version)
+    event = tokens.edited(token, update.edit, now)
+    if event is None:
+        return token
+    if event.action is not Action.REPLACED:
+        return await service.store.change(token, event, service.actor)
+    key = (token.gateway, event.token.gateway_customer_id)
+    async with service.store.transaction([token.user_id]) as store:
+        locked = (await store.lock_at([(token.user_id, token.gateway)])).get((token.user_id, token.gateway))
+        if locked != token:
+            raise ConflictError
+        if (await store.owners([key])).get(key, token.user_id) != token.user_id:
+            raise taken("gatewayCustomerId")
+        changes = Changes()
+        changes.change(token, event)
+        await store.write(changes, service.actor)
+    return event.token
+
+
+async def activate(service: Tokens, token_id: str, expected_version: int | None) -> Token:
+    """Make a token active.
+
+    Raises:
+        InputError: NOT_FOUND or STALE.
+    """
+    edit = Edit(is_active=True)
+    return await update(service, Update(id=values.token_id(token_id), edit=edit, expected_version=expected_version))
+
+
+async def deactivate(service: Tokens, token_id: str, reason: DeactivationReason, expected_version: int | None) -> Token:
+    """Make a token inactive, for this reason.
+
+    Raises:
+        InputError: NOT_FOUND or STALE.
+    """
+    service.caller.authorize("Mutation.deactivateCustomerGatewayToken")
+
+    async def attempt() -> Token:
+        token, now = await _read(service, values.token_id(token_id))
+        expect_version(token, expected_version)
+        event = tokens.deactivated(token, reason, now)
+        return token if event is None else await service.store.change(token, event, service.actor)
+
+    return await retry_on_conflict(attempt)
+
+
+async def delete(service: Tokens, token_id: str, expected_version: int | None) -> str | None:
+    """Delete a token. Answers whose it was, unless they were erased; the same again for one that is gone.
+
+    Raises:
+        InputError: NOT_FOUND for one that never was, or STALE.
+    """
+    service.caller.authorize("Mutation.deleteCustomerGatewayToken")
+    return await retry_on_conflict(lambda: _delete(service, values.token_id(token_id), expected_version))
+
+
+async def _delete(service: Tokens, token_id: str | None, expected_version: int | None) -> str | None:
+    token = (await service.store.read(token_id)).token if token_id else None
+    if token is None:
+        was_there, user_id = await service.store.deleted(token_id) if token_id else (False, None)
+        if not was_there:
+            raise not_found()
+        return user_id
+    expect_version(token, expected_version)
+    async with service.store.transaction([token.user_id]) as store:
+        if (await store.lock_at([(token.user_id, token.gateway)])).get((token.user_id, token.gateway)) != token:
+            raise ConflictError
+        changes = Changes()
+        changes.delete(tokens.gone(token, Action.DELETED, await store.now()))
+        await store.write(changes, service.actor)
+    return token.user_id
+
+
+async def _read(service: Tokens, token_id: str | None) -> tuple[Token, datetime]:
+    if token_id is None:
+        raise not_found()
+    reading = await service.store.read(token_id)
+    if reading.token is None:
+        raise not_found()
+    return reading.token, reading.now
