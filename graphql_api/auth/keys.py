@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 import httpx
 import structlog
@@ -18,12 +19,20 @@ from graphql_api.auth.keyring import Keyring
 from graphql_api.auth.unknown_keys import UnknownKeys
 
 MAX_BYTES = 256 * 1024  # of a key server's answer
-FETCH_TIMEOUT = 3.0  # seconds
-REFRESH_INTERVAL = 60.0  # seconds from one fetch to the next where nobody asks for one
-RETRY_INTERVAL = 2.0  # seconds, where the last fetch failed
-LOOK_INTERVAL = 1.0  # seconds between looks at a file
 
 _log = structlog.get_logger(__name__)
+
+
+class Timing(NamedTuple):
+    """When keys are looked for, and how long that may take."""
+
+    fetch_timeout_seconds: float = 3.0
+    refresh_seconds: float = 60.0  # from one fetch to the next if no token asks for one
+    retry_seconds: float = 2.0  # if the last fetch failed
+    look_seconds: float = 1.0  # between looks at a file
+
+
+DEFAULT_TIMING = Timing()
 
 
 class Keys:
@@ -52,7 +61,7 @@ class Keys:
 class FileKeys(Keys):
     """The keys of a file, read again whenever it changes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timing: Timing = DEFAULT_TIMING) -> None:
         """Read the file.
 
         Raises:
@@ -61,6 +70,7 @@ class FileKeys(Keys):
         """
         super().__init__()
         self._path = path
+        self._timing = timing
         self._seen = _state(path)
         self.ring = Keyring.of_json(path.read_bytes())
 
@@ -78,7 +88,7 @@ class FileKeys(Keys):
     async def keep_current(self) -> None:
         """Look at the file for ever."""
         while True:
-            await asyncio.sleep(LOOK_INTERVAL)
+            await asyncio.sleep(self._timing.look_seconds)
             try:
                 await self.look()
             except (OSError, ValueError) as error:
@@ -100,10 +110,17 @@ def _state(path: Path) -> tuple[int, int, int]:
 class ServedKeys(Keys):
     """Keys of a key server, fetched now and then, and when a token names one that is not there."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        timing: Timing = DEFAULT_TIMING,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         super().__init__()
         self._client = client
         self._url = url
+        self._timing = timing
         self._clock = clock
         self._unknown = UnknownKeys()
         self._fetching: asyncio.Task[None] | None = None
@@ -127,7 +144,7 @@ class ServedKeys(Keys):
     async def keep_current(self) -> None:
         """Fetch for ever, whenever it is time."""
         while True:
-            await asyncio.sleep(min(RETRY_INTERVAL, max(0.0, self._due - self._clock())))
+            await asyncio.sleep(min(self._timing.retry_seconds, max(0.0, self._due - self._clock())))
             if self._clock() >= self._due:
                 await self.refresh()
 
@@ -144,16 +161,17 @@ class ServedKeys(Keys):
         try:
             await self.take(await self._answer())
         except Exception as error:  # noqa: BLE001 - whatever a key server does, good keys stay
-            problem = _words(error)
+            problem = self._words(error)
         finally:
-            self._due = self._clock() + (RETRY_INTERVAL if problem else REFRESH_INTERVAL)
+            self._due = self._clock() + (self._timing.retry_seconds if problem else self._timing.refresh_seconds)
             self._fetching = None
         if problem != self.problem:
             self.problem = problem
             _log.warning("access token keys are " + ("not fetched" if problem else "fetched again"), reason=problem)
 
     async def _answer(self) -> bytes:
-        async with asyncio.timeout(FETCH_TIMEOUT), self._client.stream("GET", self._url) as response:
+        timeout = asyncio.timeout(self._timing.fetch_timeout_seconds)
+        async with timeout, self._client.stream("GET", self._url) as response:
             if response.status_code != HTTPStatus.OK:
                 raise ValueError(f"it answered {response.status_code}")
             answer = bytearray()
@@ -163,17 +181,16 @@ class ServedKeys(Keys):
                     raise ValueError(f"its answer is longer than {MAX_BYTES} bytes")
             return bytes(answer)
 
-
-def _words(error: Exception) -> str:
-    match error:
-        case TimeoutError() | httpx.TimeoutException():
-            return f"it did not answer within {FETCH_TIMEOUT:g} s"
-        case httpx.ConnectError():
-            return "it cannot be connected to"
-        case ValueError():
-            return str(error)
-        case _:
-            return type(error).__name__
+    def _words(self, error: Exception) -> str:
+        match error:
+            case TimeoutError() | httpx.TimeoutException():
+                return f"it did not answer within {self._timing.fetch_timeout_seconds:g} s"
+            case httpx.ConnectError():
+                return "it cannot be connected to"
+            case ValueError():
+                return str(error)
+            case _:
+                return type(error).__name__
 
 
 @asynccontextmanager
@@ -184,12 +201,14 @@ async def watched(keys: FileKeys) -> AsyncGenerator[Keys]:
 
 
 @asynccontextmanager
-async def served_keys(url: str) -> AsyncGenerator[Keys]:
+async def served_keys(url: str, timing: Timing = DEFAULT_TIMING) -> AsyncGenerator[Keys]:
     """The keys of a key server, which may be down at the start."""
     # No redirects: the operator says where keys come from. No compression: the limit counts what is read.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-    async with httpx.AsyncClient(headers=headers, timeout=FETCH_TIMEOUT, follow_redirects=False) as client:
-        keys = ServedKeys(client, url)
+    async with httpx.AsyncClient(
+        headers=headers, timeout=timing.fetch_timeout_seconds, follow_redirects=False
+    ) as client:
+        keys = ServedKeys(client, url, timing)
         try:
             await keys.refresh()
             async with _meanwhile(keys.keep_current()):

@@ -6,6 +6,9 @@ import pytest
 
 from graphql_api import auth
 from graphql_api.auth import Authenticator, InvalidTokenError, access_tokens
+from graphql_api.auth.access_tokens import Requirements
+from graphql_api.auth.keyring import Keyring
+from graphql_api.auth.keys import Keys
 from graphql_api.domain.caller import EVERYBODY, NOBODY, Caller
 from tests.auth.issuer import RSA, SECRET, bearer, token
 
@@ -14,6 +17,12 @@ from tests.auth.issuer import RSA, SECRET, bearer, token
 async def authenticator():
     async with Authenticator.open(enabled=True, secret=SECRET) as authenticator:
         yield authenticator
+
+
+@pytest.fixture
+def forgetful():
+    """It remembers two tokens."""
+    return Authenticator(Keys(Keyring.of_secret(SECRET)), Requirements(None, None), max_cached=2)
 
 
 def no_verification(*_):
@@ -89,30 +98,28 @@ def test_a_remembered_token_ends_when_it_says(authenticator, monkeypatch):
         authenticator.caller(header)
 
 
-def test_a_bad_token_is_refused_each_time_and_pushes_no_good_one_out(authenticator, monkeypatch):
-    monkeypatch.setattr(auth, "MAX_CACHED", 2)
+def test_a_bad_token_is_refused_each_time_and_pushes_no_good_one_out(forgetful, monkeypatch):
     good = bearer(token())
-    authenticator.caller(good)
+    forgetful.caller(good)
     head = token().rsplit(b".", 1)[0]
     for number in range(1000):
         with pytest.raises(InvalidTokenError):
-            authenticator.caller(bearer(b"%s.%043d" % (head, number)))
+            forgetful.caller(bearer(b"%s.%043d" % (head, number)))
     monkeypatch.setattr(auth, "AccessToken", no_verification)
 
-    assert authenticator.caller(good) == Caller("user-1")
+    assert forgetful.caller(good) == Caller("user-1")
 
 
-def test_the_tokens_used_last_are_remembered_up_to_a_bound(authenticator, monkeypatch):
-    monkeypatch.setattr(auth, "MAX_CACHED", 2)
+def test_the_tokens_used_last_are_remembered_up_to_a_bound(forgetful, monkeypatch):
     headers = [bearer(token(sub=f"user-{number}")) for number in range(3)]
     for number in (0, 1, 0, 2):
-        authenticator.caller(headers[number])
+        forgetful.caller(headers[number])
     monkeypatch.setattr(auth, "AccessToken", no_verification)
 
-    assert authenticator.caller(headers[0]) == Caller("user-0")
-    assert authenticator.caller(headers[2]) == Caller("user-2")
+    assert forgetful.caller(headers[0]) == Caller("user-0")
+    assert forgetful.caller(headers[2]) == Caller("user-2")
     with pytest.raises(AssertionError, match="verified again"):
-        authenticator.caller(headers[1])
+        forgetful.caller(headers[1])
 
 
 def test_no_token_is_kept(authenticator):

@@ -8,11 +8,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from graphql_api.auth import Authenticator, InvalidTokenError
-from graphql_api.auth import keys as keys_module
-from graphql_api.auth.keys import MAX_BYTES, served_keys
+from graphql_api.auth.access_tokens import Requirements
+from graphql_api.auth.keys import MAX_BYTES, FileKeys, Timing, served_keys, watched
 from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
 from tests.auth.issuer import bearer, es256, key_set, new_key
+from tests.until import until
 
 OLD, NEW = new_key("old"), new_key("new")
 ALICE = Caller("user-1")
@@ -20,6 +21,12 @@ ALICE = Caller("user-1")
 
 def by_server(server):
     return Authenticator.open(enabled=True, jwks_url=server.url)
+
+
+@asynccontextmanager
+async def by_impatient_server(server, **timing):
+    async with served_keys(server.url, Timing(**timing)) as keys:
+        yield Authenticator(keys, Requirements(None, None))
 
 
 async def caller(authenticator, key):
@@ -34,12 +41,8 @@ async def is_accepted(authenticator, key):
         return False
 
 
-async def seconds_until(authenticator, key):
-    start = monotonic()
-    while not await is_accepted(authenticator, key):
-        assert monotonic() - start < 5
-        await asyncio.sleep(0.05)
-    return monotonic() - start
+async def until_accepted(authenticator, key):
+    await until(lambda: is_accepted(authenticator, key), "the new key is accepted")
 
 
 @pytest.fixture
@@ -83,19 +86,19 @@ async def test_a_thousand_unknown_keys_cost_one_fetch(key_server, authenticator,
     assert key_server.fetches == 2
 
 
-async def test_a_new_key_is_accepted_within_two_seconds_after_a_thousand_unknown_ones(key_server, authenticator):
+async def test_a_new_key_is_accepted_soon_after_a_thousand_unknown_ones(key_server, authenticator):
     for number in range(1000):
         assert await _refused(authenticator, _renamed(OLD, number))
     key_server.publish(OLD, NEW)
 
-    assert await seconds_until(authenticator, NEW) < 2
+    await until_accepted(authenticator, NEW)
     assert key_server.fetches == 3
 
 
 async def test_a_key_that_was_published_during_a_fetch_is_not_missed(key_server, authenticator):
     key_server.delay = 0.2
     fetching = asyncio.create_task(authenticator._keys.refresh())
-    await _until(lambda: key_server.fetches == 2)
+    await until(lambda: key_server.fetches == 2, "the keys are fetched a second time")
     key_server.publish(OLD, NEW)
 
     assert await caller(authenticator, NEW) == ALICE
@@ -111,13 +114,11 @@ async def test_a_key_that_is_published_no_longer_is_gone_at_once(key_server, aut
     assert await _refused(authenticator, text)
 
 
-async def test_keys_are_fetched_now_and_then(key_server, monkeypatch):
-    monkeypatch.setattr(keys_module, "REFRESH_INTERVAL", 0.05)
-    monkeypatch.setattr(keys_module, "RETRY_INTERVAL", 0.02)
+async def test_keys_are_fetched_now_and_then(key_server):
     key_server.publish(OLD)
-    async with by_server(key_server) as authenticator:
+    async with by_impatient_server(key_server, refresh_seconds=0.05, retry_seconds=0.02) as authenticator:
         key_server.publish(NEW)
-        await _until(lambda: key_server.fetches >= 3)
+        await until(lambda: key_server.fetches >= 3, "the keys are fetched three times")
 
         assert authenticator.caller(bearer(es256(NEW))) == ALICE
         assert not await is_accepted(authenticator, OLD)
@@ -180,20 +181,21 @@ async def test_a_wrong_answer_does_not_drop_good_keys(key_server, authenticator,
 
 
 @pytest.mark.parametrize("slowly", [{"delay": 60}, {"pause": 0.02}])
-async def test_an_answer_that_does_not_end_is_given_up(key_server, authenticator, monkeypatch, slowly):
-    monkeypatch.setattr(keys_module, "FETCH_TIMEOUT", 0.1)
-    vars(key_server).update(slowly)
-    key_server.publish(OLD, NEW)
+async def test_an_answer_that_does_not_end_is_given_up(key_server, slowly):
+    key_server.publish(OLD)
+    async with by_impatient_server(key_server, fetch_timeout_seconds=0.5) as authenticator:
+        vars(key_server).update(slowly)
+        key_server.publish(OLD, NEW)
 
-    assert not await is_accepted(authenticator, NEW)
-    assert await caller(authenticator, OLD) == ALICE
+        assert not await is_accepted(authenticator, NEW)
+        assert await caller(authenticator, OLD) == ALICE
 
 
 async def test_known_callers_do_not_wait_while_keys_are_fetched(key_server, authenticator):
     key_server.delay = 0.2
     key_server.publish(OLD, NEW)
     waiting = asyncio.create_task(caller(authenticator, NEW))
-    await _until(lambda: key_server.fetches == 2)
+    await until(lambda: key_server.fetches == 2, "the keys are fetched a second time")
 
     assert authenticator.caller(bearer(es256(OLD))) == ALICE
     assert not waiting.done()
@@ -204,68 +206,64 @@ async def test_a_request_that_is_given_up_does_not_end_the_fetch_for_others(key_
     key_server.delay = 0.1
     key_server.publish(OLD, NEW)
     waiting = [asyncio.create_task(caller(authenticator, NEW)) for _ in range(2)]
-    await _until(lambda: key_server.fetches == 2)
+    await until(lambda: key_server.fetches == 2, "the keys are fetched a second time")
     waiting[0].cancel()
 
     assert await waiting[1] == ALICE
 
 
-async def test_the_service_starts_without_the_key_server_and_waits_for_it(key_server, monkeypatch):
-    monkeypatch.setattr(keys_module, "RETRY_INTERVAL", 0.05)
+async def test_the_service_starts_without_the_key_server_and_waits_for_it(key_server):
     key_server.publish(OLD)
     await key_server.stop()
-    async with by_server(key_server) as authenticator:
+    async with by_impatient_server(key_server, retry_seconds=0.05) as authenticator:
         with pytest.raises(UnavailableError):
             authenticator.caller(bearer(es256(OLD)))
         await key_server.start()
-        await _until(lambda: key_server.fetches == 1)
-        await _until(lambda: authenticator._keys.ring is not None)
+        await until(lambda: key_server.fetches == 1, "the keys are fetched")
+        await until(lambda: authenticator._keys.ring is not None, "the keys are taken")
 
         assert authenticator.caller(bearer(es256(OLD))) == ALICE
 
 
 async def test_closing_does_not_wait_for_a_key_server(key_server):
     key_server.publish(OLD)
-    start = monotonic()
     async with by_server(key_server) as authenticator:
         key_server.delay = 60
         waiting = asyncio.create_task(caller(authenticator, NEW))
-        await _until(lambda: key_server.fetches == 2)
+        await until(lambda: key_server.fetches == 2, "the keys are fetched a second time")
     with pytest.raises(asyncio.CancelledError):
         await waiting
 
-    assert monotonic() - start < 1
-
 
 @asynccontextmanager
-async def by_file(path, monkeypatch):
-    monkeypatch.setattr(keys_module, "LOOK_INTERVAL", 0.02)
-    async with Authenticator.open(enabled=True, jwks_file=path) as authenticator:
-        yield authenticator
+async def by_file(path):
+    async with watched(FileKeys(path, Timing(look_seconds=0.02))) as keys:
+        yield Authenticator(keys, Requirements(None, None))
 
 
-async def test_a_file_of_keys_is_read_again_when_it_changes(tmp_path, monkeypatch):
+async def test_a_file_of_keys_is_read_again_when_it_changes(tmp_path):
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(OLD))
-    async with by_file(path, monkeypatch) as authenticator:
+    async with by_file(path) as authenticator:
         assert authenticator.caller(bearer(es256(OLD))) == ALICE
         path.write_bytes(key_set(NEW, OLD))
-        assert await seconds_until(authenticator, NEW) < 2
+        await until_accepted(authenticator, NEW)
         path.write_bytes(key_set(NEW))
-        await _until(lambda: not authenticator._keys.ring.knows("old"))
+        await until(lambda: not authenticator._keys.ring.knows("old"), "the old key is forgotten")
         assert not await is_accepted(authenticator, OLD)
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b""), lambda path: path.unlink()])
-async def test_a_file_that_is_spoilt_does_not_drop_good_keys(tmp_path, monkeypatch, spoil):
+async def test_a_file_that_is_spoilt_does_not_drop_good_keys(tmp_path, spoil):
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(OLD))
-    async with by_file(path, monkeypatch) as authenticator:
-        spoil(path)
-        await asyncio.sleep(0.1)
+    async with by_file(path) as authenticator:
+        with capture_logs() as lines:
+            spoil(path)
+            await until(lambda: lines, "the file is looked at")
         assert authenticator.caller(bearer(es256(OLD))) == ALICE
         path.write_bytes(key_set(NEW))
-        assert await seconds_until(authenticator, NEW) < 2
+        await until_accepted(authenticator, NEW)
 
 
 def test_a_file_without_keys_is_refused_before_anything_starts(tmp_path):
@@ -288,9 +286,3 @@ async def _refused(authenticator, text):
     except InvalidTokenError:
         return True
     return False
-
-
-async def _until(happened):
-    async with asyncio.timeout(5):
-        while not happened():
-            await asyncio.sleep(0.01)

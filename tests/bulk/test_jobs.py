@@ -10,15 +10,18 @@ from contextlib import suppress
 import pytest
 
 from tests.bulk.records import many, token
+from tests.until import until
 
 COUNT = "select count(*) from customer_gateway_tokens"
 
 
 async def some(table):
     """Wait until an import has stored its first tokens."""
-    async with asyncio.timeout(60):
-        while not (await table(COUNT))[0][0]:
-            await asyncio.sleep(0.01)
+
+    async def are_stored():
+        return (await table(COUNT))[0][0]
+
+    await until(are_stored, "the import has stored its first tokens")
 
 
 async def test_an_import_that_is_killed_is_completed_by_the_same_command(

@@ -1,6 +1,5 @@
 """What the faults happen to: a PostgreSQL, a proxy before it, a service that knows only the proxy, and its callers."""
 
-import asyncio
 import os
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from tests.faults.postgres import servers
 from tests.faults.proxy import Proxy
 from tests.faults.service import serving
+from tests.until import until
 
 # `make test-faults` takes its time; otherwise every fault comes once, and is short.
 LONG = os.environ.get("FAULTS") == "long"
@@ -43,9 +43,11 @@ async def _service(tmp_path_factory, postgres, proxy):
 async def service(_service):
     """The service; whatever happened to it, all connections have come back soon afterwards."""
     yield _service
-    async with asyncio.timeout(10):
-        while await _service.connections_in_use():
-            await asyncio.sleep(0.05)
+    await until(lambda: is_idle(_service), "all connections to the database have come back")
+
+
+async def is_idle(service):
+    return await service.connections_in_use() == 0
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import asyncpg
 import psutil
 
 from graphql_api import embedded
+from tests.until import until
 
 
 class Postgres:
@@ -66,12 +67,14 @@ class Postgres:
 
     async def answers(self):
         """Wait until the server lets clients in."""
-        while True:
+
+        async def lets_in():
             with suppress(OSError, asyncpg.PostgresError):
                 connection = await asyncpg.connect(self.url, timeout=5)
                 await connection.close()
-                return
-            await asyncio.sleep(0.01)
+                return True
+
+        await until(lets_in, "PostgreSQL lets clients in", seconds=60)
 
     async def stop(self):
         """A fast shutdown: connections are told and closed."""
@@ -86,8 +89,7 @@ class Postgres:
         for backend in backends:
             with suppress(psutil.NoSuchProcess):
                 backend.kill()
-        while any(map(_runs, backends)):
-            await asyncio.sleep(0.005)
+        await until(lambda: not any(map(_runs, backends)), "the backends have ended")
         (self._cluster / "postmaster.pid").unlink()
 
     def kill_a_backend(self):

@@ -8,6 +8,7 @@ import sys
 from contextlib import asynccontextmanager, suppress
 
 from tests.faults.http import close
+from tests.until import until
 
 
 class Service:
@@ -35,8 +36,11 @@ class Service:
         """Seconds until `/readyz` answers with this status."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        while (await http.get(f"{self.url}/readyz"))[0] != status:
-            await asyncio.sleep(0.02)
+
+        async def answers():
+            return (await http.get(f"{self.url}/readyz"))[0] == status
+
+        await until(answers, f"/readyz answers {status}")
         return loop.time() - began
 
 

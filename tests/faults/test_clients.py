@@ -10,11 +10,12 @@ import asyncpg
 import psutil
 import pytest
 
-from tests.faults.conftest import LONG
+from tests.faults.conftest import LONG, is_idle
 from tests.faults.crowd import QUERY
 from tests.faults.http import Http, close, request
 from tests.faults.load import Load
 from tests.faults.service import serving
+from tests.until import until
 
 COUNT = '{ customerGatewayTokens(filter: {userId: "slow"}) { totalCount } }'
 SAVE = """mutation ($user: ID!, $customer: String!) { saveCustomerGatewayToken(
@@ -78,11 +79,6 @@ def percentile(answers, share=0.99):
     return sorted(each.seconds for each in answers)[int(len(answers) * share)]
 
 
-async def until(question):
-    while not await question():
-        await asyncio.sleep(0.02)
-
-
 READ = asking(QUERY, user={"__typename": "User", "id": "u1"})
 PAGE = asking('{ customerGatewayTokens(first: 5, filter: {userId: "u1"}) { nodes { id } } }')
 
@@ -95,18 +91,12 @@ async def test_what_nobody_waits_for_any_more_is_cancelled_on_the_server(service
         writers = [(await asyncio.open_connection(*service.address))[1] for _ in range(30)]
         for writer in writers:
             writer.write(asked)
-        while not await postgres.ask(waiting):
-            await asyncio.sleep(0.02)
+        await until(lambda: postgres.ask(waiting), "statements wait for the lock")
         for writer in writers:
             writer.transport.abort()
             await close(writer)
-        while await postgres.ask(waiting):
-            await asyncio.sleep(0.02)
-    await until(lambda: nothing_in_use(service))
-
-
-async def nothing_in_use(service):
-    return await service.connections_in_use() == 0
+        await until(lambda: postgres.ask(f"select ({waiting}) = 0"), "no statement waits for the lock any more")
+    await until(lambda: is_idle(service), "all connections to the database have come back")
 
 
 async def test_abandoned_reads_leave_others_alone(service, connection, measured):
@@ -119,7 +109,7 @@ async def test_abandoned_reads_leave_others_alone(service, connection, measured)
             await asyncio.sleep(0.1)
         await asyncio.sleep(0.5)
     assert not load.lost()
-    await until(lambda: nothing_in_use(service))
+    await until(lambda: is_idle(service), "all connections to the database have come back")
     measured("600 abandoned slow reads: others' p99, under 0.5 s", f"{percentile(load.answers):.3f} s")
 
 
@@ -132,7 +122,7 @@ async def test_an_abandoned_mutation_is_done_or_not_done(service, connection):
             for number in range(200)
         )
     )
-    await until(lambda: nothing_in_use(service))
+    await until(lambda: is_idle(service), "all connections to the database have come back")
     rows = await connection.fetch(
         "select t.user_id is not null, g.user_id is not null, e.token_id is not null"
         " from generate_series(0, 199) as n"

@@ -17,6 +17,7 @@ from tests.faults.load import Load
 from tests.faults.service import serving
 from tests.graph import Graph
 from tests.pooler import pgbouncer
+from tests.until import until
 
 SECRET = "a secret of the tests, which is no secret"
 ENVIRONMENT = {"DATABASE_PREPARED_STATEMENTS": "false", "DRAIN_SECONDS": "0"}
@@ -114,9 +115,9 @@ async def test_a_statement_that_takes_too_long_is_cancelled_on_the_server(graph,
             await connection.execute("lock table customer_gateway_tokens")
             answers = await asyncio.gather(*(graph.client(OF_USER) for _ in range(3)))
             assert {answer["errors"][0]["extensions"]["code"] for answer in answers} == {"UNAVAILABLE"}
-            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = $1"
-            while await connection.fetchval(waiting, straight.rpartition("/")[2]):
-                await asyncio.sleep(0.02)
+            free = "select count(*) = 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = $1"
+            name = straight.rpartition("/")[2]
+            await until(lambda: connection.fetchval(free, name), "no statement waits for the lock any more")
     finally:
         await connection.close()
     assert await graph.ask(OF_USER) == {"_entities": [{"gatewayTokens": []}]}

@@ -25,6 +25,7 @@ from tests.faults.load import Load
 from tests.faults.proxy import Proxy
 from tests.faults.service import serving
 from tests.graph import Graph
+from tests.until import until
 
 SECRET = "a secret of the tests, which is no secret"
 
@@ -117,11 +118,9 @@ async def elsewhere(service_on):
 async def pause(standby, primary):
     """Keep a standby as the primary is now."""
     end = await primary.ask("select pg_current_wal_flush_lsn()::text")
-    while not await standby.ask(f"select pg_last_wal_replay_lsn() >= '{end}'"):
-        await asyncio.sleep(0.01)
+    await until(lambda: standby.ask(f"select pg_last_wal_replay_lsn() >= '{end}'"), "the standby has caught up")
     await standby.ask("select pg_wal_replay_pause()")
-    while await standby.ask("select pg_get_wal_replay_pause_state()") != "paused":
-        await asyncio.sleep(0.01)
+    await until(lambda: standby.ask("select pg_get_wal_replay_pause_state() = 'paused'"), "the standby's replay pauses")
 
 
 async def figures(http):
@@ -141,8 +140,12 @@ async def is_read_from(http, *standbys, processes=1):
     """Seconds until so many processes read from these."""
     now = asyncio.get_running_loop().time
     began = now()
-    while {(await figures(http)).get(("read_from", each.port)) for each in standbys} != {processes}:
-        await asyncio.sleep(0.02)
+
+    async def are_read_from():
+        found = await figures(http)
+        return {found.get(("read_from", each.port)) for each in standbys} == {processes}
+
+    await until(are_read_from, f"{processes} processes read from {[each.port for each in standbys]}")
     return now() - began
 
 
@@ -292,10 +295,10 @@ async def test_where_the_primary_waits_for_the_standbys_every_service_sees_every
         for name, value in settings:
             await primary.ask(f"alter system set {name} = {value}")
         await primary.ask("select pg_reload_conf()")
-        while await primary.ask("select count(*) from pg_stat_replication where sync_state = 'sync'") != 2:
-            await asyncio.sleep(0.02)
-        while await primary.ask("show synchronous_commit") != "remote_apply":
-            await asyncio.sleep(0.02)
+        both = "select count(*) = 2 from pg_stat_replication where sync_state = 'sync'"
+        await until(lambda: primary.ask(both), "both standbys are synchronous")
+        waits = "select current_setting('synchronous_commit') = 'remote_apply'"
+        await until(lambda: primary.ask(waits), "the primary waits for standbys")
         for count in range(50):
             await elsewhere.save("u1", "STRIPE", "cus_1", description=str(count))
             assert f"'{count}'" in str(await graph.ask(READS["of a user"]))
@@ -409,8 +412,10 @@ def left(folder, proxies, http, measured):
         log, began = folder / "service.log", asyncio.get_running_loop().time()
         lines_before = len(log.read_text().splitlines())
         hurting = asyncio.create_task(fault)
-        while not any(reason in line for line in log.read_text().splitlines()[lines_before:]):
-            await asyncio.sleep(0.02)
+        await until(
+            lambda: any(reason in line for line in log.read_text().splitlines()[lines_before:]),
+            f"the log says that the replica {reason}",
+        )
         measured("left after", f"{asyncio.get_running_loop().time() - began:.2f} s")
         await asyncio.gather(hurting, *load._asking)
         await is_read_from(http, proxies[0], processes=0)

@@ -10,6 +10,7 @@ from graphql_api.storage.migrate import upgrade
 from tests.faults.balancer import Balancer
 from tests.faults.load import Load
 from tests.faults.service import serving
+from tests.until import until
 
 TABLE = "customer_gateway_tokens"
 
@@ -65,8 +66,7 @@ async def test_a_killed_worker_is_replaced_and_the_others_go_on(tmp_path, postgr
             loop = asyncio.get_running_loop()
             began = loop.time()
             process.children()[0].kill()
-            while len({child.pid for child in process.children()} - before) < 1:
-                await asyncio.sleep(0.01)
+            await until(lambda: {child.pid for child in process.children()} - before, "the worker is replaced")
             replaced = loop.time()
             await asyncio.sleep(2)
     measured("replaced within 3 s", f"{replaced - began:.2f} s")

@@ -18,6 +18,7 @@ from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.settings import Settings
 from tests.node import install
+from tests.until import until
 
 TESTS = Path(__file__).parent
 GRAPH = TESTS.parent.parent / "supergraph"
@@ -71,9 +72,8 @@ class TokenService(Endpoint):
 
         self._server = _Server(uvicorn.Config(counted, port=self.port, log_config=None, lifespan="on"))
         self._serving = asyncio.create_task(self._server.serve())
-        while not self._server.started:
-            assert not self._serving.done(), "the service did not start"
-            await asyncio.sleep(0.01)
+        await until(lambda: self._server.started or self._serving.done(), "the service starts")
+        assert not self._serving.done(), "the service did not start"
 
     async def stop(self) -> None:
         self._server.should_exit = True

@@ -1,9 +1,10 @@
 """The log level of a running service, by signals to the process that an operator knows."""
 
-import asyncio
 import signal
 
 import pytest
+
+from tests.until import until
 
 
 async def ask(http, service, number=1):
@@ -12,9 +13,10 @@ async def ask(http, service, number=1):
 
 
 async def until_said(service, level, processes):
-    while [line["now"] for line in service.log("log level")].count(level) < processes:
-        assert service.process.poll() is None
-        await asyncio.sleep(0.01)
+    await until(
+        lambda: [line["now"] for line in service.log("log level")].count(level) >= processes,
+        f"{processes} processes say that they log {level}",
+    )
 
 
 async def test_a_signal_does_not_end_a_service_that_has_just_begun(serving):
@@ -32,8 +34,7 @@ async def test_a_signal_reaches_every_process(serving, http, workers, processes)
     service.process.send_signal(signal.SIGUSR1)
     await until_said(service, "info", processes)
     await ask(http, service, 20)
-    while len(service.log("request")) < 20:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(service.log("request")) >= 20, "twenty requests are logged")
     service.process.send_signal(signal.SIGUSR2)
     await until_said(service, "warning", processes)
     await ask(http, service, 20)
@@ -48,6 +49,10 @@ async def test_a_worker_that_replaces_another_says_as_much(serving, http):
         await until_said(service, level, 3)
     for worker in service.workers():
         worker.kill()
-    while len(service.log("request")) < 20:
+
+    async def twenty_are_logged():
         await ask(http, service, 1)
+        return len(service.log("request")) >= 20
+
+    await until(twenty_are_logged, "new workers log requests")
     assert service.end() == 0

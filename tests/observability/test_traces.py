@@ -14,6 +14,7 @@ from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
 from tests.conftest import AUTH_SECRET
 from tests.observability.conftest import collecting
+from tests.until import until
 
 FIND = """query Find($c: String!) {
   customerGatewayTokenByCustomer(gateway: "STRIPE", gatewayCustomerId: $c) { userId metadata } }"""
@@ -184,8 +185,8 @@ async def test_a_line_of_the_log_bears_the_id_of_its_trace(service, ask, http):
     sampled, _ = await ask("{ __typename }")
     unsampled, _ = await ask("{ __typename }", flags="00")
     await http.get(f"{service.url}/healthz")
-    while len(lines := service.log("request")[known:]) < 3:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(service.log("request")) >= known + 3, "three requests are logged")
+    lines = service.log("request")[known:]
     assert [line.get("trace_id") for line in lines] == [sampled, unsampled, None]
 
 
@@ -235,12 +236,14 @@ async def test_a_collector_that_is_away_costs_one_line_and_is_used_once_it_is_th
     quickly = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1.5", "OTEL_BSP_SCHEDULE_DELAY": "50"}
     service = serving(OTEL_EXPORTER_OTLP_ENDPOINT=address, **quickly)
     ask = Caller(http, service)
-    while not service.log("traces are lost"):
+
+    async def lost(number):
         await ask("query Lost { __typename }")
-        await asyncio.sleep(0.1)
-    for _ in range(30):  # in which it is tried several times more
-        await ask("query Lost { __typename }")
-        await asyncio.sleep(0.1)
+        figures = (await http.get(f"{service.url}/metrics")).text
+        return float(re.search(r"^gateway_tokens_spans_lost_total (\S+)$", figures, re.MULTILINE)[1]) >= number
+
+    several = 5  # which takes as many attempts, since each is sent alone
+    await until(lambda: lost(several), f"{several} spans are lost")
     (line,) = service.log("traces are lost")
     assert f"port={port}" in line["reason"]
     figures = (await http.get(f"{service.url}/metrics")).text

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import termios
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from tests.until import until_sync
 
 SHELLS = ["bash", "zsh", "fish"]
 SECONDS = 60
@@ -31,13 +33,14 @@ class Terminal:
 
     def shows(self, text):
         """Wait until this is shown."""
-        shown, deadline = "", time.monotonic() + SECONDS
-        while text not in shown:
-            assert time.monotonic() < deadline, shown
-            try:
-                shown += os.read(self._terminal, 100_000).decode(errors="replace")
-            except BlockingIOError:
-                time.sleep(0.02)
+        shown = bytearray()
+
+        def is_shown():
+            with suppress(BlockingIOError):
+                shown.extend(os.read(self._terminal, 100_000))
+            return text.encode() in shown
+
+        until_sync(is_shown, f"the terminal shows {text}, after {shown}")
 
     def close(self):
         self._process.kill()

@@ -16,6 +16,7 @@ import pytest
 import graphql_api
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.embedded import embedded_postgres
+from tests.until import until, until_sync
 
 NOBODY = 65534
 QUICK = {"fsync": "off"}
@@ -76,8 +77,7 @@ def runs(process):
 def kill(folder):
     server = postmaster(folder)
     server.kill()
-    while runs(server):
-        pass
+    until_sync(lambda: not runs(server), "the server has ended")
 
 
 def socket_of(url):
@@ -195,8 +195,8 @@ async def test_a_killed_server_whose_queries_run_on_is_replaced_all_the_same(fol
     with embedded_postgres(folder, QUICK) as url:
         connection = await asyncpg.connect(url)
         endless = asyncio.create_task(connection.execute("do $$ begin loop perform 1; end loop; end $$"))
-        while not await run(url, "select count(*) from pg_stat_activity where query like 'do %' and state = 'active'"):
-            pass
+        running = "select count(*) from pg_stat_activity where query like 'do %' and state = 'active'"
+        await until(lambda: run(url, running), "the endless statement runs")
         kill(folder)
         with embedded_postgres(folder, QUICK):
             assert await run(url, "select 1") == 1

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 import graphql_api
 from graphql_api.server import is_loopback, listening
+from tests.until import until_sync
 
 SERVE = """
 import asyncio, os, sys
@@ -82,14 +82,6 @@ def serve():
         service.process.stdout.close()
 
 
-def until(question, seconds=3):
-    """Wait until the answer is yes, no longer than that."""
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_one_worker_is_the_process_itself(serve):
     service = serve(1)
     assert service.ask() == service.process.pid
@@ -98,7 +90,7 @@ def test_one_worker_is_the_process_itself(serve):
 
 def test_several_workers_answer_on_one_port(serve):
     service = serve(2)
-    until(lambda: service.workers() == {service.ask() for _ in range(20)}, seconds=10)
+    until_sync(lambda: service.workers() == {service.ask() for _ in range(20)}, "every worker answers")
     assert len(service.workers()) == 2
 
 
@@ -115,7 +107,7 @@ def test_connections_that_come_at_once_are_spread_over_the_workers(serve):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_signal_ends_every_process_with_status_0(serve, number, workers):
     service = serve(workers)
-    until(lambda: len({service.ask() for _ in range(20)}) == workers, seconds=10)
+    until_sync(lambda: len({service.ask() for _ in range(20)}) == workers, "every worker answers")
     assert len(service.workers()) == (workers if workers > 1 else 0)
     assert service.end(number) == 0
     assert service.process.stdout.read().count("left") == workers
@@ -150,7 +142,7 @@ def test_a_killed_worker_is_replaced_while_the_other_serves_on(serve):
     killed = service.ask()
     os.kill(killed, signal.SIGKILL)
     assert service.ask() != killed
-    until(lambda: len(service.workers()) == 2 and killed not in service.workers())
+    until_sync(lambda: len(service.workers() - {killed}) == 2, "the worker is replaced")
     assert service.end() == 0
 
 

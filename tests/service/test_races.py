@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.graph import problems, token_of, wanted
+from tests.until import until
 
 
 @pytest.fixture
@@ -19,11 +20,12 @@ async def at_once(*attempts):
     return await asyncio.gather(*attempts)
 
 
-async def waiting_for_locks(connection):
-    """How many statements in this database do."""
+async def wait_for_locks(connection, number):
+    """Whether so many statements in this database do, or more."""
     await connection.execute("select pg_stat_clear_snapshot()")
     return await connection.fetchval(
-        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        "select count(*) >= $1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+        number,
     )
 
 
@@ -119,8 +121,7 @@ async def test_changes_that_wait_for_a_locked_token_hold_up_no_other(service_wit
         waiting = []
         for number in range(3):
             waiting.append(asyncio.create_task(graph.update(locked, description=f"{number}")))
-            while await waiting_for_locks(connection) <= number:  # or both would go in one statement
-                await asyncio.sleep(0.001)
+            await until(lambda number=number: wait_for_locks(connection, number + 1), "it waits for the lock")
             assert problems(await graph.update(other, description=f"{number}")) == []
         assert not any(attempt.done() for attempt in waiting)
     assert outcomes(await asyncio.gather(*waiting)) == {None: 3}

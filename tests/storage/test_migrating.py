@@ -8,6 +8,7 @@ import pytest
 
 from graphql_api.storage import migrate
 from graphql_api.storage.migrate import current_revision, upgrade
+from tests.until import until
 
 TABLE = "customer_gateway_tokens"
 ADD = f"alter table {TABLE} add column note text"
@@ -42,11 +43,6 @@ async def connect(url):
         await connection.close()
 
 
-async def until(question):
-    while not await question():
-        await asyncio.sleep(0.02)
-
-
 async def test_nobody_waits_long_behind_a_migration_that_waits_for_an_open_transaction(url, connect, coming, caplog):
     caplog.set_level("WARNING")
     coming.add(ADD)
@@ -55,7 +51,7 @@ async def test_nobody_waits_long_behind_a_migration_that_waits_for_an_open_trans
     await transaction.start()
     await reader.fetch(READ)
     migrating = asyncio.create_task(upgrade(url))
-    await until(lambda: asyncio.sleep(0, "is tried again" in caplog.text))
+    await until(lambda: "is tried again" in caplog.text, "the migration is tried again")
     for _ in range(20):
         await other.fetch(READ)
         await asyncio.sleep(0.02)

@@ -13,6 +13,7 @@ from graphql_api.settings import ConfigurationError, Settings
 from tests.asgi import Client
 from tests.conftest import AUTH_SECRET
 from tests.node import install
+from tests.until import until
 from tests.web.conftest import listening
 
 
@@ -163,7 +164,7 @@ async def locking(empty_database):
     await connection.close()
 
 
-WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+NONE_WAITS = "select count(*) = 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
 async def test_queries_that_were_ended_leave_the_database_to_the_next(service, locking):
@@ -172,9 +173,7 @@ async def test_queries_that_were_ended_leave_the_database_to_the_next(service, l
     for _ in range(3):
         answers = await asyncio.gather(*(client(query) for _ in range(5)))
         assert {answer["errors"][0]["extensions"]["code"] for answer in answers} == {"TIMEOUT"}
-    async with asyncio.timeout(5):
-        while await locking.fetchval(WAITING):
-            await asyncio.sleep(0.05)
+    await until(lambda: locking.fetchval(NONE_WAITS), "no statement waits for the lock any more")
     await locking.execute("rollback")
     answers = await asyncio.gather(*(client(query) for _ in range(5)))
     assert answers == [{"data": {"customerGatewayTokens": {"totalCount": 0}}}] * 5
