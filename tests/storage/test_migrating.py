@@ -75,7 +75,7 @@ async def test_what_a_killed_process_had_begun_is_taken_back_and_done_by_the_nex
     coming.add(ADD, sleeps=600)
     watching = await connect()
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", MIGRATE, url, str(coming.folder))
-    await until(lambda: watching.fetchval(f"select count(*) {OTHERS} and query = $1", ADD))
+    await until(lambda: watching.fetchval(f"select count(*) {OTHERS} and query = $1", ADD), "the migration runs")
     process.kill()
     await process.wait()
     coming.take_back()
@@ -116,7 +116,9 @@ async def test_a_database_that_was_restarted_meanwhile_is_migrated_all_the_same(
     coming.add("select pg_sleep(600)")
     watching = await connect()
     migrating = asyncio.create_task(upgrade(url))
-    await until(lambda: watching.fetchval(f"select count(*) {OTHERS} and wait_event = 'PgSleep'"))
+    await until(
+        lambda: watching.fetchval(f"select count(*) {OTHERS} and wait_event = 'PgSleep'"), "the migration sleeps"
+    )
     coming.take_back()
     coming.add(ADD)
     await watching.fetch(f"select pg_terminate_backend(pid) {OTHERS}")
