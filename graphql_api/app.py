@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from graphql_api import __version__, limits
 from graphql_api.auth import Authenticator, RouterSecret
 from graphql_api.domain.caller import Caller
-from graphql_api.domain.inputs import Gateways
 from graphql_api.engine import Engine
 from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.observability import logs
@@ -215,7 +214,7 @@ def _graphql(
     metrics: Metrics,
     tracing: "Tracing | None",
 ) -> GraphQL:
-    gateways = Gateways(frozenset(settings.gateways))
+    gateways = settings.rules_of_gateways
     router_secret = RouterSecret(secret.get_secret_value() for secret in settings.router_secret)
 
     def context(caller: Caller, request_id: str) -> Context:
@@ -240,7 +239,7 @@ def _graphql(
 def _webhooks(settings: Settings) -> list[Route]:
     try:
         return webhooks(
-            gateways=Gateways(frozenset(settings.gateways)),
+            gateways=settings.rules_of_gateways,
             max_body_bytes=settings.max_body_bytes,
             stripe=[secret.get_secret_value() for secret in settings.stripe_webhook_secret],
             adyen=[key.get_secret_value() for key in settings.adyen_webhook_hmac_key],

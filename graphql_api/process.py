@@ -71,7 +71,6 @@ def run_bulk(
     """Run a bulk command on a file whose format is known; where it reported something the exit status is 1."""
     from graphql_api.bulk.files.sources import format_of
     from graphql_api.bulk.jobs import JobStoppedError
-    from graphql_api.domain.inputs import Gateways
     from graphql_api.settings import Settings
     from graphql_api.storage.migrate import upgrade
     from graphql_api.storage.pool import ConnectionPool
@@ -87,7 +86,7 @@ def run_bulk(
             prepares=settings.database_prepared_statements,
             watches=False,
         ) as opened:
-            return await job(opened, Gateways(frozenset(settings.gateways)))
+            return await job(opened, settings.rules_of_gateways)
 
     gc.set_threshold(100_000)  # looking for cycles among rows, which have none, takes a fifth of the time
     with database(Settings.load()) as settings:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from graphql_api.domain.errors import InputError
+from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.values import gateway as gateway_name
 
 
@@ -101,6 +102,8 @@ class Settings(BaseSettings):
     cors_origins: Names = ()
 
     gateways: Names = ()
+    customer_ids: Names = ()
+    numeric_customer_ids: Names = ()
     max_body_bytes: Count = 1024 * 1024
     max_depth: Count = 12
     max_aliases: Count = 30
@@ -196,7 +199,24 @@ class Settings(BaseSettings):
             raise ValueError("takes origins separated by commas, such as https://shop.example, or * for any")
         return value
 
-    @field_validator("gateways")
+    @field_validator("customer_ids")
+    @classmethod
+    def _forms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        forms: dict[str, str] = {}
+        for pair in value:
+            name, _, form = pair.partition(":")
+            try:
+                name = gateway_name(name)
+            except InputError as refused:
+                raise ValueError(f"takes forms of customer ids, such as STRIPE:cus_*,MOLLIE:cst_*. {refused}") from None
+            if not form:
+                raise ValueError(f"takes forms of customer ids, such as STRIPE:cus_*; {name} has none")
+            if name in forms:
+                raise ValueError(f"takes one form for each gateway; {name} has two")
+            forms[name] = form
+        return tuple(f"{name}:{form}" for name, form in forms.items())
+
+    @field_validator("gateways", "numeric_customer_ids")
     @classmethod
     def _gateways(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
@@ -227,6 +247,12 @@ class Settings(BaseSettings):
         if self.auth_mode == "jwt" and not keys:
             raise ValueError("AUTH_MODE: jwt needs a key: set AUTH_JWKS_URL, AUTH_JWKS_FILE or AUTH_SECRET")
         return self
+
+    @property
+    def rules_of_gateways(self) -> Gateways:
+        """What is said of gateways: which are allowed, and what their customer ids look like."""
+        forms = dict(pair.split(":", 1) for pair in self.customer_ids)
+        return Gateways(frozenset(self.gateways), frozenset(self.numeric_customer_ids), forms)
 
     @property
     def authenticates(self) -> bool:

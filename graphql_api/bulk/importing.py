@@ -94,6 +94,7 @@ class Parser:
 
     def __init__(self, gateways: Gateways) -> None:
         self._gateway = lru_cache(maxsize=1000)(gateways.parse)
+        self._customer_id = gateways.customer_id
 
     def row(self, line: int, record: Record | Problem, now: datetime) -> StagedToken:
         """The row of a record; what it does not say of a token's past is made up.
@@ -107,13 +108,16 @@ class Parser:
         problems = Problems()
         user_id = problems.parse("userId", values.user_id, str(record["userId"]))
         gateway = problems.parse("gateway", self._gateway, record["gateway"])
-        customer = problems.parse("gatewayCustomerId", values.gateway_customer_id, record["gatewayCustomerId"])
+        customer_id = partial(self._customer_id, gateway or "")
+        customer = problems.parse("gatewayCustomerId", customer_id, record["gatewayCustomerId"])
         description = problems.parse("description", values.description, record.get("description"))
         metadata = problems.parse("metadata", values.metadata, record.get("metadata"))
         is_active = record.get("isActive", True)
         if is_active is None:
             problems.add(Code.INVALID, _KINDS["isActive"][1], "isActive")
         past = _EMPTY_PAST if _PAST.keys().isdisjoint(record) else _past(problems, record)
+        for former_id in past.get("former_ids") or ():
+            problems.parse("formerGatewayCustomerIds", customer_id, former_id)
         if user_id is None or gateway is None or customer is None or is_active is None or not problems.are_none:
             raise problems.refused()
         updated_at = past.get("updated_at") or max(now, past.get("created_at", now))
@@ -189,7 +193,7 @@ def _reason(name: str) -> str:
 def _former_ids(names: list[Any]) -> list[str]:
     if not all(isinstance(name, str) for name in names):
         raise _invalid(_KINDS["formerGatewayCustomerIds"][1])
-    return list(dict.fromkeys(values.gateway_customer_id(name) for name in names))
+    return list(dict.fromkeys(names))
 
 
 def _invalid(message: str) -> InputError:

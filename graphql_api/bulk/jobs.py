@@ -91,7 +91,7 @@ async def remap_file(
     name = _gateway(gateways, gateway)
 
     def reports(source: Source) -> AsyncGenerator[Report]:
-        return remap(TokenStore(database), name, read_id_changes(source), dry_run=dry_run)
+        return remap(TokenStore(database), gateways, name, read_id_changes(source), dry_run=dry_run)
 
     return await _run_job("dry run of remap" if dry_run else "remap", path, format_, rejects_path, reports)
 

@@ -8,7 +8,7 @@ from typing import Final
 from graphql_api.bulk.records import Line, Record, Report
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, InputError, Problem
-from graphql_api.domain.inputs import Save
+from graphql_api.domain.inputs import Gateways, Save
 from graphql_api.domain.token import Edit
 from graphql_api.domain.values import Problems
 from graphql_api.service.retrying import retry_on_conflict
@@ -20,22 +20,28 @@ MAX_CHUNK_LINES: Final = 1000
 
 
 async def remap(
-    store: TokenStore, gateway: str, records: Iterator[Line], *, dry_run: bool, max_lines: int = MAX_CHUNK_LINES
+    store: TokenStore,
+    gateways: Gateways,
+    gateway: str,
+    records: Iterator[Line],
+    *,
+    dry_run: bool,
+    max_lines: int = MAX_CHUNK_LINES,
 ) -> AsyncGenerator[Report]:
     """Replace each record's `old` identifier by its `new` one, at most `max_lines` in a transaction.
 
     In a dry run each chunk is written and rolled back: a line counts for the later lines of its chunk only.
     """
     while lines := list(islice(records, max_lines)):
-        yield await retry_on_conflict(partial(_write, store, gateway, lines, dry_run=dry_run))
+        yield await retry_on_conflict(partial(_write, store, gateways, gateway, lines, dry_run=dry_run))
 
 
-async def _write(store: TokenStore, gateway: str, lines: list[Line], *, dry_run: bool) -> Report:
+async def _write(store: TokenStore, gateways: Gateways, gateway: str, lines: list[Line], *, dry_run: bool) -> Report:
     report = Report(lines[-1][0])
     pairs: dict[int, Pair] = {}
     for number, record in lines:
         try:
-            pairs[number] = _parse(record)
+            pairs[number] = _parse(gateways, gateway, record)
         except InputError as refused:
             report.reject(number, refused)
     old = [(gateway, old) for old, _ in pairs.values()]
@@ -59,18 +65,15 @@ async def _write(store: TokenStore, gateway: str, lines: list[Line], *, dry_run:
     return report
 
 
-def _parse(record: Record | Problem) -> Pair:
+def _parse(gateways: Gateways, gateway: str, record: Record | Problem) -> Pair:
     if isinstance(record, Problem):
         raise InputError([record])
     problems = Problems()
-    old, new = (problems.parse(name, _identifier, record[name]) for name in ("old", "new"))
-    if old is None or new is None:
-        raise problems.refused()
+    old, new = ("" if not isinstance(record[name], str) else record[name] for name in ("old", "new"))
+    problems.parse("old", values.gateway_customer_id, old)
+    problems.parse("new", partial(gateways.customer_id, gateway), new)
+    problems.check()
     return old, new
-
-
-def _identifier(value: object) -> str:
-    return values.gateway_customer_id(value if isinstance(value, str) else "")
 
 
 def _replace(batch: BatchSaver, gateway: str, old: str, new: str) -> bool:

@@ -1,13 +1,39 @@
-"""Finds a payment card number in text: a known brand's prefix and length whose last digit is the right check digit."""
+"""Finds payment card numbers in text: a card's layout, a known brand's prefix and a valid check digit."""
 
 import re
+import unicodedata
 from typing import NamedTuple
 
-# Digits joined by single spaces or hyphens are one run; a run counts as a whole or not at all. An international phone
-# number begins with a plus sign. A word with digits elsewhere too, such as a hash, is an identifier.
-_RUN = re.compile(r"\+?[0-9](?:[ -]?[0-9]){12,}")
-_UUID = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-f])", re.IGNORECASE)
-_SHORTEST, _LONGEST = 13, 19
+_INVISIBLE = "\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
+_SEPARATOR = re.compile(
+    rf"\r\n|[\s._/\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2043\u2053\u207b\u208b\u2212\u2e3a\u2e3b\u301c\u3030\ufe31"
+    rf"\ufe32\ufe58\ufe63\uff0d{_INVISIBLE}]"
+)
+_HIDDEN = re.compile(f"[{_INVISIBLE}]")
+# The digits that one match finds: a group, or several as they are grouped on cards and in forms. Looking ahead lets
+# candidates overlap.
+_CANDIDATES = tuple(
+    re.compile(rf"(?<![0-9])(?=({digits})(?![0-9]))")
+    for digits in (
+        "[0-9]{14,19}+",
+        *(
+            "".join([f"[0-9]{{{first}}}", rf"(?P<separator>{_SEPARATOR.pattern})", f"[0-9]{{{second}}}"])
+            + "".join(f"(?P=separator)[0-9]{{{each}}}" for each in others)
+            for first, second, *others in ((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4))
+        ),
+    )
+)
+# Every card number has four digits, at most one separator, and four more: most texts end here.
+_MAYBE = re.compile(r"\d{4}[^0-9A-Za-z]{0,2}\d{4}")
+_NUMBERS = re.compile(rf"\d(?:(?:{_SEPARATOR.pattern}){{0,2}}\d)*")
+_BEFORE, _AFTER = r"(?<![^\W_])", r"(?![^\W_])"
+# Digits in these are an identifier's. The quantifiers are possessive, so that a search is linear.
+_IDENTIFIERS = re.compile(
+    rf"{_BEFORE}(?:[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}|(?=[0-9]*+[a-f])[0-9a-f]{{16,}}+){_AFTER}",
+    re.IGNORECASE,
+)
+_DIGIT_SUM_OF_DOUBLE = str.maketrans("0123456789", "0246813579")
+_MAX_PHONE_DIGITS = 15  # ITU-T E.164, with the country's code
 
 
 class _Brand(NamedTuple):
@@ -22,48 +48,64 @@ def _brand(first: int, last: int | None = None, *, lengths: range | tuple[int, .
     return _Brand(first, first if last is None else last, frozenset(lengths))
 
 
-# ISO/IEC 7812 issuer identification numbers as the networks publish them.
+_LONG = range(16, 20)
+# ISO/IEC 7812 issuer identification numbers as the networks publish them. Elo's lie within those of Visa, Maestro and
+# Discover.
 _BRANDS = (
-    _brand(4, lengths=(13, 16, 19)),  # Visa
+    _brand(4, lengths=(16, 19)),  # Visa
     _brand(51, 55, lengths=(16,)),  # Mastercard
     _brand(2221, 2720, lengths=(16,)),  # Mastercard since 2017
     _brand(34, lengths=(15,)),  # American Express
     _brand(37, lengths=(15,)),
-    _brand(6011, lengths=range(16, 20)),  # Discover
-    _brand(644, 649, lengths=range(16, 20)),
-    _brand(65, lengths=range(16, 20)),
     _brand(300, 305, lengths=range(14, 20)),  # Diners Club
     _brand(3095, lengths=range(14, 20)),
     _brand(36, lengths=range(14, 20)),
     _brand(38, 39, lengths=range(14, 20)),
-    _brand(3528, 3589, lengths=range(16, 20)),  # JCB
-    _brand(62, lengths=range(16, 20)),  # UnionPay
-    _brand(81, lengths=range(16, 20)),
+    _brand(3528, 3589, lengths=_LONG),  # JCB
+    _brand(50, lengths=_LONG),  # Maestro
+    _brand(56, 58, lengths=_LONG),
+    _brand(6, lengths=_LONG),  # Maestro, Discover (6011, 644 to 65), UnionPay (62)
+    _brand(81, lengths=_LONG),  # UnionPay
+    _brand(2200, 2204, lengths=_LONG),  # Mir
+    _brand(9792, lengths=(16,)),  # Troy
 )
 
 
 def has_card_number(text: str) -> bool:
-    """Whether a whole run of digits in the text is a card number; single spaces and hyphens join digits."""
-    if _RUN.search(text) is None:
-        return False
-    text = _UUID.sub("_", text)
+    """Whether the text holds a payment card number, whatever stands next to it.
+
+    A number is one group of digits of any script, or groups as cards are written (4-4-4-4, 4-4-4-4-3, 4-6-5, 4-6-4)
+    that the same space, dash, line end, dot, underscore, slash or invisible character separates. Digits inside a UUID
+    or a word of 16 or more hexadecimal characters with a letter are none, nor is a `+` with up to 15 digits (a phone).
+    Takes time in proportion to the text's length.
+    """
+    if not text.isascii():
+        text = "".join([str(unicodedata.digit(character)) if character.isdigit() else character for character in text])
+    if _MAYBE.search(text) is None:
+        return _HIDDEN.search(text) is not None and has_card_number(_HIDDEN.sub("", text))
+    visible = _IDENTIFIERS.sub("x", text)
+    return _is_found(visible) or (_HIDDEN.search(visible) is not None and _is_found(_HIDDEN.sub("", visible)))
+
+
+def redact_card_numbers(text: str) -> str:
+    """The text; if it holds a card number, every number in it is replaced by `…`."""
+    return _NUMBERS.sub("…", text) if has_card_number(text) else text
+
+
+def _is_found(text: str) -> bool:
     return any(
-        _is_card_number(re.sub("[ -]", "", run[0])) and not _goes_on(text, run.start(), run.end())
-        for run in _RUN.finditer(text)
+        _is_card_number(_SEPARATOR.sub("", found[1])) and not _is_phone_number(text, found)
+        for candidate in _CANDIDATES
+        for found in candidate.finditer(text)
     )
 
 
-def _goes_on(text: str, start: int, end: int) -> bool:
-    """Whether what touches a run of digits leads to more digits: letters as in a hash, or a point as in 0.5."""
-    while start and (text[start - 1].isalpha() or text[start - 1] == "."):
-        start -= 1
-    while end < len(text) and text[end].isalpha():
-        end += 1
-    return text[start - 1 : start].isdigit() or text[end : end + 1].isdigit()
+def _is_phone_number(text: str, found: re.Match[str]) -> bool:
+    return text.startswith("+", max(found.start() - 1, 0)) and len(_SEPARATOR.sub("", found[1])) <= _MAX_PHONE_DIGITS
 
 
 def _is_card_number(digits: str) -> bool:
-    return digits[0] != "+" and _SHORTEST <= len(digits) <= _LONGEST and _is_luhn_valid(digits) and _has_brand(digits)
+    return _has_brand(digits) and _is_luhn_valid(digits)
 
 
 def _has_brand(digits: str) -> bool:
@@ -75,5 +117,5 @@ def _has_brand(digits: str) -> bool:
 
 def _is_luhn_valid(digits: str) -> bool:
     """ISO/IEC 7812-1, annex B: every second digit from the right doubled, the sum of all digits divisible by ten."""
-    doubled = (sum(divmod(int(digit) * 2, 10)) for digit in digits[-2::-2])
-    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+    doubled = digits[-2::-2].translate(_DIGIT_SUM_OF_DOUBLE)
+    return (sum(map(int, digits[-1::-2])) + sum(map(int, doubled))) % 10 == 0

@@ -1,6 +1,7 @@
 """What callers ask for, parsed: an input is canonical as a whole, or refused with everything that is wrong with it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -15,28 +16,66 @@ MIN_LEASE, MAX_LEASE = 1, 300  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Gateways:
-    """The gateways that an operator allows; none named: every well-formed name."""
+    """What an operator says of gateways.
+
+    Args:
+        allowed: the gateways that may have tokens; if none is named, every well-formed name
+        numeric: the gateways whose numeric customer ids may look like card numbers (`NUMERIC_CUSTOMER_IDS`)
+        id_patterns: the form of customer ids by gateway, in which `*` stands for any characters (`CUSTOMER_IDS`)
+    """
 
     allowed: frozenset[str] = frozenset()
+    numeric: frozenset[str] = frozenset()
+    id_patterns: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def parse(self, text: str) -> str:
         """The one spelling of a gateway's name.
 
         Raises:
-            InputError: it is no name, or not an allowed one.
+            InputError: it is not a name, or not an allowed one.
         """
         name = values.gateway(text)
         if self.allowed and name not in self.allowed:
             known = ", ".join(sorted(self.allowed))
-            raise InputError([Problem(Code.INVALID, f"{name} is no gateway of this platform, which has {known}.")])
+            raise InputError([Problem(Code.INVALID, f"{name} is not a gateway of this platform, which has {known}.")])
         return name
 
     def key(self, text: str) -> str | None:
-        """The same for a lookup: None where no token can have this gateway."""
+        """The same for a lookup: None if no token can have this gateway."""
         try:
             return self.parse(text)
         except InputError:
             return None
+
+    def customer_id(self, gateway: str, text: str) -> str:
+        """A customer's identifier at this gateway, kept as sent.
+
+        Raises:
+            InputError: it is malformed, does not have the form that the gateway's identifiers have, or is a payment
+                card number.
+        """
+        values.gateway_customer_id(text)
+        pattern = self.id_patterns.get(gateway)
+        if pattern is not None and not _matches(pattern, text):
+            raise InputError([Problem(Code.INVALID, f"Customer ids at {gateway} look like {pattern} (CUSTOMER_IDS).")])
+        return text if gateway in self.numeric and text.isdigit() else values.without_card_number(text)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Whether the text has this form, in which `*` stands for any characters; linear in the text's length."""
+    first, *others = pattern.split("*")
+    if not others:
+        return text == pattern
+    *inner, last = others
+    if not text.startswith(first):
+        return False
+    place = len(first)
+    for part in inner:
+        place = text.find(part, place)
+        if place < 0:
+            return False
+        place += len(part)
+    return len(text) - len(last) >= place and text.endswith(last)
 
 
 class Save(NamedTuple):
@@ -82,6 +121,7 @@ class Save(NamedTuple):
         name = problems.parse("gateway", gateways.parse, gateway)
         if replaces is not None:
             problems.parse("replaces", values.well_formed, replaces)
+        problems.parse("gatewayCustomerId", partial(gateways.customer_id, name or ""), gateway_customer_id)
         edit = _edit(problems, gateway_customer_id, description, metadata, is_active)
         if user is None or name is None or not problems.are_none:
             raise problems.refused()
@@ -124,9 +164,22 @@ class Update(NamedTuple):
             problems.add(
                 Code.INVALID, "A token always has a gateway customer id: leave it out to keep it.", "gatewayCustomerId"
             )
+        elif customer is not None:  # whether its form is right depends on the token's gateway
+            problems.parse("gatewayCustomerId", values.gateway_customer_id, customer)
         edit = _edit(problems, customer, description, metadata, is_active)
         problems.check()
         return cls(id=values.token_id(token_id), edit=edit, expected_version=expected_version)
+
+    def check_customer_id(self, gateways: Gateways, gateway: str) -> None:
+        """Go on only if a new customer id may be one at this gateway, which is the token's.
+
+        Raises:
+            InputError: INVALID or CARD_NUMBER.
+        """
+        if self.edit.gateway_customer_id is not None:
+            problems = Problems()
+            problems.parse("gatewayCustomerId", partial(gateways.customer_id, gateway), self.edit.gateway_customer_id)
+            problems.check()
 
 
 def lease_seconds(value: int) -> int:
@@ -151,9 +204,7 @@ def _edit(
         problems.add(Code.INVALID, "A token is active or it is not: send true or false, or leave it out.", "isActive")
     given = partial(_given, problems)
     return Edit(
-        gateway_customer_id=None
-        if gateway_customer_id is None
-        else problems.parse("gatewayCustomerId", values.gateway_customer_id, gateway_customer_id),
+        gateway_customer_id=gateway_customer_id,
         description=given("description", values.description, description),
         metadata=given("metadata", values.metadata, metadata),
         is_active=is_active.value if is_active else None,

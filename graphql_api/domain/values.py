@@ -92,13 +92,13 @@ def gateway_customer_id(text: str) -> str:
     """A gateway's own identifier of a customer, kept as sent.
 
     Raises:
-        InputError: it has a wrong length, white space or unprintable characters, or is a card number.
+        InputError: it has a wrong length, white space or unprintable characters.
     """
     if not 1 <= len(text) <= MAX_ID_LENGTH:
         raise _invalid(f"A gateway customer id has 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
     if not text.isprintable() or " " in text:
         raise _invalid("A gateway customer id has printable characters only and no white space.")
-    return _without_card_number(text)
+    return text
 
 
 def description(text: str | None) -> str | None:
@@ -111,7 +111,7 @@ def description(text: str | None) -> str | None:
         return None
     if len(text) > MAX_DESCRIPTION_LENGTH:
         raise _invalid(f"A description has at most {MAX_DESCRIPTION_LENGTH} characters; this one has {len(text)}.")
-    return _without_card_number(well_formed(text))
+    return without_card_number(well_formed(text))
 
 
 def metadata(value: Any) -> dict[str, Any] | None:
@@ -172,15 +172,20 @@ def well_formed(text: str) -> str:
     return text
 
 
-def _invalid(message: str) -> InputError:
-    return InputError([Problem(Code.INVALID, message)])
+def without_card_number(text: str) -> str:
+    """The text itself.
 
-
-def _without_card_number(text: str) -> str:
+    Raises:
+        InputError: it holds a payment card number.
+    """
     if has_card_number(text):
-        message = "This looks like a payment card number: never send one here, only the gateway's own identifiers."
+        message = "This looks like a payment card number. Never send one: send only the gateway's own identifiers."
         raise InputError([Problem(Code.CARD_NUMBER, message)])
     return text
+
+
+def _invalid(message: str) -> InputError:
+    return InputError([Problem(Code.INVALID, message)])
 
 
 def _leaves(value: Any, depth: int) -> Iterator[Any]:
@@ -200,14 +205,14 @@ def _leaves(value: Any, depth: int) -> Iterator[Any]:
 
 def _check_leaf(leaf: Any) -> None:
     if isinstance(leaf, str):
-        _without_card_number(well_formed(leaf))
+        without_card_number(well_formed(leaf))
     elif isinstance(leaf, float):
         # Readers of JSON make a double of a longer integer, and mostly another number.
         if not _LEAST_INTEGER < leaf <= _GREATEST_INTEGER:
             raise _invalid(_TOO_LONG)
         if leaf.is_integer():
-            _without_card_number(str(int(leaf)))
+            without_card_number(str(int(leaf)))
     elif isinstance(leaf, int) and not isinstance(leaf, bool):
         if not _LEAST_INTEGER <= leaf <= _GREATEST_INTEGER:
             raise _invalid(_TOO_LONG)
-        _without_card_number(str(leaf))
+        without_card_number(str(leaf))

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 import strawberry
@@ -305,7 +306,7 @@ async def _changed(
 def _customer(tokens: Tokens, gateway: str, customer: str) -> tuple[str, str]:
     problems = Problems()
     name = problems.parse("gateway", tokens.gateways.parse, gateway) or ""
-    problems.parse("gatewayCustomerId", values.gateway_customer_id, customer)
+    problems.parse("gatewayCustomerId", partial(tokens.gateways.customer_id, name), customer)
     problems.check()
     return name, customer
 

@@ -19,14 +19,13 @@ from typing import Any
 import structlog
 from graphql import GraphQLError, GraphQLSyntaxError
 
-from graphql_api.domain.cards import has_card_number
+from graphql_api.domain.cards import redact_card_numbers
 from graphql_api.domain.errors import BadInputError, ForbiddenError, InputError, UnauthenticatedError, UnavailableError
 from graphql_api.web.help import link as help_link
 
 Formatted = dict[str, Any]
 
 _log = structlog.get_logger()
-_DIGITS = re.compile(r"[0-9](?:[ -]?[0-9])+")
 _QUOTED_EXCEPTION = re.compile(r", but encountered error '.*'; found", re.DOTALL)
 _CODES = (
     (UnauthenticatedError, "UNAUTHENTICATED"),
@@ -82,11 +81,6 @@ def about_fields(errors: Sequence[GraphQLError], request_id: str, caller: str | 
     return answered
 
 
-def without_card_numbers(text: str) -> str:
-    """The text, without any number where one of them is a payment card's: GraphQL's messages quote what was sent."""
-    return _DIGITS.sub("…", text) if has_card_number(text) else text
-
-
 def _expected(error: GraphQLError) -> Formatted | None:
     """What a field's error is, where it is one that callers are told of."""
     cause = _cause(error)
@@ -133,7 +127,7 @@ def _placed(error: GraphQLError, formatted: Formatted) -> Formatted:
     if error.locations:
         answer["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]
     if error.path is not None:
-        answer["path"] = [without_card_numbers(key) if isinstance(key, str) else key for key in error.path]
+        answer["path"] = [redact_card_numbers(key) if isinstance(key, str) else key for key in error.path]
     answer["extensions"] = formatted["extensions"]
     return answer
 
@@ -141,11 +135,11 @@ def _placed(error: GraphQLError, formatted: Formatted) -> Formatted:
 def _shortened(message: str) -> str:
     """The beginning of a message, without card numbers, even one that is cut."""
     if len(message) <= _MAX_CHARACTERS:
-        return without_card_numbers(message)
-    return without_card_numbers(message[: _MAX_CHARACTERS + _MAX_CARD_NUMBER_CHARACTERS])[:_MAX_CHARACTERS] + " …"
+        return redact_card_numbers(message)
+    return redact_card_numbers(message[: _MAX_CHARACTERS + _MAX_CARD_NUMBER_CHARACTERS])[:_MAX_CHARACTERS] + " …"
 
 
 def _fields(errors: Sequence[GraphQLError]) -> dict[str, Any]:
     """Where errors are: by the names in the answer, which are the caller's to choose."""
     paths = (".".join(map(str, error.path or ())) for error in errors[:_MAX_FIELDS_LOGGED])
-    return {"fields": [without_card_numbers(path) for path in paths], "count": len(errors)}
+    return {"fields": [redact_card_numbers(path) for path in paths], "count": len(errors)}

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from graphql_api import limits
 from graphql_api.domain.caller import NOBODY, Caller
+from graphql_api.domain.cards import redact_card_numbers
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.engine import Engine, Operation, Result
 from graphql_api.limits.trusted import TrustedDocuments
@@ -99,7 +100,7 @@ class GraphQL:
     def _tell(self, exchange: Exchange, answer: Answer | None, seconds: float) -> None:
         """Say how it went, in the log and in the metrics."""
         operation, caller = exchange.operation, exchange.caller
-        name = errors.without_card_numbers(operation.name) if operation and operation.name else None
+        name = redact_card_numbers(operation.name) if operation and operation.name else None
         kind = operation.kind_name if operation else None
         outcome = outcome_of(answer)
         teaches = outcome == "ok" and caller is not NOBODY

@@ -5,9 +5,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from graphql_api.domain.cards import redact_card_numbers
 from graphql_api.observability import logs
 from graphql_api.web import request_ids
-from graphql_api.web.errors import without_card_numbers
 
 # A page says otherwise where it needs more.
 SECURITY_HEADERS = (
@@ -44,7 +44,7 @@ class SecurityHeadersMiddleware:
         try:
             await self._app(scope, receive, send_surrounded)
         finally:
-            line: dict[str, Any] = {"method": scope["method"], "path": without_card_numbers(scope["path"])}
+            line: dict[str, Any] = {"method": scope["method"], "path": redact_card_numbers(scope["path"])}
             logs.access.info("request", **line, status=status, ms=round((perf_counter() - began) * 1000, 2))
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from graphql import MiddlewareManager
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from graphql_api.domain.cards import redact_card_numbers
 from graphql_api.engine import Operation, Result
 from graphql_api.observability import spans
-from graphql_api.web import errors
 from graphql_api.web.exchange import Exchange
 from graphql_api.web.graphql import Answer, GraphQL, outcome_of
 from graphql_api.web.watch import Watched
@@ -75,7 +75,7 @@ class TracedGraphQL(GraphQL):
         if outcome in _OURS:
             self._tracing.fail(span, outcome)
         if operation := exchange.operation:
-            kind, name = operation.kind_name, errors.without_card_numbers(operation.name or "")
+            kind, name = operation.kind_name, redact_card_numbers(operation.name or "")
             span.update_name(f"{kind} {name}".rstrip())
             span.set_attribute("graphql.operation.type", kind)
             span.set_attribute("graphql.operation.name", name)

@@ -1,25 +1,32 @@
 """Card numbers are found in text, and nothing else is taken for one."""
 
+import random
+import re
+import uuid
+
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from graphql_api.domain.cards import has_card_number
+from graphql_api.domain.cards import has_card_number, redact_card_numbers
 
 # How a brand's numbers begin, how long they are.
 BRANDS = {
-    "Visa": (["4"], [13, 16, 19]),
+    "Visa": (["4"], [16, 19]),
     "Mastercard": (["51", "55", "2221", "2300", "2720"], [16]),
     "American Express": (["34", "37"], [15]),
     "Discover": (["6011", "644", "649", "65"], [16, 19]),
     "Diners Club": (["300", "305", "36", "38", "39"], [14, 19]),
     "JCB": (["3528", "3589"], [16, 19]),
     "UnionPay": (["62", "81"], [16, 17, 18, 19]),
+    "Maestro": (["5018", "5020", "5038", "5893", "6304", "6759", "6761", "6763"], [16, 17, 18, 19]),
+    "Mir": (["2200", "2204"], [16, 19]),
+    "Troy": (["9792"], [16]),
+    "Elo": (["401178", "438935", "457631", "504175", "506699", "509000", "627780", "636297", "650031"], [16]),
 }
 # Numbers that networks and processors publish for tests.
 PUBLISHED = [
     "4111111111111111",
-    "4222222222222",
     "4000002760003184",
     "5555555555554444",
     "2223003122003222",
@@ -30,7 +37,19 @@ PUBLISHED = [
     "3566002020360505",
     "6200000000000005",
     "6205500000000000004",
+    "6759649826438453",
+    "2200000000000053",
+    "9792030394440796",
 ]
+LAYOUTS = {14: [(14,), (4, 6, 4)], 15: [(15,), (4, 6, 5)], 16: [(16,), (4, 4, 4, 4)], 19: [(19,), (4, 4, 4, 4, 3)]}
+SEPARATORS = [
+    *" -\u00a0\u2009\u202f\u3000\t\n\r._/\u2013\u2014\u2010\u2011\u2212\u00ad\u200b\u200d\u2060\ufeff",
+    "\r\n",
+]
+SEPARATORS.append("\r\n")
+SCRIPTS = ["0", "\u0660", "\u06f0", "\u0966", "\uff10", "\U0001d7ce"]  # the zero of each
+NEIGHBOURS = ["", "card ", "x", "no. ", "(", "ü", "#", "_", ".", "z-", "\n", "1-", "12 ", "exp", " exp12/27", " 12/27"]
+NEIGHBOURS += [" 123", " 1227 123", " 4", "/12/27", "-0427", " CVV:123", "٤٤ ", "\u200b"]
 
 
 def with_check_digit(digits, *, right=True):
@@ -43,27 +62,72 @@ def with_check_digit(digits, *, right=True):
     return digits + str(check)
 
 
-@st.composite
-def card_numbers(draw, *, right=True):
-    prefixes, lengths = BRANDS[draw(st.sampled_from(sorted(BRANDS)))]
-    prefix, length = draw(st.sampled_from(prefixes)), draw(st.sampled_from(lengths))
-    rest = draw(st.text("0123456789", min_size=length - len(prefix) - 1, max_size=length - len(prefix) - 1))
-    return with_check_digit(prefix + rest, right=right)
+def card_number(draw, *, right=True):
+    prefixes, lengths = draw(list(BRANDS.values()))
+    prefix, length = draw(prefixes), draw(lengths)
+    return with_check_digit(prefix + "".join(draw("0123456789") for _ in range(length - len(prefix) - 1)), right=right)
+
+
+def written(draw, digits):
+    """The digits as people write them: in groups or not, in a script, beside other things."""
+    separator, zero = draw(SEPARATORS), draw(SCRIPTS)
+    groups, place = [], 0
+    for size in draw(LAYOUTS.get(len(digits), [(len(digits),)])):
+        groups.append("".join(chr(ord(zero) + int(digit)) for digit in digits[place : place + size]))
+        place += size
+    before, after = draw(NEIGHBOURS), draw(NEIGHBOURS)
+    return ("" if before[-1:].isdigit() else before) + separator.join(groups) + ("" if after[:1].isdigit() else after)
 
 
 @st.composite
-def spaced(draw, digits):
-    """The digits with a space or hyphen here and there, never two in a row."""
-    gaps = draw(st.lists(st.sampled_from(["", "", " ", "-"]), min_size=len(digits) - 1, max_size=len(digits) - 1))
-    return digits[0] + "".join(gap + digit for gap, digit in zip(gaps, digits[1:], strict=True))
+def drawn(draw, make):
+    return make(lambda values: draw(st.sampled_from(values)))
 
 
-words = st.sampled_from(["", "card ", "x", "no. ", "(", "ü", "#", "_", ".", "a-", "\n"])
+@given(drawn(lambda draw: written(draw, card_number(draw))))
+def test_a_card_number_is_found_however_it_is_written_and_whatever_stands_beside_it(text):
+    assert has_card_number(text)
 
 
-@given(card_numbers().flatmap(spaced), words, words)
-def test_a_card_number_is_found_with_separators_and_whatever_stands_around_it(number, before, after):
-    assert has_card_number(before + number + after)
+@given(drawn(lambda draw: written(draw, card_number(draw))))
+def test_a_redacted_text_holds_no_digit_of_a_card_number(text):
+    assert not re.search(r"\d", redact_card_numbers(text))
+
+
+def test_of_20_000_card_numbers_with_neighbours_none_is_missed():
+    draw = random.Random(4111).choice
+    texts = [written(draw, card_number(draw)) for _ in range(20_000)]
+    assert [text for text in texts if not has_card_number(text)] == []
+
+
+def digits(chance, count):
+    return "".join(chance.choices("0123456789", k=count))
+
+
+INNOCENT = {
+    "German mobile numbers": lambda chance: f"49{chance.choice(['151', '160', '170', '176'])}{digits(chance, 8)}",
+    "phone numbers with a country code": lambda chance: f"+{chance.randint(1, 998)}{digits(chance, 12)}"[:16],
+    "EAN-13": lambda chance: str(chance.randint(400_0000000000, 440_9999999999)),
+    "seconds": lambda chance: str(chance.randint(1_000_000_000, 3_999_999_999)),
+    "milliseconds": lambda chance: str(chance.randint(946_684_800_000, 3_999_999_999_999)),
+    "microseconds": lambda chance: str(chance.randint(1_000_000_000_000_000, 2_199_999_999_999_999)),
+    "nanoseconds": lambda chance: str(chance.randint(10**18, 2 * 10**18)),
+    "ISO 8601": lambda chance: f"2026-11-22T17:28:02.{digits(chance, 6)}+00:00",
+    "compact times": lambda chance: f"20{chance.randint(10, 99)}1122172802{digits(chance, 3)}",
+    "UUIDs": lambda chance: str(uuid.UUID(int=chance.getrandbits(128))),
+    "UUIDs without hyphens": lambda chance: f"a{chance.getrandbits(124):031x}",
+    "SHA-256": lambda chance: f"f{chance.getrandbits(252):063x}",
+    "snowflakes of 18 digits": lambda chance: f"1{digits(chance, 17)}",
+    "Stripe's identifiers": lambda chance: f"cus_{''.join(chance.choices('abcdefghijkXYZ0123456789', k=14))}",
+    "amounts": lambda chance: f"{chance.randint(0, 10**9)}.{digits(chance, 2)}",
+}
+
+
+@pytest.mark.parametrize("kind", INNOCENT)
+def test_of_10_000_innocent_numbers_fewer_than_one_in_a_thousand_is_taken_for_a_card(kind):
+    chance = random.Random(kind)
+    taken = [text for text in (INNOCENT[kind](chance) for _ in range(10_000)) if has_card_number(text)]
+    assert len(taken) < 10
 
 
 @pytest.mark.parametrize("number", PUBLISHED)
@@ -71,41 +135,20 @@ def test_the_numbers_that_processors_publish_are_found(number):
     assert has_card_number(number)
 
 
-@given(card_numbers(right=False))
+@given(drawn(lambda draw: card_number(draw, right=False)))
 def test_a_wrong_check_digit_is_no_card_number(number):
     assert not has_card_number(number)
 
 
-@given(card_numbers(), st.text("0123456789", min_size=1, max_size=8), st.booleans(), st.sampled_from(["", " ", "-"]))
-def test_only_a_whole_run_of_digits_counts_never_a_part_of_one(number, more, first, joint):
-    run = more + joint + number if first else number + joint + more
-    digits = "".join(filter(str.isdigit, run))
-    assert has_card_number(run) == has_card_number(digits)
+@given(drawn(card_number), st.text("0123456789", min_size=1, max_size=30), st.booleans())
+def test_a_part_of_a_group_of_digits_is_no_card_number(number, more, first):
+    group = more + number if first else number + more
+    assert has_card_number(group) == (len(group) <= 19 and has_card_number(f" {group} "))
 
 
-@given(st.integers(946_684_800_000, 3_999_999_999_999))
-@example(1_700_000_000_000)
-def test_a_time_in_milliseconds_is_no_card_number_before_the_year_2096(milliseconds):
-    assert not has_card_number(str(milliseconds))
-
-
-@given(st.integers(1_000_000_000_000_000, 2_220_999_999_999_999))
-def test_a_time_in_microseconds_is_no_card_number_before_the_year_2040(microseconds):
-    assert not has_card_number(str(microseconds))
-
-
-@given(st.integers(0, 2**22 - 1), st.integers(240_000_000_000, 470_000_000_000))
-def test_a_snowflake_id_of_nineteen_digits_is_no_card_number(sequence, milliseconds):
-    """Those begin with 1 until the year 2041, and no brand does."""
-    snowflake = str((milliseconds << 22) | sequence)
-    assert len(snowflake) == 19
-    assert not has_card_number(snowflake)
-
-
-@given(st.uuids(), words)
-def test_a_uuid_is_no_card_number(uuid, before):
-    for text in (str(uuid), str(uuid).upper()):
-        assert not has_card_number(before + text)
+@given(drawn(card_number), st.text("0123456789abcdef", max_size=20))
+def test_digits_in_a_hexadecimal_word_are_an_identifiers(number, more):
+    assert not has_card_number(f"{number}ab{more}")
 
 
 @pytest.mark.parametrize(
@@ -113,21 +156,24 @@ def test_a_uuid_is_no_card_number(uuid, before):
     [
         "",
         "cus_NffrFeUfNV2Hib",
-        "2026-11-22T17:28:02.842449+00:00",
-        "2026-11-22 17:28:02",
         "+49 30 901820-1234567",
-        "+4111111111111111",  # an international phone number, however long
-        "175928847299117063",  # a snowflake: 18 digits from 1 on
-        "1541815603606036480",
-        "411111111111111",  # fifteen digits
-        "4111  1111  1111  1111",  # two spaces join nothing
-        "4111.1111.1111.1111",
-        "4111_1111_1111_1111",
+        "+378282246310005",  # fifteen digits after a plus: an international phone number
+        "+3782 822463 10005",
+        "4222222222222",  # Visa no longer issues thirteen digits
+        "411111111111111",
+        "4111  1111  1111  1111",  # two spaces
+        "4111 1111-1111 1111",  # different separators
+        "411 11111 1111 1111",  # not the layout of a card
         "0000000000000000",
         "9999999999999995",
         "12345678901234567890123",
-        "٤١١١١١١١١١١١١١١١",  # digits of another script
+        "aaaa4111-1111-1111-1111-aaaaaaaaaaaa",
+        "41111111-1111-1111-1111-111111111111",
     ],
 )
 def test_what_only_looks_like_a_card_number_is_none(text):
     assert not has_card_number(text)
+
+
+def test_a_plus_before_more_digits_than_a_phone_number_has_hides_nothing():
+    assert has_card_number("+4111111111111111")

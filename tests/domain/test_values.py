@@ -2,11 +2,16 @@
 
 import json
 import math
+from fnmatch import fnmatchcase
+from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, InputError
+from graphql_api.domain.inputs import Gateways
 
 PAN = "4111 1111 1111 1111"
 
@@ -134,8 +139,10 @@ def test_the_size_of_metadata_is_that_of_its_compact_json_in_utf_8():
 @pytest.mark.parametrize(
     ("parse", "value"),
     [
-        (values.gateway_customer_id, PAN.replace(" ", "")),
-        (values.gateway_customer_id, f"cus_{PAN.replace(' ', '-')}"),
+        (partial(Gateways().customer_id, "STRIPE"), PAN.replace(" ", "")),
+        (partial(Gateways().customer_id, "STRIPE"), f"cus_{PAN.replace(' ', '-')}"),
+        (partial(Gateways(numeric=frozenset({"ADYEN"})).customer_id, "STRIPE"), PAN.replace(" ", "")),
+        (partial(Gateways(numeric=frozenset({"STRIPE"})).customer_id, "STRIPE"), f"cus_{PAN.replace(' ', '-')}"),
         (values.description, f"card {PAN}."),
         (values.metadata, {"note": PAN}),
         (values.metadata, {PAN: 1}),
@@ -205,3 +212,22 @@ def test_an_instant_is_one_in_utc(text, instant):
 )
 def test_what_is_no_instant_is_refused(value):
     assert code_of(values.instant, value) is Code.INVALID
+
+
+def test_a_gateway_with_numeric_ids_may_have_one_that_looks_like_a_card_number():
+    card = PAN.replace(" ", "")
+    assert Gateways(numeric=frozenset({"ADYEN"})).customer_id("ADYEN", card) == card
+
+
+@given(st.text("ab", max_size=8), st.text("ab*", min_size=1, max_size=6))
+def test_a_form_of_customer_ids_matches_as_a_shells_pattern_does(text, form):
+    is_taken = code_of(partial(Gateways(id_patterns={"STRIPE": form}).customer_id, "STRIPE"), text or "a") is None
+    assert is_taken == fnmatchcase(text or "a", form)
+
+
+def test_a_wrong_form_of_customer_id_is_named_and_only_at_its_gateway():
+    gateways = Gateways(id_patterns={"STRIPE": "cus_*"})
+    assert gateways.customer_id("STRIPE", "cus_1") == "cus_1"
+    assert gateways.customer_id("ADYEN", "pm_1") == "pm_1"
+    with pytest.raises(InputError, match=r"Customer ids at STRIPE look like cus_\* \(CUSTOMER_IDS\)"):
+        gateways.customer_id("STRIPE", "pm_1")

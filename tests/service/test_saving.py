@@ -326,3 +326,30 @@ async def test_a_gateway_that_is_not_allowed_is_refused_by_name(service_with):
     graph = await service_with(gateways="STRIPE,PAYPAL")
     assert problems(await graph.save("u1", "ADYEN", "x")) == [("INVALID", ["input", "gateway"])]
     assert token_of(await graph.save("u1", "paypal", "x"))["gateway"] == "PAYPAL"
+
+
+CARD = "4111111111111111"
+
+
+async def test_numeric_ids_that_look_like_card_numbers_are_saved_at_the_gateways_that_are_named(service_with):
+    graph = await service_with(numeric_customer_ids="adyen, BRAINTREE")
+    assert problems(await graph.save("u1", "STRIPE", CARD)) == [("CARD_NUMBER", ["input", "gatewayCustomerId"])]
+    assert problems(await graph.save("u1", "ADYEN", f"x-{CARD}")) == [("CARD_NUMBER", ["input", "gatewayCustomerId"])]
+    saved = token_of(await graph.save("u1", "ADYEN", CARD))
+    assert saved["gatewayCustomerId"] == CARD
+    other = token_of(await graph.save("u1", "STRIPE", "cus_1"))
+    assert problems(await graph.update(other, gatewayCustomerId=CARD)) == [
+        ("CARD_NUMBER", ["input", "gatewayCustomerId"])
+    ]
+    assert token_of(await graph.update(saved, gatewayCustomerId="5555555555554444"))["version"] == 2
+
+
+async def test_a_customer_id_has_the_form_that_its_gateway_asks_for(service_with):
+    graph = await service_with(customer_ids="stripe:cus_*")
+    [error] = (await graph.save("u1", "STRIPE", "pm_1"))["userErrors"]
+    assert error["message"] == "Customer ids at STRIPE look like cus_* (CUSTOMER_IDS)."
+    saved = token_of(await graph.save("u1", "STRIPE", "cus_1"))
+    assert problems(await graph.update(saved, gatewayCustomerId="pm_1")) == [
+        ("INVALID", ["input", "gatewayCustomerId"])
+    ]
+    assert token_of(await graph.save("u1", "ADYEN", "pm_1"))["gatewayCustomerId"] == "pm_1"
