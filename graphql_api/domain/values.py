@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
+from unicodedata import category
 from uuid import UUID
 
 from graphql_api.domain.cards import has_card_number
@@ -17,6 +18,9 @@ MAX_METADATA_DEPTH = 10  # objects and arrays inside one another, the root inclu
 
 _MOST_BYTES = 4  # of JSON for a character of Python's `repr`, which is made faster
 
+# What JavaScript and Python make of a value that is not there, once it is put into a string.
+_SLIPS = {"undefined", "null", "NaN", "[object Object]"}
+_INVISIBLE = {"Cc", "Cf"}  # Unicode's control and format characters
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
 _TOO_LONG = "Metadata holds a number of more than 64 bits: send it as a string."
@@ -78,10 +82,28 @@ def gateway(text: str) -> str:
 
 
 def user_id(text: str) -> str:
-    """A user's identifier, kept as sent.
+    """A user's identifier to be stored, kept as sent.
 
     Raises:
-        InputError: it is empty, too long, or no text at all.
+        InputError: it is empty, too long, malformed, or what a mistake in a program makes of a missing value.
+    """
+    stored_user_id(text)
+    if text in _SLIPS:
+        raise _invalid(
+            f"The user id {text} is what a program sends by mistake when it has no user: send the user's id."
+        )
+    if text != text.strip():
+        raise _invalid("This user id begins or ends with white space: remove it.")
+    if not text.isprintable() and any(category(character) in _INVISIBLE for character in text):
+        raise _invalid("This user id holds a control character or an invisible one: remove it.")
+    return text
+
+
+def stored_user_id(text: str) -> str:
+    """A user's identifier that may have been stored before today's rules, to be merged away or erased.
+
+    Raises:
+        InputError: it is empty, too long, or malformed.
     """
     if not 1 <= len(text) <= MAX_ID_LENGTH:
         raise _invalid(f"A user id has 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")

@@ -250,7 +250,7 @@ async def _merge(
     ] = False,
 ) -> MergeUserGatewayTokensPayload:
     tokens, problems = info.context.begin("mergeUserGatewayTokens"), Problems()
-    problems.parse("fromUserId", values.user_id, from_user_id)
+    problems.parse("fromUserId", values.stored_user_id, from_user_id)
     problems.parse("intoUserId", values.user_id, into_user_id)
     try:
         problems.check()
@@ -313,7 +313,7 @@ def _customer(tokens: Tokens, gateway: str, customer: str) -> tuple[str, str]:
 
 def _user_id(user_id: str) -> str:
     problems = Problems()
-    problems.parse("userId", values.user_id, user_id)
+    problems.parse("userId", values.stored_user_id, user_id)
     problems.check()
     return user_id
 

@@ -48,14 +48,31 @@ def test_what_is_no_gateway_is_refused(text):
     assert code_of(values.gateway, text) is Code.INVALID
 
 
-@pytest.mark.parametrize("text", ["u", "x" * 255, "\N{GRINNING FACE}" * 255, " ", "with space", "é\n"])
+@pytest.mark.parametrize(
+    "text", ["u", "x" * 255, "\N{GRINNING FACE}" * 255, "with space", "a\u00a0b", "é", "Undefined", "nan", "NULL", "0"]
+)
 def test_a_user_id_is_kept_as_sent(text):
     assert values.user_id(text) == text
 
 
-@pytest.mark.parametrize("text", ["", "x" * 256, "a\0b", "\udfff"])
+SLIPS = ["undefined", "null", "NaN", "[object Object]"]
+BLANKS = [" ", " u", "u ", "é\n", "\tu", "\u00a0u", "u\u3000", "\u2028u"]
+INVISIBLE = ["a\tb", "a\x7fb", "\x85a", "a\u200bb", "u\u00ad", "\ufeffu", "a\u202eb", "u\u200d"]
+
+
+@pytest.mark.parametrize("text", ["", "x" * 256, "a\0b", "\udfff", *SLIPS, *BLANKS, *INVISIBLE])
 def test_what_is_no_user_id_is_refused(text):
     assert code_of(values.user_id, text) is Code.INVALID
+
+
+@pytest.mark.parametrize("text", [*SLIPS, *BLANKS, *INVISIBLE])
+def test_a_user_who_was_stored_before_todays_rules_may_still_be_named(text):
+    assert values.stored_user_id(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "x" * 256, "a\0b", "\udfff"])
+def test_no_user_was_ever_stored_with_a_malformed_id(text):
+    assert code_of(values.stored_user_id, text) is Code.INVALID
 
 
 @pytest.mark.parametrize("text", ["c", "cus_1", "x" * 255, "é" * 255, "~!@#$%^&*()", "1700000000000"])

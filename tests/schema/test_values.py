@@ -320,3 +320,23 @@ def test_the_texts_are_of_every_kind():
     collect()
     assert set(NASTY) <= found
     assert found & set(string.ascii_letters)
+
+
+@pytest.mark.parametrize("user", ["undefined", "null", "NaN", "[object Object]", "u ", "\\u200bu"])
+async def test_what_a_program_sends_by_mistake_is_no_user_to_write_for(graph, user):
+    wish = f'{{userId: "{user}", gateway: "STRIPE", gatewayCustomerId: "cus_1"}}'
+    writes = {
+        f"saveCustomerGatewayToken(input: {wish})": ["input", "userId"],
+        f"createCustomerGatewayToken(input: {wish})": ["input", "userId"],
+        f"saveCustomerGatewayTokens(inputs: [{wish}])": ["inputs", "0", "userId"],
+        f'claimGatewayCustomer(userId: "{user}", gateway: "STRIPE")': ["userId"],
+        f'mergeUserGatewayTokens(fromUserId: "u1", intoUserId: "{user}")': ["intoUserId"],
+    }
+    for write, field in writes.items():
+        name = write.partition("(")[0]
+        answer = await graph.client(f"mutation {{ {write} {{ userErrors {{ code field }} }} }}")
+        assert answer["data"][name]["userErrors"] == [{"code": "INVALID", "field": field}], write
+    for write in (f'eraseUserGatewayTokens(userId: "{user}")', f'liftUserErasure(userId: "{user}")'):
+        name = write.partition("(")[0]
+        answer = await graph.client(f"mutation {{ {write} {{ userErrors {{ code field }} }} }}")
+        assert answer["data"][name]["userErrors"] == []
