@@ -107,20 +107,7 @@ def _engine(settings: Settings, tracing: "Tracing | None") -> Engine:
         schema._schema,  # noqa: SLF001 - Strawberry has no public name for it
         mode=settings.engine,
         rules=[] if settings.introspects else [NoSchemaIntrospectionCustomRule],
-        before_validation=limits.checks(
-            max_operations=settings.max_operations,
-            max_fragments=settings.max_fragments,
-            max_directives=settings.max_directives,
-            max_variables=settings.max_variables,
-            max_arguments=settings.max_arguments,
-            max_selections=settings.max_selections,
-            max_depth=settings.max_depth,
-            max_introspection_depth=settings.max_introspection_depth,
-            max_introspection_lists=settings.max_introspection_lists,
-            max_aliases=settings.max_aliases,
-            max_root_fields=settings.max_root_fields,
-            max_repeated_fields=settings.max_repeated_fields,
-        ),
+        before_validation=[limits.document_check(limits.DocumentLimits.from_settings(settings))],
         before_execution=[
             limits.request_checks(max_representations=settings.max_representations, max_cost=settings.max_cost)
         ],

@@ -1,10 +1,11 @@
 """Runs GraphQL operations: each document is parsed, validated and compiled once. README.md says how and why."""
 
 from graphql_api.engine.engine import Engine, Mode
+from graphql_api.engine.fields import batched, reads
 from graphql_api.engine.operation import Operation
 from graphql_api.engine.runtime import Result
 from graphql_api.engine.selection import JSONField, RawJSON, Selection, selection_of
-from graphql_api.engine.strawberry import batched, by_class, reads
+from graphql_api.engine.types import by_class
 
 __all__ = [
     "Engine",

@@ -39,18 +39,18 @@ class Batch:
         same for every parent; it keeps `info`, so that what its key was made of cannot be mistaken for something newer.
         """
         loaders: dict[Any, DataLoader[Any, Any]] = info.context.loaders
-        place = _place(info)
-        loader = loaders.get(place)
+        key = _loader_key(info)
+        loader = loaders.get(key)
         if loader is None:
 
             async def values(parents: list[Any]) -> list[Any]:
                 return list(await self.values(parents, info, None, arguments))
 
-            loader = loaders[place] = DataLoader(values, cache=False, get_cache_key=id)
+            loader = loaders[key] = DataLoader(values, cache=False, get_cache_key=id)
         return loader.load(parent)
 
 
-def _place(info: Any) -> tuple[Any, ...]:
+def _loader_key(info: Any) -> tuple[Any, ...]:
     """Where in which execution a field stands, whatever the list index: the same for all parents that go together."""
     names: list[Any] = [id(info.variable_values)]
     path: Path | None = info.path

@@ -14,19 +14,23 @@ from uuid import UUID
 
 from graphql import GraphQLBoolean, GraphQLError, GraphQLID, GraphQLSchema, GraphQLString, Undefined
 
-from graphql_api.engine.runtime import Chunk, Complete, Place, Run, Waiting, keys_of, path_of
+from graphql_api.engine.batching import Batch
+from graphql_api.engine.executor import is_awaitable
+from graphql_api.engine.info import CompiledInfo
+from graphql_api.engine.paths import PathLink, core_path, keys_of
+from graphql_api.engine.plan import FieldPlan, Position
+from graphql_api.engine.runtime import BatchSlice, Complete, Run, Waiting
 from graphql_api.engine.selection import RawJSON
-from graphql_api.engine.strawberry import CAST, CompiledInfo, heeds_casts, is_awaitable, object_type_of
+from graphql_api.engine.types import CAST, heeds_casts, object_type_of
+from graphql_api.engine.values import Arguments
 
 if TYPE_CHECKING:
-    from graphql_api.engine.batching import Batch
-    from graphql_api.engine.plan import FieldPlan, Position
-    from graphql_api.engine.strawberry import Attribute
-    from graphql_api.engine.values import Arguments
+    from graphql_api.engine.fields import Attribute
 
 __all__ = [
     "UNREAD",
     "BatchCall",
+    "BatchSlice",
     "Dispatch",
     "complete",
     "completes_leaves",
@@ -40,14 +44,14 @@ __all__ = [
     "settle",
 ]
 
-Objects: TypeAlias = "Callable[[Run, list[Any], Place | None, Sequence[str | int]], list[Any]]"
+Objects: TypeAlias = "Callable[[Run, list[Any], PathLink | None, Sequence[str | int]], list[Any]]"
 """Makes the answers of objects of one type, which stand at one place under these keys."""
 
 
 class Dispatch(dict[type, "Objects"]):
     """The objects that may stand at a position: generated functions, by the classes of what resolvers return."""
 
-    def __init__(self, schema: GraphQLSchema, field: "FieldPlan", by_name: Mapping[str, Objects]) -> None:
+    def __init__(self, schema: GraphQLSchema, field: FieldPlan, by_name: Mapping[str, Objects]) -> None:
         super().__init__({RawJSON: _as_they_are} if field.takes_json else {})
         self.position = field.item or field.value
         self._schema = schema
@@ -75,30 +79,30 @@ class Dispatch(dict[type, "Objects"]):
         return found
 
 
-def _as_they_are(_run: Run, objects: list[Any], _place: "Place | None", _keys: Sequence[str | int]) -> list[Any]:
+def _as_they_are(_run: Run, objects: list[Any], _path: "PathLink | None", _keys: Sequence[str | int]) -> list[Any]:
     return objects
 
 
-def completes_object(field: "FieldPlan", dispatch: Dispatch) -> Complete:
+def completes_object(field: FieldPlan, dispatch: Dispatch) -> Complete:
     """Makes what completes a field that holds an object."""
     position, nullable = field.value, field.value.nullable[0]
 
-    def complete_field(run: Run, value: Any, place: Place) -> Any:
+    def complete_field(run: Run, value: Any, path: PathLink) -> Any:
         if value is None and nullable:
             return None
         try:
-            return _complete_object(run, value, place, dispatch)
+            return _complete_object(run, value, path, dispatch)
         except Exception as error:  # noqa: BLE001 - located already, for the place above
-            return run.fail(position, error, place)
+            return run.fail(position, error, path)
 
     return complete_field
 
 
-def completes_objects(field: "FieldPlan", dispatch: Dispatch) -> Complete:
+def completes_objects(field: FieldPlan, dispatch: Dispatch) -> Complete:
     """Makes what completes a field that holds a list of objects."""
     position, nullable, takes_json = field.value, field.value.nullable[0], field.takes_json
 
-    def complete_field(run: Run, value: Any, place: Place) -> Any:
+    def complete_field(run: Run, value: Any, path: PathLink) -> Any:
         if type(value) is list:
             if not value:
                 return []
@@ -106,13 +110,13 @@ def completes_objects(field: "FieldPlan", dispatch: Dispatch) -> Complete:
                 # Objects of one class, as they mostly are, are answered together.
                 objects = dispatch.of(value) if len(set(map(type, value))) == 1 else None
                 if objects is not None:
-                    return objects(run, value, place, range(len(value)))
-                return _complete_mixed(run, value, place, dispatch)
+                    return objects(run, value, path, range(len(value)))
+                return _complete_mixed(run, value, path, dispatch)
             except Exception as error:  # noqa: BLE001 - located already, for the place above
-                return run.fail(position, error, place)
+                return run.fail(position, error, path)
         if (value is None and nullable) or (type(value) is RawJSON and takes_json):
             return value
-        return complete(run, position, value, place)
+        return complete(run, position, value, path)
 
     return complete_field
 
@@ -125,14 +129,14 @@ _SAME: dict[Any, frozenset[type]] = {
 """The classes of values that are their own answers whatever they hold."""
 
 
-def completes_leaves(field: "FieldPlan") -> Complete:
+def completes_leaves(field: FieldPlan) -> Complete:
     """Makes what completes a field that holds a list of scalars or enums, or of lists."""
     position, nullable, same = field.value, field.value.nullable[0], _SAME.get(field.type, frozenset())
 
-    def complete_field(run: Run, value: Any, place: Place) -> Any:
+    def complete_field(run: Run, value: Any, path: PathLink) -> Any:
         if type(value) is list and same.issuperset(map(type, cast("list[Any]", value))):
             return cast("list[Any]", value).copy()
-        return None if value is None and nullable else complete(run, position, value, place)
+        return None if value is None and nullable else complete(run, position, value, path)
 
     return complete_field
 
@@ -153,21 +157,21 @@ def serializes(serialize: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return serialize_plain
 
 
-def _complete_object(run: Run, value: Any, place: Place, dispatch: Dispatch) -> Any:
+def _complete_object(run: Run, value: Any, path: PathLink, dispatch: Dispatch) -> Any:
     objects = dispatch.of([value])
     if objects is None:
-        return complete(run, dispatch.position, value, place)
-    above, key, _ = place
+        return complete(run, dispatch.position, value, path)
+    above, key, _ = path
     return objects(run, [value], above, (key,))[0]
 
 
-def _complete_mixed(run: Run, items: list[Any], place: Place, dispatch: Dispatch) -> list[Any]:
+def _complete_mixed(run: Run, items: list[Any], path: PathLink, dispatch: Dispatch) -> list[Any]:
     """The answers of a list of objects. Neighbours of one class are made together."""
     answers: list[Any] = [None] * len(items)
     late = partial(_complete_object, dispatch=dispatch)
     for key, item in enumerate(items):
         if is_awaitable(item):
-            run.wait(item, late, dispatch.position, (place, key, None))
+            run.wait(item, late, dispatch.position, (path, key, None))
 
     def class_of(key: int) -> type:
         return type(items[key])
@@ -177,41 +181,41 @@ def _complete_mixed(run: Run, items: list[Any], place: Place, dispatch: Dispatch
         neighbours = items[keys[0] : keys[-1] + 1]
         objects = dispatch.of(neighbours)
         if objects is not None:
-            answers[keys[0] : keys[-1] + 1] = objects(run, neighbours, place, keys)
+            answers[keys[0] : keys[-1] + 1] = objects(run, neighbours, path, keys)
             continue
         for key, item in zip(keys, neighbours, strict=True):
             if not is_awaitable(item):
-                answers[key] = complete(run, dispatch.position, item, (place, key, None))
+                answers[key] = complete(run, dispatch.position, item, (path, key, None))
     return answers
 
 
-def complete(run: Run, position: "Position", value: Any, place: Place) -> Any:
+def complete(run: Run, position: Position, value: Any, path: PathLink) -> Any:
     """Have graphql-core complete a value that was resolved for this place.
 
     An error that stands for a value would be raised there, and hold on to itself by what its traceback leads to.
     """
     if isinstance(value, Exception):
-        return run.fail(position, value, place)
-    field, path = position.field, path_of(place)
-    info = run.resolve_info(field, place if position is field.value else cast("Place", place[0]))
+        return run.fail(position, value, path)
+    field = position.field
+    info = run.resolve_info(field, path if position is field.value else cast("PathLink", path[0]))
     try:
-        answer = run.core.complete_value(cast("Any", position.type), field.details, info, path, value, None)
+        answer = run.core.complete_value(cast("Any", position.type), field.details, info, core_path(path), value, None)
     except Exception as error:  # noqa: BLE001 - serializers and the like may raise anything
-        return run.fail(position, error, place)
-    return run.wait(answer, _as_it_is, position, place) if is_awaitable(answer) else answer
+        return run.fail(position, error, path)
+    return run.wait(answer, _as_it_is, position, path) if is_awaitable(answer) else answer
 
 
-def settle(run: Run, position: "Position", value: Any, complete: Complete, place: Place) -> Any:
+def settle(run: Run, position: Position, value: Any, complete: Complete, path: PathLink) -> Any:
     """The answer of what a resolver gave, which may be awaitable."""
-    return run.wait(value, complete, position, place) if is_awaitable(value) else complete(run, value, place)
+    return run.wait(value, complete, position, path) if is_awaitable(value) else complete(run, value, path)
 
 
-def read(run: Run, field: "FieldPlan", value: Any, above: "Place | None", key: "str | int | None") -> Any:
+def read(run: Run, field: FieldPlan, value: Any, above: "PathLink | None", key: str | int | None) -> Any:
     """Have graphql-core complete an attribute, which may be awaitable."""
-    place = field.place(above, key)
+    path = field.path_in(above, key)
     if not is_awaitable(value):
-        return complete(run, field.value, value, place)
-    return run.wait(value, lambda run, value, place: complete(run, field.value, value, place), field.value, place)
+        return complete(run, field.value, value, path)
+    return run.wait(value, lambda run, value, path: complete(run, field.value, value, path), field.value, path)
 
 
 UNREAD = object()
@@ -220,12 +224,12 @@ UNREAD = object()
 
 def resume(
     run: Run,
-    fields: "Sequence[FieldPlan]",
+    fields: Sequence[FieldPlan],
     known: tuple[Any, ...],
     error: Exception,
     source: Any,
-    above: "Place | None",
-    key: "str | int | None",
+    above: "PathLink | None",
+    key: str | int | None,
 ) -> list[Any]:
     """The answers of neighbouring attributes, the first of which that is not known could not be read."""
     answers = list(known)
@@ -239,19 +243,19 @@ def resume(
     return answers
 
 
-def fail(run: Run, field: "FieldPlan", error: Exception, above: "Place | None", key: "str | int | None") -> None:
+def fail(run: Run, field: FieldPlan, error: Exception, above: "PathLink | None", key: str | int | None) -> None:
     """Report an error of a field."""
-    run.fail(field.value, error, field.place(above, key))
+    run.fail(field.value, error, field.path_in(above, key))
 
 
-def delegate(run: Run, field: "FieldPlan", source: Any, above: "Place | None", key: "str | int | None") -> Any:
+def delegate(run: Run, field: FieldPlan, source: Any, above: "PathLink | None", key: str | int | None) -> Any:
     """Have graphql-core resolve a field, with all that is below it."""
-    place = field.place(above, key)
-    answer: Any = run.core.execute_field(field.parent, source, field.details, path_of(place), None)
-    return run.wait(answer, _as_it_is, field.value, place) if is_awaitable(answer) else answer
+    path = field.path_in(above, key)
+    answer: Any = run.core.execute_field(field.parent, source, field.details, core_path(path), None)
+    return run.wait(answer, _as_it_is, field.value, path) if is_awaitable(answer) else answer
 
 
-def _as_it_is(_run: Run, answer: Any, _place: Place) -> Any:
+def _as_it_is(_run: Run, answer: Any, _path: PathLink) -> Any:
     return answer
 
 
@@ -263,7 +267,7 @@ class BatchCall:
 
     __slots__ = ("arguments", "batch", "complete", "field", "selection", "takes_json")
 
-    def __init__(self, field: "FieldPlan", batch: "Batch", arguments: "Arguments", complete: Complete) -> None:
+    def __init__(self, field: FieldPlan, batch: Batch, arguments: Arguments, complete: Complete) -> None:
         self.field = field
         self.batch = batch
         self.arguments = arguments
@@ -271,17 +275,17 @@ class BatchCall:
         self.selection = next(iter(field.objects.values())).selection if len(field.objects) == 1 else None
         self.takes_json = field.takes_json
 
-    def begin(self, run: Run, chunks: list[Chunk]) -> "WaitingBatch":
-        """Ask for the values of all parents in these chunks."""
-        _, place, parents, _, keys = chunks[0]
-        if len(chunks) > 1:
-            parents = [parent for chunk in chunks for parent in chunk[2]]
-        info = CompiledInfo(run, self.field, self.field.place(place, keys[0]))
+    def begin(self, run: Run, slices: list[BatchSlice]) -> "WaitingBatch":
+        """Ask for the values of all parents in these slices."""
+        _, path, parents, _, keys = slices[0]
+        if len(slices) > 1:
+            parents = [parent for slice_ in slices for parent in slice_.parents]
+        info = CompiledInfo(run, self.field, self.field.path_in(path, keys[0]))
         if self.arguments.constant is not None:
             values = self.batch.values(parents, info, self.selection, self.arguments.constant)
         else:
             values = self._values(run, parents, info)
-        return WaitingBatch(values, self, chunks)
+        return WaitingBatch(values, self, slices)
 
     async def _values(self, run: Run, parents: list[Any], info: CompiledInfo) -> Sequence[Any]:
         return await self.batch.values(parents, info, self.selection, self.arguments.of(run, info))
@@ -290,7 +294,7 @@ class BatchCall:
 def load_survivors(
     run: Run,
     call: BatchCall,
-    place: "Place | None",
+    path: "PathLink | None",
     objects: list[Any],
     rows: list[dict[str, Any] | None],
     keys: Sequence[str | int],
@@ -298,30 +302,30 @@ def load_survivors(
     """Note a batched field for those of the objects whose answers have not become null."""
     alive = [each for each in zip(objects, rows, keys, strict=True) if each[1] is not None]
     if alive:
-        survivors, answers, places = map(list, zip(*alive, strict=True))
-        run.chunks.append((call, place, survivors, answers, places))
+        survivors, answers, alive_keys = map(list, zip(*alive, strict=True))
+        run.slices.append(BatchSlice(call, path, survivors, answers, alive_keys))
 
 
 class WaitingBatch(Waiting):
     """The values of one field for many parents."""
 
-    __slots__ = ("_call", "_chunks")
+    __slots__ = ("_call", "_slices")
 
-    def __init__(self, awaitable: Awaitable[Any], call: BatchCall, chunks: list[Chunk]) -> None:
+    def __init__(self, awaitable: Awaitable[Any], call: BatchCall, slices: list[BatchSlice]) -> None:
         self.awaitable = awaitable
         self._call = call
-        self._chunks = chunks
+        self._slices = slices
 
     def succeed(self, run: Run, value: Any) -> None:
         """Complete the values and put them where they belong."""
         field, complete, takes_json = self._call.field, self._call.complete, self._call.takes_json
         key, values = field.key, iter(value)
-        for _, place, _, rows, keys in self._chunks:
+        for _, path, _, rows, keys in self._slices:
             for row, at, each in zip(rows, keys, values, strict=False):
                 if takes_json and type(each) is RawJSON:
                     row[key] = each
                     continue
-                own = field.place(place, at)
+                own = field.path_in(path, at)
                 try:
                     row[key] = complete(run, each, own)
                 except GraphQLError as error:
@@ -329,12 +333,12 @@ class WaitingBatch(Waiting):
 
     def fail(self, run: Run, error: Exception) -> None:
         """Report the error for each parent."""
-        self.succeed(run, [error] * sum(len(chunk[2]) for chunk in self._chunks))
+        self.succeed(run, [error] * sum(len(slice_.parents) for slice_ in self._slices))
 
     def is_below(self, keys: list[str | int]) -> bool:
         """Whether it all lies at or below this place."""
         return all(
-            keys_of(self._call.field.place(place, at))[: len(keys)] == keys
-            for _, place, _, _, all_at in self._chunks
+            keys_of(self._call.field.path_in(path, at))[: len(keys)] == keys
+            for _, path, _, _, all_at in self._slices
             for at in all_at
         )

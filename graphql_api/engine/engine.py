@@ -1,6 +1,5 @@
 """Documents in, operations out: parsed, limited, validated and compiled once, then kept."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,16 +19,16 @@ from graphql import (
 )
 
 from graphql_api.engine.cache import DocumentCache
+from graphql_api.engine.executor import VALIDATION_RULES
+from graphql_api.engine.messages import without_suggestions
 from graphql_api.engine.operation import Operation, Phase, RequestCheck
 from graphql_api.engine.parsing import parse
-from graphql_api.engine.strawberry import VALIDATION_RULES, strawberry_schema
-from graphql_api.engine.validation import together
+from graphql_api.engine.types import strawberry_schema
+from graphql_api.engine.validation import combine_rules
 
 Mode = Literal["compiled", "graphql-core"]
 Check = Callable[[DocumentNode], list[GraphQLError]]
 RequestChecks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode], RequestCheck]
-
-_SUGGESTION = re.compile(r",? did you mean .*?\?", re.IGNORECASE | re.DOTALL)
 
 # These go through the whole document once more, for the variables that it uses.
 _OF_VARIABLES = {NoUndefinedVariablesRule, NoUnusedVariablesRule, VariablesInAllowedPositionRule}
@@ -80,8 +79,8 @@ class Engine:
         self._schema = schema
         self._compiled = mode == "compiled"
         all_rules = [*specified_rules, *VALIDATION_RULES, *rules]
-        self._rules = together(all_rules)
-        self._rules_without_variables = together([rule for rule in all_rules if rule not in _OF_VARIABLES])
+        self._rules = combine_rules(all_rules)
+        self._rules_without_variables = combine_rules([rule for rule in all_rules if rule not in _OF_VARIABLES])
         self._before_validation = before_validation
         self._before_execution = before_execution
         self._max_tokens = max_tokens
@@ -103,14 +102,14 @@ class Engine:
             with self._phase("parse"):
                 document = parse(query, self._max_tokens)
         except GraphQLError as error:
-            return self._told([error.with_traceback(None)]), len(query)
+            return self._detached([error.with_traceback(None)]), len(query)
         with self._phase("validate"):
-            errors = self._problems(query, document)
+            errors = self._validation_errors(query, document)
         if errors:
-            return self._told(errors), len(query)
+            return self._detached(errors), len(query)
         return _Document(self._operations(document)), max(len(query), _CHARACTERS_PER_TOKEN * document.token_count)
 
-    def _problems(self, query: str, document: DocumentNode) -> list[GraphQLError]:
+    def _validation_errors(self, query: str, document: DocumentNode) -> list[GraphQLError]:
         for check in self._before_validation:
             if errors := check(document):
                 return errors
@@ -118,12 +117,12 @@ class Engine:
         max_errors = max(1, min(MAX_ERRORS, MAX_QUOTED // len(query)))
         return validate(self._schema, document, [rules], max_errors=max_errors, hide_suggestions=not self._suggestions)
 
-    def _told(self, errors: list[GraphQLError]) -> list[GraphQLError]:
-        """The errors to keep: without their document, and where nothing shall be suggested, without suggestions."""
+    def _detached(self, errors: list[GraphQLError]) -> list[GraphQLError]:
+        """The errors as they are kept: without their document, and without suggestions if these are off."""
         for error in errors:
             error.nodes = error.source = None
             if not self._suggestions:
-                error.message = _SUGGESTION.sub("", error.message)
+                error.message = without_suggestions(error.message)
         return errors
 
     def _operations(self, document: DocumentNode) -> list[Operation]:

@@ -21,15 +21,10 @@ from graphql import (
 )
 
 from graphql_api.engine import completion
+from graphql_api.engine.fields import Argument, Attribute, Batched, Resolver
+from graphql_api.engine.info import CompiledInfo
 from graphql_api.engine.plan import FieldPlan, ObjectPlan, TypeName
-from graphql_api.engine.strawberry import (
-    Argument,
-    Attribute,
-    Batched,
-    CompiledInfo,
-    Resolver,
-    enum_members,
-)
+from graphql_api.engine.types import enum_members
 from graphql_api.engine.values import MAX_INT, MIN_INT, Arguments
 
 if TYPE_CHECKING:
@@ -61,7 +56,7 @@ class Program:
     def __del__(self) -> None:
         for named in self._names.values():
             if isinstance(named, FieldPlan):
-                named.let_go()
+                named.release()
         self._names.clear()
 
 
@@ -95,24 +90,24 @@ class _Writer:
         """A function for root fields."""
         body, values = self._fields(fields)
         answers = [f"data[{key!r}] = {value}" for key, value in values.items()]
-        return self._function("step", "run, source, data", ["place = key = None", *body, *answers])
+        return self._function("step", "run, source, data", ["path = key = None", *body, *answers])
 
     def _objects(self, plan: ObjectPlan, field: FieldPlan) -> str:
         """A function for the objects of one type at one position."""
         body, values = self._fields(plan.fields)
         body.append(f"rows.append({{{', '.join(f'{key!r}: {value}' for key, value in values.items())}}})")
         lines = ["rows = []", "for key, source in zip(keys, objects):"]
-        load = "run.chunks.append(({}, place, objects, rows, keys))"
+        load = "run.slices.append(BatchSlice({}, path, objects, rows, keys))"
         if field.item and field.item.nullable[0] and _can_fail(plan):
-            failed = f"rows.append(run.fail({self._bind('FIELD', field)}.item, error, (place, key, None)))"
+            failed = f"rows.append(run.fail({self._bind('FIELD', field)}.item, error, (path, key, None)))"
             lines += _indented(_guarded(body, failed))
-            load = "load_survivors(run, {}, place, objects, rows, keys)"
+            load = "load_survivors(run, {}, path, objects, rows, keys)"
         else:
             lines += _indented(body)
         for each in plan.fields:
             if isinstance(each, FieldPlan) and isinstance(each.resolution, Batched):
                 lines.append(load.format(self._batch(each, each.resolution)))
-        return self._function(f"objects_{plan.type.name}", "run, objects, place, keys", [*lines, "return rows"])
+        return self._function(f"objects_{plan.type.name}", "run, objects, path, keys", [*lines, "return rows"])
 
     def _batch(self, field: FieldPlan, batched: Batched) -> str:
         arguments = self._bind("ARGUMENTS", self._arguments(field, batched.arguments))
@@ -140,11 +135,11 @@ class _Writer:
         """Read neighbouring attributes; where that fails, `resume` goes on after the last one that was read."""
         lines: list[str] = []
         for field, value in zip(fields, values, strict=True):
-            unusual = f"read(run, {self._bind('FIELD', field)}, value, place, key)"
+            unusual = f"read(run, {self._bind('FIELD', field)}, value, path, key)"
             attribute = cast("Attribute", field.resolution).name
             lines += [f"value = source.{attribute}", f"{value} = {self._leaf(field, 'value', unusual)}"]
         known = f"({', '.join(values)},)"
-        resumed = f"{known} = resume(run, {self._bind('FIELDS', fields)}, {known}, error, source, place, key)"
+        resumed = f"{known} = resume(run, {self._bind('FIELDS', fields)}, {known}, error, source, path, key)"
         return [f"{' = '.join(values)} = UNREAD", *_guarded(lines, resumed)]
 
     def _value(self, body: list[str], field: FieldPlan | TypeName) -> str:
@@ -152,7 +147,7 @@ class _Writer:
         if isinstance(field, TypeName):
             return repr(field.name)
         bound, value = self._bind("FIELD", field), self._name("value")
-        failed = f"{value} = fail(run, {bound}, error, place, key)"
+        failed = f"{value} = fail(run, {bound}, error, path, key)"
         match field.resolution:
             case Attribute(name=name):
                 settled = f"{value} = settle(run, {bound}.value, source.{name}, {self._complete(field)}, at)"
@@ -173,7 +168,7 @@ class _Writer:
             case Batched() if field.owner is not None:
                 return "None"
             case _:
-                body.append(f"{value} = delegate(run, {bound}, source, place, key)")
+                body.append(f"{value} = delegate(run, {bound}, source, path, key)")
         return value
 
     def _call(self, field: FieldPlan, resolver: Resolver) -> tuple[list[str], str]:
@@ -201,9 +196,9 @@ class _Writer:
         """What completes the value of a field that was resolved."""
         bound = self._bind("FIELD", field)
         if field.is_leaf:
-            answer = self._leaf(field, "value", f"complete(run, {bound}.value, value, place)")
-            body = _guarded([f"return {answer}"], f"return run.fail({bound}.value, error, place)")
-            return self._function(f"complete_{field.name}", "run, value, place", body)
+            answer = self._leaf(field, "value", f"complete(run, {bound}.value, value, path)")
+            body = _guarded([f"return {answer}"], f"return run.fail({bound}.value, error, path)")
+            return self._function(f"complete_{field.name}", "run, value, path", body)
         if not field.objects:
             return self._made(f"complete_{field.name}", f"completes_leaves({bound})")
         functions = [f"{name!r}: {self._objects(plan, field)}" for name, plan in field.objects.items()]
@@ -254,7 +249,7 @@ class _Writer:
 
 
 def _at(field: FieldPlan) -> str:
-    parent = "None" if field.owner is None else f"(place, key, {field.owner_name!r})"
+    parent = "None" if field.owner is None else f"(path, key, {field.owner_name!r})"
     return f"at = ({parent}, {field.key!r}, {field.parent.name!r})"
 
 

@@ -22,10 +22,10 @@ from graphql import (
 from graphql.execution.collect_fields import FragmentDetails
 from graphql.execution.values import VariableValues
 
+from graphql_api.engine.executor import CoreExecutor, is_awaitable
 from graphql_api.engine.generate import Program, generate
 from graphql_api.engine.plan import UnsupportedOperationError, plan_operation
 from graphql_api.engine.runtime import Result, Run
-from graphql_api.engine.strawberry import CoreExecutor, core_executor
 from graphql_api.engine.values import Variables
 
 RequestCheck = Callable[[Mapping[str, Any]], list[GraphQLError]]
@@ -104,16 +104,18 @@ class Operation:
     def core_executor(
         self, variables: dict[str, Any] | None, context: Any, root: Any, middleware: MiddlewareManager | None = None
     ) -> CoreExecutor | list[GraphQLError]:
-        """graphql-core's executor of this operation, or the errors in its variables."""
-        return core_executor(
+        """graphql-core's executor of this operation, as Strawberry sets it up, or the errors in its variables."""
+        return cast("Any", CoreExecutor).build(
             self.schema,
             self.document,
-            self.name,
-            variables,
-            context,
             root,
+            context,
+            variables,
+            self.name,
             middleware=middleware,
-            suggestions=self._suggestions,
+            is_awaitable=is_awaitable,
+            hide_suggestions=not self._suggestions,
+            operation_extensions=None,
         )
 
     def variable_values(self, variables: dict[str, Any] | None) -> VariableValues:

@@ -1,10 +1,10 @@
 """What an operation will do, worked out before it runs: which fields, how each is resolved, what becomes of failures.
 
-graphql-core collects and merges the fields; how a field is resolved is Strawberry's matter, so `strawberry` tells.
+graphql-core collects and merges the fields; `fields` tells how Strawberry resolves each.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from graphql import (
     FieldNode,
@@ -24,11 +24,10 @@ from graphql import (
 from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_fields, collect_subfields
 from graphql.execution.values import VariableValues
 
+from graphql_api.engine.fields import Attribute, Delegated, Resolution, reads_of, resolution_of
+from graphql_api.engine.paths import PathLink
 from graphql_api.engine.selection import JSONField, Selection
-from graphql_api.engine.strawberry import Attribute, Delegated, Resolution, reads_of, resolution_of, strawberry_schema
-
-if TYPE_CHECKING:
-    from graphql_api.engine.runtime import Place
+from graphql_api.engine.types import strawberry_schema
 
 OutputType: TypeAlias = "GraphQLNamedType | GraphQLList[Any] | GraphQLNonNull[Any]"
 
@@ -94,8 +93,8 @@ class FieldPlan:
         self.objects: dict[str, ObjectPlan] = {}
         """What to do with the objects that stand here, by the name of their type."""
 
-    def let_go(self) -> None:
-        """Be of no use any more, and part of no cycle of references."""
+    def release(self) -> None:
+        """Break the cycles of references that this field is part of; it cannot be used afterwards."""
         self.objects.clear()
         for position in (self.value, self.item):
             if position is not None:
@@ -106,8 +105,8 @@ class FieldPlan:
         """Where the objects of this field stand."""
         return self.item or self.value
 
-    def place(self, above: "Place | None", key: Any) -> "Place":
-        """The place of this field, in the object that stands under this key of the place above."""
+    def path_in(self, above: "PathLink | None", key: Any) -> PathLink:
+        """The path of this field in the object under this key below a path."""
         return None if self.owner is None else (above, key, self.owner_name), self.key, self.parent.name
 
     @property

@@ -4,30 +4,55 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 from graphql import GraphQLError, GraphQLResolveInfo
-from graphql.pyutils import Path
+from graphql.execution.values import VariableValues
 
-if TYPE_CHECKING:
-    from graphql.execution.values import VariableValues
-
-    from graphql_api.engine.completion import BatchCall
-    from graphql_api.engine.operation import Operation
-    from graphql_api.engine.plan import FieldPlan, Position
-    from graphql_api.engine.strawberry import CoreExecutor
-
-Place: TypeAlias = "tuple[Place | None, str | int, str | None]"
-"""Where a value stands: graphql-core's Path as a plain tuple, which is much cheaper to make."""
+from graphql_api.engine.executor import CoreExecutor
+from graphql_api.engine.paths import PathLink, core_path, keys_of
+from graphql_api.engine.plan import FieldPlan, Position
 
 Step: TypeAlias = "Callable[[Run, Any, dict[str, Any]], None]"
 """Resolves root fields of a source into the data."""
 
-Complete: TypeAlias = "Callable[[Run, Any, Place], Any]"
+Complete: TypeAlias = "Callable[[Run, Any, PathLink], Any]"
 """Makes the answer of a resolved value; raises a located error where null may not stand."""
 
-Chunk: TypeAlias = "tuple[BatchCall, Place | None, list[Any], list[dict[str, Any]], Sequence[str | int]]"
-"""A field to be loaded, where its parents stand, the parents, the answers that it belongs into, the parents' keys."""
+
+class BatchSlice(NamedTuple):
+    """A batched field to load for the objects of one list, or for one object."""
+
+    call: "BatchLoad"
+    path: "PathLink | None"
+    """The path of the list, or of what holds the object."""
+    parents: list[Any]
+    rows: list[dict[str, Any]]
+    """The answers of the parents, to which the field's values will be added."""
+    keys: Sequence[str | int]
+    """The parents' keys below the path."""
+
+
+class BatchLoad(Protocol):
+    """Loads one batched field."""
+
+    def begin(self, run: "Run", slices: list[BatchSlice]) -> "Waiting":
+        """Start loading the values of all parents in these slices."""
+        ...
+
+
+class CoreFallback(Protocol):
+    """How an execution reaches graphql-core."""
+
+    def core_executor(
+        self, variables: dict[str, Any] | None, context: Any, root: Any
+    ) -> CoreExecutor | list[GraphQLError]:
+        """graphql-core's executor of the same operation."""
+        ...
+
+    def variable_values(self, variables: dict[str, Any] | None) -> VariableValues:
+        """The variables as graphql-core has them."""
+        ...
 
 
 class Result(NamedTuple):
@@ -40,21 +65,6 @@ class Result(NamedTuple):
     data: dict[str, Any] | None
     errors: list[GraphQLError] | None
     executed: bool = True
-
-
-def path_of(place: Place) -> Path:
-    """The place as graphql-core knows it."""
-    above, key, type_name = place
-    return Path(None if above is None else path_of(above), key, type_name)
-
-
-def keys_of(place: "Place | None") -> list[str | int]:
-    """The keys from the root to the place."""
-    keys: list[str | int] = []
-    while place is not None:
-        keys.append(place[1])
-        place = place[0]
-    return keys[::-1]
 
 
 class Waiting(ABC):
@@ -81,33 +91,33 @@ class Waiting(ABC):
 class WaitingValue(Waiting):
     """The value of one place."""
 
-    __slots__ = ("_complete", "_place", "_position")
+    __slots__ = ("_complete", "_path", "_position")
 
-    def __init__(self, awaitable: Awaitable[Any], complete: Complete, position: "Position", place: Place) -> None:
+    def __init__(self, awaitable: Awaitable[Any], complete: Complete, position: Position, path: PathLink) -> None:
         super().__init__(awaitable)
         self._complete = complete
         self._position = position
-        self._place = place
+        self._path = path
 
     def succeed(self, run: "Run", value: Any) -> None:
         """Complete the value and put it where it belongs."""
         try:
-            answer = self._complete(run, value, self._place)
+            answer = self._complete(run, value, self._path)
         except GraphQLError as error:
-            run.propagate(error, self._position, self._place)
+            run.propagate(error, self._position, self._path)
         else:
-            run.put(self._place, answer)
+            run.put(self._path, answer)
 
     def fail(self, run: "Run", error: Exception) -> None:
         """Report the error; null stands in the place already."""
         try:
-            run.fail(self._position, error, self._place)
+            run.fail(self._position, error, self._path)
         except GraphQLError as located:
-            run.propagate(located, self._position, self._place)
+            run.propagate(located, self._position, self._path)
 
     def is_below(self, keys: list[str | int]) -> bool:
         """Whether it lies at or below this place."""
-        return keys_of(self._place)[: len(keys)] == keys
+        return keys_of(self._path)[: len(keys)] == keys
 
 
 class Run:
@@ -115,23 +125,23 @@ class Run:
 
     __slots__ = (
         "_core",
-        "_operation",
+        "_fallback",
         "_raw",
         "_ready",
         "_running",
         "_wakeup",
-        "chunks",
         "context",
         "data",
         "pending",
         "root",
+        "slices",
         "variables",
     )
 
     def __init__(
-        self, operation: "Operation", raw: dict[str, Any] | None, variables: dict[str, Any], context: Any, root: Any
+        self, fallback: CoreFallback, raw: dict[str, Any] | None, variables: dict[str, Any], context: Any, root: Any
     ) -> None:
-        self._operation = operation
+        self._fallback = fallback
         self._raw = raw
         self._core: CoreExecutor | None = None
         self.variables = variables
@@ -139,27 +149,27 @@ class Run:
         self.root = root
         self.data: Any = {}
         self.pending: list[Waiting] = []
-        self.chunks: list[Chunk] = []
+        self.slices: list[BatchSlice] = []
         self._running: dict[Waiting, asyncio.Future[Any]] = {}
         self._ready: list[Waiting] = []
 
     # --- what graphql-core is asked for
 
     @property
-    def core(self) -> "CoreExecutor":
+    def core(self) -> CoreExecutor:
         """graphql-core's executor of the same execution, made when something unusual needs it."""
         if self._core is None:
-            self._core = cast("CoreExecutor", self._operation.core_executor(self._raw, self.context, self.root))
+            self._core = cast("CoreExecutor", self._fallback.core_executor(self._raw, self.context, self.root))
         return self._core
 
     @property
-    def variable_values(self) -> "VariableValues":
+    def variable_values(self) -> VariableValues:
         """The variables as graphql-core wants to have them."""
-        return self._operation.variable_values(self._raw)
+        return self._fallback.variable_values(self._raw)
 
-    def resolve_info(self, field: "FieldPlan", place: Place) -> "GraphQLResolveInfo[Any]":
+    def resolve_info(self, field: FieldPlan, path: PathLink) -> GraphQLResolveInfo[Any]:
         """What graphql-core tells a resolver."""
-        return self.core.build_resolve_info(field.definition, field.nodes, field.parent, path_of(place))
+        return self.core.build_resolve_info(field.definition, field.nodes, field.parent, core_path(path))
 
     # --- the course of an execution
 
@@ -207,17 +217,17 @@ class Run:
 
     def _flush(self) -> None:
         """Call each batch function once for all parents that have come together."""
-        chunks = self.chunks
-        if not chunks:
+        slices = self.slices
+        if not slices:
             return
-        self.chunks = []
-        if len(chunks) == 1:
-            self.pending.append(chunks[0][0].begin(self, chunks))
+        self.slices = []
+        if len(slices) == 1:
+            self.pending.append(slices[0].call.begin(self, slices))
             return
-        by_call: dict[BatchCall, list[Chunk]] = {}
-        for chunk in chunks:
-            by_call.setdefault(chunk[0], []).append(chunk)
-        self.pending += [call.begin(self, together) for call, together in by_call.items()]
+        by_call: dict[BatchLoad, list[BatchSlice]] = {}
+        for slice_ in slices:
+            by_call.setdefault(slice_.call, []).append(slice_)
+        self.pending += [call.begin(self, same_call) for call, same_call in by_call.items()]
 
     def _result(self) -> Result:
         errors = self._core.end() if self._core is not None else None
@@ -225,9 +235,9 @@ class Run:
 
     # --- waiting
 
-    def wait(self, awaitable: Awaitable[Any], complete: Complete, position: "Position", place: Place) -> None:
+    def wait(self, awaitable: Awaitable[Any], complete: Complete, position: Position, path: PathLink) -> None:
         """Note that a value is not there yet; null stands in its place until then."""
-        self.pending.append(WaitingValue(awaitable, complete, position, place))
+        self.pending.append(WaitingValue(awaitable, complete, position, path))
 
     async def _go_on_with_the_ready(self) -> None:
         """Let all that is pending run at the same time; those who become ready together go on together."""
@@ -248,7 +258,7 @@ class Run:
         if waiting in self._running:
             self._ready.append(waiting)
         else:
-            _see(future)
+            _retrieve_exception(future)
         if not self._wakeup.done():
             self._wakeup.set_result(None)
 
@@ -271,25 +281,25 @@ class Run:
 
     # --- failures
 
-    def fail(self, position: "Position", error: Exception, place: Place) -> None:
+    def fail(self, position: Position, error: Exception, path: PathLink) -> None:
         """Report an error where null may stand, which is the answer then; else raise it with its location."""
-        self.core.handle_field_error(error, cast("Any", position.type), position.field.details, path_of(place))
-        self._leave(place)
+        self.core.handle_field_error(error, cast("Any", position.type), position.field.details, core_path(path))
+        self._abandon_below(path)
 
-    def propagate(self, error: GraphQLError, position: "Position", place: Place) -> None:
+    def propagate(self, error: GraphQLError, position: Position, path: PathLink) -> None:
         """Put null at the nearest place above that can hold it, for a null where none may stand."""
         for nullable in position.nullable:
             if nullable:
-                self.put(place, None)
-                self.core.collected_errors.add(error, path_of(place))
-                self._leave(place)
+                self.put(path, None)
+                self.core.collected_errors.add(error, core_path(path))
+                self._abandon_below(path)
                 return
-            place = cast("Place", place[0])
+            path = cast("PathLink", path[0])
         self._null_root(error)
 
-    def put(self, place: Place, value: Any) -> None:
+    def put(self, path: PathLink, value: Any) -> None:
         """Put a value that was waited for into its place, unless something above has become null."""
-        *above, last = keys_of(place)
+        *above, last = keys_of(path)
         target: Any = self.data
         for key in above:
             target = None if target is None else target[key]
@@ -298,15 +308,15 @@ class Run:
 
     def _null_root(self, error: GraphQLError) -> None:
         self.data = None
-        self.chunks = []
+        self.slices = []
         self.core.collected_errors.add(error, None)
-        self._leave(None)
+        self._abandon_below(None)
 
-    def _leave(self, place: "Place | None") -> None:
-        """Wait no longer for what stands below a place that is null now. Tasks of our own are cancelled."""
+    def _abandon_below(self, path: "PathLink | None") -> None:
+        """Stop waiting for what is below a path that is null now. Tasks of our own are cancelled."""
         if not self.pending and not self._running:
             return
-        keys = keys_of(place)
+        keys = keys_of(path)
         left = [waiting for waiting in self.pending if waiting.is_below(keys)]
         if left:
             self.pending = [waiting for waiting in self.pending if waiting not in left]
@@ -314,12 +324,12 @@ class Run:
         for waiting in [waiting for waiting in self._running if waiting.is_below(keys)]:
             future = self._running.pop(waiting)
             if future.done():
-                _see(future)
+                _retrieve_exception(future)
             elif future is not waiting.awaitable:
                 future.cancel()
 
 
-def _see(future: "asyncio.Future[Any]") -> None:
-    """Take note of a result that is of no use any more, so that asyncio does not complain of an error unseen."""
+def _retrieve_exception(future: "asyncio.Future[Any]") -> None:
+    """Retrieve the exception of a future that is not needed any more, or asyncio would log it."""
     if not future.cancelled():
         future.exception()

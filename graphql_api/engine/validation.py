@@ -12,31 +12,31 @@ from graphql.language.visitor import EnterLeaveVisitor
 Ask = Callable[[Node, Any, Any, Any, Any], Any]
 
 
-def together(rules: Sequence[type[ASTValidationRule]]) -> type[ASTValidationRule]:
-    """The rule that all of these hold. It reports the same errors in the same order."""
-    return type("Together", (_Together,), {"_rules": tuple(rules), "_concerned": {}})
+def combine_rules(rules: Sequence[type[ASTValidationRule]]) -> type[ASTValidationRule]:
+    """One rule that does what all of these do. It reports the same errors in the same order."""
+    return type("CombinedRules", (_CombinedRules,), {"_rules": tuple(rules), "_concerned": {}})
 
 
-class _Together(ASTValidationRule):
+class _CombinedRules(ASTValidationRule):
     _rules: ClassVar[tuple[type[ASTValidationRule], ...]]
     _concerned: ClassVar[dict[str, list[int]]]
-    """By the kind of a node, the places of the rules that do something there, which is the same for every document."""
+    """By the kind of a node, the indexes of the rules that do something there, which is the same for every document."""
 
     def __init__(self, context: ValidationContext) -> None:
         super().__init__(context)
         self._visitors: list[Visitor] = [rule(context) for rule in self._rules]
         self._resting: set[Visitor] = set()
-        self._until: dict[int, list[Visitor]] = {}  # who rests until which node is left, by its identity
+        self._until: dict[int, list[Visitor]] = {}  # visitors that skip the nodes below one, by its identity
 
     def get_enter_leave_for_kind(self, kind: str) -> EnterLeaveVisitor:
         """What all the rules do at nodes of this kind."""
         found = self.enter_leave_map.get(kind)
         if found is None:
             visitors = self._visitors
-            places = self._concerned.get(kind, range(len(visitors)))
-            asks = [(visitors[place], visitors[place].get_enter_leave_for_kind(kind)) for place in places]
+            indexes = self._concerned.get(kind, range(len(visitors)))
+            asks = [(visitors[index], visitors[index].get_enter_leave_for_kind(kind)) for index in indexes]
             if kind not in self._concerned:
-                self._concerned[kind] = [place for place, (_, ask) in enumerate(asks) if ask.enter or ask.leave]
+                self._concerned[kind] = [index for index, (_, ask) in enumerate(asks) if ask.enter or ask.leave]
             enters = [(visitor, ask.enter) for visitor, ask in asks if ask.enter]
             leaves = [(visitor, ask.leave) for visitor, ask in asks if ask.leave]
             found = EnterLeaveVisitor(

@@ -6,7 +6,7 @@ The short way takes what is plainly right and leaves everything else, errors abo
 from collections.abc import Callable, Mapping
 from enum import Enum
 from math import isfinite
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from graphql import (
     FieldNode,
@@ -37,7 +37,9 @@ from graphql.execution.get_variable_signature import GraphQLVariableSignature, g
 from graphql.execution.values import VariableValues, get_argument_values, get_variable_values
 from graphql.utilities.coerce_input_value import coerce_default_value, coerce_input_literal
 
-from graphql_api.engine.strawberry import Argument, Conversion, is_unchanged_input
+from graphql_api.engine.fields import Argument, Conversion
+from graphql_api.engine.runtime import Run
+from graphql_api.engine.types import is_unchanged_input
 
 MAX_ERRORS = 50
 MAX_INT, MIN_INT = 2_147_483_647, -2_147_483_648
@@ -248,20 +250,6 @@ def _input_object(type_: GraphQLInputObjectType, within: tuple[Any, ...]) -> Coe
 # --- arguments ------------------------------------------------------------------------------------------------------
 
 
-class Execution(Protocol):
-    """What arguments need of a running operation."""
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """The coerced variables."""
-        ...
-
-    @property
-    def variable_values(self) -> VariableValues:
-        """The same as graphql-core wants to have them."""
-        ...
-
-
 class _Slot(NamedTuple):
     """Where one argument comes from."""
 
@@ -287,16 +275,16 @@ class Arguments:
         self.constant = self._constant(self._slots)
         """The keyword arguments, where they are the same in every execution."""
 
-    def of(self, execution: Execution, info: Any) -> dict[str, Any]:
+    def of(self, run: Run, info: Any) -> dict[str, Any]:
         """The keyword arguments in this execution; raises what graphql-core would report."""
         if self._slots is None:
-            return self._of_core(execution.variable_values, info)
-        variables, keywords = execution.variables, dict[str, Any]()
+            return self._of_core(run.variable_values, info)
+        variables, keywords = run.variables, dict[str, Any]()
         for name, variable, value, nullable, conversion in self._slots:
             if variable is not None and variable in variables:
                 given = variables[variable]
                 if given is None and not nullable:
-                    return self._of_core(execution.variable_values, info)
+                    return self._of_core(run.variable_values, info)
                 keywords[name] = given if conversion is None else conversion(given, info)
             elif value is not _OMITTED:
                 keywords[name] = value

@@ -4,79 +4,72 @@ The parser limits the number of tokens. All else is counted here, in time linear
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 from graphql import DocumentNode, GraphQLError
 
 from graphql_api.limits import counts
 from graphql_api.limits.errors import TOO_COMPLEX, DocumentTooComplexError, limit_of
-from graphql_api.limits.expansion import Expanded, TooManySelectionsError, expand
+from graphql_api.limits.expansion import ExpandedDocument, TooManySelectionsError, expand
 from graphql_api.limits.requests import request_checks
 
-__all__ = ["TOO_COMPLEX", "checks", "limit_of", "request_checks"]
+__all__ = ["TOO_COMPLEX", "DocumentLimits", "document_check", "limit_of", "request_checks"]
 
 Check = Callable[[DocumentNode], list[GraphQLError]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Limit:
-    """How much of something may be, which environment variable says so, and how it is counted."""
+class DocumentLimits:
+    """How much of everything a document may have; a limit `max_x` is the environment variable `MAX_X`."""
 
-    most: int
-    variable: str
-    what: str
-    count: Callable[[Expanded], int]
+    max_operations: int
+    max_fragments: int
+    max_directives: int
+    max_variables: int
+    max_arguments: int
+    max_selections: int
+    max_depth: int
+    max_introspection_depth: int
+    max_introspection_lists: int
+    max_aliases: int
+    max_root_fields: int
+    max_repeated_fields: int
+
+    @classmethod
+    def from_settings(cls, settings: object) -> Self:
+        """The limits that are attributes of these settings."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
-def checks(
-    *,
-    max_operations: int,
-    max_fragments: int,
-    max_directives: int,
-    max_variables: int,
-    max_arguments: int,
-    max_selections: int,
-    max_depth: int,
-    max_introspection_depth: int,
-    max_introspection_lists: int,
-    max_aliases: int,
-    max_root_fields: int,
-    max_repeated_fields: int,
-) -> list[Check]:
+_COUNTED: dict[str, tuple[str, Callable[[ExpandedDocument], int]]] = {
+    "max_operations": ("operations", counts.operations),
+    "max_fragments": ("fragments", counts.fragments),
+    "max_directives": ("directives", counts.directives),
+    "max_variables": ("variables", counts.variables),
+    "max_arguments": ("arguments in one place", counts.arguments),
+    "max_depth": ("fields inside one another", counts.depth),
+    "max_introspection_depth": ("such fields of introspection", counts.introspection_depth),
+    "max_introspection_lists": ("lists of introspection", counts.introspection_lists),
+    "max_aliases": ("aliases", counts.aliases),
+    "max_root_fields": ("fields at the root", counts.root_fields),
+    "max_repeated_fields": ("repetitions of a field in its place", counts.repeated_fields),
+}
+
+
+def document_check(limits: DocumentLimits) -> Check:
     """What to ask of a document between parsing and validation. Fragments count wherever they are spread."""
-    limits = [
-        _Limit(max_operations, "MAX_OPERATIONS", "operations", counts.operations),
-        _Limit(max_fragments, "MAX_FRAGMENTS", "fragments", counts.fragments),
-        _Limit(max_directives, "MAX_DIRECTIVES", "directives", counts.directives),
-        _Limit(max_variables, "MAX_VARIABLES", "variables", counts.variables),
-        _Limit(max_arguments, "MAX_ARGUMENTS", "arguments in one place", counts.arguments),
-        _Limit(max_depth, "MAX_DEPTH", "fields inside one another", counts.depth),
-        _Limit(
-            max_introspection_depth,
-            "MAX_INTROSPECTION_DEPTH",
-            "such fields of introspection",
-            counts.introspection_depth,
-        ),
-        _Limit(
-            max_introspection_lists, "MAX_INTROSPECTION_LISTS", "lists of introspection", counts.introspection_lists
-        ),
-        _Limit(max_aliases, "MAX_ALIASES", "aliases", counts.aliases),
-        _Limit(max_root_fields, "MAX_ROOT_FIELDS", "fields at the root", counts.root_fields),
-        _Limit(
-            max_repeated_fields, "MAX_REPEATED_FIELDS", "repetitions of a field in its place", counts.repeated_fields
-        ),
-    ]
 
     def check(document: DocumentNode) -> list[GraphQLError]:
         try:
-            expanded = expand(document, max_selections)
+            expanded = expand(document, limits.max_selections)
         except TooManySelectionsError:
-            return [DocumentTooComplexError("more selections", max_selections, "MAX_SELECTIONS")]
-        found = [(limit, limit.count(expanded)) for limit in limits]
+            return [DocumentTooComplexError("more selections", limits.max_selections, "MAX_SELECTIONS")]
+        found = [(what, count(expanded), name) for name, (what, count) in _COUNTED.items()]
         return [
-            DocumentTooComplexError(f"{count:,} {limit.what}", limit.most, limit.variable)
-            for limit, count in found
-            if count > limit.most
+            DocumentTooComplexError(f"{number:,} {what}", most, name.upper())
+            for what, number, name in found
+            if number > (most := getattr(limits, name))
         ]
 
-    return [check]
+    return check

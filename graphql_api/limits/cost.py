@@ -87,16 +87,18 @@ class Estimate:
         self.representations: list[Size] = []
         is_mutation = operation.operation is OperationType.MUTATION
         root = cast("GraphQLObjectType", schema.get_root_type(operation.operation))
-        self.cost = Cost(MUTATION if is_mutation else 0) + self._place([operation.selection_set], root, None)
+        self.cost = Cost(MUTATION if is_mutation else 0) + self._field_set([operation.selection_set], root, None)
 
-    def _place(self, selection_sets: list[SelectionSetNode], parent: GraphQLNamedType, sized: _Sized | None) -> Cost:
-        """One place of the answer: fields of one name are one field, as when they run, or fragments would be bombs."""
+    def _field_set(
+        self, selection_sets: list[SelectionSetNode], parent: GraphQLNamedType, sized: _Sized | None
+    ) -> Cost:
+        """One object of the answer: fields of one name are one field, as when they run, or fragments would be bombs."""
         return _sum(self._field(nodes, kind, sized) for kind, nodes in self._fields(selection_sets, parent))
 
     def _fields(
         self, selection_sets: list[SelectionSetNode], parent: GraphQLNamedType
     ) -> Iterable[tuple[GraphQLNamedType, list[FieldNode]]]:
-        """The fields of one place by their type and name in the answer; a fragment opens once."""
+        """The fields of one object by their type and name in the answer; a fragment opens once."""
         found: dict[tuple[str, str], tuple[GraphQLNamedType, list[FieldNode]]] = {}
         ahead = [(selection_set, parent) for selection_set in selection_sets]
         opened: set[str] = set()
@@ -133,7 +135,7 @@ class Estimate:
         size = self._sizes.of_field(node, field, says.slicing_arguments, says.assumed_size or ASSUMED_LIST_SIZE)
         selection_sets = [node.selection_set for node in nodes if node.selection_set]
         one = Cost(_weight(field, named_type))
-        one += self._place(selection_sets, named_type, _Sized(says.sized_fields, size))
+        one += self._field_set(selection_sets, named_type, _Sized(says.sized_fields, size))
         if is_list_type(get_nullable_type(field.type)):
             one = one.times(sized.size if sized and name in sized.fields else size)
         if is_entities(name):

@@ -11,38 +11,38 @@ from graphql import (
 )
 from graphql.language.ast import QUERY_DOCUMENT_KEYS
 
-from graphql_api.limits.expansion import Expanded
+from graphql_api.limits.expansion import ExpandedDocument
 
 _LISTS = frozenset(
     {"types", "directives", "fields", "args", "inputFields", "enumValues", "interfaces", "possibleTypes"}
 )
 
 
-def operations(expanded: Expanded) -> int:
+def operations(expanded: ExpandedDocument) -> int:
     """Operations, run or not."""
     return sum(isinstance(definition, OperationDefinitionNode) for definition in expanded.document.definitions)
 
 
-def fragments(expanded: Expanded) -> int:
+def fragments(expanded: ExpandedDocument) -> int:
     """Named fragments. Validation compares each with each."""
     return sum(isinstance(definition, FragmentDefinitionNode) for definition in expanded.document.definitions)
 
 
-def directives(expanded: Expanded) -> int:
+def directives(expanded: ExpandedDocument) -> int:
     """Directives on operations, fragments, variables and selections."""
     definitions = [node for node in expanded.document.definitions if isinstance(node, ExecutableDefinitionNode)]
     variables = [variable for node in definitions for variable in node.variable_definitions or ()]
     on_these = sum(len(node.directives or ()) for node in (*definitions, *variables))
-    return on_these + sum(place.directives for place in expanded.places)
+    return on_these + sum(field_set.directives for field_set in expanded.field_sets)
 
 
-def variables(expanded: Expanded) -> int:
+def variables(expanded: ExpandedDocument) -> int:
     """Variables of the operation that has the most of them."""
     definitions = [node for node in expanded.document.definitions if isinstance(node, ExecutableDefinitionNode)]
     return max((len(node.variable_definitions or ()) for node in definitions), default=0)
 
 
-def arguments(expanded: Expanded) -> int:
+def arguments(expanded: ExpandedDocument) -> int:
     """Arguments of the field or directive that has the most of them, or fields of an object where these are more."""
     most = 0
     ahead: list[Node] = [*expanded.document.definitions]
@@ -58,38 +58,48 @@ def arguments(expanded: Expanded) -> int:
     return most
 
 
-def depth(expanded: Expanded) -> int:
+def depth(expanded: ExpandedDocument) -> int:
     """Fields inside one another, the innermost included, in what is no introspection."""
-    return max((place.depth for place in expanded.places if not place.is_introspection), default=0)
+    return max((field_set.depth for field_set in expanded.field_sets if not field_set.is_introspection), default=0)
 
 
-def introspection_depth(expanded: Expanded) -> int:
+def introspection_depth(expanded: ExpandedDocument) -> int:
     """Fields inside one another below `__schema` and `__type`."""
-    return max((place.depth for place in expanded.places if place.is_introspection), default=0)
+    return max((field_set.depth for field_set in expanded.field_sets if field_set.is_introspection), default=0)
 
 
-def introspection_lists(expanded: Expanded) -> int:
+def introspection_lists(expanded: ExpandedDocument) -> int:
     """Lists of introspection: each is as long as the schema is wide, and they stand in one another."""
     return sum(
         same[0].name.value in _LISTS
-        for place in expanded.places
-        if place.is_introspection
-        for same in place.fields.values()
+        for field_set in expanded.field_sets
+        if field_set.is_introspection
+        for same in field_set.fields.values()
     )
 
 
-def aliases(expanded: Expanded) -> int:
+def aliases(expanded: ExpandedDocument) -> int:
     """Fields with an alias."""
-    return sum(field.alias is not None for place in expanded.places for same in place.fields.values() for field in same)
+    return sum(
+        field.alias is not None
+        for field_set in expanded.field_sets
+        for same in field_set.fields.values()
+        for field in same
+    )
 
 
-def root_fields(expanded: Expanded) -> int:
+def root_fields(expanded: ExpandedDocument) -> int:
     """Fields at the root of the operation that has the most of them."""
     return max(
-        (len(place.fields) for place in expanded.places if place.depth == 1 and not place.is_introspection), default=0
+        (
+            len(field_set.fields)
+            for field_set in expanded.field_sets
+            if field_set.depth == 1 and not field_set.is_introspection
+        ),
+        default=0,
     )
 
 
-def repeated_fields(expanded: Expanded) -> int:
+def repeated_fields(expanded: ExpandedDocument) -> int:
     """Fields that stand where one of their name stands already. Validation compares each with each."""
-    return sum(len(same) - 1 for place in expanded.places for same in place.fields.values())
+    return sum(len(same) - 1 for field_set in expanded.field_sets for same in field_set.fields.values())

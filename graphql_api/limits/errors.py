@@ -1,6 +1,8 @@
 """How a request that asks for too much is refused."""
 
-from graphql import GraphQLError, GraphQLSyntaxError
+from graphql import GraphQLError
+
+from graphql_api.engine.messages import is_token_limit
 
 TOO_COMPLEX = "DOCUMENT_TOO_COMPLEX"
 
@@ -18,5 +20,4 @@ def limit_of(error: GraphQLError) -> str | None:
     """The environment variable of the limit that an error is about; of the parser's only one, too."""
     if isinstance(error, DocumentTooComplexError):
         return error.variable
-    is_tokens = isinstance(error, GraphQLSyntaxError) and error.message.endswith(" tokens. Parsing aborted.")
-    return "MAX_TOKENS" if is_tokens else None
+    return "MAX_TOKENS" if is_token_limit(error) else None

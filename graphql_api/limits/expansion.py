@@ -1,4 +1,4 @@
-"""A document as its answer will be built: every place of the answer with all fields that stand there.
+"""A document as its answer will be built: every field set of the answer, with all fields of it.
 
 Fragments are opened wherever they are spread, so a bomb of a few lines is as large here as it would be when it runs.
 Work and memory are bounded by the number of selections that are allowed.
@@ -26,10 +26,10 @@ class TooManySelectionsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One place of the answer.
+class FieldSet:
+    """The fields of one object of the answer: the specification's grouped field set.
 
-    Its selection sets are one, or several where fields of one name stand above. Depth is 1 at the root, and again
+    Its selection sets are one, or several if fields of one name are above. Depth is 1 at the root, and again
     below `__schema` and `__type`, where only the schema's own description is.
     """
 
@@ -40,20 +40,20 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Expanded:
-    """A document, with every place of every operation, and of fragments that no operation uses."""
+class ExpandedDocument:
+    """A document, with every field set of every operation, and of fragments that no operation uses."""
 
     document: DocumentNode
-    places: list[Place]
+    field_sets: list[FieldSet]
 
 
-def expand(document: DocumentNode, max_selections: int) -> Expanded:
+def expand(document: DocumentNode, max_selections: int) -> ExpandedDocument:
     """Open the fragments of a document wherever they are spread.
 
     Raises:
         TooManySelectionsError: there are more then.
     """
-    return Expanded(document, list(_Expansion(document, max_selections).places()))
+    return ExpandedDocument(document, list(_Expansion(document, max_selections).field_sets()))
 
 
 class _Expansion:
@@ -67,7 +67,7 @@ class _Expansion:
         self._used: set[str] = set()
         self._remaining = max_selections
 
-    def places(self) -> Iterator[Place]:
+    def field_sets(self) -> Iterator[FieldSet]:
         for definition in self._definitions:
             if isinstance(definition, OperationDefinitionNode):
                 yield from self._below(definition.selection_set)
@@ -75,29 +75,31 @@ class _Expansion:
             if name not in self._used:
                 yield from self._below(fragment.selection_set)
 
-    def _below(self, root: SelectionSetNode) -> Iterator[Place]:
+    def _below(self, root: SelectionSetNode) -> Iterator[FieldSet]:
         ahead: list[tuple[list[SelectionSetNode], int, bool]] = [([root], 1, False)]
         while ahead:
-            place = self._place(*ahead.pop())
-            yield place
-            for fields in place.fields.values():
+            field_set = self._field_set(*ahead.pop())
+            yield field_set
+            for fields in field_set.fields.values():
                 inner = [field.selection_set for field in fields if field.selection_set]
                 if inner:
-                    enters = not place.is_introspection and all(field.name.value in _INTROSPECTION for field in fields)
-                    depth = 1 if enters else place.depth + 1
-                    ahead.append((inner, depth, place.is_introspection or enters))
+                    enters = not field_set.is_introspection and all(
+                        field.name.value in _INTROSPECTION for field in fields
+                    )
+                    depth = 1 if enters else field_set.depth + 1
+                    ahead.append((inner, depth, field_set.is_introspection or enters))
 
-    def _place(self, selection_sets: list[SelectionSetNode], depth: int, is_introspection: bool) -> Place:  # noqa: FBT001
+    def _field_set(self, selection_sets: list[SelectionSetNode], depth: int, is_introspection: bool) -> FieldSet:  # noqa: FBT001
         fields: dict[str, list[FieldNode]] = {}
         directives = 0
         for selection in self._opened(selection_sets):
             directives += len(selection.directives or ())
             if isinstance(selection, FieldNode):
                 fields.setdefault((selection.alias or selection.name).value, []).append(selection)
-        return Place(depth, is_introspection, fields, directives)
+        return FieldSet(depth, is_introspection, fields, directives)
 
     def _opened(self, selection_sets: list[SelectionSetNode]) -> Iterator[SelectionNode]:
-        """The selections of one place, fragments opened; each counts, and a fragment opens once in one place."""
+        """The selections of one field set, fragments opened; each counts, and a fragment opens once in a field set."""
         ahead = [*selection_sets]
         opened: set[str] = set()
         while ahead:

@@ -12,7 +12,6 @@ it was: `INTERNAL`, with the request's id. `extensions.help` links to the explan
 | INTERNAL | a mistake of ours |
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,12 +20,12 @@ from graphql import GraphQLError, GraphQLSyntaxError
 
 from graphql_api.domain.cards import redact_card_numbers
 from graphql_api.domain.errors import BadInputError, ForbiddenError, InputError, UnauthenticatedError, UnavailableError
+from graphql_api.engine.messages import is_argument_error, without_exception
 from graphql_api.web.help import link as help_link
 
 Formatted = dict[str, Any]
 
 _log = structlog.get_logger()
-_QUOTED_EXCEPTION = re.compile(r", but encountered error '.*'; found", re.DOTALL)
 _CODES = (
     (UnauthenticatedError, "UNAUTHENTICATED"),
     (ForbiddenError, "FORBIDDEN"),
@@ -95,7 +94,7 @@ def _expected(error: GraphQLError) -> Formatted | None:
 
 def _argument_code(error: GraphQLError) -> str | None:
     """Arguments are looked at before anything runs, but for an explicit null in a variable that has a default."""
-    return "BAD_USER_INPUT" if error.nodes and error.message.startswith("Argument ") else None
+    return "BAD_USER_INPUT" if is_argument_error(error) else None
 
 
 def _cause(error: GraphQLError) -> Exception:
@@ -118,7 +117,7 @@ def _words(error: GraphQLError) -> str:
     """The message; where the library quotes an exception that was not made for callers, without that."""
     if isinstance(_cause(error), GraphQLError | BadInputError | InputError):
         return error.message
-    return _QUOTED_EXCEPTION.sub(", found", error.message)
+    return without_exception(error.message)
 
 
 def _placed(error: GraphQLError, formatted: Formatted) -> Formatted:

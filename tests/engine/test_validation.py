@@ -8,8 +8,8 @@ from graphql import BREAK, SKIP, ASTValidationRule, GraphQLError, parse, specifi
 from graphql.validation import MaxIntrospectionDepthRule
 
 from graphql_api.engine import Engine
-from graphql_api.engine.strawberry import VALIDATION_RULES
-from graphql_api.engine.validation import together
+from graphql_api.engine.executor import VALIDATION_RULES
+from graphql_api.engine.validation import combine_rules
 from graphql_api.schema import build_schema
 from tests import hostile
 
@@ -71,7 +71,7 @@ def told(errors):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_errors_are_the_same(name):
     expected = told(validate(SCHEMA, DOCUMENTS[name], RULES, max_errors=20))
-    assert told(validate(SCHEMA, DOCUMENTS[name], [together(RULES)], max_errors=20)) == expected
+    assert told(validate(SCHEMA, DOCUMENTS[name], [combine_rules(RULES)], max_errors=20)) == expected
 
 
 @pytest.mark.parametrize("text", INVALID)
@@ -119,5 +119,5 @@ def test_a_rule_rests_below_a_node_or_to_the_end(what, kind, answer):
         return seen
 
     one_by_one = asked(lambda rules: rules)
-    assert asked(lambda rules: [together(rules)]) == one_by_one
+    assert asked(lambda rules: [combine_rules(rules)]) == one_by_one
     assert len(one_by_one) > len({entry for entry in one_by_one if entry[0] == "All"})

@@ -2,24 +2,9 @@
 
 import pytest
 
-from graphql_api.limits import checks
+from graphql_api.limits import DocumentLimits, document_check
 from graphql_api.schema import build_schema
 from graphql_api.settings import Settings
-
-LIMITS = (
-    "max_operations",
-    "max_fragments",
-    "max_directives",
-    "max_variables",
-    "max_arguments",
-    "max_selections",
-    "max_depth",
-    "max_introspection_depth",
-    "max_introspection_lists",
-    "max_aliases",
-    "max_root_fields",
-    "max_repeated_fields",
-)
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +14,9 @@ def schema():
 
 @pytest.fixture(scope="session")
 def limits():
-    settings = Settings.model_construct()
-    return {name: getattr(settings, name) for name in LIMITS}
+    return DocumentLimits.from_settings(Settings.model_construct())
 
 
 @pytest.fixture(scope="session")
 def check(limits):
-    [check] = checks(**limits)
-    return check
+    return document_check(limits)

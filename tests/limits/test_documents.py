@@ -1,13 +1,14 @@
 """What a document may ask for, before it is validated."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from graphql import GraphQLError, get_introspection_query, parse
 
 from graphql_api.app import _engine
 from graphql_api.engine import Operation
-from graphql_api.limits import TOO_COMPLEX, checks, counts
+from graphql_api.limits import TOO_COMPLEX, counts, document_check
 from graphql_api.limits.expansion import TooManySelectionsError, expand
 from graphql_api.settings import Settings
 from tests import hostile
@@ -46,10 +47,10 @@ def test_a_hostile_document_is_never_prepared(engine, document):
 @named(hostile.TOO_COMPLEX)
 def test_no_more_selections_are_looked_at_than_are_allowed(document, limits):
     try:
-        places = expand(parse(document), limits["max_selections"]).places
+        field_sets = expand(parse(document), limits.max_selections).field_sets
     except TooManySelectionsError:
         return
-    assert sum(len(same) for place in places for same in place.fields.values()) <= limits["max_selections"]
+    assert sum(len(same) for each in field_sets for same in each.fields.values()) <= limits.max_selections
 
 
 def calls(work, *arguments):
@@ -160,7 +161,7 @@ def test_a_refusal_names_every_limit_that_is_exceeded(check):
     ],
 )
 def test_each_limit_lets_through_as_much_as_it_says(limits, limit, at, beyond):
-    [check] = checks(**{**limits, limit: 2})
+    check = document_check(replace(limits, **{limit: 2}))
 
     assert check(parse(at)) == []
     assert [error.message.rsplit("(")[-1] for error in check(parse(beyond))] == [f"{limit.upper()})."]
@@ -208,4 +209,4 @@ def test_a_fragment_inside_itself_ends(document):
         expand(parse(document), 100)
     except TooManySelectionsError:
         return
-    assert len(expand(parse(document), 100).places) == 1
+    assert len(expand(parse(document), 100).field_sets) == 1

@@ -1,0 +1,217 @@
+"""How Strawberry resolves the fields of a schema and converts their arguments."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import strawberry
+from graphql import GraphQLField
+from strawberry.relay import GlobalID
+from strawberry.schema import Schema
+from strawberry.schema.schema_converter import GraphQLCoreConverter
+from strawberry.types.arguments import (
+    StrawberryArgument,
+    _is_leaf_type,  # pyright: ignore[reportPrivateUsage]
+    _is_optional_leaf_type,  # pyright: ignore[reportPrivateUsage]
+    convert_argument,
+)
+from strawberry.types.base import (
+    StrawberryList,
+    StrawberryMaybe,
+    StrawberryObjectDefinition,
+    StrawberryOptional,
+    get_object_definition,
+)
+from strawberry.types.field import StrawberryField
+from strawberry.types.fields.resolver import StrawberryResolver
+
+from graphql_api.engine.batching import Batch, BatchFunction
+
+_BATCH = "engine.batch"
+_READS = "engine.reads"
+
+Conversion: TypeAlias = Callable[[Any, Any], Any]
+"""What Strawberry makes of an argument's value, given the field's info."""
+
+
+class Argument(NamedTuple):
+    """What an argument is called in Python, and its conversion, where it has one."""
+
+    name: str
+    conversion: Conversion | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attribute:
+    """The field is an attribute of the parent."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resolver:
+    """The field is what a function answers."""
+
+    function: Callable[..., Any]
+    takes_self: bool
+    parent_names: tuple[str, ...]
+    info_name: str | None
+    arguments: Mapping[str, Argument]
+    is_coroutine: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batched:
+    """The field is loaded for many parents at once."""
+
+    batch: Batch
+    arguments: Mapping[str, Argument]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delegated:
+    """The field is left to graphql-core, with all that is below it."""
+
+
+Resolution: TypeAlias = Attribute | Resolver | Batched | Delegated
+
+
+def batched(function: BatchFunction, *, reads: tuple[str, ...] | None = None, **options: Any) -> Any:
+    """A Strawberry field that loads by its parent, declared once for both ways of execution.
+
+    `async def function(parents, info, *, selection, **arguments)` answers one value for each parent; its keyword
+    arguments other than `selection` become the field's arguments. `reads` names the attributes that it reads from a
+    parent; `options` are those of `strawberry.federation.field`.
+
+        class User:
+            tokens: list[Token] | None = batched(tokens_of_users, reads=("id",), description="…")
+    """
+    batch = Batch(function)
+
+    def resolve(root: Any, info: strawberry.Info, **arguments: Any) -> Any:
+        return batch.load(root, info, arguments)
+
+    root, info, *_ = inspect.signature(resolve).parameters.values()
+    arguments = [each for each in list(inspect.signature(function).parameters.values())[2:] if each.name != "selection"]
+    resolve.__name__ = getattr(function, "__name__", "resolve")
+    resolve.__module__ = function.__module__
+    resolve.__dict__["__signature__"] = inspect.Signature([root, info, *arguments])
+    metadata = {_BATCH: batch} if reads is None else {_BATCH: batch, _READS: reads}
+    return strawberry.federation.field(resolver=resolve, metadata=metadata, **options)
+
+
+def reads(*attributes: str) -> dict[str, Any]:
+    """The `metadata` of a field whose resolver reads no more than these attributes of its parent."""
+    return {_READS: attributes}
+
+
+def reads_of(definition: GraphQLField, resolution: Resolution) -> tuple[str, ...] | None:
+    """The attributes of its parent that a field reads, None where nobody knows."""
+    if isinstance(resolution, Attribute):
+        return (resolution.name,)
+    field = strawberry_field(definition)
+    return field.metadata.get(_READS) if field is not None else None
+
+
+def strawberry_field(definition: GraphQLField) -> StrawberryField | None:
+    """The Strawberry field behind a GraphQL field; introspection has none."""
+    return definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+
+
+def resolution_of(schema: Schema, definition: GraphQLField) -> Resolution:
+    """How a field is resolved. What Strawberry wraps in something of its own is left to it."""
+    field = strawberry_field(definition)
+    if (
+        field is None
+        or field.extensions
+        or field.is_subscription
+        or type(field).get_result is not StrawberryField.get_result
+        or getattr(definition.resolve, "__module__", None) != GraphQLCoreConverter.__module__
+        or schema.exception_handlers
+    ):
+        return Delegated()
+    if field.base_resolver is None:
+        return Attribute(field.python_name) if field.default_resolver is getattr else Delegated()
+    arguments = _arguments(schema, field)
+    if _BATCH in field.metadata:
+        return Batched(field.metadata[_BATCH], arguments)
+    return _resolver(field.base_resolver, arguments)
+
+
+def _resolver(resolver: StrawberryResolver[Any], arguments: Mapping[str, Argument]) -> Resolver:
+    parents = (resolver.parent_parameter, resolver.root_parameter)
+    return Resolver(
+        function=cast("Callable[..., Any]", resolver.wrapped_func),
+        takes_self=resolver.self_parameter is not None,
+        parent_names=tuple({parameter.name: None for parameter in parents if parameter is not None}),
+        info_name=resolver.info_parameter.name if resolver.info_parameter is not None else None,
+        arguments=arguments,
+        is_coroutine=inspect.iscoroutinefunction(resolver.wrapped_func),
+    )
+
+
+def _arguments(schema: Schema, field: StrawberryField) -> dict[str, Argument]:
+    return {
+        schema.config.name_converter.from_argument(argument): Argument(
+            argument.python_name, _conversion(schema, argument)
+        )
+        for argument in field.arguments
+    }
+
+
+def _conversion(schema: Schema, argument: StrawberryArgument) -> Conversion | None:
+    type_, registry = argument.type, schema.schema_converter.scalar_registry
+    path = (schema.config.name_converter.from_argument(argument),)
+    if not isinstance(type_, StrawberryMaybe):
+        inner = type_.of_type if isinstance(type_, StrawberryOptional) else type_
+        if _is_leaf_type(inner, registry, (GlobalID,)):
+            return None
+        if isinstance(inner, StrawberryList) and _holds_leaves(inner, registry):
+            return _copied
+        if (make := _plain_input(schema, inner)) is not None:
+            return lambda value, _info: make(value)
+        if isinstance(inner, StrawberryList) and (make := _plain_input(schema, inner.of_type)) is not None:
+            return lambda value, _info: None if value is None else [make(item) for item in value]
+
+    def convert(value: Any, info: Any) -> Any:
+        return convert_argument(value, type_, registry, schema.config, info, path=path)
+
+    return convert
+
+
+def _plain_input(schema: Schema, type_: Any) -> Callable[[Any], Any] | None:
+    """What `convert_argument` makes of an input, worked out ahead; None where a field is more than a leaf."""
+    definition: StrawberryObjectDefinition | None = get_object_definition(type_)
+    if definition is None or not definition.is_input or definition.from_input is not None:
+        return None
+    names: list[tuple[str, str]] = []
+    for field in definition.fields:
+        inner = field.resolve_type(type_definition=definition)
+        if isinstance(inner, StrawberryOptional) and not isinstance(inner, StrawberryMaybe):
+            inner = inner.of_type
+        if not _is_leaf_type(inner, schema.schema_converter.scalar_registry, (GlobalID,)):
+            return None
+        names.append((schema.config.name_converter.from_field(field), field.python_name))
+    nulls = {
+        field.python_name: None
+        for field in definition.fields
+        if field.default_value is MISSING and field.default_factory is MISSING
+    }
+
+    def make(value: Any) -> Any:
+        if value is None:
+            return None
+        return type_(**{**nulls, **{name: value[given] for given, name in names if given in value}})
+
+    return make
+
+
+def _holds_leaves(type_: StrawberryList, registry: Mapping[object, Any]) -> bool:
+    return _is_leaf_type(type_.of_type, registry, (GlobalID,)) or _is_optional_leaf_type(
+        type_.of_type, registry, (GlobalID,)
+    )
+
+
+def _copied(value: Any, _info: Any) -> Any:
+    return None if value is None else list(value)

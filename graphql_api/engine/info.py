@@ -1,0 +1,40 @@
+"""What a resolver is told about the field that is executed."""
+
+from functools import cached_property
+from typing import Any, cast
+
+import strawberry
+from graphql import GraphQLResolveInfo
+from strawberry.types.field import StrawberryField
+
+from graphql_api.engine.fields import strawberry_field
+from graphql_api.engine.paths import PathLink
+from graphql_api.engine.plan import FieldPlan
+from graphql_api.engine.runtime import Run
+from graphql_api.engine.selection import Selection
+
+
+class CompiledInfo(strawberry.Info):
+    """Strawberry's Info, which costs little until more is asked of it than the context."""
+
+    context: Any = None  # pyright: ignore[reportIncompatibleMethodOverride]
+    """The context of the request."""
+
+    def __init__(self, run: Run, plan: FieldPlan, place: PathLink) -> None:
+        self._run = run
+        self._plan = plan
+        self._place = place
+        self.context = run.context
+
+    @property
+    def selections(self) -> dict[str, Selection]:
+        """What is asked of the objects that the field returns, by the name of their type."""
+        return {name: plan.selection for name, plan in self._plan.objects.items()}
+
+    @cached_property
+    def _raw_info(self) -> GraphQLResolveInfo[Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._run.resolve_info(self._plan, self._place)
+
+    @property
+    def _field(self) -> StrawberryField:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return cast("StrawberryField", strawberry_field(self._plan.definition))

@@ -1,0 +1,30 @@
+"""The only place that knows the wording of graphql-core's messages, which a release of it may change."""
+
+import re
+
+from graphql import GraphQLError, GraphQLSyntaxError
+
+_SUGGESTION = re.compile(r",? did you mean [^?]*\?", re.IGNORECASE)
+
+
+def is_token_limit(error: GraphQLError) -> bool:
+    """Whether the parser refused a document for its number of tokens, the only limit that it has."""
+    return isinstance(error, GraphQLSyntaxError) and error.message.endswith(" tokens. Parsing aborted.")
+
+
+def is_argument_error(error: GraphQLError) -> bool:
+    """Whether a field was called with an argument that cannot be coerced."""
+    return bool(error.nodes) and error.message.startswith("Argument ")
+
+
+def without_suggestions(message: str) -> str:
+    """The message without what it says about names that may have been meant, in time linear in its length."""
+    head, mark, tail = message.rpartition("?")  # up to a question mark, each beginning of a suggestion has its end
+    return _SUGGESTION.sub("", head + mark) + tail
+
+
+def without_exception(message: str) -> str:
+    """The message without the text of an exception that a scalar's parser raised."""
+    head, begins, _ = message.partition(", but encountered error '")
+    _, ends, tail = message[len(head) :].rpartition("'; found")
+    return f"{head}, found{tail}" if begins and ends else message
