@@ -3,6 +3,7 @@
 import pytest
 
 from graphql_api.bulk.remapping import remap
+from graphql_api.domain.inputs import Gateways
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 
@@ -120,7 +121,8 @@ async def test_chunks_follow_one_another(customers, database_url, graph):
     records = enumerate(moved(("cus_1", "new_1"), ("cus_2", "new_2"), ("new_1", "newer_1")), 1)
     async with ConnectionPool.open(database_url, size=2) as database:
         reports = [
-            report async for report in remap(TokenStore(database), "STRIPE", records, dry_run=False, max_lines=2)
+            report
+            async for report in remap(TokenStore(database), Gateways(), "STRIPE", records, dry_run=False, max_lines=2)
         ]
     assert [(report.line, report.changed) for report in reports] == [(2, 2), (3, 1)]
     assert (await graph.customer("STRIPE", "newer_1"))["formerGatewayCustomerIds"] == ["cus_1", "new_1"]

@@ -41,7 +41,7 @@ def test_a_save_names_everything_that_is_wrong_with_it():
         "is_active": Given(None),
         "replaces": "\0",
     }
-    fields = ["userId", "gateway", "replaces", "isActive", "gatewayCustomerId", "description", "metadata"]
+    fields = ["userId", "gateway", "replaces", "gatewayCustomerId", "isActive", "description", "metadata"]
     assert problems_of(save, **wrong) == [(Code.INVALID, (field,)) for field in fields]
 
 
