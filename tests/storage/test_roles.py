@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import asyncpg
 import pytest
 
-from graphql_api import jobs
 from graphql_api.app import create_app
 from graphql_api.auth import mint
+from graphql_api.bulk import jobs
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.inputs import Gateways
 from graphql_api.settings import Settings
