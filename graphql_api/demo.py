@@ -7,8 +7,10 @@ from uuid import NAMESPACE_URL, uuid5
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
+from graphql_api.domain.filter import TokenFilter
 from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, Event, Given, Token
 from graphql_api.service.retrying import retry_on_conflict
+from graphql_api.storage.reads import TokenReader
 from graphql_api.storage.tokens import TokenStore
 
 _ACTOR = "demo"
@@ -36,8 +38,9 @@ async def fill(store: TokenStore, users: int = 100, show: Callable[[int], None] 
 
 async def _fill(store: TokenStore, users: int, show: Callable[[int], None]) -> bool:
     async with store.transaction(map(_user, range(1, users + 1))) as transaction:
-        if stored := (await transaction.page({}, size=1)).tokens:
-            _must_be_demo(stored[0])
+        stored = await TokenReader(store.pool, transaction).page(TokenFilter(), size=1)
+        if stored.tokens:
+            _must_be_demo(stored.tokens[0])
             return False
         for first in range(1, users + 1, _USERS_AT_ONCE):
             changes = Changes()

@@ -23,6 +23,7 @@ from graphql_api.service.problems import taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.saving import BatchSaver
 from graphql_api.storage import staging
+from graphql_api.storage.changes import TokenTransaction
 from graphql_api.storage.selects import ALL
 from graphql_api.storage.staging import StagedToken
 from graphql_api.storage.tokens import TokenStore
@@ -260,7 +261,7 @@ class _Writer:
         return report
 
 
-async def _write_others(store: TokenStore, rows: Sequence[StagedToken], erased: set[str], report: Report) -> None:
+async def _write_others(store: TokenTransaction, rows: Sequence[StagedToken], erased: set[str], report: Report) -> None:
     """Save these rows one after another, as a batch of mutations does."""
     now = await store.now()
     identifiers = {(row.gateway, name) for row in rows for name in (row.gateway_customer_id, *row.former_ids)}

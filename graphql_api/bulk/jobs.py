@@ -19,6 +19,7 @@ from graphql_api.bulk.reconciling import apply, check
 from graphql_api.bulk.records import Format, Report
 from graphql_api.bulk.remapping import remap
 from graphql_api.domain.errors import BadInputError, InputError, Problem
+from graphql_api.domain.filter import TokenFilter
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.values import instant
 from graphql_api.storage.customer_lists import CustomerList, ListCounts
@@ -167,7 +168,7 @@ async def export_file(database: ConnectionPool, path: Path, format_: Format | No
     """
     format_ = format_of(path, format_)
     title = f"export {path}"
-    total = await TokenStore(database).count({})
+    total = await TokenStore(database).count(TokenFilter())
     with writing(path) as file, progress(title, total) as show:
         lines = 0
 

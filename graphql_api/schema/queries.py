@@ -7,6 +7,7 @@ import strawberry
 
 from graphql_api.domain import values
 from graphql_api.domain.errors import BadInputError
+from graphql_api.domain.filter import TokenFilter
 from graphql_api.engine import selection_of
 from graphql_api.schema import cursors
 from graphql_api.schema.connection import PageInfo, page_info, paged, size
@@ -62,12 +63,12 @@ class CustomerGatewayTokenConnection:
     nodes: list[CustomerGatewayToken] = strawberry.field(description="The tokens without cursors.")
     page_info: PageInfo = strawberry.field(description="Whether there are more pages, and their cursors.")
     tokens: strawberry.Private[Tokens]
-    filters: strawberry.Private[dict[str, Any]]
+    wanted: strawberry.Private[TokenFilter]
 
     @strawberry.field(description="How many tokens match the filter on all pages. Counted on each request.")
     async def total_count(self) -> int:
         """Count them."""
-        return await self.tokens.count(self.filters)
+        return await self.tokens.count(self.wanted)
 
 
 async def _token(
@@ -114,9 +115,9 @@ async def _tokens(
     if isinstance(first, int) and isinstance(last, int):
         raise BadInputError("Use `first` or `last`, not both.")
     backwards = isinstance(last, int)
-    filters = _filters(info, filter) if filter else {}
+    wanted = _token_filter(info, filter) if filter else TokenFilter()
     page = await info.context.tokens.page(
-        filters,
+        wanted,
         size=size("last", last) if backwards else size("first", first),
         after=cursors.to_token(after) if isinstance(after, str) else None,
         before=cursors.to_token(before) if isinstance(before, str) else None,
@@ -133,20 +134,20 @@ async def _tokens(
             has_previous=page.has_more if backwards else isinstance(after, str),
         ),
         tokens=info.context.tokens,
-        filters=filters,
+        wanted=wanted,
     )
 
 
-def _filters(info: Info, given: CustomerGatewayTokenFilter) -> dict[str, Any]:
-    filters = {
+def _token_filter(info: Info, given: CustomerGatewayTokenFilter) -> TokenFilter:
+    conditions = {
         name: value for name, value in vars(given).items() if value is not None and value is not strawberry.UNSET
     }
     for name in ("user_id", "gateway_customer_id"):
-        if not values.is_well_formed(filters.get(name, "")):
+        if not values.is_well_formed(conditions.get(name, "")):
             raise BadInputError(f"`filter.{name}` holds a NUL character or a lone surrogate.")
-    if "gateway" in filters:
-        filters["gateway"] = gateway_argument(info.context, filters["gateway"])
-    return filters
+    if "gateway" in conditions:
+        conditions["gateway"] = gateway_argument(info.context, conditions["gateway"])
+    return TokenFilter(**conditions)
 
 
 @strawberry.type(description="Queries of this subgraph. Most clients use `User.gatewayTokens` instead.")

@@ -9,7 +9,7 @@ from graphql_api.domain.token import Token
 from graphql_api.service.problems import erased_problem
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
-from graphql_api.storage.tokens import ConflictError
+from graphql_api.storage.changes import ConflictError
 
 
 @dataclass(frozen=True, slots=True)

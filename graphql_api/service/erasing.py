@@ -4,7 +4,7 @@ from graphql_api.domain import token as tokens
 from graphql_api.domain.token import Action, Changes
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
-from graphql_api.storage.tokens import Pair
+from graphql_api.storage.reads import Pair
 
 
 async def erase(service: Tokens, user_id: str) -> list[Pair]:

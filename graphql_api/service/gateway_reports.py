@@ -7,7 +7,7 @@ from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import DeactivationReason, Token
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
-from graphql_api.storage.tokens import ConflictError
+from graphql_api.storage.changes import ConflictError
 
 
 async def deactivate_customer(
@@ -68,10 +68,10 @@ async def verify_customer(service: Tokens, gateway: str, customer: str, at: date
 
 
 async def _customer(service: Tokens, gateway: str, customer: str) -> tuple[Token | None, datetime]:
-    found = (await service.store.by_customers([(gateway, customer)], frozenset({"id"}))).get((gateway, customer))
-    if found is None:
+    token_id = await service.store.token_id(gateway, customer)
+    if token_id is None:
         return None, await service.store.now()
-    reading = await service.store.read(found.id)
+    reading = await service.store.read(token_id)
     if reading.token is None:
         raise ConflictError
     return reading.token, reading.now

@@ -15,9 +15,10 @@ from graphql_api.domain.token import Changes, Token
 from graphql_api.service.problems import erased_problem
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
+from graphql_api.storage.changes import TokenTransaction
 from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connection import Row, Statement
-from graphql_api.storage.tokens import TokenStore
+from graphql_api.storage.reads import TokenReader
 
 KEEP_TARGET, KEEP_SOURCE = "KEEP_TARGET", "KEEP_SOURCE"
 
@@ -69,7 +70,7 @@ async def dry_run_merge(service: Tokens, asked: Merge) -> tuple[Merged, Tokens]:
     _check(service, asked)
     dry_run = DryRun(service, asked, await service.store.now())
     merged, _ = await dry_run.run([])
-    return merged, Tokens(service.store.bind(dry_run), service.caller, service.gateways)
+    return merged, Tokens(service.store, service.caller, service.gateways, TokenReader(service.store.pool, dry_run))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +120,7 @@ def _check(service: Tokens, asked: Merge) -> None:
         raise InputError([Problem(Code.INVALID, message, ("intoUserId",))])
 
 
-async def _merge(store: TokenStore, actor: str, asked: Merge, now: datetime) -> Merged:
+async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetime) -> Merged:
     from_user, into_user = asked.users
     if await store.erased([into_user]):
         raise InputError([erased_problem("intoUserId")])

@@ -5,9 +5,9 @@ from time import monotonic
 from typing import TypeVar
 
 from graphql_api.domain.errors import UnavailableError
+from graphql_api.storage.changes import ConflictError
 from graphql_api.storage.connection import ConnectionLostError
 from graphql_api.storage.pool import RETRY_WINDOW_SECONDS
-from graphql_api.storage.tokens import ConflictError
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from graphql_api.domain.token import Action, Changes, Token
 from graphql_api.service.problems import erased_problem, expect_version, stale_problem, taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
-from graphql_api.storage.tokens import Pair
+from graphql_api.storage.reads import Pair
 
 
 class SaveResult(NamedTuple):

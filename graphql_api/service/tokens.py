@@ -1,18 +1,17 @@
 """Lookups for one caller, who is in the object: no resolver can forget whose tokens may be read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from graphql_api.domain import values
 from graphql_api.domain.caller import Caller, Permission
 from graphql_api.domain.errors import ForbiddenError
+from graphql_api.domain.filter import TokenFilter
 from graphql_api.domain.inputs import Gateways
-from graphql_api.domain.token import Token
 from graphql_api.storage.connection import Row
-from graphql_api.storage.replicas import ReplicaReads
+from graphql_api.storage.reads import Columns, CustomerView, Page, Pair, TokenReads, TokenView
 from graphql_api.storage.selects import JsonField
-from graphql_api.storage.tokens import Columns, Page, Pair, TokenStore
+from graphql_api.storage.tokens import TokenStore
 
 
 class Tokens:
@@ -22,9 +21,7 @@ class Tokens:
     which may be a replica's, until the caller changes something.
     """
 
-    def __init__(
-        self, store: TokenStore, caller: Caller, gateways: Gateways, reads: TokenStore | ReplicaReads | None = None
-    ) -> None:
+    def __init__(self, store: TokenStore, caller: Caller, gateways: Gateways, reads: TokenReads | None = None) -> None:
         self.store = store
         self.caller = caller
         self.gateways = gateways
@@ -35,7 +32,7 @@ class Tokens:
         """The name that the history gives to the caller."""
         return self.caller.subject or "anonymous"
 
-    async def by_ids(self, ids: Sequence[str], columns: Columns = None) -> dict[str, Token]:
+    async def by_ids(self, ids: Sequence[str], columns: Columns = None) -> dict[str, TokenView]:
         """Tokens by id in any spelling; what is not there, or not the caller's to see, is left out alike."""
         self.caller.authorize("Query.customerGatewayToken")
         known = {text: token_id for text in ids if (token_id := values.token_id(text)) is not None}
@@ -44,7 +41,7 @@ class Tokens:
         found = await self.reads.by_ids(list(known.values()), columns, coalesce=self.caller.has(Permission.READ))
         return {text: found[token_id] for text, token_id in known.items() if self._sees(found.get(token_id))}
 
-    async def by_users_and_gateways(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:
+    async def by_users_and_gateways(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, TokenView]:
         """Tokens by (user id, gateway in any spelling)."""
         self.caller.authorize("User.gatewayToken")
         known = {
@@ -58,7 +55,7 @@ class Tokens:
         found = await self.reads.by_users_and_gateways(list(known.values()), columns, coalesce=coalesce)
         return {pair: found[key] for pair, key in known.items() if self._sees(found.get(key))}
 
-    async def by_customers(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, Token]:
+    async def by_customers(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, TokenView]:
         """Tokens by (gateway in any spelling, gateway customer id), the current or a former one."""
         self.caller.authorize("Query.customerGatewayTokenByCustomer")
         known = {
@@ -81,7 +78,7 @@ class Tokens:
                     found[user_id] = error
         return found
 
-    async def of_users(self, user_ids: Sequence[str], columns: Columns = None) -> dict[str, list[Token]]:
+    async def of_users(self, user_ids: Sequence[str], columns: Columns = None) -> dict[str, list[TokenView]]:
         """The tokens of users whom the caller may read, each user's by gateway; users without one are left out."""
         known = self._readable(user_ids)
         return await self.reads.of_users(known, columns, coalesce=self.caller.has(Permission.READ)) if known else {}
@@ -102,7 +99,7 @@ class Tokens:
             if values.is_well_formed(user_id) and self.caller.may_read(user_id)
         ]
 
-    async def former_ids(self, found: Sequence[Token]) -> dict[Pair, list[str]]:
+    async def former_ids(self, found: Sequence[CustomerView]) -> dict[Pair, list[str]]:
         """By (user id, gateway), what the users of these tokens were called at the gateway before, oldest first."""
         self.caller.authorize("CustomerGatewayToken.formerGatewayCustomerIds")
         return await self.reads.former_ids(found)
@@ -114,7 +111,7 @@ class Tokens:
 
     async def page(
         self,
-        filters: Mapping[str, Any],
+        wanted: TokenFilter,
         *,
         size: int,
         after: tuple[datetime, str] | None,
@@ -126,25 +123,25 @@ class Tokens:
         Raises:
             ForbiddenError: as `authorize_list` does.
         """
-        self.authorize_list(filters)
-        return await self.reads.page(filters, size=size, after=after, before=before, backwards=backwards)
+        self.authorize_list(wanted)
+        return await self.reads.page(wanted, size=size, after=after, before=before, backwards=backwards)
 
-    async def count(self, filters: Mapping[str, Any]) -> int:
+    async def count(self, wanted: TokenFilter) -> int:
         """How many tokens there are; raises as `page` does."""
-        self.authorize_list(filters)
-        return await self.reads.count(filters)
+        self.authorize_list(wanted)
+        return await self.reads.count(wanted)
 
-    def authorize_list(self, filters: Mapping[str, Any]) -> None:
-        """Go on only if the caller may list with these filters.
+    def authorize_list(self, wanted: TokenFilter) -> None:
+        """Go on only if the caller may list with this filter.
 
         Raises:
             UnauthenticatedError: nobody is asking.
             ForbiddenError: the tokens are another user's, or every user's, and the caller lacks the scope.
         """
-        if "user_id" in filters:
-            self.caller.authorize_read(filters["user_id"])
-        else:
+        if wanted.user_id is None:
             self.caller.require(Permission.ADMIN)
+        else:
+            self.caller.authorize_read(wanted.user_id)
 
-    def _sees(self, token: Token | None) -> bool:
+    def _sees(self, token: TokenView | None) -> bool:
         return token is not None and self.caller.may_read(token.user_id)

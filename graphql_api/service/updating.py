@@ -9,7 +9,7 @@ from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, 
 from graphql_api.service.problems import expect_version, not_found, taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
-from graphql_api.storage.tokens import ConflictError
+from graphql_api.storage.changes import ConflictError
 
 
 async def update(service: Tokens, wanted: Update) -> Token:

@@ -18,12 +18,12 @@ import structlog
 
 from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
-from graphql_api.domain.token import Token
+from graphql_api.domain.filter import TokenFilter
 from graphql_api.storage.connection import Row, Statement
 from graphql_api.storage.connector import FAILURES, Connector, RawConnection, addresses, place
 from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.reads import Columns, CustomerView, Page, Pair, TokenReader, TokenReads, TokenView
 from graphql_api.storage.selects import JsonField
-from graphql_api.storage.tokens import Columns, Page, Pair, TokenStore
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -97,11 +97,11 @@ class WalTracker:
 
 
 class Replica:
-    """One standby, and the store to read it by."""
+    """One standby, and the reads of it."""
 
     def __init__(self, address: str, log: WalTracker, database: ConnectionPool, max_lag_seconds: float) -> None:
         self.name = place(address)
-        self.store = TokenStore(database)
+        self.reader = TokenReader(database)
         self.visible_until = _NEVER
         """Before when everything was written that is there to be read."""
         self._connector = Connector(address, session=None, target=None)
@@ -170,7 +170,7 @@ class Replica:
 class Replicas:
     """All of them, and what this machine wrote that they may not show yet."""
 
-    def __init__(self, replicas: Sequence[Replica], primary: TokenStore, writes: RecentWrites) -> None:
+    def __init__(self, replicas: Sequence[Replica], primary: TokenReader, writes: RecentWrites) -> None:
         self._replicas = replicas
         self._primary = primary
         self._writes = writes
@@ -182,7 +182,7 @@ class Replicas:
         cls,
         urls: Iterable[str],
         open_database: Callable[..., AbstractAsyncContextManager[ConnectionPool]],
-        primary: TokenStore,
+        primary: TokenReader,
         writes: RecentWrites,
         *,
         max_lag_seconds: float,
@@ -216,8 +216,8 @@ class Replicas:
         """Each of them."""
         return iter(self._replicas)
 
-    def reads(self, caller: Caller) -> "TokenStore | ReplicaReads":
-        """What one request of this caller reads by: the next replica that is well, or else the primary's store."""
+    def reads(self, caller: Caller) -> TokenReads:
+        """What one request of this caller reads by: the next replica that is well, or else the primary."""
         well = [replica for replica in self._replicas if replica.is_well]
         if not well:
             return self._primary
@@ -226,61 +226,63 @@ class Replicas:
 
 
 class ReplicaReads:
-    """The reads of one request, as `TokenStore` has them: at a replica, and from some moment on at the primary.
+    """The reads of one request, as `TokenReads` has them: at a replica, and from some moment on at the primary.
 
     That moment comes when the replica fails, when it may not show yet what was written of the users asked for, and when
     a token that is looked up is not there: it may be new. A token that the caller may not see is one that is not there,
     so that the time until the answer tells nothing of it.
     """
 
-    def __init__(self, primary: TokenStore, replica: Replica, writes: RecentWrites, caller: Caller) -> None:
+    def __init__(self, primary: TokenReader, replica: Replica, writes: RecentWrites, caller: Caller) -> None:
         self._primary = primary
         self._replica = replica
         self._writes = writes
         self._caller = caller
-        self._at = replica.store
+        self._at = replica.reader
 
-    async def by_ids(self, ids: Sequence[str], columns: Columns = None, *, coalesce: bool = False) -> dict[str, Token]:
+    async def by_ids(
+        self, ids: Sequence[str], columns: Columns = None, *, coalesce: bool = False
+    ) -> dict[str, TokenView]:
         """Tokens by id."""
-        found = await self._ask((), TokenStore.by_ids, ids, columns, coalesce=coalesce)
+        found = await self._ask((), TokenReader.by_ids, ids, columns, coalesce=coalesce)
         if self._shows(ids, found):
             return found
-        return await self._ask_primary(TokenStore.by_ids, ids, columns, coalesce=coalesce)
+        return await self._ask_primary(TokenReader.by_ids, ids, columns, coalesce=coalesce)
 
     async def by_customers(
         self, pairs: Sequence[Pair], columns: Columns = None, *, owner: str | None = None
-    ) -> dict[Pair, Token]:
+    ) -> dict[Pair, TokenView]:
         """Tokens by (gateway, gateway customer id)."""
-        found = await self._ask((), TokenStore.by_customers, pairs, columns, owner=owner)
+        found = await self._ask((), TokenReader.by_customers, pairs, columns, owner=owner)
         if self._shows(pairs, found):
             return found
-        return await self._ask_primary(TokenStore.by_customers, pairs, columns, owner=owner)
+        return await self._ask_primary(TokenReader.by_customers, pairs, columns, owner=owner)
 
     async def by_users_and_gateways(
         self, pairs: Sequence[Pair], columns: Columns = None, *, coalesce: bool = False
-    ) -> dict[Pair, Token]:
+    ) -> dict[Pair, TokenView]:
         """Tokens by (user id, gateway). Of many users some have none: only one alone is looked for twice."""
         users = [user_id for user_id, _ in pairs]
-        found = await self._ask(users, TokenStore.by_users_and_gateways, pairs, columns, coalesce=coalesce)
+        found = await self._ask(users, TokenReader.by_users_and_gateways, pairs, columns, coalesce=coalesce)
         if len(pairs) > 1 or self._shows(pairs, found):
             return found
-        return await self._ask_primary(TokenStore.by_users_and_gateways, pairs, columns, coalesce=coalesce)
+        return await self._ask_primary(TokenReader.by_users_and_gateways, pairs, columns, coalesce=coalesce)
 
     async def of_users(
         self, user_ids: Sequence[str], columns: Columns = None, *, coalesce: bool = False
-    ) -> dict[str, list[Token]]:
+    ) -> dict[str, list[TokenView]]:
         """Every token of these users."""
-        return await self._ask(user_ids, TokenStore.of_users, user_ids, columns, coalesce=coalesce)
+        return await self._ask(user_ids, TokenReader.of_users, user_ids, columns, coalesce=coalesce)
 
     async def of_users_as_json(
         self, user_ids: Sequence[str], fields: tuple[JsonField, ...], *, coalesce: bool = False
     ) -> dict[str, str]:
         """The same as JSON text."""
-        return await self._ask(user_ids, TokenStore.of_users_as_json, user_ids, fields, coalesce=coalesce)
+        return await self._ask(user_ids, TokenReader.of_users_as_json, user_ids, fields, coalesce=coalesce)
 
     async def page(
         self,
-        filters: Mapping[str, Any],
+        wanted: TokenFilter,
         *,
         size: int,
         after: tuple[datetime, str] | None = None,
@@ -288,27 +290,26 @@ class ReplicaReads:
         backwards: bool = False,
     ) -> Page:
         """Tokens in the order of their making."""
-        users = _user_of(filters)
         return await self._ask(
-            users, TokenStore.page, filters, size=size, after=after, before=before, backwards=backwards
+            _users_of(wanted), TokenReader.page, wanted, size=size, after=after, before=before, backwards=backwards
         )
 
-    async def count(self, filters: Mapping[str, Any]) -> int:
+    async def count(self, wanted: TokenFilter) -> int:
         """How many tokens there are."""
-        return await self._ask(_user_of(filters), TokenStore.count, filters)
+        return await self._ask(_users_of(wanted), TokenReader.count, wanted)
 
-    async def former_ids(self, tokens: Sequence[Token]) -> dict[Pair, list[str]]:
+    async def former_ids(self, tokens: Sequence[CustomerView]) -> dict[Pair, list[str]]:
         """What users were called before, of tokens that this request has read."""
-        return await self._ask((), TokenStore.former_ids, tokens)
+        return await self._ask((), TokenReader.former_ids, tokens)
 
     async def history(self, token_ids: Sequence[str], *, size: int, before: int | None) -> dict[str, list[Row]]:
         """Lines of history, of tokens that this request has read."""
-        return await self._ask((), TokenStore.history, token_ids, size=size, before=before)
+        return await self._ask((), TokenReader.history, token_ids, size=size, before=before)
 
     async def _ask(
         self,
         users: Iterable[str] | None,
-        question: Callable[Concatenate[TokenStore, P], Awaitable[T]],
+        question: Callable[Concatenate[TokenReader, P], Awaitable[T]],
         *arguments: P.args,
         **options: P.kwargs,
     ) -> T:
@@ -321,12 +322,12 @@ class ReplicaReads:
         return await self._ask_primary(question, *arguments, **options)
 
     async def _ask_primary(
-        self, question: Callable[Concatenate[TokenStore, P], Awaitable[T]], *arguments: P.args, **options: P.kwargs
+        self, question: Callable[Concatenate[TokenReader, P], Awaitable[T]], *arguments: P.args, **options: P.kwargs
     ) -> T:
         self._at = self._primary
         return await question(self._primary, *arguments, **options)
 
-    def _shows(self, keys: Sequence[Any], found: Mapping[Any, Token]) -> bool:
+    def _shows(self, keys: Sequence[Any], found: Mapping[Any, TokenView]) -> bool:
         """Whether this is what the primary would answer, as far as that can be told."""
         if self._at is self._primary:
             return True
@@ -336,5 +337,5 @@ class ReplicaReads:
         return is_all_seen and not self._writes.of_any(owners, since=self._replica.visible_until)
 
 
-def _user_of(filters: Mapping[str, Any]) -> list[str] | None:
-    return [filters["user_id"]] if "user_id" in filters else None
+def _users_of(wanted: TokenFilter) -> list[str] | None:
+    return None if wanted.user_id is None else [wanted.user_id]

@@ -165,14 +165,14 @@ def _lists() -> Statement:
 
 
 @lru_cache(_CACHED)
-def page(filters: frozenset[str], *, after: bool, before: bool, backwards: bool) -> Statement:
-    """The arguments are the filters' values in alphabetical order, then two of each cursor, then how many rows.
+def page(filters: tuple[str, ...], *, after: bool, before: bool, backwards: bool) -> Statement:
+    """The arguments are the filters' values in this order, then two of each cursor, then how many rows.
 
     Rows are ordered by `created_at` and `id`, ascending, or descending where the page is read backwards.
     """
-    query = select(*_columns(TOKENS, ALL)).where(*(FILTERS[name] for name in sorted(filters)))
+    query = select(*_columns(TOKENS, ALL)).where(*(FILTERS[name] for name in filters))
     place = (TOKENS.c.created_at, TOKENS.c.id)
-    names = sorted(filters)
+    names = [*filters]
     for given, name in ((after, "after"), (before, "before")):
         if given:
             at = bindparam(f"{name}_at", type_=DateTime(timezone=True))
@@ -186,10 +186,10 @@ def page(filters: frozenset[str], *, after: bool, before: bool, backwards: bool)
 
 
 @lru_cache(_CACHED)
-def count(filters: frozenset[str]) -> Statement:
-    """How many tokens there are; the arguments are the filters' values in alphabetical order."""
-    query = select(func.count()).select_from(TOKENS).where(*(FILTERS[name] for name in sorted(filters)))
-    return statement("count", query, sorted(filters), ("count",))
+def count(filters: tuple[str, ...]) -> Statement:
+    """How many tokens there are; the arguments are the filters' values in this order."""
+    query = select(func.count()).select_from(TOKENS).where(*(FILTERS[name] for name in filters))
+    return statement("count", query, filters, ("count",))
 
 
 def _moment(name: str) -> ColumnElement[Any]:

@@ -4,9 +4,9 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from graphql_api.storage.changes import Lookups, TokenTransaction
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.selects import ALL
-from graphql_api.storage.tokens import TokenStore
 
 
 class StagedToken(NamedTuple):
@@ -152,7 +152,7 @@ _USED_IDS = Statement(
 )
 
 
-async def store_new(store: TokenStore, rows: Collection[StagedToken], *, all_are: bool) -> StoreResult:
+async def store_new(store: TokenTransaction, rows: Collection[StagedToken], *, all_are: bool) -> StoreResult:
     """Store what is new of these rows, with its line of history, in the transaction of this store.
 
     Rows that are not apart have no user at a gateway, no identifier and no id in common.
@@ -173,11 +173,11 @@ async def store_new(store: TokenStore, rows: Collection[StagedToken], *, all_are
     return StoreResult(created, len(rows) - left, others)
 
 
-async def is_anybody_erased(store: TokenStore) -> bool:
+async def is_anybody_erased(store: Lookups) -> bool:
     """Whether it has to be asked who was erased, which takes a hash of each user."""
     return (await store.fetch(_IS_ANYBODY_ERASED))[0][0]
 
 
-async def used_ids(store: TokenStore, ids: Sequence[str]) -> set[str]:
+async def used_ids(store: Lookups, ids: Sequence[str]) -> set[str]:
     """Which of these ids a token has, or had."""
     return {row[0] for row in await store.fetch(_USED_IDS, ids)}

@@ -15,6 +15,7 @@ from graphql_api import demo
 from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.domain.filter import TokenFilter
 from graphql_api.schema import build_schema
 from graphql_api.settings import Settings
 from graphql_api.storage.pool import ConnectionPool
@@ -92,7 +93,7 @@ async def services(new_database, migrated_database):
             url = await new_database(migrated_database)
             async with ConnectionPool.open(url, size=1, timeout=5) as database:
                 await demo.fill(TokenStore(database), users=USERS)
-                ids = [str(token.id) for token in (await TokenStore(database).page({}, size=60)).tokens]
+                ids = [str(token.id) for token in (await TokenStore(database).page(TokenFilter(), size=60)).tokens]
             app = create_app(Settings(database_url=url, auth_secret=AUTH_SECRET, engine=engine, **NO_LIMITS))
             running = await stack.enter_async_context(opened(app))
             clients.append(Client(running, mint(AUTH_SECRET, "tests", [ADMIN_SCOPE])))

@@ -10,8 +10,9 @@ from uuid_utils import uuid7
 from graphql_api.domain.token import Action, Changes, Edit, created, verified
 from graphql_api.schema.scalars import written
 from graphql_api.storage import selects
+from graphql_api.storage.changes import ConflictError
 from graphql_api.storage.pool import ConnectionPool
-from graphql_api.storage.tokens import ConflictError, TokenStore, _Change
+from graphql_api.storage.tokens import TokenStore, _Change
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

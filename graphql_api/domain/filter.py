@@ -1,0 +1,24 @@
+"""Which tokens a list shows."""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenFilter:
+    """Conditions that all have to be true of a token; None is no condition. Times are aware, comparisons strict."""
+
+    user_id: str | None = None
+    gateway: str | None = None
+    gateway_customer_id: str | None = None
+    is_active: bool | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    updated_after: datetime | None = None
+    updated_before: datetime | None = None
+    not_verified_since: datetime | None = None
+
+    def conditions(self) -> dict[str, Any]:
+        """The conditions that are set, by name, always in the same order."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}

@@ -1,0 +1,129 @@
+"""Changes of tokens, identifiers, history and erasures: what a transaction locks, asks and writes."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from graphql_api.domain.token import Changes, Token
+from graphql_api.storage import statements as sql
+from graphql_api.storage.connection import Connection, Row, Runner, Statement
+from graphql_api.storage.connector import RawConnection
+from graphql_api.storage.reads import Pair, token_of, unzip
+
+
+class ConflictError(Exception):
+    """Another change came in between: read again and decide again."""
+
+
+class Lookups:
+    """What a change has to know beside the tokens, in a transaction or outside of one."""
+
+    def __init__(self, runner: Runner, hash_user: Callable[[str], bytes]) -> None:
+        self._run = runner
+        self._hash = hash_user
+
+    async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
+        """Run a statement."""
+        return await self._run.fetch(statement, *arguments)
+
+    async def now(self) -> datetime:
+        """The database's time."""
+        return (await self._run.fetch(sql.NOW))[0][0]
+
+    async def owners(self, pairs: Sequence[Pair]) -> dict[Pair, str]:
+        """By (gateway, gateway customer id), the user whose identifier it is, was, or is reserved for."""
+        rows = await self._run.fetch(sql.OWNERS, *unzip(pairs))
+        return {(row["gateway"], row["gateway_customer_id"]): row["user_id"] for row in rows}
+
+    async def deleted(self, token_id: str) -> tuple[bool, str | None]:
+        """Whether a token that is not there left a line of history, and whose it was unless they were erased."""
+        rows = await self._run.fetch(sql.LAST_LINE, token_id)
+        return (True, rows[0]["user_id"]) if rows else (False, None)
+
+    async def erased(self, user_ids: Iterable[str]) -> set[str]:
+        """Which of these users were erased."""
+        hashes = {self._hash(user_id): user_id for user_id in user_ids}
+        return {hashes[row[0]] for row in await self._run.fetch(sql.ERASED, list(hashes))}
+
+
+class TokenTransaction(Lookups):
+    """Changes that take effect together or not at all."""
+
+    def __init__(self, connection: Connection, hash_user: Callable[[str], bytes]) -> None:
+        super().__init__(connection, hash_user)
+        self._connection = connection
+
+    @property
+    def raw(self) -> RawConnection:
+        """The driver's connection, for COPY."""
+        return self._connection.raw
+
+    async def lock_at(self, pairs: Iterable[Pair]) -> dict[Pair, Token]:
+        """Tokens by (user id, gateway), which nobody else changes before the transaction ends."""
+        rows = await self._run.fetch(sql.LOCK_BY_USERS_AND_GATEWAYS, *unzip(list(pairs)))
+        return {(row["user_id"], row["gateway"]): token_of(row) for row in rows}
+
+    async def lock_of(self, user_ids: Sequence[str]) -> list[Token]:
+        """All tokens of these users, which nobody else changes before the transaction ends."""
+        return [token_of(row) for row in await self._run.fetch(sql.LOCK_OF_USERS, user_ids)]
+
+    async def write(self, changes: Changes, actor: str) -> None:
+        """Write these changes.
+
+        Raises:
+            ConflictError: an identifier, or the place of a token, was taken meanwhile.
+        """
+        created, changed, deleted = changes.created.values(), changes.changed.values(), changes.deleted
+        if changes.identifiers:
+            await self.reserve(changes.identifiers)
+        if deleted:  # first, since a token that is kept may take the place of one that goes
+            await self._run.fetch(sql.DELETE, [token.id for token in deleted])
+            await self.depart(deleted)
+        if changed:
+            await self._run.fetch(sql.UPDATE, *sql.token_arrays(list(changed)))
+        if created:
+            await self._run.fetch(sql.INSERT, *sql.token_arrays(list(created)))
+            await self.end_claims(created)
+        if changes.events:
+            await self._run.fetch(sql.RECORD, *sql.event_arrays(changes.events), actor)
+
+    async def reserve(self, identifiers: Mapping[Pair, str]) -> None:
+        """Write down whose each (gateway, gateway customer id) is, in one order for all: batches wait in no circle.
+
+        Raises:
+            ConflictError: one of them is another user's.
+        """
+        rows = await self._run.fetch(sql.RESERVE, *unzip(list(identifiers)), list(identifiers.values()))
+        if len(rows) != len(identifiers):
+            raise ConflictError
+
+    async def depart(self, tokens: Sequence[Token]) -> None:
+        """Remember that these users had these tokens, for the day when they are erased."""
+        await self._run.fetch(sql.DEPART, [token.user_id for token in tokens], [token.id for token in tokens])
+
+    async def reassign_identifiers(self, from_user: str, into_user: str) -> None:
+        """All that one user was ever called at gateways is the other's from now on, and so are tokens that are gone."""
+        await self._run.fetch(sql.REASSIGN_IDENTIFIERS, from_user, into_user)
+
+    async def end_claims(self, tokens: Iterable[Token]) -> None:
+        """These customers are there: nobody waits for them any longer."""
+        await self._run.fetch(sql.END_CLAIMS, *unzip([(token.user_id, token.gateway) for token in tokens]))
+
+    async def identifiers_of(self, user_id: str) -> list[Pair]:
+        """Every (gateway, gateway customer id) that the user has or had."""
+        rows = await self._run.fetch(sql.IDENTIFIERS_OF, user_id)
+        return [(row["gateway"], row["gateway_customer_id"]) for row in rows]
+
+    async def erase(self, user_id: str) -> None:
+        """Take a user out of everything but the tokens, which are deleted before; keep a hash of who it was."""
+        rows = await self._run.fetch(sql.FORGET_DEPARTED, user_id)
+        token_ids = [row["token_id"] for row in rows]
+        await self._run.fetch(sql.ERASE_HISTORY, token_ids, user_id)
+        await self._run.fetch(sql.FORGET_NAMELESS, token_ids)
+        await self._run.fetch(sql.FORGET_IDENTIFIERS, user_id)
+        await self._run.fetch(sql.FORGET_CLAIMS, user_id)
+        await self._run.fetch(sql.REMEMBER_ERASURE, self._hash(user_id))
+
+    async def lift_erasure(self, user_id: str) -> None:
+        """The user may have tokens again."""
+        await self._run.fetch(sql.LIFT_ERASURE, self._hash(user_id))
