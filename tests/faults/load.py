@@ -22,6 +22,9 @@ _OF_USER = """query ($user: _Any!) { _entities(representations: [$user]) {
 _BY_CUSTOMER = """query ($customer: String!) {
   customerGatewayTokenByCustomer(gateway: "STRIPE", gatewayCustomerId: $customer) { description } }"""
 
+AT_ONCE = 0.25  # seconds
+_BEAT_SECONDS = 0.02
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -31,6 +34,10 @@ class Answer:
     began: float
     seconds: float
     error: str
+
+    @property
+    def ended(self):
+        return self.began + self.seconds
 
 
 class User:
@@ -57,6 +64,7 @@ class Load:
         self._new = itertools.count()
         self._rates = {self._read: reads, self._save: saves}
         self._asking = []
+        self._beats = []
         self._http = Http()
 
     @asynccontextmanager
@@ -67,6 +75,7 @@ class Load:
                 await self._save(user)
             self.answers.clear()
             callers = [asyncio.create_task(self._ask(what, rate)) for what, rate in self._rates.items() if rate]
+            callers.append(asyncio.create_task(self._beat()))
             try:
                 yield self
             finally:
@@ -81,6 +90,34 @@ class Load:
     def lost(self, *, after=0.0):
         """Those who were not told that they were refused; that may happen to anybody on a machine without time."""
         return [answer for answer in self.failed(after=after) if answer.error != "UNAVAILABLE"]
+
+    def unexcused(self, kind="", *, after=0.0):
+        """Those who asked after this time and failed for no reason of the machine's.
+
+        Either others, who asked during the last second of theirs, were answered at once: so there was an answer to be
+        had. Or the machine ran all of us meanwhile, as this process noticed by its own clock.
+        """
+        return [
+            answer
+            for answer in self.failed(kind, after=after)
+            if self._others_were_served(answer) or self._had_time(answer)
+        ]
+
+    def _others_were_served(self, answer):
+        others = [each for each in self.answers if answer.ended - 1 <= each.began < answer.ended - AT_ONCE]
+        quick = [each for each in others if not each.error and each.seconds < AT_ONCE]
+        return len(quick) > len(others) / 2
+
+    def _had_time(self, answer):
+        """Whether no beat of this process came late from a second before the answer on."""
+        return all(late < AT_ONCE for time, late in self._beats if answer.began - 1 <= time <= answer.ended)
+
+    async def _beat(self):
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _BEAT_SECONDS
+            await asyncio.sleep(_BEAT_SECONDS)
+            self._beats.append((loop.time(), loop.time() - due))
 
     def slowest(self):
         return max(answer.seconds for answer in self.answers)
@@ -107,10 +144,9 @@ class Load:
         return found
 
     async def _ask(self, what, rate):
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        for number in itertools.count():
-            await asyncio.sleep(began + number / rate - loop.time())
+        """Ask so often a second; what was missed while the machine did something else is not made up for at once."""
+        while True:
+            await asyncio.sleep(1 / rate)
             self._asking.append(asyncio.create_task(what()))
 
     async def _read(self):

@@ -1,7 +1,7 @@
 """The database goes away and comes back, while 150 reads and 20 saves a second go on.
 
-What is acknowledged is stored, and everybody is answered, on any machine. How many fail is noted on any machine too,
-and asserted only where the machine has time for all this: where answers were quick before the fault.
+What is acknowledged is stored, and everybody is answered. Nobody is refused at once, and nobody at all if the outage is
+short or over: only what fails while the machine does something else is excused.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from tests.faults.conftest import LONG
 from tests.faults.http import Http
 from tests.faults.load import Load
 
-PATIENCE = 2.5
+PATIENCE = 2.5  # seconds that a request waits for a connection
+SHORTEST_WAIT = 0.9  # seconds, in line before the requests that wait for a connection
 # An answer takes at most 3 s; a busy machine adds to that.
 LATEST_ANSWER = 10
 OUTAGE = 30 if LONG else 4
@@ -30,16 +31,6 @@ class Run:
     @property
     def away(self):
         return self.healed - self.began
-
-    @property
-    def is_calm(self):
-        """Whether the machine has time for all this."""
-        return max(each.seconds for each in self.load.answers if each.began + each.seconds < self.began) < 0.25
-
-    @property
-    def had_to_be_bridged(self):
-        """Whether the outage was shorter than callers wait."""
-        return self.is_calm and self.away < PATIENCE - 0.5
 
 
 @pytest.fixture
@@ -65,8 +56,8 @@ async def during(service, postgres, measured):
         assert await load.differences(postgres.url) == []
         assert {each.error for each in failed} <= {"UNAVAILABLE"}
         assert load.slowest() < LATEST_ANSWER
-        assert not (seen.had_to_be_bridged and failed)
-        assert not load.failed(after=seen.healed + 1) or not seen.is_calm
+        assert all(each.seconds > SHORTEST_WAIT for each in failed)
+        assert load.unexcused(after=0 if seen.away < PATIENCE - 0.5 else seen.healed + 1) == []
         return seen
 
     return run
@@ -99,7 +90,7 @@ async def test_few_requests_fail_while_the_postmaster_is_down_for_two_seconds(du
         await postgres.start()
 
     run = await during(be_down)
-    assert len(run.load.failed()) <= len(run.load.answers) * 0.01 or run.away > PATIENCE or not run.is_calm
+    assert run.away > PATIENCE or len(run.load.unexcused()) <= len(run.load.answers) * 0.01
 
 
 async def test_every_request_is_answered_while_postgresql_is_stopped(during, postgres):
@@ -154,7 +145,7 @@ async def test_50_ms_of_latency_fail_nothing(during, proxy):
         proxy.delay = 0
 
     run = await during(delay)
-    assert not run.load.failed() or not run.is_calm
+    assert run.load.unexcused() == []
 
 
 async def test_readiness_follows_the_database(service, postgres, proxy, measured):
