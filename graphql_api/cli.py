@@ -12,7 +12,7 @@ from graphql_api import __version__
 from graphql_api.process import CommandError, UsageError, database, fill_with_demo_tokens, run, run_bulk
 
 cli = typer.Typer(
-    help="Which customer a user is at each payment gateway: a federated GraphQL subgraph.",
+    help="Maps users to their customers at payment gateways: a federated GraphQL subgraph.",
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -70,11 +70,11 @@ def options(
 def serve(
     *,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
-    workers: Annotated[int, typer.Option(help="How many processes serve.", min=1)] = 1,
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 picks a free one.", min=0, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(help="The number of worker processes.", min=1)] = 1,
     demo: Annotated[bool, typer.Option("--demo", help="Fill an empty database with demo tokens first.")] = False,
 ) -> None:
-    """Bring the database up to date, then serve. Without DATABASE_URL, a PostgreSQL of our own runs along."""
+    """Migrate the database, then serve. Without DATABASE_URL, this starts an embedded PostgreSQL."""
     from graphql_api import startup
     from graphql_api.domain.errors import InputError
     from graphql_api.settings import Settings
@@ -101,7 +101,7 @@ def serve(
 
 @cli.command()
 def migrate() -> None:
-    """Bring the database up to date. Several machines may do so at once."""
+    """Migrate the database to the newest version. Safe to run on several machines at once."""
     from graphql_api.settings import Settings
     from graphql_api.storage.migrate import upgrade
 
@@ -112,7 +112,7 @@ def migrate() -> None:
 @cli.command()
 def schema(
     *,
-    check: Annotated[bool, typer.Option("--check", help="Exit 1 with a diff where schema.graphql differs.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 with a diff if schema.graphql differs.")] = False,
 ) -> None:
     """Print the subgraph's SDL."""
     from difflib import unified_diff
@@ -126,31 +126,37 @@ def schema(
     try:
         published = Path("schema.graphql").read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError("no schema.graphql is here; `gateway-tokens schema > schema.graphql` makes it") from None
+        raise UsageError(
+            "schema.graphql does not exist here; create it with `gateway-tokens schema > schema.graphql`"
+        ) from None
     diff = unified_diff(published.splitlines(), sdl.splitlines(), "schema.graphql", "the code", lineterm="")
     if lines := list(diff):
         print("\n".join(lines))
-        raise CommandError("schema.graphql differs from the code; `gateway-tokens schema > schema.graphql` renews it")
+        raise CommandError(
+            "schema.graphql differs from the code; update it with `gateway-tokens schema > schema.graphql`"
+        )
 
 
 @cli.command()
-def demo(*, users: Annotated[int, typer.Option(help="How many users get tokens.", min=1, max=1_000_000)] = 100) -> None:
-    """Store demo tokens for user-1, user-2, …: the same every time."""
+def demo(
+    *, users: Annotated[int, typer.Option(help="The number of users who get tokens.", min=1, max=1_000_000)] = 100
+) -> None:
+    """Store demo tokens for user-1, user-2, …, the same every time."""
     from graphql_api.settings import Settings
     from graphql_api.storage.migrate import upgrade
 
     with database(Settings.load()) as settings:
         run(upgrade(str(settings.database_url)))
         is_new = run(fill_with_demo_tokens(settings, users=users))
-    print(f"Stored demo tokens for {users:,} users." if is_new else "The demo tokens are there already.")
+    print(f"Stored demo tokens for {users:,} users." if is_new else "The demo tokens exist already.")
 
 
 @cli.command()
 def token(
     *,
-    sub: Annotated[str, typer.Option(help="Whom the token is for: a user's id, or a service's name.")],
-    scope: Annotated[str, typer.Option(help="Scopes, separated by spaces, such as gateway-tokens:read.")] = "",
-    expires_in: Annotated[int, typer.Option(help="Seconds until it expires.", min=1)] = 3600,
+    sub: Annotated[str, typer.Option(help="The subject of the token: a user id, or the name of a service.")],
+    scope: Annotated[str, typer.Option(help="Space-separated scopes, such as gateway-tokens:read.")] = "",
+    expires_in: Annotated[int, typer.Option(help="Seconds until the token expires.", min=1)] = 3600,
 ) -> None:
     """Print a development access token, signed with AUTH_SECRET."""
     from graphql_api.settings import Settings
@@ -158,15 +164,13 @@ def token(
 
     settings = Settings.load()
     if settings.auth_secret is None:
-        raise UsageError(
-            "AUTH_SECRET is not set; `export AUTH_SECRET=$(openssl rand -hex 32)` sets one for development"
-        )
+        raise UsageError("AUTH_SECRET is not set; for development, run `export AUTH_SECRET=$(openssl rand -hex 32)`")
     print(minted(settings, settings.auth_secret, sub, scope, expires_in))
 
 
 @cli.command()
 def doctor() -> None:
-    """Check what the service needs. A line for each says what to do where something is wrong; then the status is 1."""
+    """Check settings, database and dependencies. Lines that start with WRONG say how to fix the problem."""
     from graphql_api.doctor import findings
     from graphql_api.settings import ConfigurationError, Settings
 
@@ -193,41 +197,40 @@ def doctor() -> None:
 
 def _must_be_there(file: Path) -> Path:
     if file != Path("-") and not os.access(file, os.R_OK):
-        raise typer.BadParameter(f"{file} is not there, or may not be read.")
+        raise typer.BadParameter(f"{file} does not exist or is not readable.")
     return file
 
 
 FormatOption = Annotated[
-    Literal["csv", "jsonl"] | None, typer.Option("--format", help="What FILE is, where its ending does not say it.")
+    Literal["csv", "jsonl"] | None, typer.Option("--format", help="The format of FILE, if its extension does not tell.")
 ]
 RejectsOption = Annotated[
     Path | None,
     typer.Option(
-        "--rejects", help="Where to name the lines that are not taken, and why; else FILE.rejects.csv.", dir_okay=False
+        "--rejects", help="Where to report rejected lines and reasons. Default: FILE.rejects.csv.", dir_okay=False
     ),
 ]
 FileToRead = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="A CSV or JSON Lines file; - is standard input.",
+        help="A CSV or JSON Lines file, or - for standard input.",
         dir_okay=False,
         callback=_must_be_there,  # before a database is started for it
     ),
 ]
 FileToWrite = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A CSV or JSON Lines file; - is standard output.", dir_okay=False)
+    Path, typer.Argument(metavar="FILE", help="A CSV or JSON Lines file, or - for standard output.", dir_okay=False)
 ]
 
 
 @cli.command(name="import")
 def import_(file: FileToRead, *, format_: FormatOption = None, rejects: RejectsOption = None) -> None:
-    """Save the tokens of a file. A line that cannot be saved is reported, and the rest goes on.
+    """Save the tokens in a file. Invalid lines are reported; the rest is saved.
 
-    The columns userId, gateway and gatewayCustomerId are needed. Where the user has no token at the gateway, all that
-    `export` writes is taken over, whatever is left out is made. Where they have one, a line changes description,
-    metadata and isActive as a save does, and nothing else; what is the same already stays as it is, so an import may
-    be run again.
+    The columns userId, gateway and gatewayCustomerId are required. If the user has no token at the gateway, the import
+    creates it from all columns that `export` writes; omitted values get defaults. If they have one, the import changes
+    only description, metadata and isActive. You can run an import again: tokens that are the same do not change.
     """
     from graphql_api.bulk.jobs import import_file
 
@@ -236,7 +239,7 @@ def import_(file: FileToRead, *, format_: FormatOption = None, rejects: RejectsO
 
 @cli.command()
 def export(file: FileToWrite, *, format_: FormatOption = None) -> None:
-    """Write all tokens to a file. From that `import` makes the same again."""
+    """Write all tokens to a file. `import` creates the same tokens from it."""
     from graphql_api.bulk.jobs import export_file
 
     run_bulk(file, format_, lambda opened, _: export_file(opened, file, format_))
@@ -250,13 +253,11 @@ def remap(
     file: FileToRead,
     *,
     gateway: GatewayOption,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would become of it, and change nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would change, and change nothing.")] = False,
     format_: FormatOption = None,
     rejects: RejectsOption = None,
 ) -> None:
-    """Replace old customer ids by new ones. FILE, for an account that moved, has the columns old and new."""
+    """Replace old customer ids by new ones after an account move. FILE has the columns old and new."""
     from graphql_api.bulk.jobs import remap_file
 
     run_bulk(
@@ -272,21 +273,21 @@ def reconcile(
     *,
     gateway: GatewayOption,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Deactivate what is missing there, verify what is there.")
+        bool, typer.Option("--apply", help="Deactivate tokens that are missing there, verify the others.")
     ] = False,
     column: Annotated[
-        str | None, typer.Option(help="The column of the customers' ids; else id, or one that is called so.")
+        str | None, typer.Option(help="The column of the customer ids. Default: id or Customer ID.")
     ] = None,
     exported_at: Annotated[
-        str | None, typer.Option(help="When the export began; else when FILE was written.", metavar="TIME")
+        str | None, typer.Option(help="When the export began. Default: when FILE was written.", metavar="TIME")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Apply even a list that looks incomplete.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Apply a list even if it looks incomplete.")] = False,
     report: Annotated[
-        Path | None, typer.Option(help="Where to name what differs; else FILE.report.csv.", dir_okay=False)
+        Path | None, typer.Option(help="Where to report differences. Default: FILE.report.csv.", dir_okay=False)
     ] = None,
     format_: FormatOption = None,
 ) -> None:
-    """Compare with a gateway's list of customers. What is missing there and what is unknown here goes to a report."""
+    """Compare tokens with a gateway's list of customers. Differences in both directions go to a report."""
     from graphql_api.bulk.jobs import reconcile_file
 
     run_bulk(

@@ -54,7 +54,7 @@ async def _fill(store: TokenStore, users: int, show: Callable[[int], None]) -> b
 
 def _must_be_demo(oldest: Token) -> None:
     if oldest.id != _token_id(_user(1), oldest.gateway):
-        message = "The database holds other tokens: demo tokens go into an empty one."
+        message = "The database contains other tokens. Demo tokens need an empty database."
         raise InputError([Problem(Code.ALREADY_EXISTS, message)])
 
 

@@ -27,8 +27,8 @@ join pg_class on pg_class.oid = indexrelid
 where not indisvalid and relnamespace = current_schema()::regnamespace"""
 _PID = "select pg_backend_pid()"
 _POOLER = (
-    "lends connections for a transaction at a time, and what is prepared on them is lost: "
-    "set DATABASE_PREPARED_STATEMENTS=false, and for the role what docs/scale.md says"
+    "runs in transaction mode, which loses prepared statements: "
+    "set DATABASE_PREPARED_STATEMENTS=false, and set the role's parameters as in docs/scale.md"
 )
 _END_OF_LOG = "select pg_current_wal_flush_lsn()::text"
 _REPLAYED = """
@@ -42,14 +42,14 @@ _MOST_WAITING = 10.0  # seconds, for a replica to replay what the primary has no
 _MENDING: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (
         (asyncpg.InvalidAuthorizationSpecificationError,),
-        "see to the user and the password in DATABASE_URL, and to PostgreSQL's pg_hba.conf",
+        "check the user and the password in DATABASE_URL, and PostgreSQL's pg_hba.conf",
     ),
     ((asyncpg.InvalidCatalogNameError,), "create that database, or name another one in DATABASE_URL"),
     ((asyncpg.TooManyConnectionsError,), "raise PostgreSQL's max_connections, or lower DATABASE_POOL_SIZE"),
-    ((socket.gaierror,), "see to the host in DATABASE_URL, and that its name can be looked up here"),
-    ((TimeoutError,), "see to the host and the port in DATABASE_URL, and to firewalls on the way there"),
-    ((ConnectionRefusedError,), "start PostgreSQL, or see to the host and the port in DATABASE_URL"),
-    ((ConnectionError,), "see that it is PostgreSQL that answers there, and to sslmode in DATABASE_URL"),
+    ((socket.gaierror,), "check the host in DATABASE_URL, and that its name resolves here"),
+    ((TimeoutError,), "check the host and the port in DATABASE_URL, and firewalls in between"),
+    ((ConnectionRefusedError,), "start PostgreSQL, or check the host and the port in DATABASE_URL"),
+    ((ConnectionError,), "check that PostgreSQL answers there, and sslmode in DATABASE_URL"),
 )
 
 
@@ -91,9 +91,9 @@ def _settings(settings: Settings) -> Finding:
 
 def _access(settings: Settings) -> Finding:
     if settings.authenticates:
-        return _well("access", "access tokens are asked for")
-    why = "nobody has to say who they are: set AUTH_JWKS_URL, or AUTH_MODE=disabled if that is what you want"
-    return Finding("access", settings.auth_mode is not None, why if settings.auth_mode is None else "open to everybody")
+        return _well("access", "access tokens are required")
+    why = "authentication is off: set AUTH_JWKS_URL, or AUTH_MODE=disabled if that is what you want"
+    return Finding("access", settings.auth_mode is not None, why if settings.auth_mode is None else "open to everyone")
 
 
 async def _keys(settings: Settings) -> Finding:
@@ -106,7 +106,7 @@ async def _keys(settings: Settings) -> Finding:
     except (OSError, ValueError) as error:
         return _wrong("keys", f"{source}: {error}")
     if not has_keys:
-        return _wrong("keys", f"none came from {source} ({problem}): see that it serves a JSON Web Key Set here")
+        return _wrong("keys", f"{source} gave no keys ({problem}): check that it serves a JSON Web Key Set")
     return _well("keys", f"{source} has keys")
 
 
@@ -120,7 +120,7 @@ async def _database(url: str, *, prepares: bool) -> AsyncIterator[Finding]:
             yield await _indexes(connection)
             yield await _clock(connection)
     except asyncpg.TargetServerAttributeNotMatched:
-        yield _wrong("database", "takes no changes, as a standby does not: name the primary in DATABASE_URL")
+        yield _wrong("database", "is a read-only standby: set DATABASE_URL to the primary")
     except FAILURES as error:
         yield _wrong("database", f"cannot be used ({_reason(error)}): {_mending(error)}")
 
@@ -150,7 +150,7 @@ def _reason(error: Exception) -> str:
 def _mending(error: Exception) -> str:
     """What to do where the database cannot be used for this reason."""
     mending = next((mending for kinds, mending in _MENDING if isinstance(error, kinds)), None)
-    return mending or "see to DATABASE_URL, the network and the rights"
+    return mending or "check DATABASE_URL, the network and permissions"
 
 
 def _server(connection: asyncpg.Connection) -> Finding:
@@ -179,7 +179,7 @@ async def _indexes(connection: asyncpg.Connection) -> Finding:
     if not invalid:
         return _well("indexes", "are valid")
     commands = "; ".join(f"reindex index concurrently {name}" for name in invalid)
-    return _wrong("indexes", f"some were never finished, and are not used: run `{commands}`")
+    return _wrong("indexes", f"some are invalid and not used: run `{commands}`")
 
 
 async def _clock(connection: asyncpg.Connection) -> Finding:
@@ -189,7 +189,7 @@ async def _clock(connection: asyncpg.Connection) -> Finding:
     skew = max(before - database, database - after, 0.0)
     if skew <= _MOST_SKEW:
         return _well("clock", "agrees with the database's")
-    return _wrong("clock", f"is {skew:.1f} s off the database's: let both follow the same NTP servers")
+    return _wrong("clock", f"is {skew:.1f} s off the database's: use the same NTP servers for both")
 
 
 async def _replica(address: str, primary_url: str, most: float) -> Finding:
@@ -197,7 +197,7 @@ async def _replica(address: str, primary_url: str, most: float) -> Finding:
     try:
         return await _lag(name, address, primary_url, most)
     except FAILURES as error:
-        mending = "see to DATABASE_REPLICA_URL; the primary serves"
+        mending = "check DATABASE_REPLICA_URL; reads use the primary"
         return _wrong("replica", f"{name} cannot be compared with the primary ({_reason(error)}): {mending}")
 
 
@@ -211,14 +211,17 @@ async def _lag(name: str, address: str, primary_url: str, most: float) -> Findin
             [(is_standby, has_all, age)] = await replica.fetch(_REPLAYED, end)
             lag = monotonic() - began
             if not is_standby:
-                return _wrong("replica", f"{name} is no standby, and not read from: name a streaming replica")
+                return _wrong(
+                    "replica",
+                    f"{name} is not a standby and is not used: set DATABASE_REPLICA_URL to a streaming replica",
+                )
             if has_all:
-                return _well("replica", f"{name} has all that the primary has")
+                return _well("replica", f"{name} is in sync with the primary")
             if lag > min(most, _MOST_WAITING):
                 break
             await asyncio.sleep(_LOOK_EVERY)
     lag = max(lag, age or 0.0)
     if lag <= most:
         return _well("replica", f"{name} is up to {lag:.0f} s behind")
-    mending = "see to its load, its network, and whether it replays"
-    return _wrong("replica", f"{name} is {lag:.0f} s behind or more, too long for REPLICA_MAX_LAG: {mending}")
+    mending = "check its load, its network and its replication"
+    return _wrong("replica", f"{name} is {lag:.0f} s or more behind, which exceeds REPLICA_MAX_LAG: {mending}")

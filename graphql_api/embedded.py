@@ -33,7 +33,7 @@ _SOCKET_FOLDER = "gateway-tokens-"
 _LONGEST_FOLDER = 103 - len("/.s.PGSQL.5432")  # bytes, on the system that allows a socket's path the fewest
 _SETTINGS = {"listen_addresses": "", "port": "5432", "unix_socket_permissions": "0700"}
 _ROOT_ALONE = (
-    "PostgreSQL refuses to run as root, and root may not become anybody else here: run this as another user, "
+    "PostgreSQL does not run as root, and root cannot switch to another user here: run this as another user, "
     "or set DATABASE_URL"
 )
 
@@ -191,7 +191,7 @@ class _Server:
             return False
 
     def _last_words(self) -> str:
-        lines = self._log.read_text().splitlines() or ["it said nothing"]
+        lines = self._log.read_text().splitlines() or ["it printed nothing"]
         return next((line for line in lines if "FATAL" in line), lines[-1])
 
 

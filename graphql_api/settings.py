@@ -29,7 +29,7 @@ def _listed(value: object) -> object:
         return value
     parts = tuple(part.strip() for part in value.split(",") if part.strip())
     if not parts:
-        raise ValueError("takes values separated by commas; leave it out for none")
+        raise ValueError("takes comma-separated values; unset it for none")
     return parts
 
 
@@ -161,42 +161,42 @@ class Settings(BaseSettings):
     @classmethod
     def _postgresql(cls, value: str | None) -> str | None:
         if value is not None and not _is_postgresql(value):
-            raise ValueError("takes an address such as postgresql://user:password@host:5432/database")
+            raise ValueError("takes a URL such as postgresql://user:password@host:5432/database")
         return value
 
     @field_validator("database_replica_url")
     @classmethod
     def _replicas(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(map(_is_postgresql, value)):
-            raise ValueError("takes addresses such as postgresql://user:password@host1:5432,host2:5432/database")
+            raise ValueError("takes URLs such as postgresql://user:password@host1:5432,host2:5432/database")
         return value
 
     @field_validator("auth_jwks_url", "otel_exporter_otlp_endpoint")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
         if value is not None and not _is_http(value):
-            raise ValueError("takes an address that begins with http:// or https:// and names a host")
+            raise ValueError("takes a URL that starts with http:// or https:// and has a host")
         return value
 
     @field_validator("auth_jwks_file", "trusted_documents")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not (value.is_file() and os.access(value, os.R_OK)):
-            raise ValueError("takes the path of a file that can be read")
+            raise ValueError("takes the path of a readable file")
         return value
 
     @field_validator("auth_secret")
     @classmethod
     def _long(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value().encode()) < 32:  # noqa: PLR2004 - RFC 7518, 3.2
-            raise ValueError("takes at least 32 bytes; `openssl rand -hex 32` makes a good one")
+            raise ValueError("takes at least 32 bytes; generate one with `openssl rand -hex 32`")
         return value
 
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(_ORIGIN.fullmatch(origin) for origin in value):
-            raise ValueError("takes origins separated by commas, such as https://shop.example, or * for any")
+            raise ValueError("takes comma-separated origins, such as https://shop.example, or * for any")
         return value
 
     @field_validator("customer_ids")
@@ -222,7 +222,7 @@ class Settings(BaseSettings):
         try:
             return tuple(gateway_name(name) for name in value)
         except InputError as refused:
-            raise ValueError(f"takes gateway names separated by commas, such as STRIPE,PAYPAL. {refused}") from None
+            raise ValueError(f"takes comma-separated gateway names, such as STRIPE,PAYPAL. {refused}") from None
 
     @field_validator("stripe_webhook_secret", "adyen_webhook_hmac_key")
     @classmethod
@@ -232,7 +232,7 @@ class Settings(BaseSettings):
             if not colon:
                 continue
             if not its_secret:  # anybody could sign with an empty one
-                raise ValueError("takes secrets, or gateway:secret; one has nothing after its colon")
+                raise ValueError("takes secrets, or gateway:secret; one has no secret after its colon")
             try:
                 gateway_name(gateway)
             except InputError as refused:
@@ -243,7 +243,7 @@ class Settings(BaseSettings):
     def _one_kind_of_key(self) -> Self:
         keys = [name for name in ("auth_jwks_url", "auth_jwks_file", "auth_secret") if getattr(self, name) is not None]
         if len(keys) > 1:
-            raise ValueError(f"{' and '.join(key.upper() for key in keys)}: set one of them, not both")
+            raise ValueError(f"{' and '.join(key.upper() for key in keys)}: set only one of them")
         if self.auth_mode == "jwt" and not keys:
             raise ValueError("AUTH_MODE: jwt needs a key: set AUTH_JWKS_URL, AUTH_JWKS_FILE or AUTH_SECRET")
         return self

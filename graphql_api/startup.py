@@ -26,13 +26,13 @@ def listening(settings: Settings, host: str, port: int, workers: int) -> Generat
         try:
             if not settings.authenticates and settings.auth_mode is None and not server.is_loopback(host):
                 raise UsageError(
-                    f"anybody who reaches {host} could read and change every token: set AUTH_JWKS_URL, AUTH_JWKS_FILE "
-                    "or AUTH_SECRET so that access tokens are asked for, or AUTH_MODE=disabled if that is what you want"
+                    f"anyone who can reach {host} could read and change every token: set AUTH_JWKS_URL, AUTH_JWKS_FILE "
+                    "or AUTH_SECRET to require access tokens, or AUTH_MODE=disabled if that is what you want"
                 )
             listeners = closing.enter_context(server.listening(host, port, workers))
         except OSError as error:
             raise CommandError(
-                f"cannot listen on port {port} of {host}: {error.strerror}; see --host and --port"
+                f"cannot listen on port {port} of {host}: {error.strerror}; try another --host or --port"
             ) from None
         yield listeners
 
@@ -59,23 +59,26 @@ def announce(settings: Settings, host: str, port: int) -> None:
     query = "{ customerGatewayTokens(first: 3) { nodes { userId gateway gatewayCustomerId isActive } } }"
     body = json.dumps({"query": query}, separators=(",", ":"))
     if settings.authenticates:
-        print(f"Serving {url} to whoever has an access token. Ctrl-C stops.", flush=True)
+        print(f"Serving {url} to callers with an access token. Press Ctrl-C to stop.", flush=True)
         if settings.auth_secret and not settings.introspects:
-            print("\nGraphiQL is off; INTROSPECTION=true turns it on, with an access token of each role.", flush=True)
+            print(
+                "\nGraphiQL is off. To turn it on, with an access token for each role, set INTROSPECTION=true.",
+                flush=True,
+            )
         elif settings.auth_secret and address.is_loopback and sys.stdout.isatty():
             roles = _token_of_each_role(settings, settings.auth_secret)
-            print(f"\nGraphiQL, with an access token of each role for eight hours:\n{url}#{roles}", flush=True)
+            print(f"\nGraphiQL, with an access token for each role, valid for eight hours:\n{url}#{roles}", flush=True)
         return
     print(
-        f"""Serving {url} - Ctrl-C stops.
+        f"""Serving {url} - press Ctrl-C to stop.
 
 In a browser:  {url}
 A query:       {query}
 In a shell:    curl -s {url} -H 'Content-Type: application/json' -d '{body}'
-Is it well?    {base}/readyz and {base}/metrics
+Health:        {base}/readyz and {base}/metrics
 
-For development: no access token is asked for, so anybody who reaches this address may read and change everything, and
-see the schema. AUTH_JWKS_URL or AUTH_SECRET switches that on; docs/configuration.md has the rest.""",
+Authentication is off, for development: anyone who can reach this address can read and change every token. To require
+access tokens, set AUTH_JWKS_URL or AUTH_SECRET. docs/configuration.md lists all settings.""",
         flush=True,
     )
 

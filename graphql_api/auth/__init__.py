@@ -108,7 +108,7 @@ class Authenticator:
     def _accept(self, keys: Keys, token: AccessToken, digest: bytes) -> Caller:
         key = _ring(keys).key(token.key_id, token.algorithm)
         if key is None:
-            raise InvalidTokenError("The access token is signed with a key that is not known.")
+            raise InvalidTokenError("The access token is signed with an unknown key.")
         verified = token.verify(key, self._requirements)
         if len(self._verified) >= self._max_cached:
             self._verified.popitem(last=False)
@@ -128,12 +128,12 @@ def _keys(url: str | None, file: Path | None, secret: str | None) -> AbstractAsy
 
 def _ring(keys: Keys) -> Keyring:
     if keys.ring is None:
-        raise UnavailableError("Access tokens cannot be checked right now: there are no keys yet.")
+        raise UnavailableError("Access tokens cannot be verified right now, because no keys have been fetched.")
     return keys.ring
 
 
 def _bearer(authorization: bytes) -> bytes:
     match = _BEARER.fullmatch(authorization)
     if match is None:
-        raise InvalidTokenError("The Authorization header takes one access token, as in `Bearer eyJ...`.")
+        raise InvalidTokenError("The Authorization header must have one access token, as in `Bearer eyJ...`.")
     return match[1]

@@ -81,7 +81,7 @@ class AccessToken:
         except (JoseError, ValueError):
             raise InvalidTokenError(_NO_TOKEN) from None
         if not right:
-            raise InvalidTokenError("The access token's signature is wrong.")
+            raise InvalidTokenError("The access token's signature is invalid.")
         return _verified(self._signed.payload, requirements)
 
 
@@ -138,7 +138,7 @@ def _read(token: bytes, registry: jws.JWSRegistry) -> jws.CompactSignature:
 def _checked(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[str, str | None]:
     """The algorithm and the key's name that an acceptable header gives."""
     if found := sorted(_FORBIDDEN_PARAMETERS & header.keys()):
-        raise InvalidTokenError(f"The access token's header holds `{found[0]}`, which is not accepted.")
+        raise InvalidTokenError(f"The access token's header contains `{found[0]}`, which is not accepted.")
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
         raise InvalidTokenError("The access token's `typ` is neither `JWT` nor `at+jwt`.")
@@ -147,7 +147,7 @@ def _checked(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[str, s
         raise InvalidTokenError("The access token is signed with an algorithm that is not accepted.")
     key_id = header.get("kid")
     if key_id is not None and not (isinstance(key_id, str) and _KEY_ID.fullmatch(key_id)):
-        raise InvalidTokenError("The access token's `kid` is not the name of a key.")
+        raise InvalidTokenError("The access token's `kid` is not a valid key id.")
     return algorithm, key_id
 
 
@@ -158,9 +158,7 @@ def _verified(payload: bytes, requirements: Requirements) -> Verified:
     except ExpiredTokenError:
         raise InvalidTokenError(_EXPIRED) from None
     except ClaimError as error:
-        raise InvalidTokenError(
-            f"The access token's claim `{error.claim}` is missing, or not what it must be."
-        ) from None
+        raise InvalidTokenError(f"The access token's claim `{error.claim}` is missing or invalid.") from None
     if claims["exp"] <= time():
         raise InvalidTokenError(_EXPIRED)
     return Verified(Caller(_subject(claims["sub"]), _scopes(claims)), claims["exp"])

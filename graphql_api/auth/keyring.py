@@ -42,7 +42,7 @@ class Keyring:
         """
         keys = tuple(_signing_keys(text))
         if not keys:
-            raise ValueError("takes a JSON Web Key Set; this one holds no public key that can verify a signature")
+            raise ValueError("takes a JSON Web Key Set; this one has no public key that can verify a signature")
         return cls(keys, KEY_ALGORITHMS)
 
     def knows(self, key_id: str | None) -> bool:
@@ -65,7 +65,7 @@ def _signing_keys(text: bytes) -> Iterator[PublicKey]:
     try:
         published: object = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise ValueError("takes a JSON Web Key Set; this is no JSON") from None
+        raise ValueError("takes a JSON Web Key Set; this is not JSON") from None
     members = cast("dict[str, object]", published).get("keys") if isinstance(published, dict) else None
     if not isinstance(members, list):
         raise ValueError("takes a JSON Web Key Set; this has no list of keys")  # noqa: TRY004 - text of a wrong form, not a wrong type

@@ -92,7 +92,7 @@ class FileKeys(Keys):
             try:
                 await self.look()
             except (OSError, ValueError) as error:
-                _log.warning("the file of access token keys was not taken", reason=type(error).__name__)
+                _log.warning("access token key file rejected", reason=type(error).__name__)
 
     def _read_if_changed(self) -> bytes | None:
         state = _state(self._path)
@@ -186,7 +186,7 @@ class ServedKeys(Keys):
             case TimeoutError() | httpx.TimeoutException():
                 return f"it did not answer within {self._timing.fetch_timeout_seconds:g} s"
             case httpx.ConnectError():
-                return "it cannot be connected to"
+                return "the connection failed"
             case ValueError():
                 return str(error)
             case _:

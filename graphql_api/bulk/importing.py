@@ -163,23 +163,23 @@ def _past(problems: Problems, record: Record) -> Mapping[str, Any]:
     }
     for name in ("deactivatedAt", "deactivationReason"):
         if record.get(name) is not None and record.get("isActive") is not False:
-            problems.add(Code.INVALID, "Only a token with isActive false was deactivated.", name)
+            problems.add(Code.INVALID, "deactivatedAt and deactivationReason need isActive false.", name)
     created_at, updated_at = past.get("created_at"), past.get("updated_at")
     if created_at and updated_at and updated_at < created_at:
-        problems.add(Code.INVALID, "A token is not changed before it is created.", "updatedAt")
+        problems.add(Code.INVALID, "updatedAt must not be before createdAt.", "updatedAt")
     return past
 
 
 def _id(text: str) -> str:
     token_id = values.token_id(text)
     if token_id is None:
-        raise _invalid("An id is a UUID: leave it out and a new one is made.")
+        raise _invalid("id must be a UUID. Omit it to get a new one.")
     return token_id
 
 
 def _version(number: int) -> int:
     if not 1 <= number < 2**31:
-        raise _invalid("A version is 1 or greater, and below 2,147,483,648.")
+        raise _invalid("version must be at least 1 and below 2,147,483,648.")
     return number
 
 
@@ -188,7 +188,7 @@ def _reason(name: str) -> str:
         return DeactivationReason(name).value
     except ValueError:
         known = ", ".join(reason.value for reason in DeactivationReason)
-        raise _invalid(f"A deactivation reason is one of {known}.") from None
+        raise _invalid(f"deactivationReason must be one of {known}.") from None
 
 
 def _former_ids(names: list[Any]) -> list[str]:
@@ -204,15 +204,15 @@ def _invalid(message: str) -> InputError:
 _OPTIONAL_TEXT = (str, NoneType)
 # What kind of value a record may have at a name, before the rules of its contents.
 _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "userId": ((str, int), "A userId is needed, and is a text."),
-    "gateway": ((str,), "A gateway is needed, and is a text."),
-    "gatewayCustomerId": ((str,), "A gatewayCustomerId is needed, and is a text."),
-    "description": (_OPTIONAL_TEXT, "A description is a text."),
-    "isActive": ((bool, NoneType), "A token is active or it is not: true or false, or leave it out."),
-    "id": (_OPTIONAL_TEXT, "An id is a text."),
-    "version": ((int, NoneType), "A version is a whole number."),
-    "deactivationReason": (_OPTIONAL_TEXT, "A deactivation reason is a text."),
-    "formerGatewayCustomerIds": ((list, NoneType), "Former identifiers are a list of texts."),
+    "userId": ((str, int), "userId is required and must be a string."),
+    "gateway": ((str,), "gateway is required and must be a string."),
+    "gatewayCustomerId": ((str,), "gatewayCustomerId is required and must be a string."),
+    "description": (_OPTIONAL_TEXT, "description must be a string."),
+    "isActive": ((bool, NoneType), "isActive must be true or false. Omit it for the default."),
+    "id": (_OPTIONAL_TEXT, "id must be a string."),
+    "version": ((int, NoneType), "version must be an integer."),
+    "deactivationReason": (_OPTIONAL_TEXT, "deactivationReason must be a string."),
+    "formerGatewayCustomerIds": ((list, NoneType), "formerGatewayCustomerIds must be a list of strings."),
 }
 _PAST: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "id": ("id", _id),
@@ -293,7 +293,7 @@ async def _write_others(store: TokenTransaction, rows: Sequence[StagedToken], er
 def _refusal(batch: BatchSaver, row: StagedToken, used_ids: set[str]) -> InputError | None:
     """Why a row cannot be a new token, besides what every save is refused for."""
     if row.has_id and row.id in used_ids:
-        message = "A token has, or had, this id: leave the id out and a new one is made."
+        message = "A token has, or had, this id. Omit the id to get a new one."
         return InputError([Problem(Code.INVALID, message, ("id",))])
     owners = {batch.owners.get((row.gateway, name)) for name in row.former_ids}
     return taken("formerGatewayCustomerIds") if owners - {None, row.user_id} else None

@@ -128,7 +128,7 @@ async def _run_job(
         except Exception:
             say(_stop(title, totals))
             raise
-    say(f"{title}: {totals}" + (f"; why not is in {rejects_path}" if totals.rejected else ""))
+    say(f"{title}: {totals}" + (f"; reasons are in {rejects_path}" if totals.rejected else ""))
     return not totals.rejected
 
 
@@ -156,7 +156,7 @@ def _sibling(path: Path, kind: str) -> Path:
 
 
 def _stop(title: str, totals: _Totals) -> str:
-    return f"{title} stopped after line {totals.line:,} ({totals}): the same command again goes on from there"
+    return f"{title} stopped after line {totals.line:,} ({totals}): run the same command again to continue"
 
 
 async def export_file(database: ConnectionPool, path: Path, format_: Format | None) -> None:
@@ -182,7 +182,7 @@ async def export_file(database: ConnectionPool, path: Path, format_: Format | No
             async with database.transaction("set transaction read only") as connection:
                 rows = await export(connection.raw, format_, write)
         except asyncio.CancelledError:
-            raise JobStoppedError(f"{title} was interrupted: nothing is left of it") from None
+            raise JobStoppedError(f"{title} was interrupted: nothing was written") from None
     say(f"{title}: {rows:,} tokens")
 
 
@@ -218,13 +218,13 @@ async def reconcile_file(
             counts = await customer_list.counts()
             with writing(report_path) as file:
                 await customer_list.report(file.write)
-            say(f"{title}: {counts}; what differs is in {report_path}")
+            say(f"{title}: {counts}; differences are in {report_path}")
             if applies:
                 if not force:
                     check(counts, unreadable)
                 await _apply(store, customer_list, title, counts)
     except asyncio.CancelledError:
-        raise JobStoppedError(f"{title} was interrupted: the same command again goes on from there") from None
+        raise JobStoppedError(f"{title} was interrupted: run the same command again to continue") from None
     return not (unreadable or counts.missing or counts.unknown)
 
 
@@ -232,13 +232,13 @@ async def _export_time(store: TokenStore, path: Path, exported_at: str | None) -
     """When the gateway's list was begun: what is said, or else when the file was last written."""
     at = _written(path) if exported_at is None else _instant(exported_at)
     if at > await store.now():
-        raise BadInputError(f"The list would have been begun in the future, at {at.isoformat()}: see --exported-at.")
+        raise BadInputError(f"--exported-at is in the future: {at.isoformat()}.")
     return at
 
 
 def _written(path: Path) -> datetime:
     if path == PIPE:
-        raise BadInputError("Say when the list was begun by --exported-at: a pipe does not know.")
+        raise BadInputError("A pipe has no date. Say when the export began with --exported-at.")
     with reading(path, "csv") as source:
         return datetime.fromtimestamp(os.fstat(source.file.fileno()).st_mtime, UTC)
 
@@ -269,7 +269,7 @@ async def _load(customer_list: CustomerList, title: str, path: Path, format_: Fo
 
         await customer_list.load(customers())
     if unreadable:
-        say(f"{title}: {unreadable:,} of the lines have no identifier; which ones is in {rejects_path}")
+        say(f"{title}: {unreadable:,} of the lines have no customer id; they are listed in {rejects_path}")
     return unreadable
 
 

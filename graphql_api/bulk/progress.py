@@ -72,7 +72,7 @@ def rejects(path: Path) -> Generator[Write]:
         path.unlink(missing_ok=True)
         opened = path.open("w", encoding="utf-8", newline="")
     except OSError as error:
-        way_out = "lines that are not taken are named there; work in a folder that can be written to"
+        way_out = "rejected lines are reported there; use a directory that you can write to"
         raise OSError(error.errno, f"{error.strerror}: {way_out}", str(path)) from None
     with opened as file:
         rows = csv.writer(file)

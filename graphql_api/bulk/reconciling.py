@@ -35,14 +35,14 @@ def check(counts: ListCounts, unreadable: int) -> None:
         InputError: it looks as if a part of it were not there.
     """
     if counts.listed == 0:
-        message = "The file lists no customer at all."
+        message = "The file lists no customers."
     elif unreadable:
-        message = f"{unreadable:,} of the file's lines cannot be read: their customers would count as missing."
+        message = f"{unreadable:,} of the file's lines cannot be read, and their customers would count as missing."
     elif counts.missing * 2 > counts.active:
         message = f"{counts.missing:,} of {counts.active:,} active tokens would be deactivated."
     else:
         return
-    raise InputError([Problem(Code.INVALID, f"{message} Nothing was changed; --force goes on all the same.")])
+    raise InputError([Problem(Code.INVALID, f"{message} Nothing was changed. Use --force to apply it anyway.")])
 
 
 async def apply(

@@ -91,7 +91,7 @@ def _replace(batch: BatchSaver, gateway: str, old: str, new: str) -> bool:
     if token.gateway_customer_id != old:
         if batch.owners.get((gateway, new)) == user_id:
             return False
-        raise _refused(Code.ALREADY_EXISTS, f"Its user has the customer {token.gateway_customer_id} now.", "old")
+        raise _refused(Code.ALREADY_EXISTS, f"Its user now has the customer {token.gateway_customer_id}.", "old")
     result = batch.save(Save(user_id=user_id, gateway=gateway, edit=Edit(gateway_customer_id=new), replaces=old))
     if isinstance(result, InputError):
         raise InputError([Problem(problem.code, problem.message, ("new",)) for problem in result.problems])

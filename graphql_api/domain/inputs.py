@@ -37,7 +37,7 @@ class Gateways:
         name = values.gateway(text)
         if self.allowed and name not in self.allowed:
             known = ", ".join(sorted(self.allowed))
-            raise InputError([Problem(Code.INVALID, f"{name} is not a gateway of this platform, which has {known}.")])
+            raise InputError([Problem(Code.INVALID, f"{name} is not an allowed gateway. Allowed are: {known}.")])
         return name
 
     def key(self, text: str) -> str | None:
@@ -57,7 +57,7 @@ class Gateways:
         values.gateway_customer_id(text)
         pattern = self.id_patterns.get(gateway)
         if pattern is not None and not _matches(pattern, text):
-            raise InputError([Problem(Code.INVALID, f"Customer ids at {gateway} look like {pattern} (CUSTOMER_IDS).")])
+            raise InputError([Problem(Code.INVALID, f"Customer ids at {gateway} must match {pattern} (CUSTOMER_IDS).")])
         return text if gateway in self.numeric and text.isdigit() else values.without_card_number(text)
 
 
@@ -162,7 +162,9 @@ class Update(NamedTuple):
         customer = gateway_customer_id.value if gateway_customer_id else None
         if gateway_customer_id is not None and customer is None:
             problems.add(
-                Code.INVALID, "A token always has a gateway customer id: leave it out to keep it.", "gatewayCustomerId"
+                Code.INVALID,
+                "A token always has a gateway customer id. Omit it to keep its value.",
+                "gatewayCustomerId",
             )
         elif customer is not None:  # whether its form is right depends on the token's gateway
             problems.parse("gatewayCustomerId", values.gateway_customer_id, customer)
@@ -189,7 +191,9 @@ def lease_seconds(value: int) -> int:
         InputError: it is too short or too long.
     """
     if not MIN_LEASE <= value <= MAX_LEASE:
-        raise InputError([Problem(Code.INVALID, f"A lease lasts {MIN_LEASE} to {MAX_LEASE} seconds, not {value}.")])
+        raise InputError(
+            [Problem(Code.INVALID, f"`leaseSeconds` must be between {MIN_LEASE} and {MAX_LEASE}, not {value}.")]
+        )
     return value
 
 
@@ -201,7 +205,7 @@ def _edit(
     is_active: Given[bool | None] | None,
 ) -> Edit:
     if is_active is not None and is_active.value is None:
-        problems.add(Code.INVALID, "A token is active or it is not: send true or false, or leave it out.", "isActive")
+        problems.add(Code.INVALID, "`isActive` must be true or false. Omit it to keep its value.", "isActive")
     given = partial(_given, problems)
     return Edit(
         gateway_customer_id=gateway_customer_id,

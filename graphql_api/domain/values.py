@@ -23,7 +23,7 @@ _SLIPS = {"undefined", "null", "NaN", "[object Object]"}
 _INVISIBLE = {"Cc", "Cf"}  # Unicode's control and format characters
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
-_TOO_LONG = "Metadata holds a number of more than 64 bits: send it as a string."
+_TOO_LONG = "Metadata contains a number of more than 64 bits. Send it as a string."
 
 # These two are what the database driver takes for the infinities.
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -77,7 +77,9 @@ def gateway(text: str) -> str:
     """
     name = text.strip().upper()
     if not _GATEWAY.fullmatch(name):
-        raise _invalid("A gateway's name is a letter, then up to 49 letters, digits or underscores, such as STRIPE_EU.")
+        raise _invalid(
+            "A gateway name must be a letter, then up to 49 letters, digits or underscores, such as STRIPE_EU."
+        )
     return name
 
 
@@ -89,13 +91,11 @@ def user_id(text: str) -> str:
     """
     stored_user_id(text)
     if text in _SLIPS:
-        raise _invalid(
-            f"The user id {text} is what a program sends by mistake when it has no user: send the user's id."
-        )
+        raise _invalid(f"The user id {text} usually comes from a bug in the calling program. Send the user's id.")
     if text != text.strip():
-        raise _invalid("This user id begins or ends with white space: remove it.")
+        raise _invalid("This user id starts or ends with white space. Remove it.")
     if not text.isprintable() and any(category(character) in _INVISIBLE for character in text):
-        raise _invalid("This user id holds a control character or an invisible one: remove it.")
+        raise _invalid("This user id contains a control or invisible character. Remove it.")
     return text
 
 
@@ -106,7 +106,7 @@ def stored_user_id(text: str) -> str:
         InputError: it is empty, too long, or malformed.
     """
     if not 1 <= len(text) <= MAX_ID_LENGTH:
-        raise _invalid(f"A user id has 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
+        raise _invalid(f"A user id must have 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
     return well_formed(text)
 
 
@@ -117,9 +117,9 @@ def gateway_customer_id(text: str) -> str:
         InputError: it has a wrong length, white space or unprintable characters.
     """
     if not 1 <= len(text) <= MAX_ID_LENGTH:
-        raise _invalid(f"A gateway customer id has 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
+        raise _invalid(f"A gateway customer id must have 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
     if not text.isprintable() or " " in text:
-        raise _invalid("A gateway customer id has printable characters only and no white space.")
+        raise _invalid("A gateway customer id must have only printable characters and no white space.")
     return text
 
 
@@ -132,7 +132,7 @@ def description(text: str | None) -> str | None:
     if text is None:
         return None
     if len(text) > MAX_DESCRIPTION_LENGTH:
-        raise _invalid(f"A description has at most {MAX_DESCRIPTION_LENGTH} characters; this one has {len(text)}.")
+        raise _invalid(f"A description can have at most {MAX_DESCRIPTION_LENGTH} characters; this one has {len(text)}.")
     return without_card_number(well_formed(text))
 
 
@@ -145,13 +145,13 @@ def metadata(value: Any) -> dict[str, Any] | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise _invalid('Metadata is a JSON object, such as {"plan": "gold"}.')
+        raise _invalid('Metadata must be a JSON object, such as {"plan": "gold"}.')
     for leaf in _leaves(value, MAX_METADATA_DEPTH):
         _check_leaf(leaf)
     if len(repr(value)) * _MOST_BYTES > MAX_METADATA_BYTES:
         size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
         if size > MAX_METADATA_BYTES:
-            raise _invalid(f"Metadata has at most {MAX_METADATA_BYTES} bytes of JSON; this one has {size}.")
+            raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES} bytes of JSON; this has {size}.")
     return cast("dict[str, Any]", value)
 
 
@@ -175,7 +175,7 @@ def instant(value: object) -> datetime:
             return inside
     except (ValueError, OverflowError):
         pass
-    raise _invalid("A DateTime is ISO 8601 with an offset, such as 2026-11-22T17:28:02Z.")
+    raise _invalid("A DateTime must be ISO 8601 with an offset, such as 2026-11-22T17:28:02Z.")
 
 
 def is_well_formed(text: str) -> bool:
@@ -187,10 +187,10 @@ def well_formed(text: str) -> str:
     """Text that PostgreSQL can store, kept as sent.
 
     Raises:
-        InputError: it holds a NUL character or a lone surrogate.
+        InputError: it contains a NUL character or a lone surrogate.
     """
     if not is_well_formed(text):
-        raise _invalid("This text holds a NUL character or a lone surrogate: send well-formed Unicode text.")
+        raise _invalid("This text contains a NUL character or a lone surrogate. Send well-formed Unicode.")
     return text
 
 
@@ -216,7 +216,7 @@ def _leaves(value: Any, depth: int) -> Iterator[Any]:
         yield value
         return
     if depth == 0:
-        raise _invalid(f"Metadata is at most {MAX_METADATA_DEPTH} objects and arrays deep.")
+        raise _invalid(f"Metadata can nest at most {MAX_METADATA_DEPTH} objects and arrays deep.")
     container = cast("dict[str, Any] | list[Any]", value)
     if isinstance(container, dict):
         yield from container

@@ -47,13 +47,13 @@ _COUNTED: dict[str, tuple[str, Callable[[ExpandedDocument], int]]] = {
     "max_fragments": ("fragments", counts.fragments),
     "max_directives": ("directives", counts.directives),
     "max_variables": ("variables", counts.variables),
-    "max_arguments": ("arguments in one place", counts.arguments),
-    "max_depth": ("fields inside one another", counts.depth),
-    "max_introspection_depth": ("such fields of introspection", counts.introspection_depth),
+    "max_arguments": ("arguments of one field or object", counts.arguments),
+    "max_depth": ("levels of fields", counts.depth),
+    "max_introspection_depth": ("levels of introspection", counts.introspection_depth),
     "max_introspection_lists": ("lists of introspection", counts.introspection_lists),
     "max_aliases": ("aliases", counts.aliases),
     "max_root_fields": ("fields at the root", counts.root_fields),
-    "max_repeated_fields": ("repetitions of a field in its place", counts.repeated_fields),
+    "max_repeated_fields": ("repetitions of a field", counts.repeated_fields),
 }
 
 

@@ -11,7 +11,7 @@ class DocumentTooComplexError(GraphQLError):
     """The refusal: what there is, what may be, and which environment variable says so."""
 
     def __init__(self, what: str, limit: int, variable: str) -> None:
-        message = f"This asks for too much: {what}, where {limit:,} may be ({variable})."
+        message = f"The request is too complex: {what}, but at most {limit:,} allowed ({variable})."
         super().__init__(message, extensions={"code": TOO_COMPLEX})
         self.variable = variable
 

@@ -10,7 +10,7 @@ from graphql import GraphQLError, parse
 
 NOT_TRUSTED = "DOCUMENT_NOT_TRUSTED"
 
-_FORMS = "takes a .graphql document, or JSON: a list of documents, an object of them by id, or Apollo's manifest"
+_FORMS = "takes a .graphql document, or JSON: a list of documents, an object of documents by id, or Apollo's manifest"
 
 
 class TrustedDocuments:
@@ -29,7 +29,7 @@ class TrustedDocuments:
                 if self._by_id.setdefault(name, text) != text:
                     raise ValueError(f"two documents have the id {name}")
         if not self._by_id:
-            raise ValueError("holds no document")
+            raise ValueError("contains no document")
         self._by_text = {text.strip(): text for text in self._by_id.values()}
 
     @classmethod
@@ -59,7 +59,9 @@ class TrustedDocuments:
             found.add(self._by_id.get(document_id.removeprefix("sha256:")))
         document = found.pop() if len(found) == 1 else None
         if document is None:
-            raise GraphQLError("This document is not one of those that may run.", extensions={"code": NOT_TRUSTED})
+            raise GraphQLError(
+                "This document is not in the list of trusted documents.", extensions={"code": NOT_TRUSTED}
+            )
         return document
 
 

@@ -32,7 +32,7 @@ _BATCH_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
 
 
 class ReplicaReading(NamedTuple):
-    """Whether a replica is read from, and how many seconds it is behind."""
+    """Whether a replica healthy, and how many seconds it is behind."""
 
     is_read_from: bool
     lag: float
@@ -80,27 +80,27 @@ class Metrics:
         about = "GraphQL requests by operation, its kind, and `ok` or the first error's code"
         labels = ("operation", "kind", "outcome")
         self._requests = histogram("request_duration_seconds", about, _REQUEST_SECONDS, *labels)
-        about = "Statements by their name in the source, from sending each to its last row"
+        about = "Duration of SQL statements by their name in the source"
         statements = histogram("statement_duration_seconds", about, _STATEMENT_SECONDS, "statement")
         self._of_statements = _Observers(statements, self._bins)
-        about = "Representations of one `_entities`, and parents for which a field is loaded at once"
+        about = "Representations per `_entities` request, and parents per batched field"
         self._of_batches = _Observers(histogram("batch_size", about, _BATCH_SIZES, "field"), self._bins)
-        self._limits = counter("limits", "Requests that were refused or ended, by the variable of the limit", "limit")
-        self._in_flight = gauge("requests_in_flight", "GraphQL requests that wait or run")
+        self._limits = counter("limits", "Requests refused or ended by a limit, by its variable", "limit")
+        self._in_flight = gauge("requests_in_flight", "GraphQL requests that are waiting or running")
         self._connections = gauge("database_connections", "Connections to the database", "state")
-        self._allowed = gauge("database_connections_max", "Connections to the database that there may be")
-        self._waiting = gauge("database_waiting", "Statements that wait for a connection")
-        self._lost = counter("database_losses", "How often connections to the database were lost")
+        self._allowed = gauge("database_connections_max", "Maximum number of database connections")
+        self._waiting = gauge("database_waiting", "Statements waiting for a connection")
+        self._lost = counter("database_losses", "Lost database connections")
         self._away = gauge("database_away", "Processes that cannot reach the database")
-        self._replica_used = gauge("replica_read_from", "Processes that read from a replica", "replica")
+        self._replica_used = gauge("replica_read_from", "Processes that read from this replica", "replica")
         about = "Seconds that a replica is behind the primary"
         self._replica_lag = Gauge(
             f"{_PREFIX}_replica_lag_seconds", about, ["replica"], multiprocess_mode="livemax", registry=registry
         )
-        self._token_cache = counter("token_cache", "Access tokens, by whether they were verified before", "result")
-        self._fallbacks = counter("engine_fallbacks", "Operations that graphql-core ran, by the reason", "reason")
-        self._webhooks = counter("webhooks", "Events from gateways, by the status of the answer", "sender", "status")
-        self._spans_lost = counter("spans_lost", "Spans that the collector of traces did not take")
+        self._token_cache = counter("token_cache", "Access tokens by cache result", "result")
+        self._fallbacks = counter("engine_fallbacks", "Operations run by graphql-core instead, by reason", "reason")
+        self._webhooks = counter("webhooks", "Gateway events by the status of the answer", "sender", "status")
+        self._spans_lost = counter("spans_lost", "Spans that the trace collector did not accept")
         build = Gauge(f"{_PREFIX}_build_info", "What runs", ["version"], multiprocess_mode="max", registry=registry)
         build.labels(version).set(1)
 

@@ -150,9 +150,9 @@ class _Exporter(OTLPSpanExporter):
         is_losing = result is not SpanExportResult.SUCCESS
         self.lost += len(spans) if is_losing else 0
         if is_losing and not self._is_losing:
-            _log.warning("traces are lost", reason=self.reason)
+            _log.warning("trace export failed", reason=self.reason)
         elif self._is_losing and not is_losing:
-            _log.warning("traces are sent again")
+            _log.warning("trace export recovered")
         self._is_losing = is_losing
         return result
 

@@ -92,7 +92,7 @@ async def _save_many(
 ) -> SaveCustomerGatewayTokensPayload:
     tokens = info.context.begin("saveCustomerGatewayTokens")
     if len(inputs) > MAX_BATCH:
-        message = f"A batch has at most {MAX_BATCH} inputs; this one has {len(inputs)}. Send several batches."
+        message = f"A batch can have at most {MAX_BATCH} inputs; this one has {len(inputs)}. Send several batches."
         errors = user_errors([Problem(Code.INVALID, message, ("inputs",))])
         return SaveCustomerGatewayTokensPayload(gateway_tokens=[], created_count=0, user_errors=errors)
     aborts = on_error is BatchErrorPolicy.ABORT

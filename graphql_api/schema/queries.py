@@ -89,7 +89,7 @@ async def _token_by_customer(
     ],
 ) -> CustomerGatewayToken | None:
     if not values.is_well_formed(gateway_customer_id):
-        raise BadInputError("`gatewayCustomerId` holds a NUL character or a lone surrogate.")
+        raise BadInputError("`gatewayCustomerId` contains a NUL character or a lone surrogate.")
     key = (gateway_argument(info.context, gateway), gateway_customer_id)
     found = await info.context.tokens.by_customers([key], columns(selection_of(info)))
     return found.get(key)  # pyright: ignore[reportReturnType] - see CustomerGatewayToken
@@ -144,7 +144,7 @@ def _token_filter(info: Info, given: CustomerGatewayTokenFilter) -> TokenFilter:
     }
     for name in ("user_id", "gateway_customer_id"):
         if not values.is_well_formed(conditions.get(name, "")):
-            raise BadInputError(f"`filter.{name}` holds a NUL character or a lone surrogate.")
+            raise BadInputError(f"`filter.{name}` contains a NUL character or a lone surrogate.")
     if "gateway" in conditions:
         conditions["gateway"] = gateway_argument(info.context, conditions["gateway"])
     return TokenFilter(**conditions)

@@ -59,7 +59,7 @@ async def verify_customer(service: Tokens, gateway: str, customer: str, at: date
     async def attempt() -> Token:
         token, now = await _customer(service, gateway, customer)
         if token is None:
-            message = f"No token has the customer {customer} at {gateway}: save it first."
+            message = f"No token has the customer {customer} at {gateway}. Save it first."
             raise InputError([Problem(Code.NOT_FOUND, message, ("gatewayCustomerId",))])
         event = None if token.gateway_customer_id != customer else tokens.verified(token, at or now, now)
         return token if event is None else await service.store.change(token, event, service.actor)

@@ -116,7 +116,7 @@ class DryRun:
 def _check(service: Tokens, asked: Merge) -> None:
     service.caller.authorize("Mutation.mergeUserGatewayTokens")
     if asked.from_user == asked.into_user:
-        message = "A user cannot be merged into themself: name two users."
+        message = "A user cannot be merged into themselves. Name two different users."
         raise InputError([Problem(Code.INVALID, message, ("intoUserId",))])
 
 
@@ -151,5 +151,5 @@ async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetim
 
 
 def _both_have_one(token: Token) -> Problem:
-    message = f"Both users have a customer at {token.gateway}: choose KEEP_TARGET or KEEP_SOURCE, or delete one first."
+    message = f"Both users have a customer at {token.gateway}. Choose KEEP_TARGET or KEEP_SOURCE, or delete one first."
     return Problem(Code.ALREADY_EXISTS, message, ("fromUserId",))

@@ -11,7 +11,7 @@ def expect_version(token: Token, version: int | None) -> None:
         InputError: STALE, with the token as it is.
     """
     if version is not None and version != token.version:
-        message = f"Somebody else changed this token: it has version {token.version}, not {version}. Read it again."
+        message = f"The token has changed: its version is {token.version}, not {version}. Read it again."
         raise InputError([stale_problem(message)], token)
 
 
@@ -27,11 +27,11 @@ def not_found() -> InputError:
 
 def taken(field: str) -> InputError:
     """The identifier at this field is another user's."""
-    message = "This gateway customer belongs, or belonged, to another user: check which user is signed in."
+    message = "This gateway customer belongs, or belonged, to another user. Check which user is signed in."
     return InputError([Problem(Code.CUSTOMER_TAKEN, message, (field,))])
 
 
 def erased_problem(field: str) -> Problem:
     """The user at this field was erased."""
-    message = "This user was erased, so nothing of theirs may be saved until an admin calls liftUserErasure."
+    message = "This user was erased. Nothing can be saved for them until an admin calls liftUserErasure."
     return Problem(Code.ERASED, message, (field,))

@@ -29,4 +29,4 @@ async def retry_on_conflict(attempt: Callable[[], Awaitable[T]]) -> T:
         except ConnectionLostError:  # what was written is found by the next attempt, and harmless to repeat
             if monotonic() - began > RETRY_WINDOW_SECONDS:
                 raise
-    raise UnavailableError("Too many others are changing the same token.")
+    raise UnavailableError("Too many concurrent changes of the same token.")

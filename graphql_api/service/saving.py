@@ -129,7 +129,7 @@ class BatchSaver:
 def _created(save: Save, now: datetime) -> tokens.Event:
     if save.expected_version is not None:
         raise InputError(
-            [stale_problem(f"This user has no token at {save.gateway}: leave expectedVersion out to create it.")]
+            [stale_problem(f"This user has no token at {save.gateway}. Omit expectedVersion to create it.")]
         )
     return tokens.created(str(uuid7()), save.user_id, save.gateway, save.edit, now, Action.CREATED)
 
@@ -139,8 +139,8 @@ def _saved(token: Token, save: Save, now: datetime) -> tokens.Event | None:
     expect_version(token, save.expected_version)
     if token.gateway_customer_id not in {save.customer, save.replaces}:
         message = (
-            f"This user already has the customer {token.gateway_customer_id} at {token.gateway}:"
-            " use that one, or name it in `replaces` to put this one in its place."
+            f"This user already has the customer {token.gateway_customer_id} at {token.gateway}."
+            " Use that one, or name it in `replaces` to replace it."
         )
         raise InputError([Problem(Code.ALREADY_EXISTS, message, ("gatewayCustomerId",))], token)
     return tokens.edited(token, save.edit, now) if save.allow_update else None

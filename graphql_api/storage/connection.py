@@ -112,9 +112,9 @@ class Connection:
         if not isinstance(error, Exception):
             return error
         if self.raw.is_closed() or (isinstance(error, _LOSSES) and not isinstance(error, _TOO_LONG)):
-            return ConnectionLostError("The database's connection was lost.")
+            return ConnectionLostError("The database connection was lost.")
         if isinstance(error, _TOO_LONG):
-            return StatementTimeoutError("A statement took too long (DATABASE_TIMEOUT).")
+            return StatementTimeoutError("A statement took longer than DATABASE_TIMEOUT.")
         return error
 
 

@@ -97,7 +97,7 @@ async def upgrade(url: str) -> None:
             passes = isinstance(cause, _PASSING) or (has_answered and isinstance(cause, _AWAY))
             if not passes or monotonic() > deadline:
                 raise
-            _log.warning("The migration cannot go on now and is tried again: %s", cause)
+            _log.warning("The migration is blocked and will be retried: %s", cause)
             await asyncio.sleep(_PAUSE_SECONDS)
 
 

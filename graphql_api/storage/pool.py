@@ -220,7 +220,7 @@ class ConnectionPool:
         self._is_suspended = False
 
     def _suspended_error(self) -> UnavailableError:
-        return UnavailableError(f"The {self._name} is not asked for now.")
+        return UnavailableError(f"The {self._name} is suspended.")
 
     # --- connections go out and come back
 
@@ -240,7 +240,7 @@ class ConnectionPool:
                 self._waiting.remove(waiter)
             if not isinstance(error, TimeoutError):
                 raise
-            raise UnavailableError(self.trouble or "No database connection became free in time.") from None
+            raise UnavailableError(self.trouble or "No database connection became available in time.") from None
 
     def _release(self, connection: Connection) -> None:
         if connection.raw.is_closed():
@@ -306,7 +306,7 @@ class ConnectionPool:
             raw.terminate()
             return
         if self._trouble:
-            _log.warning(f"{self._name} is back")
+            _log.warning(f"{self._name} is available again")
         self._is_reachable, self._trouble = True, ""
         connection = Connection(raw, prepares=self._prepares, timeout=self._timeout, observe=self._observe)
         self._open.add(connection)
@@ -333,7 +333,7 @@ class ConnectionPool:
         if self._is_suspended:
             return
         if not self._trouble:
-            _log.warning(f"{self._name} is away", reason=trouble, cause=repr(cause) if cause else None)
+            _log.warning(f"{self._name} is unavailable", reason=trouble, cause=repr(cause) if cause else None)
         self._trouble = trouble
 
     async def _watch(self) -> None:

@@ -109,7 +109,7 @@ class Replica:
         self._database = database
         self._max_lag_seconds = max_lag_seconds
         self._last_visible = monotonic()
-        self._trouble = "It was not looked at yet."
+        self._trouble = "It was not checked yet."
         database.suspend()
 
     @property
@@ -146,7 +146,7 @@ class Replica:
             if is_standby:
                 self._compare(replayed)
             else:
-                self._mark_unhealthy("It is no standby.")
+                self._mark_unhealthy("It is not a standby.")
             await asyncio.sleep(_INTERVAL_SECONDS)
 
     def _compare(self, replayed: int) -> None:
@@ -158,13 +158,13 @@ class Replica:
         elif self.visible_until != _NEVER and self._trouble:
             self._trouble = ""
             self._database.reopen()
-            _log.info("replica is read from", replica=self.name)
+            _log.info("replica healthy", replica=self.name)
 
     def _mark_unhealthy(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
             self._database.suspend()
-            _log.warning("replica is not read from", replica=self.name, reason=trouble)
+            _log.warning("replica unhealthy", replica=self.name, reason=trouble)
 
 
 class Replicas:

@@ -22,7 +22,7 @@ class RequestAuthenticator:
             HTTPError: 401, it is not the router, or the access token is not good; 503, that cannot be known now.
         """
         if not self._router_secret.accepts(headers.get(b"router-authorization")):
-            raise _unauthenticated("Router-Authorization is missing or wrong.", "Router-Authorization")
+            raise _unauthenticated("Router-Authorization is missing or invalid.", "Router-Authorization")
         try:
             caller = self._authenticator.caller(headers.get(b"authorization"))
         except (InvalidTokenError, UnavailableError) as error:
@@ -39,7 +39,7 @@ async def _later(caller: Awaitable[Caller]) -> Caller:
 
 def _refusal(error: InvalidTokenError | UnavailableError) -> HTTPError:
     if isinstance(error, UnavailableError):
-        return HTTPError(503, "UNAVAILABLE", "Access tokens cannot be checked right now. Try again.")
+        return HTTPError(503, "UNAVAILABLE", "Access tokens cannot be verified right now. Try again.")
     return _unauthenticated(str(error), f'Bearer error="invalid_token", error_description="{error}"')
 
 

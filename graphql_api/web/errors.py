@@ -46,7 +46,7 @@ def refused(code: str, message: str) -> Formatted:
 def internal(request_id: str) -> Formatted:
     """All that anybody is told of a mistake of ours."""
     return {
-        "message": "Something went wrong here; the logs say more under the request's id.",
+        "message": "Internal error. The service's log has the details under this request id.",
         "extensions": {"code": "INTERNAL", "help": help_link("INTERNAL"), "requestId": request_id},
     }
 
@@ -87,7 +87,7 @@ def _expected(error: GraphQLError) -> Formatted | None:
         code = _code(cause) or _argument_code(cause)
         return refused(code, _words(cause)) if code else None
     if isinstance(cause, UnavailableError):
-        return refused("UNAVAILABLE", "The database cannot be asked right now. Try again.")
+        return refused("UNAVAILABLE", "The database is unavailable right now. Try again.")
     code = next((code for kind, code in _CODES if isinstance(cause, kind)), None)
     return refused(code, str(cause)) if code else None
 

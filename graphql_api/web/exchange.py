@@ -149,5 +149,5 @@ def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def _too_large(most: int) -> HTTPError:
-    message = f"The body may have {most} bytes (MAX_BODY_BYTES)."
+    message = f"The body is larger than {most} bytes (MAX_BODY_BYTES)."
     return HTTPError(413, "PAYLOAD_TOO_LARGE", message, limit="MAX_BODY_BYTES")

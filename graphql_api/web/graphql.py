@@ -168,7 +168,7 @@ class GraphQL:
         except asyncio.CancelledError:
             if watched.ended is not End.TIME_IS_UP:
                 raise
-            message = "Too much is asked at once. Try again in a moment."
+            message = "The service is overloaded. Try again in a moment."
             raise HTTPError(503, "UNAVAILABLE", message, _LATER, limit="MAX_CONCURRENT_REQUESTS") from None
         try:
             watched.allow(self._timeout)
@@ -231,7 +231,7 @@ class GraphQL:
             except GraphQLError as error:
                 return [error]
         elif query is None:
-            raise HTTPError(400, "BAD_REQUEST", "`query` is missing: no documents are known by an id here.")
+            raise HTTPError(400, "BAD_REQUEST", "`query` is missing. This service knows no documents by id.")
         return self._engine.prepare(query, asked.operation_name)
 
     async def _to_its_end(self, mutation: Coroutine[Any, Any, Result]) -> Result:
@@ -258,10 +258,10 @@ class GraphQL:
 
     def _too_late(self, exchange: Exchange) -> Answer:
         if exchange.operation is None:
-            return _refused(408, "TIMEOUT", f"The request was not sent within {_MAX_BODY_SECONDS:g} s.")
+            return _refused(408, "TIMEOUT", f"The request body did not arrive within {_MAX_BODY_SECONDS:g} s.")
         self._metrics.limit("REQUEST_TIMEOUT")
         status = 504 if exchange.media is MediaType.GRAPHQL else 200
-        return _refused(status, "TIMEOUT", f"This took longer than {self._timeout:g} s (REQUEST_TIMEOUT).")
+        return _refused(status, "TIMEOUT", f"The request took longer than {self._timeout:g} s (REQUEST_TIMEOUT).")
 
 
 def outcome_of(answer: Answer | None) -> str:

@@ -32,7 +32,7 @@ def acceptable(accept: bytes | None) -> MediaType:
     media = _preferred(accept) if len(accept) <= _MAX_CACHED_CHARACTERS else _preferred.__wrapped__(accept)
     if media is None:
         names = " or ".join(media.value for media in MediaType)
-        raise HTTPError(406, "NOT_ACCEPTABLE", f"The answer is {names}: accept one of them.")
+        raise HTTPError(406, "NOT_ACCEPTABLE", f"The service answers with {names}. Accept one of them.")
     return media
 
 
@@ -72,7 +72,7 @@ def must_be_json(content_type: bytes | None, content_encoding: bytes | None) -> 
         HTTPError: 415, it is something else, it is compressed, or nothing says what it is.
     """
     if content_encoding not in {None, b"", b"identity"}:
-        message = "Compressed requests are not read: send the body as it is, without Content-Encoding."
+        message = "Compressed requests are not supported. Send the body without Content-Encoding."
         raise HTTPError(415, "UNSUPPORTED_MEDIA_TYPE", message, [(b"accept-encoding", b"identity")])
     if content_type == b"application/json":
         return

@@ -29,9 +29,9 @@ def from_body(body: bytes) -> Parameters:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise _refused("The body is no JSON in UTF-8 (it may nest 1,000 deep, numbers must be finite).") from None
+        raise _refused("The body is not valid JSON in UTF-8 (at most 1,000 levels deep, finite numbers).") from None
     if isinstance(found, list):
-        raise _refused("Send one operation a request: batches are not answered.")
+        raise _refused("Send one operation per request. Batches are not supported.")
     if not isinstance(found, dict):
         raise _refused("The body must be a JSON object.")
     return _checked(found)  # pyright: ignore[reportUnknownArgumentType]
@@ -48,15 +48,15 @@ def from_query_string(query_string: bytes) -> Parameters:
             query_string.decode("ascii"), keep_blank_values=False, errors="strict", max_num_fields=_MAX_FIELDS
         )
     except ValueError:
-        raise _refused("The query string is no form in UTF-8, or has too many fields.") from None
+        raise _refused("The query string is not valid UTF-8, or has too many fields.") from None
     found: dict[str, Any] = dict(pairs)
     if len(found) < len(pairs):
-        raise _refused("A parameter is given twice.")
+        raise _refused("A parameter occurs twice.")
     for name in found.keys() & {"variables", "extensions"}:
         try:
             found[name] = orjson.loads(found[name])
         except orjson.JSONDecodeError:
-            raise _refused(f"`{name}` is no JSON.") from None
+            raise _refused(f"`{name}` is not valid JSON.") from None
     return _checked(found)
 
 

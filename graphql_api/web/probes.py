@@ -16,7 +16,7 @@ async def healthz(_request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Answer 200 while the database answers, is migrated, and the process is to go on; else 503 with the reason."""
     if "draining" in request.scope["state"]:
-        return JSONResponse({"status": "unavailable", "reason": "This process is about to end."}, 503)
+        return JSONResponse({"status": "unavailable", "reason": "This process is shutting down."}, 503)
     try:
         await request.state.check_ready()
     except UnavailableError as unavailable:

@@ -51,7 +51,7 @@ class Adyen:
             expected = b64encode(hmac.digest(key, body, sha256))
             if hmac.compare_digest(expected, signature.encode()):
                 return gateway
-        raise SignatureError("HmacSignature is missing or wrong.")
+        raise SignatureError("HmacSignature is missing or invalid.")
 
 
 def _time(text: str) -> datetime:

@@ -73,19 +73,19 @@ class _Page:
             # In a thread: a library is loaded here, and nobody else should wait for that.
             reports = await asyncio.to_thread(self._sender.reports, body, request.headers)
         except (SignatureError, UnreadableEventError) as error:
-            _log.warning("webhook refused", sender=self._sender.name, reason=str(error))
+            _log.warning("webhook rejected", sender=self._sender.name, reason=str(error))
             return JSONResponse({"error": str(error)}, 400)
         except _BodyTooLargeError:
-            return JSONResponse({"error": f"An event may have {self._max_body_bytes} bytes."}, 413)
+            return JSONResponse({"error": f"The event is larger than {self._max_body_bytes} bytes."}, 413)
         except (TimeoutError, ClientDisconnect):
-            return JSONResponse({"error": "The event did not arrive."}, 408)
+            return JSONResponse({"error": "The event did not arrive in time."}, 408)
         tokens = Tokens(request.state.store, self._caller, self._gateways)
         try:
             for report in reports:
                 known = await _done(tokens, report)
                 _log.info("gateway report", gateway=report.gateway, is_gone=report.is_gone, known=known)
         except UnavailableError:
-            return JSONResponse({"error": "The database cannot be asked right now. Try again."}, 503)
+            return JSONResponse({"error": "The database is unavailable right now. Try again."}, 503)
         return JSONResponse({"received": True})
 
     async def _body(self, request: Request) -> bytes:

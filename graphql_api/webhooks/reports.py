@@ -18,7 +18,7 @@ class UnreadableEventError(Exception):
     """It is signed, and not what the gateway's documentation says."""
 
     def __init__(self) -> None:
-        super().__init__("This is no event that we understand.")
+        super().__init__("The event is malformed.")
 
 
 @dataclass(frozen=True, slots=True)

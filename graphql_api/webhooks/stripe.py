@@ -39,7 +39,7 @@ class Stripe:
             except (SignatureVerificationError, UnicodeDecodeError, TypeError):  # the last two for what is no ASCII
                 continue
             return gateway
-        raise SignatureError("Stripe-Signature is missing, wrong or too old.")
+        raise SignatureError("Stripe-Signature is missing, invalid or too old.")
 
 
 def _time(seconds: int) -> datetime:

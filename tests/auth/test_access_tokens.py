@@ -56,7 +56,7 @@ def test_a_token_that_is_signed_by_the_public_key_as_a_secret_is_refused():
 def test_a_key_signs_with_its_own_kind_of_algorithm_alone():
     curve = ECKey.generate_key("P-256", {"kid": RSA.kid})
 
-    assert "key that is not known" in refusal(by_keys(RSA), token(curve, "ES256"))
+    assert "an unknown key" in refusal(by_keys(RSA), token(curve, "ES256"))
 
 
 def test_where_a_secret_is_set_keys_sign_nothing():
@@ -81,7 +81,7 @@ def test_a_token_that_was_changed_is_refused():
     head, _, signature = token().split(b".")
     changed = b".".join([head, part({"sub": "admin", "exp": time() + 600}), signature])
 
-    assert refusal(by_secret(), changed) == "The access token's signature is wrong."
+    assert refusal(by_secret(), changed) == "The access token's signature is invalid."
 
 
 def test_a_signature_by_another_key_of_the_same_name_is_refused():

@@ -49,13 +49,13 @@ async def test_the_history_of_a_demo_token_ends_with_the_token(command, table):
 async def test_demo_tokens_go_only_into_an_empty_database(command, graph, table, empty):
     await command("demo", "--users", "5")
     again = await command("demo", "--users", "50")
-    assert (again.status, again.out) == (0, "The demo tokens are there already.\n")
+    assert (again.status, again.out) == (0, "The demo tokens exist already.\n")
     await empty()
     await graph.save("user-1", "STRIPE", "cus_1")
     refused = await command("demo")
     assert (refused.status, refused.err) == (
         1,
-        "gateway-tokens: The database holds other tokens: demo tokens go into an empty one.\n",
+        "gateway-tokens: The database contains other tokens. Demo tokens need an empty database.\n",
     )
     assert await table("select count(*) from customer_gateway_tokens") == [(1,)]
 

@@ -146,8 +146,8 @@ async def test_a_report_that_cannot_be_written_is_not_taken_for_the_database(com
     outcome = await command("import", file, "--rejects", "nowhere/r.csv")
     assert outcome.status == 1
     assert outcome.err == (
-        "gateway-tokens: nowhere/r.csv: No such file or directory: lines that are not taken are named there; work in a"
-        " folder that can be written to\n"
+        "gateway-tokens: nowhere/r.csv: No such file or directory: rejected lines are reported there; use a directory"
+        " that you can write to\n"
     )
 
 

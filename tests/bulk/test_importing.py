@@ -105,7 +105,7 @@ async def test_a_line_that_breaks_a_rule_is_named_with_all_that_is_wrong_and_the
 ):
     outcome = await command("import", write("t.jsonl", token("u8", "A", "before"), line, token("u9", "A", "after")))
     assert outcome.status == 1
-    assert outcome.err == "import t.jsonl: 2 created, 1 rejected; why not is in t.jsonl.rejects.csv\n"
+    assert outcome.err == "import t.jsonl: 2 created, 1 rejected; reasons are in t.jsonl.rejects.csv\n"
     assert sorted(reasons("t.jsonl.rejects.csv")) == sorted((2, field, code) for field, code in expected)
     assert "4111" not in (folder / "t.jsonl.rejects.csv").read_text()
     stored = await table("select gateway_customer_id from customer_gateway_tokens order by 1")
@@ -125,7 +125,7 @@ async def test_lines_that_are_no_records_are_named_and_spoil_no_other(command, f
         b'u7,STRIPE,cus_7,"'
     )
     outcome = await command("import", "t.csv", "--rejects", "why.csv")
-    assert outcome.err == "import t.csv: 3 created, 4 rejected; why not is in why.csv\n"
+    assert outcome.err == "import t.csv: 3 created, 4 rejected; reasons are in why.csv\n"
     assert reasons("why.csv") == [
         (3, "", "INVALID"),
         (6, "", "INVALID"),
@@ -288,13 +288,13 @@ async def test_the_gateways_that_an_operator_allows_are_the_only_ones(command, w
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("t.txt", "", "t.txt does not say which format it has: add --format csv or --format jsonl."),
+        ("t.txt", "", "The extension of t.txt does not tell the format. Add --format csv or --format jsonl."),
         ("t.csv", "", "The column userId is missing."),
         ("t.csv", "userId,gateway\n", "The column gatewayCustomerId is missing."),
-        ("t.csv", "userId,user_id,gateway,gatewayCustomerId\n", "The column userId is there twice."),
-        ("t.csv", "userId,gateway,gatewayCustomerId,metdata\n", "There is no column 'metdata'; the columns of a token"),
+        ("t.csv", "userId,user_id,gateway,gatewayCustomerId\n", "The column userId occurs twice."),
+        ("t.csv", "userId,gateway,gatewayCustomerId,metdata\n", "There is no column 'metdata'. The columns"),
         ("t.csv", '"userId', "The first line does not name the columns: unexpected end of data."),
-        (None, None, "Invalid value for 'FILE': t.csv is not there, or may not be read."),
+        (None, None, "Invalid value for 'FILE': t.csv does not exist or is not readable."),
     ],
 )
 async def test_a_file_that_cannot_be_understood_is_a_wrong_call(command, folder, name, content, says):
@@ -316,5 +316,5 @@ async def test_rejects_of_an_earlier_run_do_not_stay(command, write, folder):
 async def test_a_pipe_is_read_to_its_end(command, folder, reasons):
     lines = "".join(f"{json.dumps(record)}\n" for record in [*many(3), token(gateway="?")])
     outcome = await command("import", "-", "--format", "jsonl", stdin=lines.encode())
-    assert outcome.err == "import -: 3 created, 1 rejected; why not is in stdin.rejects.csv\n"
+    assert outcome.err == "import -: 3 created, 1 rejected; reasons are in stdin.rejects.csv\n"
     assert reasons("stdin.rejects.csv") == [(4, "gateway", "INVALID")]

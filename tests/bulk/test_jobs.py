@@ -50,7 +50,7 @@ async def test_ctrl_c_says_where_an_import_stopped(process, write, table):
     assert running.returncode == 1
     said = re.search(
         r"^gateway-tokens: import t\.jsonl stopped after line (\S+) \((\S+) created\):"
-        r" the same command again goes on from there\n\Z",
+        r" run the same command again to continue\n\Z",
         err.decode(),
         re.MULTILINE,
     )

@@ -49,7 +49,7 @@ async def test_what_differs_is_reported_and_nothing_changes(command, listing, cu
     assert (outcome.status, outcome.out) == (1, "")
     assert outcome.err == (
         "reconcile list.csv with STRIPE: 5 listed, 3 known here, 2 missing there, 2 unknown here;"
-        " what differs is in list.csv.report.csv\n"
+        " differences are in list.csv.report.csv\n"
     )
     assert differences("list.csv.report.csv") == [
         ("MISSING_THERE", "cus_3", "u3"),
@@ -115,7 +115,7 @@ async def test_a_former_identifier_is_neither_unknown_nor_verified(command, list
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ("id\n", "The file lists no customer at all."),
+        ("id\n", "The file lists no customers."),
         ("id\ncus_1\n", "3 of 4 active tokens would be deactivated."),
         ("id,x\ncus_1\ncus_2,\ncus_3,\ncus_4,\n", "1 of the file's lines cannot be read"),
     ],
@@ -144,7 +144,7 @@ async def test_lines_without_an_identifier_are_named(command, folder, customers,
         '{"id": "cus_1"}\n{"id": null}\n{"id": ""}\n{"email": "x"}\n[\n{"id": "a\\u0000"}\n'
     )
     outcome = await command("reconcile", "list.jsonl", "--gateway", "STRIPE")
-    assert outcome.err.startswith("reconcile list.jsonl with STRIPE: 5 of the lines have no identifier")
+    assert outcome.err.startswith("reconcile list.jsonl with STRIPE: 5 of the lines have no customer id")
     assert [line for line, _, _ in reasons("list.jsonl.rejects.csv")] == [2, 3, 4, 5, 6]
 
 
@@ -173,7 +173,7 @@ async def test_the_column_of_the_identifiers_is_guessed(command, folder, custome
 async def test_the_column_of_the_identifiers_may_be_named(command, write, customers):
     file = write("list.csv", {"id": "1", "Customer ID": "cus_1"})
     outcome = await command("reconcile", file, "--gateway", "STRIPE", "--column", "Customer ID", "--report", "r.csv")
-    assert "1 listed, 1 known here, 3 missing there, 0 unknown here; what differs is in r.csv" in outcome.err
+    assert "1 listed, 1 known here, 3 missing there, 0 unknown here; differences are in r.csv" in outcome.err
 
 
 async def test_a_list_is_as_old_as_its_file_unless_it_is_said(command, listing, customers, folder):
@@ -188,10 +188,10 @@ async def test_a_list_is_as_old_as_its_file_unless_it_is_said(command, listing, 
     ("arguments", "says"),
     [
         (["list.csv", "--gateway", "STRIPE", "--exported-at", "2999-01-01T00:00:00Z"], "in the future"),
-        (["list.csv", "--gateway", "STRIPE", "--exported-at", "yesterday"], "--exported-at: A DateTime is ISO 8601"),
+        (["list.csv", "--gateway", "STRIPE", "--exported-at", "yesterday"], "--exported-at: A DateTime must be"),
         (["list.csv", "--gateway", "STRIPE", "--column", "no"], "There is no column no"),
-        (["-", "--format", "csv", "--gateway", "STRIPE"], "a pipe does not know"),
-        (["none.csv", "--gateway", "STRIPE"], "none.csv is not there"),
+        (["-", "--format", "csv", "--gateway", "STRIPE"], "A pipe has no date"),
+        (["none.csv", "--gateway", "STRIPE"], "none.csv does not exist"),
     ],
 )
 async def test_a_wrong_call_is_one_line(command, listing, arguments, says):

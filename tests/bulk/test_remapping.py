@@ -53,7 +53,7 @@ async def test_each_line_that_fails_is_named_and_the_rest_goes_on(command, write
     outcome = await command("remap", file, "--gateway", "STRIPE")
     assert (outcome.status, outcome.err) == (
         1,
-        "remap m.jsonl: 2 changed, 7 rejected; why not is in m.jsonl.rejects.csv\n",
+        "remap m.jsonl: 2 changed, 7 rejected; reasons are in m.jsonl.rejects.csv\n",
     )
     assert reasons("m.jsonl.rejects.csv") == [
         (1, "old", "NOT_FOUND"),
@@ -106,7 +106,7 @@ async def test_two_columns_need_no_names(command, folder, graph, customers):
     ("content", "arguments", "says"),
     [
         ("a,b,c\n", ["--gateway", "STRIPE"], "The columns old and new are missing."),
-        ("old,new\n", ["--gateway", "?"], "A gateway's name is a letter, then"),
+        ("old,new\n", ["--gateway", "?"], "A gateway name must be a letter, then"),
         ("old,new\n", [], "Missing option '--gateway'."),
     ],
 )

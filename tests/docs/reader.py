@@ -66,7 +66,7 @@ class Reader:
         try:
             if block.language == "graphql":
                 await self._ask(example)
-            elif block.language in {"sh", "python"}:
+            elif block.language in {"sh", "python"} and not block.words:
                 await self._run(example)
             else:
                 assert "." in block.words, "nothing says how to try this block"

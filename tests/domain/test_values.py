@@ -246,5 +246,5 @@ def test_a_wrong_form_of_customer_id_is_named_and_only_at_its_gateway():
     gateways = Gateways(id_patterns={"STRIPE": "cus_*"})
     assert gateways.customer_id("STRIPE", "cus_1") == "cus_1"
     assert gateways.customer_id("ADYEN", "pm_1") == "pm_1"
-    with pytest.raises(InputError, match=r"Customer ids at STRIPE look like cus_\* \(CUSTOMER_IDS\)"):
+    with pytest.raises(InputError, match=r"Customer ids at STRIPE must match cus_\* \(CUSTOMER_IDS\)"):
         gateways.customer_id("STRIPE", "pm_1")

@@ -421,7 +421,7 @@ def left(folder, proxies, http, measured):
 
 @pytest.fixture
 def back(proxies, http, measured):
-    """Waits until the first replica is read from again."""
+    """Waits until the first replica healthy again."""
 
     async def wait():
         measured("read from again after", f"{await is_read_from(http, proxies[0]):.2f} s")

@@ -72,7 +72,7 @@ def test_nothing_else_runs(load, query, document_id):
         load({"1": ONE, "2": TWO}).find(query, document_id)
 
     assert refused.value.extensions == {"code": NOT_TRUSTED}
-    assert refused.value.message == "This document is not one of those that may run."
+    assert refused.value.message == "This document is not in the list of trusted documents."
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_file_of_another_form_is_refused_in_one_line(load, content):
 
 @pytest.mark.parametrize("content", [[], {}, {**MANIFEST, "operations": []}])
 def test_a_file_without_documents_is_refused(load, content):
-    with pytest.raises(ValueError, match=r"^holds no document$"):
+    with pytest.raises(ValueError, match=r"^contains no document$"):
         load(content)
 
 

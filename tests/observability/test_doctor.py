@@ -40,7 +40,7 @@ async def test_a_database_that_cannot_be_reached_is_one_line():
     lines = await found(database_url="postgresql://nobody@127.0.0.1:1/none")
     assert [*lines] == ["settings", "access", "keys", "database"]
     assert not lines["database"].is_well
-    assert lines["database"].says.endswith("start PostgreSQL, or see to the host and the port in DATABASE_URL")
+    assert lines["database"].says.endswith("start PostgreSQL, or check the host and the port in DATABASE_URL")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ async def test_a_standby_is_no_database_to_serve_from(tmp_path):
         line_of_both = (await found(database_url=both))["database"]
     assert (line.is_well, line.says) == (
         False,
-        "takes no changes, as a standby does not: name the primary in DATABASE_URL",
+        "is a read-only standby: set DATABASE_URL to the primary",
     )
     assert line_of_both.is_well
 
@@ -132,7 +132,7 @@ async def test_a_version_that_is_not_tested_is_wrong(database_url, monkeypatch):
 async def test_a_key_server_that_is_down_is_wrong(database_url):
     lines = await found(database_url=database_url, auth_secret=None, auth_jwks_url="http://127.0.0.1:1/keys")
     assert not lines["keys"].is_well
-    assert lines["keys"].says.startswith("none came from AUTH_JWKS_URL (it cannot be connected to)")
+    assert lines["keys"].says.startswith("AUTH_JWKS_URL gave no keys (the connection failed)")
 
 
 async def test_a_setting_that_only_its_part_can_check_is_wrong(database_url, tmp_path):
@@ -159,7 +159,7 @@ async def test_a_service_without_keys_is_wrong_unless_it_was_said_so(database_ur
 
 
 @pytest.mark.parametrize(
-    ("replica", "says"), [("", "is no standby"), ("postgresql://nobody@127.0.0.1:1/none", "DATABASE_REPLICA_URL")]
+    ("replica", "says"), [("", "is not a standby"), ("postgresql://nobody@127.0.0.1:1/none", "DATABASE_REPLICA_URL")]
 )
 async def test_a_replica_is_checked_where_there_is_one(database_url, replica, says):
     line = (await found(database_url=database_url, database_replica_url=replica or database_url))["replica"]

@@ -91,19 +91,19 @@ def test_a_wrong_call_is_one_line_and_status_2(call, arguments, says):
     ("variable", "value", "says"),
     [
         ("AUTH_MODE", "off", "AUTH_MODE: Input should be 'jwt' or 'disabled'"),
-        ("DATABASE_URL", "mysql://localhost", "DATABASE_URL: takes an address such as postgresql://"),
-        ("DATABASE_URL", "postgresql://localhost:port/x", "DATABASE_URL: takes an address such as postgresql://"),
-        ("DATABASE_URL", "postgresql://a:5432,b:99999/x", "DATABASE_URL: takes an address such as postgresql://"),
-        ("DATABASE_REPLICA_URL", "postgresql://a/x,postgresql://b:99999/x", "DATABASE_REPLICA_URL: takes addresses"),
+        ("DATABASE_URL", "mysql://localhost", "DATABASE_URL: takes a URL such as postgresql://"),
+        ("DATABASE_URL", "postgresql://localhost:port/x", "DATABASE_URL: takes a URL such as postgresql://"),
+        ("DATABASE_URL", "postgresql://a:5432,b:99999/x", "DATABASE_URL: takes a URL such as postgresql://"),
+        ("DATABASE_REPLICA_URL", "postgresql://a/x,postgresql://b:99999/x", "DATABASE_REPLICA_URL: takes URLs"),
         ("AUTH_SECRET", "short", "AUTH_SECRET: takes at least 32 bytes"),
-        ("AUTH_JWKS_URL", "https://", "AUTH_JWKS_URL: takes an address that begins with http:// or https://"),
+        ("AUTH_JWKS_URL", "https://", "AUTH_JWKS_URL: takes a URL that starts with http:// or https://"),
         (
             "AUTH_JWKS_URL",
             "https://issuer:port/",
-            "AUTH_JWKS_URL: takes an address that begins with http:// or https://",
+            "AUTH_JWKS_URL: takes a URL that starts with http:// or https://",
         ),
-        ("ROUTER_SECRET", ",", "ROUTER_SECRET: takes values separated by commas"),
-        ("GATEWAYS", " , ", "GATEWAYS: takes values separated by commas"),
+        ("ROUTER_SECRET", ",", "ROUTER_SECRET: takes comma-separated values"),
+        ("GATEWAYS", " , ", "GATEWAYS: takes comma-separated values"),
         ("STRIPE_WEBHOOK_SECRET", "whsec_1,1x:whsec_2", "STRIPE_WEBHOOK_SECRET: takes secrets, or gateway:secret."),
         ("STRIPE_WEBHOOK_SECRET", "STRIPE_EU:", "STRIPE_WEBHOOK_SECRET: takes secrets, or gateway:secret;"),
         ("INTROSPECTION", "maybe", "INTROSPECTION: takes true or false"),
@@ -143,7 +143,7 @@ def test_a_database_that_cannot_be_reached_is_one_line_without_its_password(call
     status, out, err = call("migrate")
     assert (status, out) == (1, "")
     assert err.startswith("gateway-tokens: the database cannot be used (")
-    assert err.endswith(": see to DATABASE_URL, the network and the rights\n")
+    assert err.endswith(": check DATABASE_URL, the network and permissions\n")
     assert says in err
     assert "hidden" not in err
     assert err.count("\n") == 1
@@ -193,7 +193,7 @@ def test_only_in_so_many_words_may_everybody_reach_a_service_without_authenticat
         monkeypatch.setenv(name, value)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         _, _, err = call("serve", "--port", str(taken.getsockname()[1]))
-    assert ("anybody who reaches 127.0.0.1" in err) == refused
+    assert ("anyone who can reach 127.0.0.1" in err) == refused
     assert ("Address already in use" in err) != refused
 
 
@@ -224,7 +224,7 @@ def test_ctrl_c_is_quiet_while_the_first_modules_are_imported(tmp_path, command)
 
 def test_a_file_is_looked_at_before_a_database_is_started(call, tmp_path):
     (tmp_path / "tokens.txt").touch()
-    for name, says in [("none.csv", "none.csv is not there"), ("tokens.txt", "add --format csv")]:
+    for name, says in [("none.csv", "none.csv does not exist"), ("tokens.txt", "add --format csv")]:
         status, _, err = call("import", name)
         assert status == 2
         assert says in err
@@ -263,7 +263,7 @@ def test_without_a_database_url_migrating_makes_a_postgresql_in_the_data_folder(
 def test_demo_tokens_are_stored_once(call, monkeypatch, empty_database):
     monkeypatch.setenv("DATABASE_URL", empty_database)
     assert call("demo", "--users", "3") == (0, "Stored demo tokens for 3 users.\n", "")
-    assert call("demo", "--users", "3") == (0, "The demo tokens are there already.\n", "")
+    assert call("demo", "--users", "3") == (0, "The demo tokens exist already.\n", "")
 
 
 def test_demo_tokens_do_not_mix_with_others(call, monkeypatch, empty_database):
@@ -271,7 +271,7 @@ def test_demo_tokens_do_not_mix_with_others(call, monkeypatch, empty_database):
     asyncio.run(store_a_token(empty_database))
     status, out, err = call("demo")
     assert (status, out) == (1, "")
-    assert "demo tokens go into an empty one" in err
+    assert "Demo tokens need an empty database" in err
 
 
 def test_the_schema_is_printed_and_compared(call, tmp_path):
@@ -288,7 +288,7 @@ def test_the_schema_is_printed_and_compared(call, tmp_path):
     status, _, err = call("schema", "--check")
     assert (status, err) == (
         2,
-        "gateway-tokens: no schema.graphql is here; `gateway-tokens schema > schema.graphql` makes it\n",
+        "gateway-tokens: schema.graphql does not exist here; create it with `gateway-tokens schema > schema.graphql`\n",
     )
 
 

@@ -53,7 +53,9 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize(("library", "owner", "part", "module"), PARTS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("library", "owner", "part", "module"), PARTS, ids=[f"{library}-{part}" for library, _, part, _ in PARTS]
+)
 def test_a_part_that_is_used_and_not_promised_is_there(library, owner, part, module):
     assert hasattr(owner, part), (
         f"{library} {version(library)} has no {type(owner).__name__}.{part} any more, which graphql_api/{module} uses: "

@@ -83,7 +83,7 @@ def serve(tmp_path, monkeypatch):
 def test_it_says_what_to_do_next_and_that_works(serve):
     service = serve("--demo")
     told = "".join(service.process.stdout.readline() for _ in range(8))
-    assert "no access token is asked for" in told
+    assert "Authentication is off" in told
     query = re.search(r"A query: +(.*)", told).group(1)
     answer = service.ask(query)
     assert [node["userId"] for node in answer["data"]["customerGatewayTokens"]["nodes"]] == [
@@ -108,7 +108,7 @@ def test_on_a_terminal_it_hands_over_an_access_token_of_each_role(serve):
 
 def test_with_a_secret_alone_it_says_how_to_get_graphiql(serve):
     service = serve(AUTH_SECRET=AUTH_SECRET)
-    assert "to whoever has an access token" in service.first_line
+    assert "to callers with an access token" in service.first_line
     assert service.process.stdout.readline() == "\n"
     assert "INTROSPECTION=true" in service.process.stdout.readline()
 

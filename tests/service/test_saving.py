@@ -347,7 +347,7 @@ async def test_numeric_ids_that_look_like_card_numbers_are_saved_at_the_gateways
 async def test_a_customer_id_has_the_form_that_its_gateway_asks_for(service_with):
     graph = await service_with(customer_ids="stripe:cus_*")
     [error] = (await graph.save("u1", "STRIPE", "pm_1"))["userErrors"]
-    assert error["message"] == "Customer ids at STRIPE look like cus_* (CUSTOMER_IDS)."
+    assert error["message"] == "Customer ids at STRIPE must match cus_* (CUSTOMER_IDS)."
     saved = token_of(await graph.save("u1", "STRIPE", "cus_1"))
     assert problems(await graph.update(saved, gatewayCustomerId="pm_1")) == [
         ("INVALID", ["input", "gatewayCustomerId"])

@@ -10,7 +10,7 @@ TOLD = {
     "ForbiddenError": ("FORBIDDEN", "You may not."),
     "BadInputError": ("BAD_USER_INPUT", "That is no cursor of ours."),
     "InputError": ("BAD_USER_INPUT", "A gateway is a name."),
-    "UnavailableError": ("UNAVAILABLE", "The database cannot be asked right now. Try again."),
+    "UnavailableError": ("UNAVAILABLE", "The database is unavailable right now. Try again."),
     "coded": ("LIMIT_EXCEEDED", "Too much of it."),
     "card": ("BAD_USER_INPUT", "… is no cursor of ours."),
 }
@@ -48,7 +48,7 @@ async def test_the_unexpected_is_answered_with_nothing_but_the_requests_id(web, 
     assert response.status_code == 200
     [error] = response.json()["errors"]
     assert error["extensions"] == INTERNAL
-    assert error["message"] == "Something went wrong here; the logs say more under the request's id."
+    assert error["message"] == "Internal error. The service's log has the details under this request id."
 
 
 async def test_the_unexpected_is_logged_once_with_where_it_happened_and_without_what_it_said(web, log):

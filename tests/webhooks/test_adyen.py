@@ -95,7 +95,7 @@ async def test_what_is_none_of_ours_is_taken_and_changes_nothing(graph, send, bo
 async def test_what_is_not_signed_rightly_is_refused(graph, send, headers):
     token = await graph.saved("u1", "ADYEN", "M5N7TQ4TG5PFWR50")
     response = await send(event("recurring.token.disabled"), headers)
-    assert (response.status_code, response.json()) == (400, {"error": "HmacSignature is missing or wrong."})
+    assert (response.status_code, response.json()) == (400, {"error": "HmacSignature is missing or invalid."})
     assert await graph.token(token["id"]) == token
 
 

@@ -173,7 +173,7 @@ async def test_what_is_not_signed_rightly_is_refused(graph, send, name):
 async def test_what_is_signed_and_no_event_is_refused(graph, send, body):
     response = await send(body)
     assert response.status_code == 400
-    assert response.json() == {"error": "This is no event that we understand."}
+    assert response.json() == {"error": "The event is malformed."}
 
 
 @pytest.mark.parametrize("secret", [OLD, NEW])

@@ -53,7 +53,7 @@ def read_customer_ids(source: Source, column: str | None) -> Iterator[tuple[int,
         found = next((known.index(name) for name in wanted if name in known), None)
         if found is None:
             name = "id or Customer ID" if column is None else column
-            raise BadInputError(f"There is no column {name}: name the column of the identifiers by --column.")
+            raise BadInputError(f"There is no column {name}. Name the column of the customer ids with --column.")
         return ["id" if index == found else f"other {index}" for index in range(len(header))]
 
     for number, record in source.records(named):
@@ -62,7 +62,7 @@ def read_customer_ids(source: Source, column: str | None) -> Iterator[tuple[int,
         elif isinstance(customer := record["id"], str) and customer and is_well_formed(customer):
             yield number, customer
         else:
-            yield number, unreadable("This line has no identifier that is a text.")
+            yield number, unreadable("This line has no customer id.")
 
 
 def _normalized(name: str) -> str:

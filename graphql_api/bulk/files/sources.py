@@ -60,7 +60,7 @@ def format_of(path: Path, given: Format | None) -> Format:
     """
     found = given or _ENDINGS.get(path.suffix.lower())
     if found is None:
-        raise BadInputError(f"The name {path} does not say which format it has: add --format csv or --format jsonl.")
+        raise BadInputError(f"The extension of {path} does not tell the format. Add --format csv or --format jsonl.")
     return found
 
 
@@ -164,7 +164,7 @@ def _csv_records(file: BinaryIO, named: Naming) -> Iterator[Line]:
             return
         except csv.Error as error:
             text.keep_first()
-            yield number, unreadable(f"This line is no CSV: {error}.")
+            yield number, unreadable(f"This line is not valid CSV: {error}.")
             continue
         if len(cells) == len(names):
             yield number, _record(names, cells, text.taken)
@@ -189,7 +189,7 @@ def _json_records(file: BinaryIO, named: Naming) -> Iterator[Line]:
         try:
             yield number, _object(line, known)
         except orjson.JSONDecodeError as error:
-            yield number, unreadable(f"This line is no JSON: {error.msg}.")
+            yield number, unreadable(f"This line is not valid JSON: {error.msg}.")
         except BadInputError as error:
             yield number, unreadable(str(error))
 
@@ -197,6 +197,6 @@ def _json_records(file: BinaryIO, named: Naming) -> Iterator[Line]:
 def _object(line: bytes, named: Naming) -> Record:
     value = orjson.loads(line)
     if not isinstance(value, dict):
-        raise BadInputError("A line is a JSON object.")
+        raise BadInputError("A line must be a JSON object.")
     record = cast("dict[str, Any]", value)
     return dict(zip(named(tuple(record)), record.values(), strict=True))

@@ -44,10 +44,10 @@ def token_columns(header: Sequence[str]) -> list[str]:
     names = [_NAMES.get(name.strip(), "") for name in header]
     if "" in names:
         unknown = header[names.index("")]
-        raise BadInputError(f"There is no column {unknown[:50]!r}; the columns of a token are {', '.join(COLUMNS)}.")
+        raise BadInputError(f"There is no column {unknown[:50]!r}. The columns are {', '.join(COLUMNS)}.")
     for name in names:
         if names.count(name) > 1:
-            raise BadInputError(f"The column {name} is there twice.")
+            raise BadInputError(f"The column {name} occurs twice.")
     return names
 
 
@@ -95,7 +95,7 @@ def _json(column: str) -> Callable[[str], Any]:
         try:
             return orjson.loads(cell)
         except orjson.JSONDecodeError as error:
-            raise ValueError(f"The {column} is no JSON: {error.msg}.") from None
+            raise ValueError(f"{column} is not valid JSON: {error.msg}.") from None
 
     return decode
 
@@ -107,12 +107,12 @@ def _boolean(cell: str) -> bool:
         case "false" | "f" | "0":
             return False
         case _:
-            raise ValueError("The value of isActive is true or false.")
+            raise ValueError("isActive must be true or false.")
 
 
 def _integer(cell: str) -> int:
     if not re.fullmatch("[0-9]{1,10}", cell):
-        raise ValueError("The version is a number.")
+        raise ValueError("version must be a number.")
     return int(cell)
 
 
