@@ -1,0 +1,198 @@
+"""Environment variables: each is read by its name, checked once, and never shown with a secret in it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import graphql_api
+from graphql_api.domain.inputs import Gateways
+from graphql_api.settings import ConfigurationError, Settings
+
+SECRET = "a secret of the tests, which is no secret"
+CONFIGURATION = (Path(graphql_api.__file__).parents[1] / "docs" / "configuration.md").read_text()
+SECONDS = {"replica_max_lag", "database_timeout", "request_timeout"}
+COUNTS = {name for name in Settings.model_fields if name.startswith("max_")}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """An environment with these variables and none of the service's otherwise."""
+
+    def make(**variables):
+        for name in Settings.model_fields:
+            monkeypatch.delenv(name.upper(), raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name.upper(), value)
+
+    make()
+    return make
+
+
+def refusal():
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.load()
+    return str(refused.value)
+
+
+def test_without_any_variable_there_is_a_default_for_each(environment):
+    settings = Settings.load()
+
+    assert settings == Settings.model_construct()
+    assert (settings.database_url, settings.authenticates, settings.introspects) == (None, False, True)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_an_empty_variable_counts_as_not_set(environment, name):
+    environment(**{name: ""})
+
+    assert Settings.load() == Settings.model_construct()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_variable_is_explained(name):
+    assert re.search(rf"`{name.upper()}`", CONFIGURATION)
+
+
+def test_no_file_of_the_working_directory_is_read(environment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("LOG_LEVEL=debug\n")
+
+    assert Settings.load().log_level == "info"
+
+
+def test_settings_do_not_change_once_they_are_read(environment):
+    with pytest.raises(ValidationError):
+        Settings.load().log_level = "debug"
+
+
+@pytest.mark.parametrize("name", sorted(SECONDS))
+@pytest.mark.parametrize("value", ["0", "-1", "3601", "nan", "inf", "soon"])
+def test_seconds_are_more_than_none_and_at_most_an_hour(environment, name, value):
+    environment(**{name: value})
+
+    assert refusal().startswith(f"{name.upper()}: ")
+
+
+@pytest.mark.parametrize("name", sorted(COUNTS))
+@pytest.mark.parametrize("value", ["0", "-1", str(2**31), "1.5", "many"])
+def test_a_limit_is_a_whole_number_of_one_or_more(environment, name, value):
+    environment(**{name: value})
+
+    assert refusal().startswith(f"{name.upper()}: ")
+
+
+@given(st.integers(1, 2**31 - 1), st.sampled_from(sorted(COUNTS)))
+def test_a_limit_is_taken_as_it_is(number, name):
+    assert getattr(Settings(**{name: str(number)}), name) == number
+
+
+def test_every_problem_is_told_and_the_first_one_is_the_message(environment):
+    environment(max_depth="deep", introspection="maybe")
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.load()
+
+    assert len(refused.value.problems) == 2
+    assert str(refused.value) == refused.value.problems[0]
+    assert {problem.split(":")[0] for problem in refused.value.problems} == {"MAX_DEPTH", "INTROSPECTION"}
+
+
+SECRETS = {
+    "auth_secret": "hidden",
+    "stripe_webhook_secret": "hidden:",
+    "adyen_webhook_hmac_key": "1x:hidden",
+    "database_url": "mysql://me:hidden@host/x",
+    "database_replica_url": "postgresql://me:hidden@host:port/x",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), SECRETS.items())
+def test_what_is_wrong_with_a_secret_is_said_without_it(environment, name, value):
+    environment(**{name: value})
+    said = refusal()
+
+    assert said.startswith(f"{name.upper()}: takes ")
+    assert "hidden" not in said
+
+
+@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=32).filter(str.strip))
+def test_no_secret_is_shown_by_the_settings(secret):
+    assert repr(secret) not in repr(Settings(auth_secret=secret, auth_mode="jwt"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "authenticates"),
+    [
+        ({}, False),
+        ({"auth_mode": "disabled"}, False),
+        ({"auth_secret": SECRET}, True),
+        ({"auth_jwks_url": "https://issuer.example/keys"}, True),
+        ({"auth_jwks_file": __file__}, True),
+        ({"auth_secret": SECRET, "auth_mode": "jwt"}, True),
+        ({"auth_secret": SECRET, "auth_mode": "disabled"}, False),
+    ],
+)
+@pytest.mark.parametrize(("introspection", "introspects"), [("", None), ("true", True), ("false", False)])
+def test_introspection_is_on_by_itself_only_if_authentication_is_off(
+    environment, variables, authenticates, introspection, introspects
+):
+    environment(**variables, introspection=introspection)
+    settings = Settings.load()
+
+    assert settings.authenticates is authenticates
+    assert settings.introspects is (not authenticates if introspects is None else introspects)
+
+
+@pytest.mark.parametrize("name", ["auth_jwks_url", "auth_jwks_file"])
+def test_there_is_one_kind_of_key(environment, name):
+    value = {"auth_jwks_url": "https://issuer.example/keys", "auth_jwks_file": __file__}[name]
+    environment(**{"auth_secret": SECRET, name: value})
+
+    assert refusal() == f"{name.upper()} and AUTH_SECRET: set one of them, not both"
+
+
+def test_tokens_cannot_be_asked_for_without_a_key(environment):
+    environment(auth_mode="jwt")
+
+    assert refusal().startswith("AUTH_MODE: jwt needs a key")
+
+
+@pytest.mark.parametrize("name", ["auth_jwks_file", "trusted_documents"])
+def test_a_file_has_to_be_there(environment, tmp_path, name):
+    for path in (tmp_path, tmp_path / "missing"):
+        environment(**{name: str(path)})
+        assert refusal() == f"{name.upper()}: takes the path of a file that can be read"
+
+
+def test_several_replicas_are_hosts_of_an_address_or_whole_addresses(environment):
+    environment(database_replica_url="postgresql://a,b/x , postgres://c:5433/x")
+
+    assert Settings.load().database_replica_url == ("postgresql://a,b/x", "postgres://c:5433/x")
+
+
+def test_what_is_said_of_gateways_is_taken_in_their_one_spelling(environment):
+    environment(gateways="stripe, PayPal", numeric_customer_ids="adyen", customer_ids="stripe:cus_*")
+    settings = Settings.load()
+
+    assert settings.rules_of_gateways == Gateways(
+        frozenset({"STRIPE", "PAYPAL"}), frozenset({"ADYEN"}), {"STRIPE": "cus_*"}
+    )
+
+
+@pytest.mark.parametrize("value", ["STRIPE", "STRIPE:", "1x:cus_*", "STRIPE:a,STRIPE:b"])
+def test_a_form_of_customer_ids_is_of_one_gateway(environment, value):
+    environment(customer_ids=value)
+
+    assert refusal().startswith("CUSTOMER_IDS: takes ")
+
+
+@pytest.mark.parametrize(
+    "value", ["https://shop.example/", "shop.example", "null", "https://me@shop.example", "https://"]
+)
+def test_an_origin_is_a_scheme_and_a_host(environment, value):
+    environment(cors_origins=f"https://good.example,{value}")
+
+    assert refusal().startswith("CORS_ORIGINS: takes origins")
