@@ -179,7 +179,7 @@ async def export_file(database: ConnectionPool, path: Path, format_: Format | No
             show(lines, f"{lines:,} lines")
 
         try:
-            async with database.transaction("set transaction read only") as connection:
+            async with database.transaction("set transaction read only", commits=False) as connection:
                 rows = await export(connection.raw, format_, write)
         except asyncio.CancelledError:
             raise JobStoppedError(f"{title} was interrupted: nothing was written") from None

@@ -6,9 +6,10 @@ from typing import Any
 
 from graphql_api.domain.token import Changes, Token
 from graphql_api.storage import statements as sql
-from graphql_api.storage.connection import Connection, Row, Runner, Statement
+from graphql_api.storage.connection import Row, Runner, Statement
 from graphql_api.storage.connector import RawConnection
 from graphql_api.storage.reads import Pair, token_of, unzip
+from graphql_api.storage.transaction import Transaction
 
 
 class ConflictError(Exception):
@@ -49,14 +50,18 @@ class Lookups:
 class TokenTransaction(Lookups):
     """Changes that take effect together or not at all."""
 
-    def __init__(self, connection: Connection, hash_user: Callable[[str], bytes]) -> None:
-        super().__init__(connection, hash_user)
-        self._connection = connection
+    def __init__(self, transaction: Transaction, hash_user: Callable[[str], bytes]) -> None:
+        super().__init__(transaction, hash_user)
+        self._transaction = transaction
 
     @property
     def raw(self) -> RawConnection:
         """The driver's connection, for COPY."""
-        return self._connection.raw
+        return self._transaction.raw
+
+    async def now(self) -> datetime:
+        """The database's time, when the transaction began if it is to be committed."""
+        return self._transaction.began or await super().now()
 
     async def lock_at(self, pairs: Iterable[Pair]) -> dict[Pair, Token]:
         """Tokens by (user id, gateway), which nobody else changes before the transaction ends."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -108,7 +109,7 @@ class RequestCoalescer(Generic[K, V]):
     def _fail(self, batch: list[_Request[K, V]], error: Exception) -> None:
         for request in batch:
             if not request.future.done():
-                request.future.set_exception(error)
+                request.future.set_exception(copy(error))  # a traceback belongs to one task
         self._waiting = [request for request in self._waiting if not request.future.done()]
 
     def _done(self, task: asyncio.Task[None]) -> None:

@@ -19,6 +19,7 @@ import asyncpg
 import structlog
 
 from graphql_api.domain.errors import UnavailableError
+from graphql_api.storage import transaction as transactions
 from graphql_api.storage.connection import (
     Connection,
     ConnectionLostError,
@@ -29,6 +30,7 @@ from graphql_api.storage.connection import (
     unobserved,
 )
 from graphql_api.storage.connector import FAILURES, PRIMARY, Connector, RawConnection
+from graphql_api.storage.transaction import Outcome, Transaction, TransactionId
 
 # Unless told otherwise, PostgreSQL plans `= any($1)` anew at each execution, which costs more than the query, and takes
 # a bitmap for a handful of rows, which costs three times what the index alone does.
@@ -43,6 +45,13 @@ _WATCH_INTERVAL_SECONDS = 0.25
 _CLEANUP_TIMEOUT_SECONDS = 1.0
 
 _BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
+
+# An answer to COMMIT that takes longer is looked for by the transaction's id, and so long at the most: with what came
+# before it, a first answer takes less than three seconds.
+_COMMIT_TIMEOUT_SECONDS = 0.8
+_OUTCOME_TIMEOUT_SECONDS = 1.7
+_OUTCOME_INTERVAL_SECONDS = 0.05
+_LOOKS_BEFORE_END = 6
 
 _log = structlog.get_logger()
 
@@ -179,22 +188,26 @@ class ConnectionPool:
                 return rows
 
     @asynccontextmanager
-    async def transaction(self, first: str = "", *, commits: bool = True) -> AsyncGenerator[Connection]:
+    async def transaction(self, first: str = "", *, commits: bool = True) -> AsyncGenerator[Transaction]:
         """Statements that take effect together or not at all.
 
         Args:
             first: SQL without arguments that runs in the round trip that begins the transaction
-            commits: whether it takes effect at its end
+            commits: whether it takes effect at its end, which the database is asked if its answer is lost
 
         Raises:
-            ConnectionLostError: whether it took effect is not known.
-            UnavailableError: the database did not answer in time.
+            ConnectionLostError: the connection was lost, and nothing took effect.
+            UnavailableError: the database did not answer in time; the message says if it may have taken effect.
         """
         connection = self._idle.pop() if self._idle else await self._acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
         try:
             await connection.execute(_BEGIN, first)
-            yield connection
-            await connection.execute(_COMMIT if commits else _ROLLBACK)
+            transaction = Transaction(connection)
+            if commits:
+                await transaction.identify()
+            yield transaction
+            if not commits:
+                await connection.execute(_ROLLBACK)
         except BaseException as error:
             translated = self._translate_error(connection, error)
             if isinstance(translated, ConnectionLostError):
@@ -204,7 +217,52 @@ class ConnectionPool:
             if translated is error:
                 raise
             raise translated from error
-        self._release(connection)
+        if transaction.id is None:
+            self._release(connection)
+        else:
+            await self._commit(connection, transaction.id)
+
+    async def _commit(self, connection: Connection, transaction: TransactionId) -> None:
+        try:
+            async with asyncio.timeout(_COMMIT_TIMEOUT_SECONDS):
+                await connection.execute(_COMMIT)
+        except asyncio.CancelledError as error:
+            self._return_failed(connection, error)
+            raise
+        except Exception as error:
+            if not isinstance(self._translate_error(connection, error), UnavailableError):
+                self._release(connection)
+                raise
+            self._lose(connection, error)
+            await self._settle(transaction, error)
+        else:
+            self._release(connection)
+
+    async def _settle(self, transaction: TransactionId, error: BaseException) -> None:
+        """Return if the transaction took effect, whose answer to COMMIT was lost by this error.
+
+        Raises:
+            ConnectionLostError: it did not.
+            UnavailableError: that is not known.
+        """
+        try:
+            async with asyncio.timeout(_OUTCOME_TIMEOUT_SECONDS):
+                outcome = await self._outcome(transaction)
+        except (TimeoutError, UnavailableError):
+            outcome = Outcome.UNKNOWN
+        if outcome is Outcome.ABORTED:
+            raise ConnectionLostError("The database's connection was lost, and nothing was changed.") from error
+        if outcome is Outcome.UNKNOWN:
+            raise UnavailableError("The database was lost during the change, which may have been made.") from error
+
+    async def _outcome(self, transaction: TransactionId) -> Outcome:
+        looks = 0
+        while (outcome := await transactions.ask(self, transaction)) is Outcome.IN_PROGRESS:
+            looks += 1
+            if looks == _LOOKS_BEFORE_END:
+                await transactions.end(self, transaction)
+            await asyncio.sleep(_OUTCOME_INTERVAL_SECONDS)
+        return outcome
 
     def suspend(self) -> None:
         """Give up all connections; until it is reopened, whoever wants one is told at once that there is none."""

@@ -5,7 +5,7 @@ import hmac
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -21,6 +21,8 @@ from graphql_api.storage.reads import Pair, TokenReader, token_of, unzip
 
 _LOCKS = 0x746F6B65  # the first key of our advisory locks: "toke" in ASCII
 _STRIPES = 1024  # so many locks share all users: a batch of a thousand users must not exhaust PostgreSQL's lock table
+_MICROSECOND = timedelta(microseconds=1)
+_MAX_LATE = timedelta(seconds=1)
 _RACES = (
     asyncpg.UniqueViolationError,
     asyncpg.DeadlockDetectedError,
@@ -78,19 +80,28 @@ class TokenStore(TokenReader, Lookups):
         Lookups.__init__(self, pool, self._hash_user)
         self._note = note
         self._erasure_key = b""
+        self._latest = datetime.min.replace(tzinfo=UTC)
         self._snapshots = RequestCoalescer(pool, self._read_at)
         self._changes = RequestCoalescer(pool, self._change)
         self._claims = RequestCoalescer(pool, self._claim)
 
     async def read(self, token_id: str) -> TokenSnapshot:
         """A token as a change of it has to know it."""
-        return _snapshot((await self._run.fetch(sql.READ_BY_ID, token_id))[0])
+        return self._alone(_snapshot((await self._run.fetch(sql.READ_BY_ID, token_id))[0]))
 
     async def read_at(self, user_id: str, gateway: str) -> TokenSnapshot:
         """A user's token at a gateway as a change of it has to know it."""
         pair = (user_id, gateway)
         found = await self._snapshots.load([pair])
-        return found[pair]
+        return self._alone(found[pair])
+
+    def _alone(self, snapshot: TokenSnapshot) -> TokenSnapshot:
+        """The same at a time that no other change by this process has, so that its line of history is its own."""
+        late = self._latest - snapshot.now
+        if timedelta(0) <= late < _MAX_LATE:
+            snapshot = snapshot._replace(now=self._latest + _MICROSECOND)
+        self._latest = snapshot.now
+        return snapshot
 
     async def _read_at(self, pairs: list[Pair]) -> dict[Pair, TokenSnapshot]:
         rows = await self._run.fetch(sql.READ_BY_USERS_AND_GATEWAYS, *unzip(pairs))
@@ -111,14 +122,23 @@ class TokenStore(TokenReader, Lookups):
             ConflictError: the token is no longer as it was read.
         """
         change, losses = _Change(old, event, actor), self.pool.losses
-        is_made = change in await self._changes.load([change])
-        # Where a connection was lost, so may only be the answer to this change, which was made.
-        if not is_made and losses != self.pool.losses:
-            is_made = (await self.read(old.id)).token == event.token
+        try:
+            is_made = change in await self._changes.load([change])
+            # The statement's id would be in the lost answer; to ask for it before would cost every change a round trip.
+            if not is_made and losses != self.pool.losses:
+                is_made = await self._is_recorded(change)
+        finally:
+            self._note([old.user_id])
         if not is_made:
             raise ConflictError
-        self._note([old.user_id])
         return event.token
+
+    async def _is_recorded(self, change: _Change) -> bool:
+        """Whether the history has this change, whose time no other change of the token has."""
+        new, event = change.event.token, change.event
+        rows = await self._run.fetch(sql.HISTORY, [new.id], new.version + 1, 1)
+        written = (new.version, new.updated_at, event.action.value, event.reason, change.actor)
+        return [(row["version"], row["at"], row["action"], row["reason"], row["actor"]) for row in rows] == [written]
 
     async def _change(self, changes: list[_Change]) -> dict[_Change, None]:
         objects = [sql.change_object(change.old, change.event, change.actor) for change in changes]
@@ -182,8 +202,9 @@ class TokenStore(TokenReader, Lookups):
                 yield TokenTransaction(transaction, self._hash_user)
         except _RACES as error:
             raise ConflictError from error
-        if not dry_run:
-            self._note(users)
+        finally:
+            if not dry_run:  # even after an error, since the transaction may have taken effect
+                self._note(users)
 
     async def _load_erasure_key(self) -> None:
         if not self._erasure_key:

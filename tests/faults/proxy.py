@@ -5,7 +5,11 @@ from contextlib import asynccontextmanager
 
 
 class Proxy:
-    """Passes connections on to an address until it is told otherwise. `attempts` are the times of all connections."""
+    """Passes connections on to an address until it is told otherwise.
+
+    `attempts` are the times of all connections. `loses` is asked of each request whether its answer gets lost, with the
+    connection; `lost` counts them.
+    """
 
     def __init__(self, target):
         self.target = target
@@ -13,6 +17,8 @@ class Proxy:
         self.attempts = []
         self.slams = False
         self.loses_answer_to = None
+        self.loses = lambda _request: False
+        self.lost = 0
         self._flows = asyncio.Event()
         self._flows.set()
         self._writers = set()
@@ -79,6 +85,9 @@ class Proxy:
             await self._flows.wait()
             if requests and self.loses_answer_to and self.loses_answer_to in chunk:
                 self.loses_answer_to = None
+                loses.set()
+            if requests and self.loses(chunk):
+                self.lost += 1
                 loses.set()
             writer.write(chunk)
             await writer.drain()

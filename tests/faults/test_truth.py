@@ -1,0 +1,296 @@
+"""Every mutation answers what it did, whatever was lost on the way: answers are compared with a model and tables."""
+
+import asyncio
+import random
+import secrets
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import asyncpg
+import pytest
+
+from graphql_api.app import create_app
+from graphql_api.auth import mint
+from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.domain.errors import UnavailableError
+from graphql_api.settings import Settings
+from graphql_api.storage import transaction as transactions
+from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.statements import NOW
+from graphql_api.storage.transaction import Outcome
+from tests.asgi import Client, opened
+from tests.faults.conftest import LONG
+from tests.graph import MUTATIONS
+
+SECRET = "a secret of the tests, which is no secret"
+CALLERS = 8
+MUTATIONS_EACH = 400 if LONG else 40
+SEED = random.randrange(2**32)
+GATEWAYS = ("STRIPE", "PAYPAL", "ADYEN")
+
+
+class UnknownError(Exception):
+    """The service said that it does not know."""
+
+
+@dataclass
+class Truth:
+    """What a caller's users have, and how often what was asked; `untruths` are answers that say something else."""
+
+    answers: Counter = field(default_factory=Counter)
+    untruths: list = field(default_factory=list)
+    seconds: list = field(default_factory=list)
+
+    def check(self, what, answer, expected):
+        self.answers[what] += 1
+        if answer != expected:
+            self.untruths.append((what, answer, expected))
+
+
+class Caller:
+    """Makes one mutation after the other on users of its own, and knows what each has to answer."""
+
+    def __init__(self, client, truth, name, chance):
+        self.client, self.truth, self.name, self.chance = client, truth, name, chance
+        self.number = 0
+        self.tokens = {}
+
+    async def mutate(self, name, **arguments):
+        field_name, types, payload = MUTATIONS[name]
+        declared = ", ".join(f"${argument}: {types[argument]}" for argument in arguments)
+        passed = ", ".join(f"{argument}: ${argument}" for argument in arguments)
+        began = asyncio.get_running_loop().time()
+        answer = await self.client(f"mutation({declared}) {{ {field_name}({passed}) {{ {payload} }} }}", **arguments)
+        self.truth.seconds.append(asyncio.get_running_loop().time() - began)
+        if "errors" in answer:
+            assert {error["extensions"]["code"] for error in answer["errors"]} == {"UNAVAILABLE"}, answer
+            self.truth.answers["unavailable"] += 1
+            raise UnknownError
+        return answer["data"][field_name]
+
+    async def run(self, mutations):
+        for _ in range(mutations):
+            self.number += 1
+            step = self.chance.choice(STEPS)
+            with suppress(UnknownError):
+                await step(self, f"{self.name}-{self.number}")
+
+    def check(self, what, answer, expected):
+        self.truth.check(what, answer, expected)
+
+    async def new(self, user, gateway="STRIPE", **rest):
+        wanted = {"userId": user, "gateway": gateway, "gatewayCustomerId": f"cus_{user}_{gateway}", **rest}
+        payload = await self.mutate("save", input=wanted)
+        self.check("save new", (payload["created"], payload["userErrors"]), (True, []))
+        return payload["gatewayToken"]
+
+    async def change(self, what, name, token, version=None, **arguments):
+        payload = await self.mutate(name, **arguments)
+        expected = (token["version"] + 1 if version is None else version, [])
+        changed = payload["gatewayToken"]
+        self.check(what, (changed and changed["version"], payload["userErrors"]), expected)
+        if changed is None:
+            raise UnknownError
+        return changed
+
+    async def update_text(self, user):
+        token = await self.new(user)
+        for text in ("one", "two"):
+            change = {"id": token["id"], "description": text, "expectedVersion": token["version"]}
+            token = await self.change("update text", "update", token, input=change)
+
+    async def update_id(self, user):
+        token = await self.new(user)
+        change = {"id": token["id"], "gatewayCustomerId": f"new_{user}", "expectedVersion": token["version"]}
+        await self.change("update id", "update", token, input=change)
+
+    async def replace(self, user):
+        token = await self.new(user)
+        wanted = {key: token[key] for key in ("userId", "gateway")} | {
+            "gatewayCustomerId": f"new_{user}",
+            "replaces": token["gatewayCustomerId"],
+            "expectedVersion": token["version"],
+        }
+        await self.change("save with replaces", "save", token, input=wanted)
+
+    async def deactivate(self, user):
+        token = await self.new(user)
+        token = await self.change("deactivate", "deactivate", token, id=token["id"], expectedVersion=token["version"])
+        await self.change("activate", "activate", token, id=token["id"], expectedVersion=token["version"])
+
+    async def save_many(self, user):
+        inputs = [
+            {"userId": user, "gateway": gateway, "gatewayCustomerId": f"cus_{user}_{gateway}"} for gateway in GATEWAYS
+        ]
+        payload = await self.mutate("save_many", inputs=inputs)
+        self.check("save many", (payload["createdCount"], payload["userErrors"]), (3, []))
+        payload = await self.mutate("save_many", inputs=inputs)
+        self.check("save many again", (payload["createdCount"], payload["userErrors"]), (0, []))
+
+    async def claim(self, user):
+        payload = await self.mutate("claim", userId=user, gateway="STRIPE", leaseSeconds=300)
+        self.check("claim", payload["claim"]["acquired"], expected=True)
+        payload = await self.mutate("claim", userId=user, gateway="STRIPE", leaseSeconds=300)
+        self.check("claim again", payload["claim"]["acquired"], expected=False)
+
+    async def merge(self, user):
+        gateways = self.chance.sample(GATEWAYS, 2)
+        for gateway in gateways:
+            await self.new(user, gateway)
+        payload = await self.mutate("merge", fromUserId=user, intoUserId=f"{user}-into")
+        moved = [(token["userId"], token["gateway"], token["version"]) for token in payload["moved"]]
+        self.check("merge", sorted(moved), sorted((f"{user}-into", gateway, 2) for gateway in gateways))
+
+    async def delete(self, user):
+        token = await self.new(user)
+        payload = await self.mutate("delete", id=token["id"], expectedVersion=token["version"])
+        self.check("delete", (payload["deletedId"], payload["userErrors"]), (token["id"], []))
+
+    async def erase(self, user):
+        token = await self.new(user)
+        payload = await self.mutate("erase", userId=user)
+        expected = [{key: token[key] for key in ("gateway", "gatewayCustomerId")}]
+        self.check("erase", payload["erased"], expected)
+
+    async def race(self, user):
+        """Of three callers at once one creates; of three changes of one version one is made."""
+        wanted = {"userId": user, "gateway": "STRIPE", "gatewayCustomerId": f"cus_{user}"}
+        saved = await self.at_once(*(self.mutate("save", input=wanted) for _ in range(3)))
+        self.check("race to create", [payload["created"] for payload in saved].count(True), 1)
+        token = saved[0]["gatewayToken"]
+        changes = [
+            {"id": token["id"], "description": f"{number}", "expectedVersion": token["version"]} for number in range(3)
+        ]
+        updated = await self.at_once(*(self.mutate("update", input=change) for change in changes))
+        codes = sorted(error["code"] for payload in updated for error in payload["userErrors"])
+        self.check("race to change", codes, ["STALE", "STALE"])
+        claims = (self.mutate("claim", userId=f"{user}-c", gateway="STRIPE", leaseSeconds=300) for _ in range(3))
+        claimed = [payload["claim"]["acquired"] for payload in await self.at_once(*claims)]
+        self.check("race to claim", claimed.count(True), 1)
+
+    async def at_once(self, *mutations):
+        results = await asyncio.gather(*mutations, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+
+STEPS = (
+    Caller.update_text,
+    Caller.update_id,
+    Caller.replace,
+    Caller.deactivate,
+    Caller.save_many,
+    Caller.claim,
+    Caller.merge,
+    Caller.delete,
+    Caller.erase,
+    Caller.race,
+)
+
+
+@pytest.fixture
+async def callers(postgres, proxy):
+    """Callers of a service that knows only the proxy, and what they found out."""
+    settings = Settings(database_url=postgres.url_by(proxy.port), auth_secret=SECRET)
+    async with opened(create_app(settings)) as app:
+        truth, chance = Truth(), random.Random(SEED)
+        client = Client(app, mint(SECRET, "a-service", [ADMIN_SCOPE]))
+        yield (
+            [Caller(client, truth, f"caller-{number}-{secrets.token_hex(4)}", chance) for number in range(CALLERS)],
+            truth,
+        )
+        proxy.loses = lambda _: False
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def _migrated(postgres):
+    from graphql_api.storage.migrate import upgrade  # noqa: PLC0415
+
+    await upgrade(postgres.url)
+
+
+async def run(callers, mutations=MUTATIONS_EACH):
+    await asyncio.gather(*(caller.run(mutations) for caller in callers))
+
+
+async def test_every_answer_is_true_while_answers_to_commits_are_lost(callers, proxy, postgres, measured):
+    some, truth = callers
+    chance = random.Random(SEED)
+    proxy.loses = lambda chunk: (b"commit" in chunk or b'"keeps_metadata":' in chunk) and chance.random() < 0.1
+    await run(some)
+    measured("mutations, answers lost", f"{sum(truth.answers.values())}, {proxy.lost}")
+    assert truth.untruths == [], SEED
+    assert proxy.lost > 10
+    assert await differences(postgres) == []
+    assert max(truth.seconds) < 3 or truth.answers["unavailable"] < sum(truth.answers.values()) / 100
+
+
+@pytest.mark.parametrize("fault", ["terminate_backends", "kill_a_backend"])
+async def test_every_answer_is_true_while_backends_die(callers, postgres, measured, fault):
+    some, truth = callers
+
+    async def hurt():
+        while True:
+            await asyncio.sleep(random.random() * 2)
+            with suppress(StopIteration):  # there is no backend yet
+                done = getattr(postgres, fault)()
+                if done is not None:
+                    await done
+
+    async with background(hurt()):
+        await run(some, MUTATIONS_EACH // 2)
+    measured("mutations", dict(truth.answers))
+    assert truth.untruths == [], SEED
+    assert await differences(postgres) == []
+
+
+@asynccontextmanager
+async def background(work):
+    task = asyncio.create_task(work)
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def differences(postgres):
+    """Tokens whose history does not lead to them: every version has one line, and the last one is the token."""
+    connection = await asyncpg.connect(postgres.url)
+    try:
+        return await connection.fetch(
+            "select t.id, t.version, count(e.*) from customer_gateway_tokens t"
+            " left join customer_gateway_token_events e on e.token_id = t.id group by t.id"
+            " having count(e.*) <> t.version or max(e.version) <> t.version"
+        )
+    finally:
+        await connection.close()
+
+
+async def test_the_outcome_of_a_transaction_is_known_but_for_another_one_with_its_id(postgres):
+    async with ConnectionPool.open(postgres.url) as pool:
+
+        async def outcomes(*ids):
+            return [await transactions.ask(pool, each) for each in ids]
+
+        async with pool.transaction("create table if not exists outcomes (n int)") as made:
+            pass
+        with suppress(KeyError):
+            async with pool.transaction("insert into outcomes values (1)") as undone:
+                raise KeyError
+        with suppress(UnavailableError):
+            async with pool.transaction("insert into outcomes values (1)") as ended:
+                assert await outcomes(ended.id) == [Outcome.IN_PROGRESS]
+                await transactions.end(pool, ended.id)
+                await ended.fetch(NOW)
+        later_timeline, never = made.id._replace(timeline="00000009"), made.id._replace(xid="99999999")
+        assert await outcomes(made.id, undone.id, ended.id) == [Outcome.COMMITTED, Outcome.ABORTED, Outcome.ABORTED]
+        assert await outcomes(later_timeline) == [Outcome.UNKNOWN]
+
+        postgres.kill_a_backend()
+        assert await outcomes(made.id, undone.id, never) == [Outcome.COMMITTED, Outcome.ABORTED, Outcome.ABORTED]
+        async with pool.transaction("insert into outcomes values (1)") as later:
+            pass
+        assert await outcomes(later.id, later.id._replace(began=made.id.began)) == [Outcome.COMMITTED, Outcome.UNKNOWN]
