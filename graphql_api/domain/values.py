@@ -201,7 +201,7 @@ def without_card_number(text: str) -> str:
         InputError: it holds a payment card number.
     """
     if has_card_number(text):
-        message = "This looks like a payment card number. Never send one: send only the gateway's own identifiers."
+        message = "This looks like a payment card number. Never send one. Send the gateway's customer id."
         raise InputError([Problem(Code.CARD_NUMBER, message)])
     return text
 

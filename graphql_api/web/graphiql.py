@@ -1,4 +1,4 @@
-"""GraphiQL for whoever opens `/graphql` in a browser: its page and its files. What it asks, `/graphql` answers."""
+"""GraphiQL for browsers that open `/graphql`: its page and its files."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ _POLICY = (
 )
 _NOT_BUILT = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Customer gateway tokens</title>
-<p>This address speaks GraphQL. For GraphiQL in its place, run <code>make graphiql</code> where npm is; an IDE from
-elsewhere may ask here too, with its origin in <code>CORS_ORIGINS</code>.</p></html>
+<p>This is a GraphQL endpoint. This installation does not include GraphiQL. The released wheel and the image do; in a
+checkout, run <code>make graphiql</code>. To use another IDE in the browser, add its origin to
+<code>CORS_ORIGINS</code>.</p></html>
 """
 
 
