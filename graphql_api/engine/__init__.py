@@ -1,10 +1,10 @@
 """Runs GraphQL operations: each document is parsed, validated and compiled once. README.md says how and why."""
 
 from graphql_api.engine.engine import Engine, Mode
-from graphql_api.engine.fields import batched, reads
+from graphql_api.engine.fields import batched, longest, reads
 from graphql_api.engine.operation import Operation
 from graphql_api.engine.runtime import Result
-from graphql_api.engine.selection import JSONField, RawJSON, Selection, selection_of
+from graphql_api.engine.selection import JSONField, RawJSON, Selection, raw_json, selection_of
 from graphql_api.engine.types import by_class
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "Selection",
     "batched",
     "by_class",
+    "longest",
+    "raw_json",
     "reads",
     "selection_of",
 ]

@@ -195,7 +195,7 @@ def complete(run: Run, position: Position, value: Any, path: PathLink) -> Any:
     An error that stands for a value would be raised there, and hold on to itself by what its traceback leads to.
     """
     if isinstance(value, Exception):
-        return run.fail(position, value, path)
+        return run.report(position, value, path)
     field = position.field
     info = run.resolve_info(field, path if position is field.value else cast("PathLink", path[0]))
     try:
@@ -333,7 +333,13 @@ class WaitingBatch(Waiting):
 
     def fail(self, run: Run, error: Exception) -> None:
         """Report the error for each parent."""
-        self.succeed(run, [error] * sum(len(slice_.parents) for slice_ in self._slices))
+        field = self._call.field
+        if not field.value.nullable[0]:
+            self.succeed(run, [error] * sum(len(slice_.parents) for slice_ in self._slices))
+            return
+        for _, path, _, _, keys in self._slices:
+            for key in keys:
+                run.report(field.value, error, field.path_in(path, key))
 
     def is_below(self, keys: list[str | int]) -> bool:
         """Whether it all lies at or below this place."""

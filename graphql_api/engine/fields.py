@@ -27,9 +27,11 @@ from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 
 from graphql_api.engine.batching import Batch, BatchFunction
+from graphql_api.engine.size import VALUE_LENGTH
 
 _BATCH = "engine.batch"
 _READS = "engine.reads"
+_LONGEST = "engine.longest"
 
 Conversion: TypeAlias = Callable[[Any, Any], Any]
 """What Strawberry makes of an argument's value, given the field's info."""
@@ -104,6 +106,17 @@ def batched(function: BatchFunction, *, reads: tuple[str, ...] | None = None, **
 def reads(*attributes: str) -> dict[str, Any]:
     """The `metadata` of a field whose resolver reads no more than these attributes of its parent."""
     return {_READS: attributes}
+
+
+def longest(characters: int) -> dict[str, Any]:
+    """The `metadata` of a field whose text, or JSON, may have more than `VALUE_LENGTH` characters."""
+    return {_LONGEST: characters}
+
+
+def longest_of(definition: GraphQLField) -> int:
+    """How many characters a value of this field may have."""
+    field = strawberry_field(definition)
+    return field.metadata.get(_LONGEST, VALUE_LENGTH) if field is not None else VALUE_LENGTH
 
 
 def reads_of(definition: GraphQLField, resolution: Resolution) -> tuple[str, ...] | None:

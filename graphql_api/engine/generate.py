@@ -21,9 +21,10 @@ from graphql import (
 )
 
 from graphql_api.engine import completion
-from graphql_api.engine.fields import Argument, Attribute, Batched, Resolver
+from graphql_api.engine.fields import Argument, Attribute, Batched, Resolver, longest_of
 from graphql_api.engine.info import CompiledInfo
 from graphql_api.engine.plan import FieldPlan, ObjectPlan, TypeName
+from graphql_api.engine.size import MIN_VALUE_BYTES, OBJECT_BYTES
 from graphql_api.engine.types import enum_members
 from graphql_api.engine.values import MAX_INT, MIN_INT, Arguments
 
@@ -38,6 +39,9 @@ _CHECKS: dict[Any, str] = {
     GraphQLFloat: "type({0}) is float and isfinite({0})",
 }
 """When a value of a built-in scalar is its own answer."""
+
+
+_FIXED = frozenset({GraphQLBoolean, GraphQLInt, GraphQLFloat})
 
 
 class Program:
@@ -96,7 +100,8 @@ class _Writer:
         """A function for the objects of one type at one position."""
         body, values = self._fields(plan.fields)
         body.append(f"rows.append({{{', '.join(f'{key!r}: {value}' for key, value in values.items())}}})")
-        lines = ["rows = []", "for key, source in zip(keys, objects):"]
+        size = f"run.grow(len(objects), {_bytes(plan)}, {sum(map(_value_length, plan.fields))})"
+        lines = [size, "rows = []", "for key, source in zip(keys, objects):"]
         load = "run.slices.append(BatchSlice({}, path, objects, rows, keys))"
         if field.item and field.item.nullable[0] and _can_fail(plan):
             failed = f"rows.append(run.fail({self._bind('FIELD', field)}.item, error, (path, key, None)))"
@@ -251,6 +256,18 @@ class _Writer:
 def _at(field: FieldPlan) -> str:
     parent = "None" if field.owner is None else f"(path, key, {field.owner_name!r})"
     return f"at = ({parent}, {field.key!r}, {field.parent.name!r})"
+
+
+def _bytes(plan: ObjectPlan) -> int:
+    """What an object counts in an answer: its keys and the shortest values, but never less than it takes of memory."""
+    return max(OBJECT_BYTES, sum(len(field.key) + MIN_VALUE_BYTES for field in plan.fields))
+
+
+def _value_length(field: FieldPlan | TypeName) -> int:
+    """How long a leaf may be beyond what is counted at least."""
+    if isinstance(field, TypeName) or not isinstance(field.type, GraphQLScalarType) or field.type in _FIXED:
+        return 0
+    return longest_of(field.definition)
 
 
 def _is_leaf_attribute(field: FieldPlan | TypeName) -> bool:

@@ -1,5 +1,6 @@
 """What a resolver is told about the field that is executed."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from graphql_api.engine.fields import strawberry_field
 from graphql_api.engine.paths import PathLink
 from graphql_api.engine.plan import FieldPlan
 from graphql_api.engine.runtime import Run
-from graphql_api.engine.selection import Selection
+from graphql_api.engine.selection import RawJSON, Selection
 
 
 class CompiledInfo(strawberry.Info):
@@ -30,6 +31,15 @@ class CompiledInfo(strawberry.Info):
     def selections(self) -> dict[str, Selection]:
         """What is asked of the objects that the field returns, by the name of their type."""
         return {name: plan.selection for name, plan in self._plan.objects.items()}
+
+    def raw_json(self, texts: Sequence[str]) -> list[RawJSON]:
+        """These texts as answers, counted.
+
+        Raises:
+            AnswerTooLargeError: they are too long.
+        """
+        self._run.grow(1, sum(map(len, texts)), 0)
+        return list(map(RawJSON, texts))
 
     @cached_property
     def _raw_info(self) -> GraphQLResolveInfo[Any]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -25,7 +25,7 @@ from graphql.execution.values import VariableValues
 from graphql_api.engine.executor import CoreExecutor, is_awaitable
 from graphql_api.engine.generate import Program, generate
 from graphql_api.engine.plan import UnsupportedOperationError, plan_operation
-from graphql_api.engine.runtime import Result, Run
+from graphql_api.engine.runtime import Result, Run, bounded
 from graphql_api.engine.values import Variables
 
 RequestCheck = Callable[[Mapping[str, Any]], list[GraphQLError]]
@@ -99,7 +99,7 @@ class Operation:
             return Result(None, executor, executed=False)
         # The engine takes no schema with @defer or @stream, so there is one result, never a series of them.
         result = cast("ExecutionResult | Awaitable[ExecutionResult]", executor.execute_operation())
-        return _result(result) if isinstance(result, ExecutionResult) else _awaited(result)
+        return _result(result, executor) if isinstance(result, ExecutionResult) else _awaited(result, executor)
 
     def core_executor(
         self, variables: dict[str, Any] | None, context: Any, root: Any, middleware: MiddlewareManager | None = None
@@ -169,9 +169,10 @@ def _conditions(document: DocumentNode) -> list[str]:
     return list(names)
 
 
-def _result(result: ExecutionResult) -> Result:
-    return Result(result.data, result.errors)
+def _result(result: ExecutionResult, executor: CoreExecutor) -> Result:
+    found = Result(result.data, result.errors, errors_left_out=executor.errors_left_out)
+    return bounded(found, executor.answer_bytes)
 
 
-async def _awaited(result: Awaitable[ExecutionResult]) -> Result:
-    return _result(await result)
+async def _awaited(result: Awaitable[ExecutionResult], executor: CoreExecutor) -> Result:
+    return _result(await result, executor)

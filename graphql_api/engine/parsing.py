@@ -2,7 +2,7 @@
 
 import re
 
-from graphql import DocumentNode, Lexer, Source, SourceLocation, Token, TokenKind
+from graphql import DocumentNode, GraphQLSyntaxError, Lexer, Source, SourceLocation, Token, TokenKind
 from graphql.language.parser import Parser, nested_too_deeply_error
 
 
@@ -32,6 +32,7 @@ def parse(query: str, max_tokens: int | None) -> DocumentNode:
 
 
 _NAME = re.compile("[_0-9A-Za-z]*")
+MAX_NAME_LENGTH = 128  # of whatever has a name in a document, and of the name of the operation to run
 
 
 class _Lexer(Lexer):
@@ -41,6 +42,8 @@ class _Lexer(Lexer):
         """The name that begins here."""
         body = self.source.body
         end = _NAME.match(body, start).end()  # pyright: ignore[reportOptionalMemberAccess] - it may be empty
+        if end - start > MAX_NAME_LENGTH:
+            raise GraphQLSyntaxError(self.source, start, f"A name has at most {MAX_NAME_LENGTH} characters.")
         return self.create_token(TokenKind.NAME, start, end, body[start:end])
 
 

@@ -232,9 +232,9 @@ def _json(fields: Sequence[FieldPlan | TypeName]) -> tuple[JSONField, ...] | Non
     written: list[JSONField] = []
     for field in fields:
         match field:
-            case TypeName(key=key, name=name):
+            case TypeName(key="__typename" as key, name=name):
                 written.append(JSONField(key, None, name))
-            case FieldPlan(key=key, resolution=Attribute(name=name), is_leaf=True):
+            case FieldPlan(key=key, resolution=Attribute(name=name), is_leaf=True) if key == field.name:
                 written.append(JSONField(key, name))
             case _:
                 return None

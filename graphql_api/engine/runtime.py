@@ -12,6 +12,11 @@ from graphql.execution.values import VariableValues
 from graphql_api.engine.executor import CoreExecutor
 from graphql_api.engine.paths import PathLink, core_path, keys_of
 from graphql_api.engine.plan import FieldPlan, Position
+from graphql_api.engine.size import (
+    MAX_ANSWER_BYTES,
+    AnswerTooLargeError,
+    fits,
+)
 
 Step: TypeAlias = "Callable[[Run, Any, dict[str, Any]], None]"
 """Resolves root fields of a source into the data."""
@@ -65,6 +70,15 @@ class Result(NamedTuple):
     data: dict[str, Any] | None
     errors: list[GraphQLError] | None
     executed: bool = True
+    errors_left_out: int = 0
+    """How many errors there are beyond those in `errors`; their nulls are in the data."""
+
+
+def bounded(result: Result, counted: int, *, measured: bool = False) -> Result:
+    """The result, or the error in its place if the answer is too large: by what was counted, or else measured."""
+    if counted > MAX_ANSWER_BYTES or not (measured or fits(result.data)):
+        return Result(None, [AnswerTooLargeError()])
+    return result
 
 
 class Waiting(ABC):
@@ -130,11 +144,13 @@ class Run:
         "_ready",
         "_running",
         "_wakeup",
+        "answer_bytes",
         "context",
         "data",
         "pending",
         "root",
         "slices",
+        "unmeasured",
         "variables",
     )
 
@@ -152,6 +168,7 @@ class Run:
         self.slices: list[BatchSlice] = []
         self._running: dict[Waiting, asyncio.Future[Any]] = {}
         self._ready: list[Waiting] = []
+        self.answer_bytes = self.unmeasured = 0
 
     # --- what graphql-core is asked for
 
@@ -230,8 +247,25 @@ class Run:
         self.pending += [call.begin(self, same_call) for call, same_call in by_call.items()]
 
     def _result(self) -> Result:
-        errors = self._core.end() if self._core is not None else None
-        return Result(self.data, errors or None)
+        core = self._core
+        has_known_bound = self.answer_bytes + self.unmeasured <= MAX_ANSWER_BYTES
+        if core is None:
+            return bounded(Result(self.data, None), self.answer_bytes, measured=has_known_bound)
+        result = Result(self.data, core.end() or None, errors_left_out=core.errors_left_out)
+        return bounded(
+            result, max(self.answer_bytes, core.answer_bytes), measured=has_known_bound and not core.answer_bytes
+        )
+
+    def grow(self, count: int, bytes_each: int, unmeasured_each: int) -> None:
+        """Count objects before they are made, with what each has at least, and may have beyond that.
+
+        Raises:
+            AnswerTooLargeError: there are too many.
+        """
+        self.answer_bytes += count * bytes_each
+        self.unmeasured += count * unmeasured_each
+        if self.answer_bytes > MAX_ANSWER_BYTES:
+            raise AnswerTooLargeError
 
     # --- waiting
 
@@ -282,16 +316,26 @@ class Run:
     # --- failures
 
     def fail(self, position: Position, error: Exception, path: PathLink) -> None:
-        """Report an error where null may stand, which is the answer then; else raise it with its location."""
-        self.core.handle_field_error(error, cast("Any", position.type), position.field.details, core_path(path))
+        """Report an error of a value whose parts may be waited for already; raises as `report` does."""
+        self.report(position, error, path)
         self._abandon_below(path)
+
+    def report(self, position: Position, error: Exception, path: PathLink) -> None:
+        """Report an error if null is allowed here, which is the answer then; else raise it with its location."""
+        if position.nullable[0] and self.core.is_full and not isinstance(error, AnswerTooLargeError):
+            self.core.errors_left_out += 1
+            return
+        self.core.handle_field_error(error, cast("Any", position.type), position.field.details, core_path(path))
 
     def propagate(self, error: GraphQLError, position: Position, path: PathLink) -> None:
         """Put null at the nearest place above that can hold it, for a null where none may stand."""
+        if isinstance(error, AnswerTooLargeError):
+            self._null_root(error)
+            return
         for nullable in position.nullable:
             if nullable:
                 self.put(path, None)
-                self.core.collected_errors.add(error, core_path(path))
+                self.core.collect(error, core_path(path))
                 self._abandon_below(path)
                 return
             path = cast("PathLink", path[0])
@@ -309,7 +353,7 @@ class Run:
     def _null_root(self, error: GraphQLError) -> None:
         self.data = None
         self.slices = []
-        self.core.collected_errors.add(error, None)
+        self.core.collect(error, None)
         self._abandon_below(None)
 
     def _abandon_below(self, path: "PathLink | None") -> None:

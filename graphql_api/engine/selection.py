@@ -1,15 +1,19 @@
 """What an operation asks of an object, told to the resolver that fetches it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from orjson import Fragment as RawJSON
 
-__all__ = ["JSONField", "RawJSON", "Selection", "selection_of"]
+__all__ = ["JSONField", "RawJSON", "Selection", "raw_json", "selection_of"]
 
 
 class JSONField(NamedTuple):
-    """One entry of an object that can be written as JSON straight away: `key` holds an attribute, or a literal."""
+    """One entry of an object that can be written as JSON straight away: `key` holds an attribute, or a literal.
+
+    The key is the name of the field, never an alias: what it is written with is not for callers to choose.
+    """
 
     key: str
     attribute: str | None
@@ -27,6 +31,11 @@ class Selection:
 
     attributes: frozenset[str] | None
     json: tuple[JSONField, ...] | None
+
+
+def raw_json(info: Any, texts: Sequence[str]) -> list[RawJSON]:
+    """Texts of JSON as answers of a resolver whose selection has `json`. Their length counts towards the answer's."""
+    return info.raw_json(texts)
 
 
 def selection_of(info: Any, type_name: str | None = None) -> Selection | None:

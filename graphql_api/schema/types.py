@@ -10,9 +10,10 @@ from typing import Annotated, Any, cast
 
 import strawberry
 
+from graphql_api.domain import values
 from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.token import Token
-from graphql_api.engine import RawJSON, Selection, batched, reads
+from graphql_api.engine import Selection, batched, longest, raw_json, reads
 from graphql_api.schema.connection import listed
 from graphql_api.schema.context import Context, Info
 from graphql_api.schema.enums import DeactivationReason
@@ -62,7 +63,7 @@ async def _tokens_of_users(
     whole = not isinstance(gateway, str) and not isinstance(is_active, bool)
     if whole and selection is not None and selection.json is not None:
         found: dict[str, Any] = await tokens.of_users_as_json(ids, selection.json)
-        lists = [RawJSON(found.get(user, "[]")) for user in ids]
+        lists = raw_json(info, [found.get(user, "[]") for user in ids])
     elif whole:
         found = await tokens.of_users(ids, columns(selection))
         lists = [found.get(user, []) for user in ids]
@@ -140,7 +141,7 @@ class User:
         return cls(id=id)
 
 
-def _internal(attribute: str, field: str, description: str) -> Any:
+def _internal(attribute: str, field: str, characters: int, description: str) -> Any:
     """A field that mere users may not read, while the rest of their token is answered."""
 
     def resolve(root: Any, info: Info) -> Any:
@@ -148,7 +149,7 @@ def _internal(attribute: str, field: str, description: str) -> Any:
         return getattr(root, attribute)
 
     return strawberry.federation.field(
-        resolver=resolve, tags=["internal"], metadata=reads(attribute), description=description
+        resolver=resolve, tags=["internal"], metadata=reads(attribute) | longest(characters), description=description
     )
 
 
@@ -171,10 +172,16 @@ class CustomerGatewayToken:
         description="The customer's id at the gateway, such as Stripe's `cus_…`."
     )
     description: str | None = _internal(
-        "description", "CustomerGatewayToken.description", "A note for people. Services only."
+        "description",
+        "CustomerGatewayToken.description",
+        values.MAX_DESCRIPTION_LENGTH,
+        "A note for people. Services only.",
     )
     metadata: Json | None = _internal(
-        "metadata", "CustomerGatewayToken.metadata", "A JSON object for programs. Services only."
+        "metadata",
+        "CustomerGatewayToken.metadata",
+        values.MAX_METADATA_BYTES,
+        "A JSON object for programs. Services only.",
     )
     is_active: bool = strawberry.field(description="Whether you may use this customer.")
     created_at: datetime = strawberry.field(description="When the token was created.")

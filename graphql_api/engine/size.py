@@ -1,0 +1,50 @@
+"""How large an answer may become: counted while it grows, since fields that lead back to each other multiply."""
+
+from typing import Any, cast
+
+from graphql import GraphQLError
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+MAX_ANSWER_ERRORS = 1000
+"""Errors that an answer tells; those beyond are only counted."""
+
+OBJECT_BYTES = 168
+"""What an object counts at least: its memory is what it costs first. So an answer has at most 100,000 objects."""
+
+MIN_VALUE_BYTES = 5
+"""Of a value as JSON with what is around it, the key left out."""
+
+VALUE_LENGTH = 256
+"""What a text or a custom scalar may have at most unless its field says otherwise (`fields.longest`)."""
+
+
+class AnswerTooLargeError(GraphQLError):
+    """Replaces an answer that would be larger than allowed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The answer would be larger than {MAX_ANSWER_BYTES // 1024**2} MiB: ask for less at a time.",
+            extensions={"code": "ANSWER_TOO_LARGE"},
+        )
+
+
+def fits(data: Any) -> bool:
+    """Whether an answer is not larger than allowed, measured before it is written: characters count as bytes."""
+    left = MAX_ANSWER_BYTES
+    containers = [data] if data else []
+    while containers:
+        container = containers.pop()
+        values = container
+        if type(container) is dict:
+            values = cast("dict[str, Any]", container).values()
+            left -= sum(map(len, cast("dict[str, Any]", container)))
+        left -= MIN_VALUE_BYTES * len(container)
+        for value in values:
+            kind = type(value)
+            if kind is str:
+                left -= len(value)
+            elif kind is dict or kind is list:
+                containers.append(value)
+        if left < 0:
+            return False
+    return True
