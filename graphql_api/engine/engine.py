@@ -22,7 +22,7 @@ from graphql_api.engine.cache import DocumentCache
 from graphql_api.engine.executor import VALIDATION_RULES
 from graphql_api.engine.messages import without_suggestions
 from graphql_api.engine.operation import Operation, Phase, RequestCheck
-from graphql_api.engine.parsing import parse
+from graphql_api.engine.parsing import MAX_NAME_LENGTH, parse
 from graphql_api.engine.types import strawberry_schema
 from graphql_api.engine.validation import combine_rules
 
@@ -33,6 +33,8 @@ RequestChecks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode],
 # These go through the whole document once more, for the variables that it uses.
 _OF_VARIABLES = {NoUndefinedVariablesRule, NoUnusedVariablesRule, VariablesInAllowedPositionRule}
 _CHARACTERS_PER_TOKEN = 8  # or a few long documents of short tokens would be all that the garbage collector looks at
+
+_LARGE_SHARE = 8
 
 MAX_ERRORS = 20
 MAX_QUOTED = 20_000
@@ -69,8 +71,9 @@ class Engine:
             before_validation: what a parsed document is checked for first
             before_execution: make what an operation is checked for before each of its executions
             max_tokens: of a document
-            max_documents: that are kept
-            max_characters: of all the documents that are kept; a token counts as eight, which it mostly has
+            max_documents: that are kept; of large ones and those that cannot run, a tenth of that
+            max_characters: of all the documents that are kept, and of all the others; a token counts as eight, which
+                it mostly has; a large document has an eighth of that
             suggestions: whether errors say which names may have been meant
             phase: is entered with `parse`, `validate` and `compile` while that is done, which is once for a document
         """
@@ -86,14 +89,23 @@ class Engine:
         self._max_tokens = max_tokens
         self._suggestions = suggestions
         self._phase = phase
-        self._documents: DocumentCache[_Document | list[GraphQLError]] = DocumentCache(max_documents, max_characters)
+        self._documents: DocumentCache[_Document] = DocumentCache(max_documents, max_characters)
+        self._others: DocumentCache[_Document | list[GraphQLError]] = DocumentCache(
+            max(1, max_documents // 10), max_characters
+        )
+        """Documents that cannot run, and large ones: a caller who sends many of them pushes out nobody else's."""
+
+        self._max_shared = max_characters // _LARGE_SHARE
 
     def prepare(self, query: str, operation_name: str | None = None) -> Operation | list[GraphQLError]:
         """The operation to run, or what is wrong with the request. A document is looked at once, then remembered."""
-        document = self._documents.get(query)
+        document = self._documents.get(query) or self._others.get(query)
         if document is None:
             document, size = self._document(query)
-            self._documents.put(query, document, size)
+            if isinstance(document, list) or size > self._max_shared:
+                self._others.put(query, document, size)
+            else:
+                self._documents.put(query, document, size)
         return document if isinstance(document, list) else document.operation(operation_name)
 
     def _document(self, query: str) -> "tuple[_Document | list[GraphQLError], int]":
@@ -151,7 +163,8 @@ class _Document:
 
     def operation(self, name: str | None) -> Operation | list[GraphQLError]:
         if name is not None:
-            return self._by_name.get(name) or [GraphQLError(f"Unknown operation named '{name}'.")]
+            shown = name if len(name) <= MAX_NAME_LENGTH else f"{name[:MAX_NAME_LENGTH]}…"
+            return self._by_name.get(name) or [GraphQLError(f"Unknown operation named '{shown}'.")]
         if len(self._operations) > 1:
             return [GraphQLError("Must provide operation name if query contains multiple operations.")]
         return self._operations[0]

@@ -53,21 +53,22 @@ def internal(request_id: str) -> Formatted:
 
 def about_document(errors: Iterable[GraphQLError]) -> list[Formatted]:
     """What is wrong with a document, which was not run."""
-    return [_placed(error, refused(_document_code(error), _words(error))) for error in errors]
+    return [_placed(error, refused(_document_code(error), _words(error)), {}) for error in errors]
 
 
 def about_variables(errors: Iterable[GraphQLError]) -> list[Formatted]:
     """What is wrong with the variables of an operation, which was not run."""
-    return [_placed(error, refused(_code(error) or "BAD_USER_INPUT", _words(error))) for error in errors]
+    return [_placed(error, refused(_code(error) or "BAD_USER_INPUT", _words(error)), {}) for error in errors]
 
 
 def about_fields(errors: Sequence[GraphQLError], request_id: str, caller: str | None) -> list[Formatted]:
     """What went wrong while an operation ran. Denials, outages and the unexpected are logged, once for all fields."""
     answered: list[Formatted] = []
+    redacted: dict[str, str] = {}
     logged: dict[str, list[GraphQLError]] = {}
     for error in errors:
         formatted = _expected(error) or internal(request_id)
-        answered.append(_placed(error, formatted))
+        answered.append(_placed(error, formatted, redacted))
         logged.setdefault(formatted["extensions"]["code"], []).append(error)
     for code in logged.keys() & {"UNAUTHENTICATED", "FORBIDDEN"}:
         _log.warning("denied", code=code, caller=caller, **_fields(logged[code]))
@@ -120,13 +121,16 @@ def _words(error: GraphQLError) -> str:
     return without_exception(error.message)
 
 
-def _placed(error: GraphQLError, formatted: Formatted) -> Formatted:
-    """The error with its places in the document and in the answer."""
+def _placed(error: GraphQLError, formatted: Formatted, redacted: dict[str, str]) -> Formatted:
+    """The error with its places in the document and in the answer, whose keys are looked at once for a request."""
     answer: Formatted = {"message": _shortened(formatted["message"])}
     if error.locations:
         answer["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]
     if error.path is not None:
-        answer["path"] = [redact_card_numbers(key) if isinstance(key, str) else key for key in error.path]
+        for key in error.path:
+            if isinstance(key, str) and key not in redacted:
+                redacted[key] = redact_card_numbers(key)
+        answer["path"] = [redacted.get(key, key) if isinstance(key, str) else key for key in error.path]
     answer["extensions"] = formatted["extensions"]
     return answer
 

@@ -21,7 +21,7 @@ from graphql_api.engine import Engine, Operation, Result
 from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
-from graphql_api.web import errors, field_trace, parameters
+from graphql_api.web import answers, errors, field_trace, parameters
 from graphql_api.web.authentication import RequestAuthenticator
 from graphql_api.web.concurrency import ConcurrencyLimiter
 from graphql_api.web.exchange import ClientDisconnectedError, Exchange
@@ -241,15 +241,15 @@ class GraphQL:
         task.add_done_callback(self._mutations.discard)
         return await asyncio.shield(task)
 
-    def _answered(self, result: Result, exchange: Exchange, **more: Any) -> Answer:
+    def _answered(self, result: Result, exchange: Exchange, extensions: dict[str, Any] | None = None) -> Answer:
         if not result.errors:
-            return Answer(200, orjson.dumps({"data": result.data, **more}), "ok")
+            return Answer(200, *answers.write(result, [], extensions))
         if not result.executed:
             self._count_limits(result.errors)
             return _not_run(errors.about_variables(result.errors), exchange.media)
         subject = exchange.caller.subject if exchange.caller else None
         told = errors.about_fields(result.errors, exchange.request_id, subject)
-        return _failed(200, told, data=result.data, **more)
+        return Answer(200, *answers.write(result, told, extensions))
 
     def _count_limits(self, found: list[GraphQLError]) -> None:
         for error in found:
@@ -278,5 +278,5 @@ def _refused(status: int, code: str, message: str, headers: Headers = ()) -> Ans
     return _failed(status, [errors.refused(code, message)], headers)
 
 
-def _failed(status: int, told: list[errors.Formatted], headers: Headers = (), **data: object) -> Answer:
-    return Answer(status, orjson.dumps({"errors": told, **data}), told[0]["extensions"]["code"], headers)
+def _failed(status: int, told: list[errors.Formatted], headers: Headers = ()) -> Answer:
+    return Answer(status, orjson.dumps({"errors": told}), told[0]["extensions"]["code"], headers)

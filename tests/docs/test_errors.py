@@ -22,8 +22,8 @@ def explained(part):
 
 def words_in_capitals():
     """Every text of the code that could be a code, but for the names of environment variables."""
-    for folder in ("web", "limits"):
-        for path in (PACKAGE / folder).glob("*.py"):
+    for pattern in ("web/*.py", "limits/*.py", "engine/size.py"):
+        for path in PACKAGE.glob(pattern):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
                     yield node.value

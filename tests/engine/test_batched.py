@@ -231,15 +231,20 @@ async def test_graphql_core_tells_nothing_of_the_selection():
 
 async def test_plain_fields_can_be_written_as_json():
     selection = await selection_below(
-        "{ users { tokens { n: number id __typename ...F } } } fragment F on Token { userId }"
+        "{ users { tokens { number id __typename ...F } } } fragment F on Token { userId }"
     )
     assert selection.attributes == {"id", "number", "user_id"}
     assert selection.json == (
-        JSONField("n", "number"),
+        JSONField("number", "number"),
         JSONField("id", "id"),
         JSONField("__typename", None, "Token"),
         JSONField("userId", "user_id"),
     )
+
+
+@pytest.mark.parametrize("fields", ["n: number", "id t: __typename"])
+async def test_what_has_an_alias_is_never_written_as_json(fields):
+    assert (await selection_below(f"{{ users {{ tokens {{ {fields} }} }} }}")).json is None
 
 
 async def test_skipped_fields_are_not_asked_for():

@@ -1,0 +1,34 @@
+"""What an answer is at most: a thousand errors, sixteen mebibytes."""
+
+import pytest
+
+from graphql_api.engine import MAX_ANSWER_BYTES, Result
+from graphql_api.web import answers
+
+USERS = [{"__typename": "User", "id": f"user-{number}"} for number in range(600)]
+ALIASED = "query($r: [_Any!]!) { _entities(representations: $r) { ... on User { %s } } }"
+
+
+@pytest.mark.parametrize("user", [None, "somebody"])
+async def test_the_errors_beyond_a_thousand_are_counted_and_their_nulls_remain(client, as_user, user):
+    fields = " ".join(f'a{number}: gatewayToken(gateway: "STRIPE") {{ id }}' for number in range(3))
+    answer = await (as_user(user) if user else client)(ALIASED % fields, r=USERS)
+    assert len(answer["errors"]) == 1000
+    assert answer["extensions"] == {"errorsLeftOut": 3 * 600 - 1000}
+    assert answer["data"]["_entities"] == [{"a0": None, "a1": None, "a2": None}] * 600
+
+
+async def test_an_answer_without_errors_left_out_says_nothing_of_them(client):
+    answer = await client(ALIASED % "gatewayTokens { id }", r=USERS)
+    assert len(answer["errors"]) == 600
+    assert "extensions" not in answer
+
+
+@pytest.mark.parametrize("text", ["x" * MAX_ANSWER_BYTES, "\x01" * (MAX_ANSWER_BYTES // 6)])
+def test_an_answer_is_measured_in_bytes_as_it_is_sent(text):
+    body, outcome = answers.write(Result({"text": text}, None), [])
+    assert outcome == "ANSWER_TOO_LARGE"
+    assert len(body) < 500
+    body, outcome = answers.write(Result({"text": text[:-100]}, None), [])
+    assert outcome == "ok"
+    assert len(body) <= MAX_ANSWER_BYTES
