@@ -2,15 +2,21 @@
 
 import sys
 
+from graphql_api import interrupts
+
 
 def main() -> None:
-    """Run the command line; Ctrl-C is quiet from the first import on."""
+    """Run the command line. Ctrl-C is one line from the first import to the exit."""
     try:
-        from graphql_api import cli  # noqa: PLC0415 - this takes long enough for somebody to change their mind
+        interrupts.listen()
+        from graphql_api import cli  # noqa: PLC0415 - this takes long enough for Ctrl-C to be pressed
 
         cli.main()
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("gateway-tokens: interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(interrupts.INTERRUPTED)
+    finally:
+        interrupts.ignore()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from graphql_api.engine import Engine
 from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics, Reading, ReplicaReading
+from graphql_api.observability.shared_memory import SharedMemory
 from graphql_api.schema import build_schema
 from graphql_api.schema.context import Context
 from graphql_api.service.tokens import Tokens
@@ -32,7 +33,7 @@ from graphql_api.web.exchange import FAST_PATH
 from graphql_api.web.graphiql import GRAPHIQL, is_for_a_browser
 from graphql_api.web.graphql import GraphQL
 from graphql_api.web.help import HELP
-from graphql_api.web.probes import PROBES
+from graphql_api.web.probes import METRICS, PROBES
 from graphql_api.web.security_headers import SecurityHeadersMiddleware
 from graphql_api.web.tracing import Traced, TracedGraphQL
 from graphql_api.webhooks import webhooks
@@ -50,11 +51,11 @@ class State(TypedDict):
     metrics: Metrics
 
 
-def create_app(settings: Settings) -> ASGIApp:
-    """The service as an ASGI app. Nothing is open before its lifespan begins."""
+def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIApp:
+    """The service as an ASGI app. Nothing is open before its lifespan begins; several workers share their metrics."""
     tracing = _tracing(settings)
     logs.configure(settings.log_level, settings.log_format, stamps=[tracing.stamp] if tracing else [])
-    metrics = Metrics(__version__)
+    metrics = Metrics(__version__, shared)
     documents, authentication = _documents(settings), _authentication(settings)
     engine = _engine(settings, tracing)
     writes = RecentWrites()  # before there are workers, who share it
@@ -75,15 +76,21 @@ def create_app(settings: Settings) -> ASGIApp:
                 finally:
                     await graphql.close()
 
-    routes = [*PROBES, *HELP, *(events := _webhooks(settings)), *(GRAPHIQL if settings.introspects else [])]
+    probes = PROBES if settings.metrics_port is None else [route for route in PROBES if route is not METRICS]
+    routes = [*probes, *HELP, *(events := _webhooks(settings)), *(GRAPHIQL if settings.introspects else [])]
     pages = SecurityHeadersMiddleware(Starlette(routes=routes, lifespan=lifespan))
 
+    operators_pages = SecurityHeadersMiddleware(Starlette(routes=PROBES))
     shows_graphiql = settings.introspects
     # Tracing and CORS look at the answers, which have to come to them by ASGI's messages then.
     is_wrapped = bool(tracing or settings.cors_origins)
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        is_graphql = scope["type"] == "http" and scope["path"] == "/graphql"
+        is_http = scope["type"] == "http"
+        if is_http and settings.metrics_port is not None and scope["server"][1] == settings.metrics_port:
+            scope.pop(FAST_PATH, None)
+            return operators_pages(scope, receive, send)
+        is_graphql = is_http and scope["path"] == "/graphql"
         is_page = not is_graphql or (shows_graphiql and is_for_a_browser(scope))
         if is_page or is_wrapped:
             scope.pop(FAST_PATH, None)
@@ -205,7 +212,9 @@ def _graphql(
     router_secret = RouterSecret(secret.get_secret_value() for secret in settings.router_secret)
 
     def context(caller: Caller, request_id: str) -> Context:
-        return Context(Tokens(store, caller, gateways, replicas.reads(caller)), request_id, metrics.batch)
+        return Context(
+            Tokens(store, caller, gateways, replicas.reads(caller)), request_id, metrics.batch, metrics.user_error
+        )
 
     make = partial(TracedGraphQL, tracing=tracing) if tracing else GraphQL
     return make(
@@ -243,3 +252,7 @@ def _for_browsers(app: ASGIApp, settings: Settings) -> ASGIApp:
         allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
         expose_headers=["X-Request-Id"],
     )
+
+
+PARTS: tuple[Callable[[Settings], object], ...] = (_documents, _webhooks)
+"""What raises ConfigurationError for settings that look valid until they are used."""

@@ -2,17 +2,28 @@
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from graphql_api import __version__
-from graphql_api.process import CommandError, UsageError, database, fill_with_demo_tokens, run, run_bulk
+from graphql_api import __version__, interrupts
+from graphql_api.process import (
+    CommandError,
+    UsageError,
+    database,
+    described,
+    fill_with_demo_tokens,
+    load_settings,
+    run,
+    run_bulk,
+)
 
 cli = typer.Typer(
     help="Maps users to their customers at payment gateways: a federated GraphQL subgraph.",
+    epilog="Settings are environment variables: docs/configuration.md lists them, and `doctor` checks them.",
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -20,11 +31,15 @@ cli = typer.Typer(
 
 
 def main() -> NoReturn:
-    """Run the command of this process's arguments; an error that can be expected is one line on stderr."""
+    """Run the command of this process's arguments; an expected error is one line on standard error."""
     try:
         status = cli(prog_name="gateway-tokens", standalone_mode=False)
+        message = "interrupted" if status == interrupts.INTERRUPTED else None
     except Exception as error:  # noqa: BLE001 - what is not expected is raised again
         message, status = _told(error)
+        if interrupts.happened():
+            status = interrupts.INTERRUPTED
+    if message is not None:
         print(f"gateway-tokens: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
@@ -58,15 +73,21 @@ def _print_version(asked: bool) -> None:  # noqa: FBT001 - Typer calls it so
 
 @cli.callback()
 def options(
+    context: typer.Context,
     *,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback has read it
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Options without a command."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
-@cli.command()
+@cli.command(
+    epilog="Settings are environment variables, such as DATABASE_URL, AUTH_JWKS_URL, GATEWAYS and METRICS_PORT: "
+    "docs/configuration.md lists all of them. `gateway-tokens doctor` checks them."
+)
 def serve(
     *,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
@@ -74,38 +95,37 @@ def serve(
     workers: Annotated[int, typer.Option(help="The number of worker processes.", min=1)] = 1,
     demo: Annotated[bool, typer.Option("--demo", help="Fill an empty database with demo tokens first.")] = False,
 ) -> None:
-    """Migrate the database, then serve. Without DATABASE_URL, this starts an embedded PostgreSQL."""
-    from graphql_api import startup
+    """Migrate the database, then serve. Without DATABASE_URL, start the embedded PostgreSQL."""
+    from graphql_api import server, startup
+    from graphql_api.app import create_app
     from graphql_api.domain.errors import InputError
-    from graphql_api.settings import Settings
+    from graphql_api.observability.shared_memory import SharedMemory
+    from graphql_api.storage.migrate import upgrade
 
-    settings = Settings.load()
+    settings = load_settings()
+    name = described(settings)
     with (
         startup.listening(settings, host, port, workers) as listeners,
-        database(settings) as settings,
-        startup.adding_up_metrics(workers),
+        database(settings, tell=False) as settings,
+        SharedMemory.open(workers) if workers > 1 else nullcontext() as shared,
     ):
-        from graphql_api import server
-        from graphql_api.app import create_app
-        from graphql_api.storage.migrate import upgrade
-
         run(upgrade(str(settings.database_url)))
         if demo:
             with suppress(InputError):  # other tokens are there
                 run(fill_with_demo_tokens(settings, users=100))
-        app = create_app(settings)
+        app = create_app(settings, shared)
         server.keep_signals()
-        startup.announce(settings, *listeners[0].getsockname()[:2])
+        startup.warn_of_weak(settings)
+        startup.announce(settings, *listeners[0][0].getsockname()[:2], workers=workers, database=name)
         server.serve(app, listeners, settings.drain_seconds)
 
 
 @cli.command()
 def migrate() -> None:
     """Migrate the database to the newest version. Safe to run on several machines at once."""
-    from graphql_api.settings import Settings
     from graphql_api.storage.migrate import upgrade
 
-    with database(Settings.load()) as settings:
+    with database(load_settings()) as settings:
         run(upgrade(str(settings.database_url)))
 
 
@@ -142,10 +162,9 @@ def demo(
     *, users: Annotated[int, typer.Option(help="The number of users who get tokens.", min=1, max=1_000_000)] = 100
 ) -> None:
     """Store demo tokens for user-1, user-2, …, the same every time."""
-    from graphql_api.settings import Settings
     from graphql_api.storage.migrate import upgrade
 
-    with database(Settings.load()) as settings:
+    with database(load_settings()) as settings:
         run(upgrade(str(settings.database_url)))
         is_new = run(fill_with_demo_tokens(settings, users=users))
     print(f"Stored demo tokens for {users:,} users." if is_new else "The demo tokens exist already.")
@@ -159,10 +178,9 @@ def token(
     expires_in: Annotated[int, typer.Option(help="Seconds until the token expires.", min=1)] = 3600,
 ) -> None:
     """Print a development access token, signed with AUTH_SECRET."""
-    from graphql_api.settings import Settings
     from graphql_api.startup import minted
 
-    settings = Settings.load()
+    settings = load_settings()
     if settings.auth_secret is None:
         raise UsageError("AUTH_SECRET is not set; for development, run `export AUTH_SECRET=$(openssl rand -hex 32)`")
     print(minted(settings, settings.auth_secret, sub, scope, expires_in))
@@ -172,27 +190,19 @@ def token(
 def doctor() -> None:
     """Check settings, database and dependencies. Lines that start with WRONG say how to fix the problem."""
     from graphql_api.doctor import findings
-    from graphql_api.settings import ConfigurationError, Settings
+    from graphql_api.settings import Settings, slips
 
-    def tell(check: str, says: str, *, is_well: bool) -> None:
-        print(f"{'ok' if is_well else 'WRONG':<6}{check:<12}{says}", flush=True)
+    async def told() -> bool:
+        settings, problems = Settings.inspect()
+        all_well = True
+        async for finding in findings(settings, [*problems, *slips(os.environ)]):
+            label = "WRONG" if not finding.is_well else "note" if finding.is_note else "ok"
+            print(f"{label:<6}{finding.check:<12}{finding.says}", flush=True)
+            all_well = all_well and finding.is_well
+        return all_well
 
-    async def told(settings: Settings) -> bool:
-        is_well = True
-        async for finding in findings(settings):
-            tell(finding.check, finding.says, is_well=finding.is_well)
-            is_well = is_well and finding.is_well
-        return is_well
-
-    try:
-        settings = Settings.load()
-    except ConfigurationError as wrong:
-        for problem in wrong.problems:
-            tell("settings", problem, is_well=False)
-        raise typer.Exit(1) from None
-    with database(settings) as settings:
-        if not run(told(settings)):
-            raise typer.Exit(1)
+    if not run(told()):
+        raise typer.Exit(1)
 
 
 def _must_be_there(file: Path) -> Path:
@@ -210,6 +220,9 @@ RejectsOption = Annotated[
         "--rejects", help="Where to report rejected lines and reasons. Default: FILE.rejects.csv.", dir_okay=False
     ),
 ]
+EmbeddedOption = Annotated[
+    bool, typer.Option("--embedded", help="Without DATABASE_URL, work on the embedded PostgreSQL in .data.")
+]
 FileToRead = Annotated[
     Path,
     typer.Argument(
@@ -225,7 +238,13 @@ FileToWrite = Annotated[
 
 
 @cli.command(name="import")
-def import_(file: FileToRead, *, format_: FormatOption = None, rejects: RejectsOption = None) -> None:
+def import_(
+    file: FileToRead,
+    *,
+    format_: FormatOption = None,
+    rejects: RejectsOption = None,
+    embedded: EmbeddedOption = False,
+) -> None:
     """Save the tokens in a file. Invalid lines are reported; the rest is saved.
 
     The columns userId, gateway and gatewayCustomerId are required. If the user has no token at the gateway, the import
@@ -234,15 +253,20 @@ def import_(file: FileToRead, *, format_: FormatOption = None, rejects: RejectsO
     """
     from graphql_api.bulk.jobs import import_file
 
-    run_bulk(file, format_, lambda opened, gateways: import_file(opened, gateways, file, format_, rejects))
+    run_bulk(
+        file,
+        format_,
+        lambda opened, gateways: import_file(opened, gateways, file, format_, rejects),
+        embedded=embedded,
+    )
 
 
 @cli.command()
-def export(file: FileToWrite, *, format_: FormatOption = None) -> None:
+def export(file: FileToWrite, *, format_: FormatOption = None, embedded: EmbeddedOption = False) -> None:
     """Write all tokens to a file. `import` creates the same tokens from it."""
     from graphql_api.bulk.jobs import export_file
 
-    run_bulk(file, format_, lambda opened, _: export_file(opened, file, format_))
+    run_bulk(file, format_, lambda opened, _: export_file(opened, file, format_), embedded=embedded)
 
 
 GatewayOption = Annotated[str, typer.Option(help="The gateway, such as STRIPE.")]
@@ -256,6 +280,7 @@ def remap(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would change, and change nothing.")] = False,
     format_: FormatOption = None,
     rejects: RejectsOption = None,
+    embedded: EmbeddedOption = False,
 ) -> None:
     """Replace old customer ids by new ones after an account move. FILE has the columns old and new."""
     from graphql_api.bulk.jobs import remap_file
@@ -264,6 +289,7 @@ def remap(
         file,
         format_,
         lambda opened, gateways: remap_file(opened, gateways, file, format_, rejects, gateway=gateway, dry_run=dry_run),
+        embedded=embedded,
     )
 
 
@@ -286,6 +312,7 @@ def reconcile(
         Path | None, typer.Option(help="Where to report differences. Default: FILE.report.csv.", dir_okay=False)
     ] = None,
     format_: FormatOption = None,
+    embedded: EmbeddedOption = False,
 ) -> None:
     """Compare tokens with a gateway's list of customers. Differences in both directions go to a report."""
     from graphql_api.bulk.jobs import reconcile_file
@@ -305,4 +332,5 @@ def reconcile(
             applies=apply,
             force=force,
         ),
+        embedded=embedded,
     )

@@ -5,17 +5,17 @@ It changes nothing, and looks with the parts that serve; what a check found is a
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic, time
 from typing import NamedTuple
 
 import asyncpg
 
-from graphql_api.app import create_app
+from graphql_api.app import PARTS
 from graphql_api.auth import Authenticator
-from graphql_api.settings import ConfigurationError, Settings
-from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, place
+from graphql_api.settings import ConfigurationError, Settings, weaknesses
+from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, described, place
 from graphql_api.storage.migrate import current_revision, newest_revision
 
 _OLDEST, _NEWEST = 13, 18  # major versions of PostgreSQL that are tested
@@ -54,11 +54,12 @@ _MENDING: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 
 
 class Finding(NamedTuple):
-    """What a check found; where it is not well, what to do is said."""
+    """What a check found; if something is wrong or could be better, it says what to do."""
 
     check: str
     is_well: bool
     says: str
+    is_note: bool = False
 
 
 def _well(check: str, says: str) -> Finding:
@@ -69,24 +70,41 @@ def _wrong(check: str, says: str) -> Finding:
     return Finding(check, is_well=False, says=says)
 
 
-async def findings(settings: Settings) -> AsyncIterator[Finding]:
-    """Everything that can be checked with these settings, one after the other."""
-    yield _settings(settings)
+async def findings(settings: Settings, problems: Sequence[str] = ()) -> AsyncIterator[Finding]:
+    """Everything that can be checked with these settings, one after the other.
+
+    `problems` are what is wrong with the environment that the settings come from; they have defaults instead.
+    """
+    problems = [*problems, *_problems(settings), *weaknesses(settings)]
+    for problem in problems:
+        yield _wrong("settings", problem)
+    if not problems:
+        yield _well("settings", "are valid")
     yield _access(settings)
     if settings.authenticates:
         yield await _keys(settings)
-    async for finding in _database(str(settings.database_url), prepares=settings.database_prepared_statements):
+    if (url := settings.database_url) is None:
+        if any(problem.startswith("DATABASE_URL") for problem in problems):
+            return
+        found, url = _embedded(settings)
+        yield found
+    if url is None:
+        return
+    async for finding in _database(url, prepares=settings.database_prepared_statements):
         yield finding
-    for address in (address for url in settings.database_replica_url for address in addresses(url)):
-        yield await _replica(address, str(settings.database_url), settings.replica_max_lag)
+    for address in (address for each in settings.database_replica_url for address in addresses(each)):
+        yield await _replica(address, url, settings.replica_max_lag)
 
 
-def _settings(settings: Settings) -> Finding:
-    try:
-        create_app(settings.model_copy(update={"log_level": "error"}))  # what it logs would be said twice
-    except ConfigurationError as wrong:
-        return _wrong("settings", str(wrong))
-    return _well("settings", "are valid")
+def _problems(settings: Settings) -> list[str]:
+    """What is found wrong only when the parts are made that the settings are for."""
+    found: list[str] = []
+    for part in PARTS:
+        try:
+            part(settings)
+        except ConfigurationError as wrong:
+            found += wrong.problems
+    return found
 
 
 def _access(settings: Settings) -> Finding:
@@ -94,6 +112,20 @@ def _access(settings: Settings) -> Finding:
         return _well("access", "access tokens are required")
     why = "authentication is off: set AUTH_JWKS_URL, or AUTH_MODE=disabled if that is what you want"
     return Finding("access", settings.auth_mode is not None, why if settings.auth_mode is None else "open to everyone")
+
+
+def _embedded(settings: Settings) -> tuple[Finding, str | None]:
+    """What there is in place of DATABASE_URL, and its address if it runs; nothing is created or started."""
+    place = f"the embedded PostgreSQL in {settings.data_dir.resolve()}"
+    try:
+        from graphql_api.embedded import running_address  # noqa: PLC0415 - an extra, which may be missing
+    except ModuleNotFoundError:
+        missing = "DATABASE_URL is not set, and no embedded PostgreSQL is installed: set DATABASE_URL"
+        return _wrong("database", missing), None
+    if url := running_address(settings.data_dir):
+        return Finding("database", is_well=True, says=f"DATABASE_URL is not set: {place} runs", is_note=True), url
+    says = f"DATABASE_URL is not set: `serve` would start {place}, which is for development"
+    return Finding("database", is_well=True, says=says, is_note=True), None
 
 
 async def _keys(settings: Settings) -> Finding:
@@ -113,16 +145,19 @@ async def _keys(settings: Settings) -> Finding:
 async def _database(url: str, *, prepares: bool) -> AsyncIterator[Finding]:
     try:
         async with _primary(url) as connection:
-            yield _server(connection)
+            yield _server(connection, described(url))
             if prepares and await _is_shared(connection, url):
                 yield _wrong("pooler", _POOLER)
             yield await _migrations(connection)
             yield await _indexes(connection)
             yield await _clock(connection)
+            async for finding in _log(connection):
+                yield finding
     except asyncpg.TargetServerAttributeNotMatched:
-        yield _wrong("database", "is a read-only standby: set DATABASE_URL to the primary")
+        standby = "is a read-only standby: set DATABASE_URL to the primary"
+        yield _wrong("database", f"{described(url)} {standby}")
     except FAILURES as error:
-        yield _wrong("database", f"cannot be used ({_reason(error)}): {_mending(error)}")
+        yield _wrong("database", f"{described(url)} cannot be used ({_reason(error)}): {_mending(error)}")
 
 
 @asynccontextmanager
@@ -153,11 +188,18 @@ def _mending(error: Exception) -> str:
     return mending or "check DATABASE_URL, the network and permissions"
 
 
-def _server(connection: asyncpg.Connection) -> Finding:
+def _server(connection: asyncpg.Connection, name: str) -> Finding:
     major = connection.get_server_version().major
     if _OLDEST <= major <= _NEWEST:
-        return _well("database", f"answers, PostgreSQL {major}")
-    return _wrong("database", f"is PostgreSQL {major}: use one of {_OLDEST} to {_NEWEST}")
+        return _well("database", f"{name} answers, PostgreSQL {major}")
+    return _wrong("database", f"{name} is PostgreSQL {major}: use one of {_OLDEST} to {_NEWEST}")
+
+
+async def _log(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
+    """The details of errors in PostgreSQL's log quote rows, which an erasure does not reach."""
+    if await connection.fetchval("show log_error_verbosity") != "terse":
+        advice = "PostgreSQL logs user and customer ids with errors: set log_error_verbosity = terse for this database"
+        yield Finding("log", is_well=True, says=advice, is_note=True)
 
 
 async def _is_shared(connection: asyncpg.Connection, url: str) -> bool:

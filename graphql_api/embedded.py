@@ -31,7 +31,13 @@ _NOBODY = 65534
 _POLL_SECONDS = 0.005
 _SOCKET_FOLDER = "gateway-tokens-"
 _LONGEST_FOLDER = 103 - len("/.s.PGSQL.5432")  # bytes, on the system that allows a socket's path the fewest
-_SETTINGS = {"listen_addresses": "", "port": "5432", "unix_socket_permissions": "0700"}
+_SETTINGS = {
+    "listen_addresses": "",
+    "port": "5432",
+    "unix_socket_permissions": "0700",
+    "log_error_verbosity": "terse",  # else its log quotes the rows of violated constraints
+}
+_INHERITED = {"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "USER"}
 _ROOT_ALONE = (
     "PostgreSQL does not run as root, and root cannot switch to another user here: run this as another user, "
     "or set DATABASE_URL"
@@ -60,6 +66,14 @@ def embedded_postgres(data_dir: Path, settings: Mapping[str, str] | None = None)
             with _locked(home), suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 server.stop()
+
+
+def running_address(data_dir: Path) -> str | None:
+    """The address of this folder's server if it runs. Nothing is created or started."""
+    home = data_dir.resolve() / "postgresql"
+    server = _Server(home, _SETTINGS)
+    socket_folder = server.running()
+    return server.address(socket_folder) if socket_folder else None
 
 
 def _open(lock: Path) -> BinaryIO:
@@ -120,11 +134,16 @@ class _Server:
             command[0], command, _environment(), file_actions=[log, (os.POSIX_SPAWN_DUP2, 1, 2)], setsid=True
         )
         process = psutil.Process(pid)
-        while not (postmaster := self._postmaster()) or not postmaster.ready:
-            with suppress(psutil.TimeoutExpired):
-                process.wait(_POLL_SECONDS)
-                shutil.rmtree(socket_folder)
-                raise UnavailableError(f"PostgreSQL did not start: {self._last_words()}")
+        try:
+            while not (postmaster := self._postmaster()) or not postmaster.ready:
+                with suppress(psutil.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
+                    shutil.rmtree(socket_folder)
+                    raise UnavailableError(f"PostgreSQL did not start: {self._last_words()}")
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            _wait_for(process)
+            raise
         return socket_folder
 
     def stop(self) -> None:
@@ -213,8 +232,8 @@ def _binary(name: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The process's environment without the variables that PostgreSQL takes settings from."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    """What PostgreSQL needs of the process's environment: no setting, and no secret of the service."""
+    return {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
 
 
 def _as_owner(cluster: Path) -> list[str]:

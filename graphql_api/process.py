@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Generator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
+
+from graphql_api import interrupts
 
 if TYPE_CHECKING:
     from graphql_api.bulk.records import Format
@@ -36,12 +39,40 @@ class CommandError(typer.TyperException):
     exit_code = 1
 
 
+def load_settings() -> "Settings":
+    """The settings of the environment; variables whose names look like slips are named on standard error.
+
+    Raises:
+        ConfigurationError: a variable has an invalid value.
+    """
+    from graphql_api.settings import Settings, slips
+
+    for slip in slips(os.environ):
+        print(f"gateway-tokens: warning: {slip}", file=sys.stderr)
+    return Settings.load()
+
+
 @contextmanager
-def database(settings: "Settings") -> "Generator[Settings]":
-    """Settings with a `database_url`: that of a PostgreSQL of our own where the operator names none."""
+def database(settings: "Settings", *, embedded: bool = True, tell: bool = True) -> "Generator[Settings]":
+    """Settings with a `database_url`: that of the embedded PostgreSQL, which is started, if the operator names none.
+
+    `embedded` says whether that may be started although DATA_DIR is not set, `tell` whether standard error gets a line
+    about which database it is.
+
+    Raises:
+        UsageError: no database is named, and the embedded one is not installed or not to be started.
+        CommandError: DATA_DIR cannot be used.
+    """
+    if tell:
+        print(f"Database: {described(settings)}", file=sys.stderr)
     if settings.database_url is not None:
         yield settings
         return
+    if not embedded and "data_dir" not in settings.model_fields_set:
+        raise UsageError(
+            "DATABASE_URL is not set: set it, or pass --embedded to work on the embedded PostgreSQL in "
+            f"{settings.data_dir.resolve()}"
+        )
     from graphql_api.bulk.progress import waiting
 
     try:
@@ -65,19 +96,30 @@ def database(settings: "Settings") -> "Generator[Settings]":
         yield settings.model_copy(update={"database_url": url})
 
 
+def described(settings: "Settings") -> str:
+    """Which database a command works on, without a password: its name and hosts, or where the embedded one is."""
+    from graphql_api.storage.connector import described
+
+    if settings.database_url is None:
+        return f"embedded in {settings.data_dir.resolve()}"
+    return described(settings.database_url)
+
+
 def run_bulk(
-    file: Path, format_: "Format | None", job: "Callable[[ConnectionPool, Gateways], Coroutine[Any, Any, bool | None]]"
+    file: Path,
+    format_: "Format | None",
+    job: "Callable[[ConnectionPool, Gateways], Coroutine[Any, Any, bool | None]]",
+    *,
+    embedded: bool,
 ) -> None:
-    """Run a bulk command on a file whose format is known; where it reported something the exit status is 1."""
+    """Run a bulk command on a file whose format is known; if it reported something, the exit status is 1."""
     from graphql_api.bulk.files.sources import format_of
-    from graphql_api.bulk.jobs import JobStoppedError
-    from graphql_api.settings import Settings
     from graphql_api.storage.migrate import upgrade
     from graphql_api.storage.pool import ConnectionPool
 
     format_of(file, format_)
 
-    async def work(settings: Settings) -> bool | None:
+    async def work(settings: "Settings") -> bool | None:
         await upgrade(str(settings.database_url))
         async with ConnectionPool.open(
             str(settings.database_url),
@@ -89,11 +131,8 @@ def run_bulk(
             return await job(opened, settings.rules_of_gateways)
 
     gc.set_threshold(100_000)  # looking for cycles among rows, which have none, takes a fifth of the time
-    with database(Settings.load()) as settings:
-        try:
-            all_well = run(work(settings))
-        except JobStoppedError as stopped:
-            raise CommandError(str(stopped)) from None
+    with database(load_settings(), embedded=embedded) as settings:
+        all_well = run(work(settings))
     if all_well is False:
         raise typer.Exit(1)
 
@@ -114,12 +153,30 @@ async def fill_with_demo_tokens(settings: "Settings", users: int) -> bool:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run what needs the database, and say in a line if that cannot be used."""
+    """Run what needs the database.
+
+    Raises:
+        CommandError: the database cannot be used.
+        KeyboardInterrupt: Ctrl-C was pressed, and the work had nothing to say about that.
+    """
     import asyncio
 
+    async def interruptible() -> T:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        with interrupts.cancelling(lambda: task and loop.call_soon_threadsafe(task.cancel)):
+            return await work
+
     try:
-        return asyncio.run(work)
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     except Exception as error:
+        from graphql_api.bulk.jobs import JobStoppedError
+
+        if isinstance(error, JobStoppedError):
+            raise CommandError(str(error)) from None
+        if interrupts.happened():  # whatever it broke off with
+            raise KeyboardInterrupt from None
         cause = _outside(error)
         if cause is None:
             raise

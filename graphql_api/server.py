@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
 from multiprocessing.context import ForkProcess
@@ -33,6 +33,9 @@ _M_MMAP_THRESHOLD = -3  # mallopt(3)
 _LARGE_BUFFER = 256 * 1024  # bytes
 
 _log = logging.getLogger(__name__)
+
+Listeners = Sequence[socket.socket]
+"""The sockets that one worker serves on."""
 
 
 def is_loopback(host: str) -> bool:
@@ -75,8 +78,8 @@ def keep_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SAYING)
 
 
-def serve(app: Any, listeners: list[socket.socket], drain_seconds: float) -> None:
-    """Serve with one worker for each socket until a signal asks to stop; one alone needs no other process.
+def serve(app: Any, listeners: list[Listeners], drain_seconds: float) -> None:
+    """Serve with one worker for each of these sets of sockets until a signal asks to stop; one needs no other process.
 
     After SIGTERM a worker serves on for so many seconds, in which whoever sends requests here learns that it leaves:
     the app by `draining` in its lifespan's state, clients by `Connection: close`.
@@ -143,7 +146,7 @@ class _Server(uvicorn.Server):
         self._leave()
 
 
-async def _work(app: Any, listener: socket.socket, drain_seconds: float) -> None:
+async def _work(app: Any, listeners: Listeners, drain_seconds: float) -> None:
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -158,23 +161,23 @@ async def _work(app: Any, listener: socket.socket, drain_seconds: float) -> None
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_FINISH_SECONDS,
     )
-    await _Server(config, drain_seconds).serve([listener])
+    await _Server(config, drain_seconds).serve([*listeners])
 
 
 class _Worker:
     """A child that serves. It is a fork: it starts at once, and shares the memory of what was built before."""
 
-    def __init__(self, app: Any, listener: socket.socket, drain_seconds: float) -> None:
-        self._serves = app, listener, drain_seconds
+    def __init__(self, app: Any, listeners: Listeners, drain_seconds: float) -> None:
+        self._serves = app, listeners, drain_seconds
         self.process = ForkProcess(target=self._run, args=self._serves)
         self._started = time.monotonic()
         self.process.start()
 
     @staticmethod
-    def _run(app: Any, listener: socket.socket, drain_seconds: float) -> None:
+    def _run(app: Any, listeners: Listeners, drain_seconds: float) -> None:
         # These are kept until there is a handler; what else comes from a terminal is the supervisor's to pass on.
         signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT, signal.SIGHUP, *_SAYING})
-        uvloop.run(_work(app, listener, drain_seconds))
+        uvloop.run(_work(app, listeners, drain_seconds))
 
     def stop(self, *, drains: bool) -> None:
         """Ask it to end, at once or after having served on for a while."""
@@ -186,12 +189,12 @@ class _Worker:
         return _Worker(*self._serves)
 
 
-def _supervise(app: Any, listeners: list[socket.socket], drain_seconds: float) -> None:
-    """Keep a worker at each socket until a signal asks to stop; a second one does not wait for what is under way."""
+def _supervise(app: Any, listeners: list[Listeners], drain_seconds: float) -> None:
+    """Keep a worker at each set of sockets until a signal asks to stop; a second signal ends them at once."""
     gc.freeze()
     watched = {*_STOPPING, *_SAYING, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, watched)
-    workers = [_Worker(app, listener, drain_seconds) for listener in listeners]
+    workers = [_Worker(app, of_worker, drain_seconds) for of_worker in listeners]
     stopping = False
     while workers:
         received = signal.sigwait(watched)

@@ -2,8 +2,11 @@
 
 import os
 import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -33,27 +36,45 @@ def _listed(value: object) -> object:
     return parts
 
 
-# What pydantic says of these does not say what would be right.
-_TAKES = {"bool_parsing": "takes true or false"}
-_ORIGIN = re.compile(r"\*|https?://[^/?#@\s]+")
+_MIN_SECRET_BYTES = 16  # of a secret that an operator chooses: fewer can be guessed
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+_SIMILAR = 0.9  # how alike an unknown variable's name must be to one of ours to count as a slip
 
 
-def _is_postgresql(address: str) -> bool:
-    """Whether it is of PostgreSQL's scheme, and a port can be one; there may be several hosts."""
+def _invalid_postgresql(address: str) -> str | None:
+    """What keeps it from being an address of PostgreSQL, without quoting it: it may hold a password."""
     try:
         parts = urlsplit(address)
-        hosts = parts.netloc.rpartition("@")[2].split(",")
-        return parts.scheme in {"postgresql", "postgres"} and all(urlsplit(f"//{host}").port != 0 for host in hosts)
+        ports = [urlsplit(f"//{host}").port for host in parts.netloc.rpartition("@")[2].split(",")]
     except ValueError:
-        return False
+        return "a port is not a number from 1 to 65535"
+    if parts.scheme not in {"postgresql", "postgres"}:
+        return f"it begins with {parts.scheme}://" if parts.scheme else "it does not begin with postgresql://"
+    return "a port is 0" if 0 in ports else None
 
 
-def _is_http(address: str) -> bool:
+def _invalid_http(address: str) -> str | None:
     try:
         parts = urlsplit(address)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        port = parts.port
     except ValueError:
-        return False
+        return "the port is not a number from 1 to 65535"
+    if parts.scheme not in {"http", "https"}:
+        return "it does not begin with http:// or https://"
+    if not parts.hostname:
+        return "it names no host"
+    return "the port is 0" if port == 0 else None
+
+
+def _invalid_origin(origin: str) -> str | None:
+    if origin == "*" or _ORIGIN.fullmatch(origin):
+        return None
+    scheme, separator, rest = origin.partition("://")
+    if not separator or scheme not in {"http", "https"}:
+        return "does not begin with http:// or https://"
+    if rest.endswith("/") and _ORIGIN.fullmatch(origin.rstrip("/")):
+        return "ends with a slash"
+    return "has more than a scheme, a host and a port"
 
 
 _BETWEEN_ADDRESSES = re.compile(r"\s*,\s*(?=postgres(?:ql)?://)")
@@ -66,6 +87,11 @@ def _addresses(value: object) -> object:
     return value
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Lower = BeforeValidator(_lower)
 Addresses = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_addresses)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed)]
@@ -74,8 +100,27 @@ Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 def _said(problem: ErrorDetails) -> str:
-    message = _TAKES.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-    return f"{str(problem['loc'][0]).upper()}: {message}" if problem["loc"] else message
+    if not problem["loc"]:
+        return problem["msg"].removeprefix("Value error, ")
+    got, limits = repr(problem["input"])[:60], problem.get("ctx", {})
+    match problem["type"]:
+        case "bool_parsing":
+            message = f"takes true or false, not {got}"
+        case "int_parsing" | "int_from_float":
+            message = f"takes a whole number, not {got}"
+        case "float_parsing":
+            message = f"takes a number of seconds, not {got}"
+        case "literal_error":
+            message = f"takes {limits['expected']}, not {got}"
+        case "greater_than" | "greater_than_equal" | "less_than_equal":
+            bound = {"gt": "more than {}", "ge": "at least {}", "le": "at most {}"}
+            message = f"takes {next(bound[key].format(limits[key]) for key in bound if key in limits)}, not {got}"
+        case _:
+            message = problem["msg"].removeprefix("Value error, ")
+    return f"{str(problem['loc'][0]).upper()}: {message}"
+
+
+_ABOUT_KEYS = ("auth_mode", "auth_jwks_url", "auth_jwks_file", "auth_secret")
 
 
 class Settings(BaseSettings):
@@ -91,7 +136,7 @@ class Settings(BaseSettings):
     database_prepared_statements: bool = True
     data_dir: Path = Path(".data")
 
-    auth_mode: Literal["jwt", "disabled"] | None = None
+    auth_mode: Annotated[Literal["jwt", "disabled"] | None, Lower] = None
     auth_jwks_url: str | None = None
     auth_jwks_file: Path | None = None
     auth_secret: SecretStr | None = None
@@ -121,7 +166,7 @@ class Settings(BaseSettings):
     max_repeated_fields: Count = 100
     max_cost: Count = 100_000
     trusted_documents: Path | None = None
-    engine: Literal["compiled", "graphql-core"] = "compiled"
+    engine: Annotated[Literal["compiled", "graphql-core"], Lower] = "compiled"
     request_timeout: Seconds = 10
     max_concurrent_requests: Count = 64
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 5
@@ -129,21 +174,37 @@ class Settings(BaseSettings):
     stripe_webhook_secret: Secrets = ()
     adyen_webhook_hmac_key: Secrets = ()
     otel_exporter_otlp_endpoint: str | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["console", "json"] | None = None
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = "info"
+    log_format: Annotated[Literal["console", "json"] | None, Lower] = None
 
     @classmethod
     def load(cls) -> Self:
         """Read the settings from the process's environment.
 
         Raises:
-            ConfigurationError: variables are set wrong.
+            ConfigurationError: variables have invalid values; it names all of them.
         """
-        try:
-            return cls()
-        except ValidationError as error:
-            problems = error.errors(include_url=False, include_context=False, include_input=False)
-            raise ConfigurationError(*(_said(problem) for problem in problems)) from None
+        settings, problems = cls.inspect()
+        if problems:
+            raise ConfigurationError(*problems)
+        return settings
+
+    @classmethod
+    def inspect(cls) -> tuple[Self, list[str]]:
+        """The settings, with the default in place of each invalid value, and what is wrong with those."""
+        problems: list[str] = []
+        defaults: dict[str, Any] = {}
+        while True:
+            try:
+                return cls(**defaults), problems
+            except ValidationError as error:
+                wrong = error.errors(include_url=False)
+                problems += map(_said, wrong)
+                for problem in wrong:
+                    name = str(problem["loc"][0]) if problem["loc"] else "auth_mode"
+                    for each in (name, *(_ABOUT_KEYS if name in _ABOUT_KEYS else ())):
+                        defaults[each] = cls.model_fields[each].default
 
     @classmethod
     def settings_customise_sources(
@@ -160,43 +221,49 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _postgresql(cls, value: str | None) -> str | None:
-        if value is not None and not _is_postgresql(value):
-            raise ValueError("takes a URL such as postgresql://user:password@host:5432/database")
+        if value is not None and (wrong := _invalid_postgresql(value)):
+            raise ValueError(f"takes a URL such as postgresql://user:password@host:5432/database; {wrong}")
         return value
 
     @field_validator("database_replica_url")
     @classmethod
     def _replicas(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(map(_is_postgresql, value)):
-            raise ValueError("takes URLs such as postgresql://user:password@host1:5432,host2:5432/database")
+        if wrong := next(filter(None, map(_invalid_postgresql, value)), None):
+            example = "postgresql://user:password@host1:5432,host2:5432/database"
+            raise ValueError(f"takes URLs such as {example}; of one, {wrong}")
         return value
 
     @field_validator("auth_jwks_url", "otel_exporter_otlp_endpoint")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
-        if value is not None and not _is_http(value):
-            raise ValueError("takes a URL that starts with http:// or https:// and has a host")
+        if value is not None and (wrong := _invalid_http(value)):
+            raise ValueError(f"takes a URL such as https://host/path; {wrong}")
         return value
 
     @field_validator("auth_jwks_file", "trusted_documents")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not (value.is_file() and os.access(value, os.R_OK)):
-            raise ValueError("takes the path of a readable file")
+            wrong = "cannot be read" if value.is_file() else "is not a file" if value.exists() else "does not exist"
+            raise ValueError(f"takes the path of a readable file; {value} {wrong}")
         return value
 
     @field_validator("auth_secret")
     @classmethod
     def _long(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value().encode()) < 32:  # noqa: PLR2004 - RFC 7518, 3.2
-            raise ValueError("takes at least 32 bytes; generate one with `openssl rand -hex 32`")
+            raise ValueError(
+                f"takes at least 32 bytes, not {len(value.get_secret_value().encode())}; "
+                "generate one with `openssl rand -hex 32`"
+            )
         return value
 
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(_ORIGIN.fullmatch(origin) for origin in value):
-            raise ValueError("takes comma-separated origins, such as https://shop.example, or * for any")
+        for origin in value:
+            if wrong := _invalid_origin(origin):
+                raise ValueError(f"takes origins such as https://shop.example, or * for any; {origin!r} {wrong}")
         return value
 
     @field_validator("customer_ids")
@@ -265,3 +332,59 @@ class Settings(BaseSettings):
     def introspects(self) -> bool:
         """Whether introspection, GraphiQL and suggestions are on: `INTROSPECTION`, else where nobody authenticates."""
         return not self.authenticates if self.introspection is None else self.introspection
+
+
+def weaknesses(settings: Settings) -> list[str]:
+    """What is valid and unsafe: each names a variable and says what to do."""
+    found: list[str] = []
+    named = {
+        "ROUTER_SECRET": settings.router_secret,
+        "STRIPE_WEBHOOK_SECRET": settings.stripe_webhook_secret,
+        "ADYEN_WEBHOOK_HMAC_KEY": settings.adyen_webhook_hmac_key,
+    }
+    for name, secrets in named.items():
+        if any(_is_guessable(secret.get_secret_value()) for secret in secrets):
+            found.append(
+                f"{name}: a secret has fewer than {_MIN_SECRET_BYTES} bytes and can be guessed; use a longer one"
+            )
+    if settings.auth_mode == "disabled":
+        found += [
+            f"{key.upper()}: has no effect, since AUTH_MODE=disabled accepts every request; unset one of the two"
+            for key in _ABOUT_KEYS[1:]
+            if getattr(settings, key) is not None
+        ]
+    if not settings.authenticates and "*" in settings.cors_origins:
+        found.append("CORS_ORIGINS: with *, any website that you visit can change tokens here; name the origins")
+    if settings.authenticates and settings.auth_secret is None:
+        if settings.auth_audience is None:
+            found.append("AUTH_AUDIENCE: not set, so access tokens issued for other services are accepted; set it")
+        if settings.auth_issuer is None:
+            found.append("AUTH_ISSUER: not set, so access tokens of any issuer with these keys are accepted; set it")
+    if settings.auth_jwks_url and _is_open_to_tampering(settings.auth_jwks_url):
+        found.append("AUTH_JWKS_URL: http:// lets anyone on the network replace the keys; use https://")
+    return found
+
+
+def _is_guessable(secret: str) -> bool:
+    return len(secret.rpartition(":")[2].encode()) < _MIN_SECRET_BYTES
+
+
+def _is_open_to_tampering(address: str) -> bool:
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    try:
+        is_local = ip_address(host).is_loopback
+    except ValueError:
+        is_local = host == "localhost"
+    return parts.scheme == "http" and not is_local
+
+
+def slips(environment: Mapping[str, str]) -> list[str]:
+    """Variables that are probably meant to be others: each is named with the one that it looks like."""
+    ours = {name.upper() for name in Settings.model_fields}
+    unset = [name for name in ours if not environment.get(name)]
+    return [
+        f"{name} is set, which this service does not read; did you mean {alike}?"
+        for name in sorted(environment.keys() - ours)
+        for alike in get_close_matches(name, unset, n=1, cutoff=_SIMILAR)
+    ]

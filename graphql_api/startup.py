@@ -1,81 +1,85 @@
-"""What `serve` does before it serves: its sockets, the folder of its workers' metrics, and what it tells a newcomer."""
+"""What `serve` does before it serves: its sockets, and what it tells a newcomer."""
 
 import json
-import os
 import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
-from pathlib import Path
 from socket import socket
-from tempfile import TemporaryDirectory
 from urllib.parse import urlencode
 
+import structlog
 from pydantic import SecretStr
 
-from graphql_api import server
+from graphql_api import __version__, server
 from graphql_api.auth.access_tokens import mint
 from graphql_api.process import CommandError, UsageError
-from graphql_api.settings import Settings
+from graphql_api.settings import Settings, weaknesses
+
+_PORTS = "--host, --port or METRICS_PORT"
 
 
 @contextmanager
-def listening(settings: Settings, host: str, port: int, workers: int) -> Generator[list[socket]]:
-    """The sockets to serve on; where nobody has to say who they are, this machine's alone unless told otherwise."""
+def listening(settings: Settings, host: str, port: int, workers: int) -> Generator[list[server.Listeners]]:
+    """Each worker's sockets: the public one, and that of METRICS_PORT.
+
+    If access tokens are not checked, only this machine can connect, unless AUTH_MODE says that this is intended.
+
+    Raises:
+        UsageError: everybody could connect and change everything.
+        CommandError: a socket cannot be opened.
+    """
     with ExitStack() as closing:
+
+        def opened(port: int) -> list[socket]:
+            try:
+                return closing.enter_context(server.listening(host, port, workers))
+            except OSError as error:
+                raise CommandError(f"cannot listen on port {port} of {host}: {error.strerror}; try another value of {_PORTS}") from None
+
         try:
-            if not settings.authenticates and settings.auth_mode is None and not server.is_loopback(host):
-                raise UsageError(
-                    f"anyone who can reach {host} could read and change every token: set AUTH_JWKS_URL, AUTH_JWKS_FILE "
-                    "or AUTH_SECRET to require access tokens, or AUTH_MODE=disabled if that is what you want"
-                )
-            listeners = closing.enter_context(server.listening(host, port, workers))
+            is_open = not settings.authenticates and settings.auth_mode is None and not server.is_loopback(host)
         except OSError as error:
-            raise CommandError(
-                f"cannot listen on port {port} of {host}: {error.strerror}; try another --host or --port"
-            ) from None
-        yield listeners
+            raise CommandError(f"cannot listen on port {port} of {host}: {error.strerror}; try another value of {_PORTS}") from None
+        if is_open:
+            raise UsageError(
+                f"anyone who can reach {host} could read and change every token: set AUTH_JWKS_URL, AUTH_JWKS_FILE or "
+                "AUTH_SECRET to require access tokens, or AUTH_MODE=disabled if that is what you want"
+            )
+        ports = [port] if settings.metrics_port is None else [port, settings.metrics_port]
+        yield [*zip(*map(opened, ports), strict=True)]
 
 
-@contextmanager
-def adding_up_metrics(workers: int) -> Generator[None]:
-    """For several workers, a folder in which they add up their metrics; the library looks for it when imported."""
-    if workers == 1:
-        yield
-        return
-    in_memory = Path("/dev/shm")  # noqa: S108 - there also where every disk is read-only
-    parent = in_memory if os.access(in_memory, os.W_OK) else None
-    with TemporaryDirectory(prefix="gateway-tokens-metrics-", dir=parent) as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        yield
+def warn_of_weak(settings: Settings) -> None:
+    """Name in the log each setting that is valid and unsafe."""
+    for problem in weaknesses(settings):
+        structlog.get_logger().warning("weak setting", problem=problem)
 
 
-def announce(settings: Settings, host: str, port: int) -> None:
-    """Tell a newcomer where to look, what to paste, and what is switched off."""
+def announce(settings: Settings, host: str, port: int, *, workers: int, database: str) -> None:
+    """Tell what runs where, and a newcomer what to try and what is switched off."""
     address = ip_address(host)
     shown = "localhost" if address.is_unspecified else f"[{host}]" if address.version == 6 else host  # noqa: PLR2004
     base = f"http://{shown}:{port}"
     url = f"{base}/graphql"
-    query = "{ customerGatewayTokens(first: 3) { nodes { userId gateway gatewayCustomerId isActive } } }"
-    body = json.dumps({"query": query}, separators=(",", ":"))
+    processes = f"{workers} workers" if workers > 1 else "1 worker"
+    print(f"Serving {url} - gateway-tokens {__version__}, {processes}, database: {database}. Press Ctrl-C to stop.", flush=True)
     if settings.authenticates:
-        print(f"Serving {url} to callers with an access token. Press Ctrl-C to stop.", flush=True)
         if settings.auth_secret and not settings.introspects:
-            print(
-                "\nGraphiQL is off. To turn it on, with an access token for each role, set INTROSPECTION=true.",
-                flush=True,
-            )
+            print("\nGraphiQL is off. To turn it on, with an access token for each role, set INTROSPECTION=true.", flush=True)
         elif settings.auth_secret and address.is_loopback and sys.stdout.isatty():
             roles = _token_of_each_role(settings, settings.auth_secret)
             print(f"\nGraphiQL, with an access token for each role, valid for eight hours:\n{url}#{roles}", flush=True)
         return
+    query = "{ customerGatewayTokens(first: 3) { nodes { userId gateway gatewayCustomerId isActive } } }"
+    body = json.dumps({"query": query}, separators=(",", ":"))
+    metrics = f"{base}/metrics" if settings.metrics_port is None else f"http://{shown}:{settings.metrics_port}/metrics"
     print(
-        f"""Serving {url} - press Ctrl-C to stop.
-
+        f"""
 In a browser:  {url}
 A query:       {query}
 In a shell:    curl -s {url} -H 'Content-Type: application/json' -d '{body}'
-Health:        {base}/readyz and {base}/metrics
+Health:        {base}/readyz and {metrics}
 
 Authentication is off, for development: anyone who can reach this address can read and change every token. To require
 access tokens, set AUTH_JWKS_URL or AUTH_SECRET. docs/configuration.md lists all settings.""",

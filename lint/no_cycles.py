@@ -1,30 +1,23 @@
 """A contract for import-linter: no module imports another in a circle, not even for a type checker alone."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from grimp import ImportGraph
-from importlinter import Contract, ContractCheck, fields, output
+from importlinter import Contract, ContractCheck, output
 
 
 class NoCyclesContract(Contract):
     """Shows the shortest chain of each circle. Imports under `TYPE_CHECKING` count as well."""
 
-    allowed: Any = fields.SetField(subfield=fields.StringField(), required=False)
-    """Packages whose modules may still import each other in a circle."""
-
     def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:  # noqa: ARG002, FBT001 - import-linter calls it so
         """Look for circles in the whole graph."""
-        found = [chain for chain in _cycles(graph) if not self._is_allowed(chain)]
+        found = list(_cycles(graph))
         return ContractCheck(kept=not found, metadata={"cycles": found})
 
     def render_broken_contract(self, check: ContractCheck) -> None:
         """Print the chains."""
         for chain in check.metadata["cycles"]:
             output.print_error(f"\n{chain[0]}\n  imports " + "\n  imports ".join(chain[1:]))
-
-    def _is_allowed(self, chain: tuple[str, ...]) -> bool:
-        return any(all(module.startswith(f"{package}.") for module in chain) for package in self.allowed or ())
 
 
 def _cycles(graph: ImportGraph) -> Iterator[tuple[str, ...]]:

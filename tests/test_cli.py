@@ -16,9 +16,12 @@ import pytest
 import graphql_api
 from graphql_api import __version__
 from graphql_api.cli import main
+from graphql_api.settings import Settings
 from graphql_api.storage.migrate import is_current, upgrade
 
 ROOT = Path(graphql_api.__file__).parents[1]
+ADDRESS = "DATABASE_URL: takes a URL such as postgresql://user:password@host:5432/database"
+ORIGINS = "CORS_ORIGINS: takes origins such as https://shop.example, or * for any"
 SECRET = "a development secret of 40 characters..."
 
 
@@ -68,7 +71,6 @@ async def store_a_token(url):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Missing command. (gateway-tokens --help)"),
         (["serv"], "No such command 'serv'. Did you mean 'serve'?"),
         (["serve", "--prot", "1"], "No such option: --prot"),
         (["serve", "--port", "70000"], "Invalid value for '--port'"),
@@ -90,24 +92,29 @@ def test_a_wrong_call_is_one_line_and_status_2(call, arguments, says):
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("AUTH_MODE", "off", "AUTH_MODE: Input should be 'jwt' or 'disabled'"),
-        ("DATABASE_URL", "mysql://localhost", "DATABASE_URL: takes a URL such as postgresql://"),
-        ("DATABASE_URL", "postgresql://localhost:port/x", "DATABASE_URL: takes a URL such as postgresql://"),
-        ("DATABASE_URL", "postgresql://a:5432,b:99999/x", "DATABASE_URL: takes a URL such as postgresql://"),
+        ("AUTH_MODE", "off", "AUTH_MODE: takes 'jwt' or 'disabled', not 'off'"),
+        ("DATABASE_URL", "mysql://localhost", f"{ADDRESS}; it begins with mysql://"),
+        ("DATABASE_URL", "postgresql://localhost:port/x", f"{ADDRESS}; a port is not a number"),
+        ("DATABASE_URL", "postgresql://a:5432,b:99999/x", f"{ADDRESS}; a port is not a number"),
         ("DATABASE_REPLICA_URL", "postgresql://a/x,postgresql://b:99999/x", "DATABASE_REPLICA_URL: takes URLs"),
-        ("AUTH_SECRET", "short", "AUTH_SECRET: takes at least 32 bytes"),
-        ("AUTH_JWKS_URL", "https://", "AUTH_JWKS_URL: takes a URL that starts with http:// or https://"),
+        ("AUTH_SECRET", "short", "AUTH_SECRET: takes at least 32 bytes, not 5"),
+        ("AUTH_JWKS_URL", "https://", "AUTH_JWKS_URL: takes a URL such as https://host/path; it names no host"),
         (
             "AUTH_JWKS_URL",
             "https://issuer:port/",
-            "AUTH_JWKS_URL: takes a URL that starts with http:// or https://",
+            "AUTH_JWKS_URL: takes a URL such as https://host/path; the port is not a number",
         ),
         ("ROUTER_SECRET", ",", "ROUTER_SECRET: takes comma-separated values"),
         ("GATEWAYS", " , ", "GATEWAYS: takes comma-separated values"),
         ("STRIPE_WEBHOOK_SECRET", "whsec_1,1x:whsec_2", "STRIPE_WEBHOOK_SECRET: takes secrets, or gateway:secret."),
         ("STRIPE_WEBHOOK_SECRET", "STRIPE_EU:", "STRIPE_WEBHOOK_SECRET: takes secrets, or gateway:secret;"),
-        ("INTROSPECTION", "maybe", "INTROSPECTION: takes true or false"),
-        ("MAX_DEPTH", "deep", "MAX_DEPTH: "),
+        ("INTROSPECTION", "maybe", "INTROSPECTION: takes true or false, not 'maybe'"),
+        ("MAX_DEPTH", "deep", "MAX_DEPTH: takes a whole number, not 'deep'"),
+        ("MAX_DEPTH", "0", "MAX_DEPTH: takes at least 1, not '0'"),
+        ("DATABASE_TIMEOUT", "4000", "DATABASE_TIMEOUT: takes at most 3600.0, not '4000'"),
+        ("CORS_ORIGINS", "https://a.example/", f"{ORIGINS}; 'https://a.example/' ends with a slash"),
+        ("CORS_ORIGINS", "a.example", f"{ORIGINS}; 'a.example' does not begin with http:// or https://"),
+        ("METRICS_PORT", "99999", "METRICS_PORT: takes at most 65535, not '99999'"),
     ],
 )
 @pytest.mark.parametrize("command", ["serve", "migrate", "demo"])
@@ -127,8 +134,9 @@ def test_a_folder_of_data_that_cannot_be_made_is_named_with_its_variable(call, m
     status, out, err = call("migrate")
 
     assert (status, out) == (1, "")
-    assert err.startswith(f"gateway-tokens: DATA_DIR: {tmp_path}")
-    assert err.count("\n") == 1
+    named, said = err.splitlines()
+    assert named == f"Database: embedded in {tmp_path}/file/data"
+    assert said.startswith(f"gateway-tokens: DATA_DIR: {tmp_path}")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +150,8 @@ def test_a_database_that_cannot_be_reached_is_one_line_without_its_password(call
     monkeypatch.setenv("DATABASE_URL", url)
     status, out, err = call("migrate")
     assert (status, out) == (1, "")
+    named, _, err = err.partition("\n")
+    assert named == f"Database: x on {url.partition('@')[2].removesuffix('/x')}"
     assert err.startswith("gateway-tokens: the database cannot be used (")
     assert err.endswith(": check DATABASE_URL, the network and permissions\n")
     assert says in err
@@ -154,7 +164,7 @@ def test_a_wrong_password_for_the_database_is_one_line(call, monkeypatch, server
     status, _, err = call("migrate")
     assert status == 1
     assert "password authentication failed" in err
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(call, monkeypatch, tmp_path):
@@ -163,7 +173,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(call, monkeypatch, tmp_path):
     status, _, err = call("migrate")
     assert status == 1
     assert "Not a directory" in err
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2
 
 
 def test_a_host_that_does_not_exist_is_one_line(call):
@@ -208,7 +218,7 @@ def test_help_imports_nothing_that_takes_time():
 
 
 @pytest.mark.parametrize("command", [["-m", "graphql_api"], ["-c", console_script()]])
-def test_ctrl_c_is_quiet_while_the_first_modules_are_imported(tmp_path, command):
+def test_ctrl_c_is_one_line_while_the_first_modules_are_imported(tmp_path, command):
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     ended = subprocess.run(
         [sys.executable, *command, "serve"],
@@ -219,7 +229,7 @@ def test_ctrl_c_is_quiet_while_the_first_modules_are_imported(tmp_path, command)
         check=False,
         timeout=30,
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "gateway-tokens: interrupted\n")
 
 
 def test_a_file_is_looked_at_before_a_database_is_started(call, tmp_path):
@@ -233,9 +243,99 @@ def test_a_file_is_looked_at_before_a_database_is_started(call, tmp_path):
 
 def test_every_command_says_in_the_list_of_all_what_it_does(call):
     _, out, _ = call("-h")
-    listed = out.partition("Commands:\n")[2].splitlines()
+    listed = out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert listed
     assert all(re.fullmatch(r"  [a-z]+ +[A-Z].*[.]", line) and "..." not in line for line in listed), out
+
+
+def test_alone_it_prints_its_help(call):
+    assert call() == call("--help")
+    assert call()[0] == 0
+
+
+def test_the_help_of_serve_names_the_page_of_settings(call):
+    assert "docs/configuration.md" in " ".join(call("serve", "--help")[1].split())
+
+
+def test_a_word_is_taken_in_any_case(monkeypatch):
+    monkeypatch.setenv("LOG_LEVEL", "INFO")
+    monkeypatch.setenv("ENGINE", "GraphQL-Core")
+    settings = Settings.load()
+    assert (settings.log_level, settings.engine) == ("info", "graphql-core")
+
+
+@pytest.mark.parametrize("command", [["import", "t.csv"], ["export", "t.csv"], ["remap", "t.csv", "--gateway", "S"]])
+def test_a_bulk_command_starts_no_database_unless_told_to(call, monkeypatch, tmp_path, command):
+    (tmp_path / "t.csv").write_text("old,new\n" if command[0] == "remap" else "userId,gateway,gatewayCustomerId\n")
+    monkeypatch.delenv("DATA_DIR")
+    monkeypatch.setenv("DATABSE_URL", "postgresql://db.example/tokens")
+    status, out, err = call(*command)
+    assert (status, out) == (2, "")
+    warning, named, said = err.splitlines()
+    assert warning == (
+        "gateway-tokens: warning: DATABSE_URL is set, which this service does not read; did you mean DATABASE_URL?"
+    )
+    assert named == f"Database: embedded in {tmp_path}/.data"
+    assert said.startswith("gateway-tokens: DATABASE_URL is not set: set it, or pass --embedded")
+    assert not (tmp_path / ".data").exists()
+
+
+def test_a_bulk_command_works_on_the_embedded_database_when_told_to(call, monkeypatch, tmp_path):
+    monkeypatch.delenv("DATA_DIR")
+    status, _, err = call("export", "t.csv", "--embedded")
+    assert status == 0
+    assert err.splitlines()[-1] == "export t.csv: 0 tokens"
+    assert (tmp_path / ".data").exists()
+
+
+SLOW = """
+import asyncio
+import graphql_api.bulk.jobs as jobs
+
+async def slow(*_):
+    press()
+    try:
+        await asyncio.sleep(60)
+    finally:
+        {at_the_end}
+
+jobs.import_file = slow
+"""
+# What is replaced in a process so that Ctrl-C is pressed at this moment of a command.
+MOMENTS = {
+    "before the database": "import graphql_api.process\ngraphql_api.process.load_settings = press",
+    "while it is created": "import subprocess\nsubprocess.run = lambda *_, **__: press()",
+    "at work": SLOW.format(at_the_end="pass"),
+    "at work that ends in an error then": SLOW.format(at_the_end="raise ValueError"),
+    "at work that takes its time to end": SLOW.format(at_the_end="await asyncio.sleep(0.1)"),
+}
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_is_one_line_at_any_moment(tmp_path, moment, times):
+    code = f"""
+import os, signal
+
+def press():
+    for _ in range({times}):
+        os.kill(os.getpid(), signal.SIGINT)
+
+{MOMENTS[moment]}
+from graphql_api.__main__ import main
+main()
+"""
+    (tmp_path / "t.csv").touch()
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "import", "t.csv"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = [line for line in ended.stderr.splitlines() if not line.startswith("Database: ")]
+    assert (ended.returncode, ended.stdout, said) == (130, "", ["gateway-tokens: interrupted"])
 
 
 def test_the_version_is_the_packages(call):
@@ -256,14 +356,14 @@ async def test_ten_that_migrate_at_once_all_succeed(new_database):
 
 
 def test_without_a_database_url_migrating_makes_a_postgresql_in_the_data_folder(call, tmp_path):
-    assert call("migrate") == (0, "", "")
+    assert call("migrate") == (0, "", f"Database: embedded in {tmp_path}/data\n")
     assert (tmp_path / "data" / "postgresql" / "cluster").is_dir()
 
 
 def test_demo_tokens_are_stored_once(call, monkeypatch, empty_database):
     monkeypatch.setenv("DATABASE_URL", empty_database)
-    assert call("demo", "--users", "3") == (0, "Stored demo tokens for 3 users.\n", "")
-    assert call("demo", "--users", "3") == (0, "The demo tokens exist already.\n", "")
+    assert call("demo", "--users", "3")[:2] == (0, "Stored demo tokens for 3 users.\n")
+    assert call("demo", "--users", "3")[:2] == (0, "The demo tokens exist already.\n")
 
 
 def test_demo_tokens_do_not_mix_with_others(call, monkeypatch, empty_database):

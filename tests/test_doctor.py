@@ -10,7 +10,8 @@ import pytest
 
 from graphql_api import doctor
 from graphql_api.cli import main
-from graphql_api.settings import Settings
+from graphql_api.embedded import embedded_postgres
+from graphql_api.settings import Settings, weaknesses
 from tests.faults.postgres import servers
 from tests.pooler import pgbouncer
 
@@ -74,10 +75,8 @@ async def test_a_standby_is_no_database_to_serve_from(tmp_path):
         line = (await found(database_url=standby.url))["database"]
         both = primary.url.replace("@", f"@127.0.0.1:{standby.port},")
         line_of_both = (await found(database_url=both))["database"]
-    assert (line.is_well, line.says) == (
-        False,
-        "is a read-only standby: set DATABASE_URL to the primary",
-    )
+    assert not line.is_well
+    assert line.says.startswith(f"postgres on 127.0.0.1:{standby.port} is a read-only standby")
     assert line_of_both.is_well
 
 
@@ -129,6 +128,74 @@ async def test_a_version_that_is_not_tested_is_wrong(database_url, monkeypatch):
     assert (line.is_well, "use one of 99" in line.says) == (False, True)
 
 
+WEAK = [
+    ({"router_secret": "a"}, "ROUTER_SECRET: "),
+    ({"router_secret": f"{SECRET},b"}, "ROUTER_SECRET: "),
+    ({"stripe_webhook_secret": "STRIPE_EU:whsec_1"}, "STRIPE_WEBHOOK_SECRET: "),
+    ({"auth_mode": "disabled"}, "AUTH_SECRET: has no effect"),
+    ({"auth_mode": "disabled", "auth_secret": None, "cors_origins": "*"}, "CORS_ORIGINS: "),
+    ({"auth_secret": None, "auth_jwks_url": "https://a.example/k", "auth_issuer": "i"}, "AUTH_AUDIENCE: not set"),
+    ({"auth_secret": None, "auth_jwks_url": "https://a.example/k", "auth_audience": "a"}, "AUTH_ISSUER: not set"),
+    (
+        {"auth_secret": None, "auth_jwks_url": "http://a.example/k", "auth_issuer": "i", "auth_audience": "a"},
+        "AUTH_JWKS_URL: http://",
+    ),
+]
+SOUND = [
+    {"auth_secret": SECRET, "router_secret": SECRET},
+    {"auth_mode": "disabled"},
+    {"auth_jwks_url": "https://a.example/k", "auth_issuer": "i", "auth_audience": "a"},
+    {"auth_jwks_url": "http://127.0.0.1:1/k", "auth_issuer": "i", "auth_audience": "a"},
+]
+
+
+@pytest.mark.parametrize(("settings", "says"), WEAK, ids=[says for _, says in WEAK])
+def test_a_weak_setting_is_named(settings, says):
+    (told,) = weaknesses(Settings(**{"auth_secret": SECRET, **settings}))
+    assert told.startswith(says)
+
+
+@pytest.mark.parametrize("settings", SOUND)
+def test_of_sound_settings_nothing_is_said(settings):
+    assert weaknesses(Settings(**settings)) == []
+
+
+async def test_a_weak_setting_is_wrong(database_url):
+    line = (await found(database_url=database_url, router_secret="a"))["settings"]
+    assert (line.is_well, line.says.partition(":")[0]) == (False, "ROUTER_SECRET")
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"keys": []}'])
+async def test_a_file_without_keys_is_wrong(database_url, tmp_path, text):
+    (keys := tmp_path / "keys.json").write_text(text)
+    lines = await found(database_url=database_url, auth_secret=None, auth_jwks_file=keys)
+    assert (lines["keys"].is_well, lines["keys"].says.partition(":")[0]) == (False, "AUTH_JWKS_FILE")
+
+
+async def test_a_database_that_logs_rows_is_noted(own):
+    url, connection = own
+    await connection.execute(
+        f"alter database {await connection.fetchval('select current_database()')} set log_error_verbosity = verbose"
+    )
+    line = (await found(database_url=url))["log"]
+    assert (line.is_well, line.is_note, "log_error_verbosity = terse" in line.says) == (True, True, True)
+
+
+async def test_without_a_database_it_creates_none(tmp_path):
+    lines = await found(database_url=None, data_dir=tmp_path / "data")
+    assert lines["database"].is_note
+    assert str(tmp_path / "data") in lines["database"].says
+    assert "migrations" not in lines
+    assert not (tmp_path / "data").exists()
+
+
+async def test_it_looks_at_the_embedded_database_that_runs(tmp_path):
+    with embedded_postgres(tmp_path, {"fsync": "off"}):
+        lines = await found(database_url=None, data_dir=tmp_path)
+    assert lines["database"].is_well
+    assert not lines["migrations"].is_well
+
+
 async def test_a_key_server_that_is_down_is_wrong(database_url):
     lines = await found(database_url=database_url, auth_secret=None, auth_jwks_url="http://127.0.0.1:1/keys")
     assert not lines["keys"].is_well
@@ -142,15 +209,20 @@ async def test_a_setting_that_only_its_part_can_check_is_wrong(database_url, tmp
     assert line.says.startswith("TRUSTED_DOCUMENTS: takes")
 
 
-def test_every_setting_that_is_wrong_is_named(monkeypatch, capsys):
-    for name, value in {"DATABASE_URL": "mysql://x", "AUTH_MODE": "maybe", "MAX_DEPTH": "deep"}.items():
+def test_every_setting_that_is_wrong_is_named(monkeypatch, capsys, tmp_path):
+    (documents := tmp_path / "documents.json").write_text("nothing")
+    wrong = {"DATABASE_URL": "mysql://x", "AUTH_MODE": "maybe", "MAX_DEPTH": "deep", "LOGLEVEL": "debug"}
+    wrong |= {"ROUTER_SECRET": "a", "TRUSTED_DOCUMENTS": str(documents)}
+    for name, value in wrong.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["gateway-tokens", "doctor"])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 1
     told = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
-    assert told == [["WRONG", "settings", f"{name}:"] for name in ("DATABASE_URL", "AUTH_MODE", "MAX_DEPTH")]
+    names = "DATABASE_URL:", "AUTH_MODE:", "MAX_DEPTH:", "TRUSTED_DOCUMENTS:", "ROUTER_SECRET:", "LOGLEVEL"
+    assert sorted(told[:6]) == sorted(["WRONG", "settings", name] for name in names)
+    assert {each[1] for each in told[6:]} == {"access"}
 
 
 async def test_a_service_without_keys_is_wrong_unless_it_was_said_so(database_url):

@@ -36,7 +36,7 @@ async def app(scope, receive, send):
 
 with server.listening("127.0.0.1", 0, int(sys.argv[1])) as listeners:
     print(listeners[0].getsockname()[1], flush=True)
-    server.serve(app, listeners, float(sys.argv[2]))
+    server.serve(app, [[listener] for listener in listeners], float(sys.argv[2]))
 """
 
 

@@ -6,6 +6,7 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from urllib.parse import parse_qsl
@@ -14,9 +15,12 @@ import httpx
 import psutil
 import pytest
 
+from graphql_api import __version__
+
 AUTH_SECRET = "signs the access tokens of these tests only"
 SAVE = """mutation { saveCustomerGatewayToken(input: {userId: "u1", gateway: "STRIPE", gatewayCustomerId: "cus_1"})
   { created userErrors { message } } }"""
+PATHS = ("/healthz", "/readyz", "/metrics", "/graphql?query={__typename}")
 FIND = '{ customerGatewayTokenByCustomer(gateway: "stripe", gatewayCustomerId: "cus_1") { userId } }'
 
 
@@ -83,6 +87,7 @@ def serve(tmp_path, monkeypatch):
 def test_it_says_what_to_do_next_and_that_works(serve):
     service = serve("--demo")
     told = "".join(service.process.stdout.readline() for _ in range(8))
+    assert f"gateway-tokens {__version__}, 1 worker, database: embedded in {service.folder}/data" in service.first_line
     assert "Authentication is off" in told
     query = re.search(r"A query: +(.*)", told).group(1)
     answer = service.ask(query)
@@ -108,7 +113,6 @@ def test_on_a_terminal_it_hands_over_an_access_token_of_each_role(serve):
 
 def test_with_a_secret_alone_it_says_how_to_get_graphiql(serve):
     service = serve(AUTH_SECRET=AUTH_SECRET)
-    assert "to callers with an access token" in service.first_line
     assert service.process.stdout.readline() == "\n"
     assert "INTROSPECTION=true" in service.process.stdout.readline()
 
@@ -138,9 +142,22 @@ def test_the_next_start_recovers_from_a_kill_of_service_and_database(serve):
 
 async def test_a_database_url_is_used_by_every_worker(serve, new_database):
     service = serve("--workers", "2", "--demo", DATABASE_URL=await new_database())
+    assert re.search(r"2 workers, database: test_\w+ on \S+", service.first_line)
     service.ask(SAVE)
     for _ in range(10):
         assert service.ask(FIND)["data"]["customerGatewayTokenByCustomer"] == {"userId": "u1"}
     assert not (service.folder / "data").exists()
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(20) == 0
+
+
+def test_metrics_have_a_port_of_their_own(serve, database_url):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    service = serve("--workers", "2", DATABASE_URL=database_url, METRICS_PORT=str(port))
+    public, operators = service.url.removesuffix("/graphql"), f"http://127.0.0.1:{port}"
+    status = {(base, path): httpx.get(base + path).status_code for base in (public, operators) for path in PATHS}
+    assert [status[public, path] for path in PATHS] == [200, 200, 404, 200]
+    assert [status[operators, path] for path in PATHS] == [200, 200, 200, 404]
+    assert httpx.post(f"{operators}/graphql", json={"query": "{ __typename }"}).status_code == 404
+    assert service.ask("{ __typename }") == {"data": {"__typename": "Query"}}

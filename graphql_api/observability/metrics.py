@@ -1,22 +1,24 @@
 """Every metric of the service: what is counted, by which labels, and the text that Prometheus reads.
 
-What the parts of the service count by themselves is taken from them now and then; the rest they report. Where several
-processes serve, the library adds up what they write into the folder of `PROMETHEUS_MULTIPROC_DIR`.
+The service reports most of them, and what its parts count by themselves is taken from them. If several workers serve,
+each shows the others what it measured, so that any of them can answer for all.
 """
 
 import asyncio
-import os
+import logging
 from bisect import bisect_left
-from collections import Counter as Tally
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from time import monotonic
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeVar
 
+import orjson
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from graphql_api.observability.shared_memory import SharedMemory
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
 MAX_OPERATIONS = 100
@@ -24,15 +26,16 @@ MAX_OPERATIONS = 100
 OTHER = "other"
 
 _PREFIX = "gateway_tokens"
-_TAKE_EVERY = 5.0
-_TAKE_BINS_EVERY = 0.1
+_SHOW_SECONDS = 0.5  # between two times that a worker shows the others what it measured
 _REQUEST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STATEMENT_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _BATCH_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
 
+_log = logging.getLogger(__name__)
+
 
 class ReplicaReading(NamedTuple):
-    """Whether a replica healthy, and how many seconds it is behind."""
+    """Whether a replica is healthy, and how many seconds it is behind."""
 
     is_read_from: bool
     lag: float
@@ -56,36 +59,128 @@ class Reading(NamedTuple):
     spans_lost: int
 
 
-class Metrics:
-    """The metrics of one app."""
+Labels = tuple[str, ...]
+Values = list[float]
+"""One figure; of a histogram, how many observations are in each bucket, and their sum."""
 
-    def __init__(self, version: str) -> None:
-        prometheus_client.disable_created_metrics()
-        registry = self._registry = CollectorRegistry()
-        self._bins = _AllBins()
+
+class _Family:
+    """A metric: its values by its labels' values."""
+
+    def __init__(self, name: str, about: str, labels: Sequence[str], *, combine: Callable[..., float] = sum) -> None:
+        self.name = name
+        self.about = about
+        self.labels = labels
+        self.combine = combine  # the values of several workers
+        self.values: defaultdict[Labels, Values] = defaultdict(lambda: [0.0])
+        self.is_counter = False
+
+    def set(self, value: float, *labels: str) -> None:
+        self.values[labels] = [value]
+
+    def metric(self, values: Mapping[Labels, Values]) -> Metric:
+        family = GaugeMetricFamily(self.name, self.about, labels=self.labels)
+        for labels, (value,) in values.items():
+            family.add_metric(labels, value)
+        return family
+
+
+class _Counter(_Family):
+    def __init__(self, name: str, about: str, labels: Sequence[str]) -> None:
+        super().__init__(name, about, labels)
+        self.is_counter = True
+        if not labels:
+            self.values[()] = [0.0]
+
+    def add(self, *labels: str) -> None:
+        self.values[labels][0] += 1
+
+    def metric(self, values: Mapping[Labels, Values]) -> Metric:
+        family = CounterMetricFamily(self.name, self.about, labels=self.labels)
+        for labels, (value,) in values.items():
+            family.add_metric(labels, value)
+        return family
+
+
+class _Histogram(_Family):
+    def __init__(self, name: str, about: str, labels: Sequence[str], bounds: Sequence[float]) -> None:
+        super().__init__(name, about, labels)
+        self.is_counter = True
+        self.bounds = bounds
+        self.values = defaultdict(lambda: [0.0] * (len(bounds) + 2))
+
+    def observer(self, *labels: str) -> Callable[[float], None]:
+        """What observes a value with these labels."""
+        bounds, values = self.bounds, self.values[labels]
+
+        def observe(value: float) -> None:
+            values[bisect_left(bounds, value)] += 1
+            values[-1] += value
+
+        return observe
+
+    def metric(self, values: Mapping[Labels, Values]) -> Metric:
+        family = HistogramMetricFamily(self.name, self.about, labels=self.labels)
+        names = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
+        for labels, (*counts, total) in values.items():
+            buckets: list[tuple[str, float]] = []
+            so_far = 0.0
+            for name, count in zip(names, counts, strict=True):
+                so_far += count
+                buckets.append((name, so_far))
+            family.add_metric(labels, buckets, total)
+        return family
+
+
+class _Observers(dict[str, Callable[[float], None]]):
+    """What observes for each value of a histogram's one label."""
+
+    def __init__(self, histogram: _Histogram) -> None:
+        super().__init__()
+        self._histogram = histogram
+
+    def __missing__(self, label: str) -> Callable[[float], None]:
+        observe = self[label] = self._histogram.observer(label)
+        return observe
+
+
+F = TypeVar("F", bound=_Family)
+
+
+class Metrics(Collector):
+    """The metrics of one app, in the memory that its workers share if there are several."""
+
+    def __init__(self, version: str, shared: SharedMemory | None = None) -> None:
+        self._families: dict[str, _Family] = {}
+        self._shared = shared
+        self._slot: int | None = None
+        self._base: dict[str, dict[Labels, Values]] = {}
         self._of_requests: dict[tuple[str, str, str], Callable[[float], None]] = {}
         self._operations: set[str] = {"", OTHER}
-        self._taken: Tally[tuple[Counter | str, ...]] = Tally()
         self._read: Callable[[], Reading] | None = None
+        self._process = ProcessCollector(registry=None)
+        self._registry = CollectorRegistry()
 
-        def gauge(name: str, about: str, *labels: str) -> Gauge:
-            return Gauge(f"{_PREFIX}_{name}", about, labels, multiprocess_mode="livesum", registry=registry)
+        def gauge(name: str, about: str, *labels: str, combine: Callable[..., float] = sum) -> _Family:
+            return self._add(_Family(f"{_PREFIX}_{name}", about, labels, combine=combine))
 
-        def counter(name: str, about: str, *labels: str) -> Counter:
-            return Counter(f"{_PREFIX}_{name}", about, labels, registry=registry)
+        def counter(name: str, about: str, *labels: str) -> _Counter:
+            return self._add(_Counter(f"{_PREFIX}_{name}", about, labels))
 
-        def histogram(name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"{_PREFIX}_{name}", about, labels, buckets=buckets, registry=registry)
+        def histogram(name: str, about: str, bounds: Sequence[float], *labels: str) -> _Histogram:
+            return self._add(_Histogram(f"{_PREFIX}_{name}", about, labels, bounds))
 
         about = "GraphQL requests by operation, its kind, and `ok` or the first error's code"
         labels = ("operation", "kind", "outcome")
         self._requests = histogram("request_duration_seconds", about, _REQUEST_SECONDS, *labels)
         about = "Duration of SQL statements by their name in the source"
-        statements = histogram("statement_duration_seconds", about, _STATEMENT_SECONDS, "statement")
-        self._of_statements = _Observers(statements, self._bins)
+        self._of_statements = _Observers(
+            histogram("statement_duration_seconds", about, _STATEMENT_SECONDS, "statement")
+        )
         about = "Representations per `_entities` request, and parents per batched field"
-        self._of_batches = _Observers(histogram("batch_size", about, _BATCH_SIZES, "field"), self._bins)
+        self._of_batches = _Observers(histogram("batch_size", about, _BATCH_SIZES, "field"))
         self._limits = counter("limits", "Requests refused or ended by a limit, by its variable", "limit")
+        self._user_errors = counter("user_errors", "User errors of mutations", "mutation", "code")
         self._in_flight = gauge("requests_in_flight", "GraphQL requests that are waiting or running")
         self._connections = gauge("database_connections", "Connections to the database", "state")
         self._allowed = gauge("database_connections_max", "Maximum number of database connections")
@@ -94,15 +189,21 @@ class Metrics:
         self._away = gauge("database_away", "Processes that cannot reach the database")
         self._replica_used = gauge("replica_read_from", "Processes that read from this replica", "replica")
         about = "Seconds that a replica is behind the primary"
-        self._replica_lag = Gauge(
-            f"{_PREFIX}_replica_lag_seconds", about, ["replica"], multiprocess_mode="livemax", registry=registry
-        )
+        self._replica_lag = gauge("replica_lag_seconds", about, "replica", combine=max)
         self._token_cache = counter("token_cache", "Access tokens by cache result", "result")
         self._fallbacks = counter("engine_fallbacks", "Operations run by graphql-core instead, by reason", "reason")
         self._webhooks = counter("webhooks", "Gateway events by the status of the answer", "sender", "status")
         self._spans_lost = counter("spans_lost", "Spans that the trace collector did not accept")
-        build = Gauge(f"{_PREFIX}_build_info", "What runs", ["version"], multiprocess_mode="max", registry=registry)
-        build.labels(version).set(1)
+        gauge("build_info", "The version that runs", "version", combine=max).set(1, version)
+        self._of_process = {
+            family.name: self._add(
+                _Counter(family.name, family.documentation, ())
+                if family.type == "counter"
+                else _Family(family.name, family.documentation, (), combine=_PROCESS_COMBINE.get(family.name, sum))
+            )
+            for family in self._process.collect()
+        }
+        self._registry.register(self)
 
     def request(self, operation: str, kind: str, outcome: str, seconds: float, *, teaches: bool) -> None:
         """A GraphQL request was answered. Names are learned from those that teach: nobody else can use them up."""
@@ -121,11 +222,50 @@ class Metrics:
 
     def limit(self, variable: str) -> None:
         """A request met the limit that this environment variable sets."""
-        self._limits.labels(variable).inc()
+        self._limits.add(variable)
+
+    def user_error(self, mutation: str, code: str) -> None:
+        """A mutation answered a user error with this code."""
+        self._user_errors.add(mutation, code)
 
     def webhook(self, sender: str, status: int) -> None:
         """An event of a gateway was answered."""
-        self._webhooks.labels(sender, status).inc()
+        self._webhooks.add(sender, str(status))
+
+    @asynccontextmanager
+    async def following(self, read: Callable[[], Reading]) -> AsyncGenerator[None]:
+        """Take what is read whenever the metrics are asked for, here or at another worker."""
+        self._read = read
+        if self._shared is None:
+            yield
+        else:
+            showing = asyncio.get_running_loop().create_task(self._keep_showing())
+            try:
+                yield
+            finally:
+                showing.cancel()
+                await asyncio.gather(showing, return_exceptions=True)
+                self._show()
+        self._take()
+        self._read = None
+
+    def text(self) -> bytes:
+        """All of it in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """What all workers measured; prometheus-client asks for it."""
+        together = self._own()
+        for slot, message in self._shared.others(self._slot) if self._shared else ():
+            told = _unpacked(message)
+            is_alive = self._shared is not None and self._shared.is_alive(slot)
+            self._add_up(together, told if is_alive else self._counters(told))
+        for name, family in self._families.items():
+            yield family.metric(together.get(name, {}))
+
+    def _add(self, family: F) -> F:
+        self._families[family.name] = family
+        return family
 
     def _of_request(self, operation: str, kind: str, outcome: str, *, teaches: bool) -> Callable[[float], None]:
         if operation not in self._operations:
@@ -134,126 +274,76 @@ class Metrics:
             self._operations.add(operation)
         key = operation, kind, outcome
         if key not in self._of_requests:
-            self._of_requests[key] = self._bins.of(self._requests.labels(*key))
+            self._of_requests[key] = self._requests.observer(*key)
         return self._of_requests[key]
 
-    @asynccontextmanager
-    async def following(self, read: Callable[[], Reading]) -> AsyncGenerator[None]:
-        """Take what is read every few seconds, so that another process that is asked can tell it, and when asked."""
-        self._read = read
-        taking = asyncio.get_running_loop().create_task(self._keep_taking())
-        try:
-            yield
-        finally:
-            taking.cancel()
-            await asyncio.gather(taking, return_exceptions=True)
-            self._take()
-            self._bins.take()
-            self._read = None
-
-    def text(self) -> bytes:
-        """All of it in Prometheus's text format."""
+    def _own(self) -> dict[str, dict[Labels, Values]]:
+        """What this worker measured, and those that had its slot before."""
         self._take()
-        self._bins.take()
-        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        if folder is None:
-            return generate_latest(self._registry)
-        _forget_the_dead(Path(folder))
-        together = CollectorRegistry()
-        MultiProcessCollector(together, folder)
-        return generate_latest(together)
+        own = {
+            name: {labels: [*values] for labels, values in each.values.items()} for name, each in self._families.items()
+        }
+        self._add_up(own, self._base)
+        return own
 
-    async def _keep_taking(self) -> None:
+    def _counters(self, told: dict[str, dict[Labels, Values]]) -> dict[str, dict[Labels, Values]]:
+        """Without what is true of a worker only while it lives."""
+        return {name: values for name, values in told.items() if self._families[name].is_counter}
+
+    def _add_up(self, together: dict[str, dict[Labels, Values]], more: dict[str, dict[Labels, Values]]) -> None:
+        for name, some in more.items():
+            combine, values = self._families[name].combine, together.setdefault(name, {})
+            for labels, figures in some.items():
+                present = values.get(labels)
+                values[labels] = [combine(pair) for pair in zip(present, figures, strict=True)] if present else figures
+
+    async def _keep_showing(self) -> None:
         while True:
-            self._take()
-            until = monotonic() + _TAKE_EVERY
-            while monotonic() < until:
-                await asyncio.sleep(_TAKE_BINS_EVERY)
-                self._bins.take()
+            try:
+                self._show()
+            except Exception:  # noqa: BLE001 - it is tried again
+                _log.exception("metrics of this worker could not be shown to the others")
+            await asyncio.sleep(_SHOW_SECONDS)
+
+    def _show(self) -> None:
+        if self._shared is None:
+            return
+        if self._slot is None and (slot := self._shared.take_slot()) is not None:
+            self._slot, left = slot, self._shared.read(slot)
+            self._base = self._counters(_unpacked(left)) if left else {}  # of the worker that this one replaces
+        if self._slot is not None:
+            message = orjson.dumps([[name, [*own.items()]] for name, own in self._own().items()])
+            if not self._shared.write(self._slot, message):
+                _log.warning("metrics of this worker take %s bytes, too many to show them to the others", len(message))
 
     def _take(self) -> None:
+        for family in self._process.collect():
+            self._of_process[family.name].set(family.samples[0].value)
         if self._read is None:
             return
         now = self._read()
         self._in_flight.set(now.requests_in_flight)
-        self._connections.labels("in_use").set(now.connections_in_use)
-        self._connections.labels("idle").set(now.connections_idle)
+        self._connections.set(now.connections_in_use, "in_use")
+        self._connections.set(now.connections_idle, "idle")
         self._allowed.set(now.connections_allowed)
         self._waiting.set(now.waiting_for_connection)
         self._away.set(now.database_is_away)
-        self._count(self._lost, now.connections_lost)
-        self._count(self._limits, now.statements_too_long, "DATABASE_TIMEOUT")
+        self._lost.set(now.connections_lost)
+        self._limits.set(now.statements_too_long, "DATABASE_TIMEOUT")
         for name, replica in now.replicas.items():
-            self._replica_used.labels(name).set(replica.is_read_from)
-            self._replica_lag.labels(name).set(replica.lag)
-        self._count(self._token_cache, now.token_cache_hits, "hit")
-        self._count(self._token_cache, now.token_cache_misses, "miss")
+            self._replica_used.set(replica.is_read_from, name)
+            self._replica_lag.set(replica.lag, name)
+        self._token_cache.set(now.token_cache_hits, "hit")
+        self._token_cache.set(now.token_cache_misses, "miss")
         for reason, count in now.engine_fallbacks.items():
-            self._count(self._fallbacks, count, reason)
-        self._count(self._spans_lost, now.spans_lost)
-
-    def _count(self, counter: Counter, count: int, *labels: str) -> None:
-        """Bring the counter to what was counted elsewhere."""
-        key = (counter, *labels)
-        (counter.labels(*labels) if labels else counter).inc(count - self._taken[key])
-        self._taken[key] = count
+            self._fallbacks.set(count, reason)
+        self._spans_lost.set(now.spans_lost)
 
 
-class _AllBins:
-    """What was observed and not yet taken over into the library, which takes ten times as long for each value."""
-
-    def __init__(self) -> None:
-        self._all: list[_Bins] = []
-
-    def of(self, histogram: Histogram) -> Callable[[float], None]:
-        """What observes for a histogram whose labels have values."""
-        bins = _Bins(histogram)
-        self._all.append(bins)
-        return bins.values.append
-
-    def take(self) -> None:
-        for bins in self._all:
-            if bins.values:
-                bins.take()
+# The newest worker's start shows each restart; every process has the same limit of files.
+_PROCESS_COMBINE: dict[str, Callable[..., float]] = {"process_start_time_seconds": max, "process_max_fds": max}
 
 
-class _Bins:
-    """The values that a histogram is to be given."""
-
-    def __init__(self, histogram: Any) -> None:
-        self._bounds: tuple[float, ...] = histogram._upper_bounds  # noqa: SLF001 - the library can only add them one by one
-        self._buckets: list[Any] = histogram._buckets  # noqa: SLF001
-        self._total: Any = histogram._sum  # noqa: SLF001
-        self.values: list[float] = []
-
-    def take(self) -> None:
-        """Give the histogram what there is."""
-        bounds = self._bounds
-        for index, count in Tally([bisect_left(bounds, value) for value in self.values]).items():
-            self._buckets[index].inc(count)
-        self._total.inc(sum(self.values))
-        self.values.clear()
-
-
-class _Observers(dict[str, Callable[[float], None]]):
-    """What observes for each value of a histogram's one label; the library looks it up more slowly."""
-
-    def __init__(self, histogram: Histogram, bins: _AllBins) -> None:
-        super().__init__()
-        self._histogram = histogram
-        self._bins = bins
-
-    def __missing__(self, label: str) -> Callable[[float], None]:
-        observe = self[label] = self._bins.of(self._histogram.labels(label))
-        return observe
-
-
-def _forget_the_dead(folder: Path) -> None:
-    """What is true of processes only while they live ends with them; what they counted stays."""
-    for file in folder.glob("gauge_live*_*.db"):
-        process = int(file.stem.rpartition("_")[2])
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            with suppress(FileNotFoundError):  # another process was faster
-                mark_process_dead(process, str(folder))
+def _unpacked(message: bytes) -> dict[str, dict[Labels, Values]]:
+    read: list[Any] = orjson.loads(message)
+    return {name: {tuple(labels): values for labels, values in some} for name, some in read}

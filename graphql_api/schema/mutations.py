@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from functools import partial
-from typing import Annotated
+from functools import partial, wraps
+from typing import Annotated, Any
 
 import strawberry
 from strawberry.federation.schema_directives import Cost
@@ -50,6 +50,19 @@ ExpectedVersion = Annotated[
 UserId = Annotated[strawberry.ID, strawberry.argument(description="The user's id.")]
 Gateway = Annotated[str, strawberry.argument(description="The gateway. Case does not matter: `stripe` is `STRIPE`.")]
 Customer = Annotated[str, strawberry.argument(description="The customer's id at the gateway.")]
+
+
+def _counted(resolver: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The resolver of a mutation, whose user errors are counted by its name and their codes."""
+
+    @wraps(resolver)
+    async def counted(info: Info, *args: Any, **kwargs: Any) -> Any:
+        payload = await resolver(info, *args, **kwargs)
+        for error in payload.user_errors:
+            info.context.refuse(info.field_name, error.code.value)
+        return payload
+
+    return counted
 
 
 async def _create(
@@ -329,31 +342,31 @@ class Mutation:
 
     create_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_create,
+        resolver=_counted(_create),
         description="Create a token. If the same token exists, you get it unchanged and no error.",
     )
     save_customer_gateway_token: SaveCustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_save, description="Create or update a user's token at a gateway."
+        directives=[_COST], resolver=_counted(_save), description="Create or update a user's token at a gateway."
     )
     save_customer_gateway_tokens: SaveCustomerGatewayTokensPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_save_many,
+        resolver=_counted(_save_many),
         description="Save at most 1,000 tokens in one transaction, in input order.",
     )
     update_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_update, description="Change a token by its id."
+        directives=[_COST], resolver=_counted(_update), description="Change a token by its id."
     )
     activate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_activate, description="Activate a token."
+        directives=[_COST], resolver=_counted(_activate), description="Activate a token."
     )
     deactivate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_deactivate,
+        resolver=_counted(_deactivate),
         description="Deactivate a token. An inactive token does not change.",
     )
     delete_customer_gateway_token: DeleteCustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_delete,
+        resolver=_counted(_delete),
         description=(
             "Delete a token. Its customer id stays reserved for its user. Deleting it again returns the same"
             " `deletedId`; an id that never existed gives NOT_FOUND."
@@ -361,32 +374,34 @@ class Mutation:
     )
     deactivate_gateway_customer: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_deactivate_customer,
+        resolver=_counted(_deactivate_customer),
         description=(
             "Deactivate the token of a gateway customer. For webhook handlers, which know only the customer id. An"
             " unknown or inactive customer is not an error, because gateways send events twice, late and out of order."
         ),
     )
     verify_gateway_customer: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_verify_customer, description="Record that the gateway confirmed a customer."
+        directives=[_COST],
+        resolver=_counted(_verify_customer),
+        description="Record that the gateway confirmed a customer.",
     )
     claim_gateway_customer: ClaimGatewayCustomerPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_claim,
+        resolver=_counted(_claim),
         description=("Ask before you create a customer at a gateway: who creates it, and with which idempotency key?"),
     )
     merge_user_gateway_tokens: MergeUserGatewayTokensPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_merge,
+        resolver=_counted(_merge),
         description="Move one user's tokens to another, for example when a guest registers. All or nothing.",
     )
     erase_user_gateway_tokens: EraseUserGatewayTokensPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_erase,
+        resolver=_counted(_erase),
         description="Erase a user: their tokens, former customer ids and personal data in the history.",
     )
     lift_user_erasure: LiftUserErasurePayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_lift_erasure,
+        resolver=_counted(_lift_erasure),
         description="Allow tokens of an erased user to be saved again.",
     )

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import asyncpg
 import orjson
@@ -128,6 +128,14 @@ def place(address: str) -> str:
     parts = urlsplit(address)
     query = dict(parse_qsl(parts.query))
     return parts.netloc.rpartition("@")[2] or f"{query.get('host', '')}:{query.get('port', '')}".rstrip(":")
+
+
+def described(url: str) -> str:
+    """The database's name and its hosts, as people may read them."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    name = unquote(parts.path.removeprefix("/")) or query.get("dbname") or query.get("database") or "(default)"
+    return f"{name} on {', '.join(map(place, addresses(url)))}"
 
 
 async def _set_codecs(raw: RawConnection) -> None:

@@ -29,4 +29,5 @@ async def metrics(request: Request) -> Response:
     return Response(request.state.metrics.text(), media_type=CONTENT_TYPE)
 
 
-PROBES = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+METRICS = Route("/metrics", metrics)
+PROBES = [Route("/healthz", healthz), Route("/readyz", readyz), METRICS]

@@ -47,7 +47,7 @@ async def test_ctrl_c_says_where_an_import_stopped(process, write, table):
     await some(table)
     running.send_signal(signal.SIGINT)
     _, err = await running.communicate()
-    assert running.returncode == 1
+    assert running.returncode == 130
     said = re.search(
         r"^gateway-tokens: import t\.jsonl stopped after line (\S+) \((\S+) created\):"
         r" run the same command again to continue\n\Z",

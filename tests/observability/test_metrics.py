@@ -8,11 +8,15 @@ import sys
 from base64 import b64encode
 
 import httpx
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from graphql_api import __version__
 from graphql_api.app import create_app
 from graphql_api.observability.metrics import MAX_OPERATIONS, Metrics, Reading
+from graphql_api.observability.shared_memory import MAX_MESSAGE_BYTES, SharedMemory
+from graphql_api.schema import build_schema
 from graphql_api.settings import Settings
 from tests.asgi import Client, opened
 from tests.until import until_sync
@@ -211,15 +215,90 @@ def workers(database_url, tmp_path):
     process.stdout.close()
 
 
-def test_whichever_worker_is_asked_tells_what_all_of_them_did(workers):
-    def count():
-        with httpx.Client(base_url=workers) as http:
-            found = samples(http.get("/metrics").text)
-        return found.get(("request_duration_seconds_count", "Hi", "ok", "query"), 0)
+def counted(url):
+    with httpx.Client(base_url=url) as http:  # a new connection, which the kernel hands to either worker
+        found = samples(http.get("/metrics").text)
+    return found.get(("request_duration_seconds_count", "Hi", "ok", "query"), 0), found
 
-    for asked in range(1, 31):
-        with httpx.Client(base_url=workers) as http:  # a new connection, which the kernel hands to either worker
+
+def ask(url, times):
+    for _ in range(times):
+        with httpx.Client(base_url=url) as http:
             assert http.post("/graphql", json={"query": "query Hi { __typename }"}).status_code == 200
-            # The answer is sent before it is counted.
-            until_sync(lambda asked=asked: count() >= asked, "the request is counted")
-    assert [count() for _ in range(10)] == [30] * 10
+
+
+def until_counted(url, wanted):
+    """What is told as soon as ten answers in a row, of either worker, have this count."""
+
+    def settled():
+        answers = [counted(url) for _ in range(10)]
+        assert all(count <= wanted for count, _ in answers)
+        return all(count == wanted for count, _ in answers) and answers[-1][1]
+
+    return until_sync(settled, f"{wanted} requests are counted")
+
+
+def test_whichever_worker_is_asked_tells_what_all_of_them_did(workers):
+    ask(workers, 30)
+    found = until_counted(workers, 30)
+    assert found["database_connections_max",] == 20
+    assert found["build_info", __version__] == 1
+    assert found["process_cpu_seconds_total",] > 0
+    assert found["process_resident_memory_bytes",] > 50e6
+
+
+def test_what_a_worker_counted_outlives_it_and_what_was_true_of_it_does_not(workers):
+    ask(workers, 20)
+    found = until_counted(workers, 20)
+    started = found["process_start_time_seconds",]
+    (supervisor,) = (each for each in psutil.Process().children() if "serve" in each.cmdline())
+    for number, worker in enumerate(supervisor.children(), 1):
+        worker.kill()
+        ask(workers, 1)  # answered by the other one, or by the replacement
+        found = until_counted(workers, 20 + number)
+    assert found["database_connections_max",] == 20
+    assert found["process_start_time_seconds",] > started
+
+
+def test_workers_leave_no_file_in_shared_memory(workers):
+    ask(workers, 4)
+    until_counted(workers, 4)
+    (supervisor,) = (each for each in psutil.Process().children() if "serve" in each.cmdline())
+    for process in (supervisor, *supervisor.children()):
+        held = [mapped.path for mapped in process.memory_maps()] + [file.path for file in process.open_files()]
+        assert not [path for path in held if path.startswith("/dev/shm/")]  # noqa: S108
+
+
+def test_of_a_message_that_does_not_fit_the_one_before_stays():
+    with SharedMemory.open(2) as memory:
+        slot = memory.take_slot()
+        assert memory.read(slot) == b""
+        for message in (b"one", b"two", b"three"):
+            assert memory.write(slot, message)
+            assert memory.read(slot) == message
+        assert not memory.write(slot, b"x" * (MAX_MESSAGE_BYTES + 1))
+        assert memory.read(slot) == b"three"
+        assert [*memory.others(slot)] == []
+        assert [*memory.others(None)] == [(slot, b"three")]
+
+
+async def test_a_user_error_of_a_mutation_counts_by_its_code(graph, client):
+    """With an alias, and although the caller does not select the code."""
+    query = """mutation($card: String!, $id: ID!) {
+      a: createCustomerGatewayToken(input: {userId: "u1", gateway: "S", gatewayCustomerId: $card}) { user { id } }
+      activateCustomerGatewayToken(id: $id) { user { id } } }"""
+    variables = {"card": "4111111111111111", "id": "00000000-0000-0000-0000-000000000000"}
+    counts = await grown(client, lambda: graph.client(query, **variables))
+    assert counts["user_errors_total", "CARD_NUMBER", "createCustomerGatewayToken"] == 1
+    assert counts["user_errors_total", "NOT_FOUND", "activateCustomerGatewayToken"] == 1
+
+
+def test_every_mutation_counts_its_user_errors():
+    mutations = build_schema()._schema.mutation_type.fields
+    uncounted = [name for name, field in mutations.items() if not hasattr(resolver_of(field), "__wrapped__")]
+    assert mutations
+    assert not uncounted
+
+
+def resolver_of(field):
+    return field.extensions["strawberry-definition"].base_resolver.wrapped_func

@@ -122,6 +122,7 @@ def scraped(serving, database_url):
                 f"{{ {many} }}",
                 f"{{ {fields} }}",
                 f"{{ _entities(representations: [{USER}]) {{ ... on User {{ gatewayTokens {{ id }} }} }} }}",
+                'mutation { activateCustomerGatewayToken(id: "00000000-0000-0000-0000-000000000000") { user { id } } }',
             ):
                 assert (await http.post("/graphql", json={"query": query})).status_code == 200
             assert (await http.post("/webhooks/adyen", json={})).status_code == 400
@@ -183,8 +184,13 @@ def test_the_page_for_operators_names_every_metric_and_its_labels(scraped):
             {label for sample in family.samples for label in sample.labels} - OF_PROMETHEUS,
         )
         for family in scraped
+        if family.name.startswith("gateway_tokens_")
     }
     assert told == measured
+    of_processes = {
+        sample.name for family in scraped for sample in family.samples if sample.name.startswith("process_")
+    }
+    assert of_processes == set(re.findall(r"`(process_\w+)`", page))
 
 
 def test_no_two_panels_lie_on_one_another():
