@@ -35,12 +35,16 @@ def listening(settings: Settings, host: str, port: int, workers: int) -> Generat
             try:
                 return closing.enter_context(server.listening(host, port, workers))
             except OSError as error:
-                raise CommandError(f"cannot listen on port {port} of {host}: {error.strerror}; try another value of {_PORTS}") from None
+                raise CommandError(
+                    f"cannot listen on port {port} of {host}: {error.strerror}; try another value of {_PORTS}"
+                ) from None
 
         try:
             is_open = not settings.authenticates and settings.auth_mode is None and not server.is_loopback(host)
         except OSError as error:
-            raise CommandError(f"cannot listen on port {port} of {host}: {error.strerror}; try another value of {_PORTS}") from None
+            raise CommandError(
+                f"cannot listen on port {port} of {host}: {error.strerror}; try another value of {_PORTS}"
+            ) from None
         if is_open:
             raise UsageError(
                 f"anyone who can reach {host} could read and change every token: set AUTH_JWKS_URL, AUTH_JWKS_FILE or "
@@ -63,10 +67,16 @@ def announce(settings: Settings, host: str, port: int, *, workers: int, database
     base = f"http://{shown}:{port}"
     url = f"{base}/graphql"
     processes = f"{workers} workers" if workers > 1 else "1 worker"
-    print(f"Serving {url} - gateway-tokens {__version__}, {processes}, database: {database}. Press Ctrl-C to stop.", flush=True)
+    print(
+        f"Serving {url} - gateway-tokens {__version__}, {processes}, database: {database}. Press Ctrl-C to stop.",
+        flush=True,
+    )
     if settings.authenticates:
         if settings.auth_secret and not settings.introspects:
-            print("\nGraphiQL is off. To turn it on, with an access token for each role, set INTROSPECTION=true.", flush=True)
+            print(
+                "\nGraphiQL is off. To turn it on, with an access token for each role, set INTROSPECTION=true.",
+                flush=True,
+            )
         elif settings.auth_secret and address.is_loopback and sys.stdout.isatty():
             roles = _token_of_each_role(settings, settings.auth_secret)
             print(f"\nGraphiQL, with an access token for each role, valid for eight hours:\n{url}#{roles}", flush=True)

@@ -37,6 +37,7 @@ TOGETHER = {
 ALONE = {
     "app.py": "web/test_app.py",
     "demo.py": "bulk/test_demo.py",
+    "interrupts.py": "test_cli.py",
     "process.py": "test_cli.py",  # what commands share
     "observability/logs.py": "web/test_logs.py",
     "observability/tracing.py": "observability/test_traces.py",
