@@ -70,7 +70,7 @@ class Authenticator:
 
     @property
     def problem(self) -> str | None:
-        """Why the keys could not be fetched, where the last attempt failed."""
+        """Why the last attempt to fetch the keys failed; None if it did not."""
         return self._keys.problem if self._keys else None
 
     def caller(self, authorization: bytes | None) -> Caller | Awaitable[Caller]:
@@ -80,7 +80,7 @@ class Authenticator:
 
         Raises:
             InvalidTokenError: there is a header, and no access token in it that is accepted.
-            UnavailableError: there are no keys yet.
+            UnavailableError: no keys have been fetched.
         """
         if self._keys is None:
             return EVERYBODY

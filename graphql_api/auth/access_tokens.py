@@ -24,23 +24,23 @@ SECRET_ALGORITHMS = frozenset({"HS256"})
 
 MAX_TOKEN_BYTES = 8 * 1024
 MAX_SUBJECT_LENGTH = 255  # characters, as many as a user id may have
-LEEWAY = 10  # seconds that the issuer's clock may be ahead of ours; an expiry is taken at its word
+LEEWAY = 10  # seconds that the issuer's clock may be ahead; expiry gets no leeway
 
 _SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, ADMIN_SCOPE})
 _TYPES = frozenset({"jwt", "at+jwt"})
-# Whoever signs a token must not say where its key is to be found; nor do we know any extension.
+# A token must not name the location of its own key, and no extensions are supported.
 _FORBIDDEN_PARAMETERS = frozenset({"crit", "b64", "jku", "jwk", "x5c", "x5u"})
-# Names of keys are no paths. A SHA-256 in Base64, slashes included, is a name that some issuers use.
+# Key ids are not paths. Some issuers use a SHA-256 in Base64, slashes included.
 _KEY_ID = re.compile(r"[A-Za-z0-9._~:@+=-]{1,128}|[A-Za-z0-9+/]{43}=")
 
 
 class InvalidTokenError(UnauthenticatedError):
-    """The access token is not accepted. The message says why in words of ours, never in the token's."""
+    """The access token is refused. The message says why and quotes nothing from the token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What `iss` and `aud` must be, where that is known."""
+    """The required `iss` and `aud`, if configured."""
 
     issuer: str | None = None
     audience: str | None = None
@@ -61,7 +61,7 @@ class AccessToken:
         """Read a token that one of these algorithms may have signed.
 
         Raises:
-            InvalidTokenError: it is no signed JSON Web Token, or one of a kind that is refused.
+            InvalidTokenError: it is not a signed JSON Web Token, or its kind is refused.
         """
         self._registry = _REGISTRIES[algorithms]
         self._signed = _read(token, self._registry)

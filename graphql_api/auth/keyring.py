@@ -35,10 +35,10 @@ class Keyring:
 
     @classmethod
     def of_json(cls, text: bytes) -> Self:
-        """The keys of a JSON Web Key Set that may sign access tokens; others in it are none of ours.
+        """The keys of a JSON Web Key Set that can verify access tokens; others are ignored.
 
         Raises:
-            ValueError: it is no key set, or has no such key.
+            ValueError: it is not a key set, or has no such key.
         """
         keys = tuple(_signing_keys(text))
         if not keys:
@@ -50,7 +50,7 @@ class Keyring:
         return key_id is None or key_id in self._names or not self._names
 
     def key(self, key_id: str | None, algorithm: str) -> Key | None:
-        """The key of this name; where the token or the keys name none, the only one that fits the algorithm."""
+        """The key with this id. Without an id in the token or the keys, the only key for the algorithm."""
         fitting = [key for key in self.keys if JWSRegistry.filter_algorithms(key, [algorithm])]
         if key_id is not None and self._names:
             return next((key for key in fitting if key.kid == key_id), None)

@@ -44,7 +44,7 @@ class Keys:
         self.on_change: Callable[[], None] = lambda: None
 
     async def look_for(self, key_id: str) -> None:
-        """Do what may bring the key of this name: nothing, where keys are kept current without that."""
+        """Try to get the key with this id; does nothing if the keys are kept current anyway."""
 
     async def take(self, key_set: bytes) -> None:
         """Go on with the keys of this set.
@@ -127,7 +127,7 @@ class ServedKeys(Keys):
         self._due = clock()
 
     async def look_for(self, key_id: str) -> None:
-        """Fetch the keys where that may bring this one, once for everybody who waits."""
+        """Fetch the keys if that may bring this one, once for all who wait."""
         if self._fetching is not None:
             await self.refresh()
         if not self._has(key_id) and (self._fetching is not None or self._unknown.worth_a_fetch(key_id, self._clock())):
@@ -203,7 +203,7 @@ async def watched(keys: FileKeys) -> AsyncGenerator[Keys]:
 @asynccontextmanager
 async def served_keys(url: str, timing: Timing = DEFAULT_TIMING) -> AsyncGenerator[Keys]:
     """The keys of a key server, which may be down at the start."""
-    # No redirects: the operator says where keys come from. No compression: the limit counts what is read.
+    # No redirects: the operator decides where keys come from. No compression: the limit counts bytes read.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     async with httpx.AsyncClient(
         headers=headers, timeout=timing.fetch_timeout_seconds, follow_redirects=False

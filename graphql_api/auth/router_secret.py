@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class RouterSecret:
-    """The values that are good now: one, or two while it is being changed; none where any request is welcome."""
+    """The accepted values: one, or two during rotation; none if every request is accepted."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._digests = [_digest(value.encode()) for value in values]

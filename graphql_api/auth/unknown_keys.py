@@ -22,7 +22,7 @@ class UnknownKeys:
         self._again: OrderedDict[str, float] = OrderedDict()  # name → when it may be asked for
 
     def worth_a_fetch(self, key_id: str, now: float) -> bool:
-        """Whether to ask for this name now; who is told so has asked."""
+        """Whether to fetch for this key id now. A True counts as a fetch."""
         if now < self._again.get(key_id, self._quiet_until):
             self._remember(key_id, now + RETRY)
             return False

@@ -27,7 +27,7 @@ def progress(title: str, total: int | None) -> Generator[Show]:
 
 @contextmanager
 def waiting(title: str) -> Generator[None]:
-    """Show on a terminal that something takes a while, of which nobody knows how long."""
+    """Show on a terminal that something of unknown duration is running."""
     if not sys.stderr.isatty():
         yield
         return
@@ -63,7 +63,7 @@ def _log(title: str) -> Generator[Show]:
 
 @contextmanager
 def rejects(path: Path) -> Generator[Write]:
-    """A CSV file of lines that were not taken, which is there where there is one. It quotes nothing of the lines.
+    """A CSV file of rejected lines, created with the first one. It quotes nothing from the lines.
 
     Raises:
         OSError: it cannot be written.

@@ -1,1 +1,1 @@
-"""What is true of tokens, whoever asks. Standard library only."""
+"""The rules of tokens, independent of the caller. Standard library only."""

@@ -1,9 +1,9 @@
 """What can go wrong with a request, as data; nothing here knows HTTP or GraphQL.
 
 Exception
-├── InputError         the input breaks rules that the caller can mend: `problems` names all of them
+├── InputError         the input breaks rules that the caller can fix: `problems` lists them
 ├── ForbiddenError         the caller lacks the right
-│   └── UnauthenticatedError   … because nobody said who is asking
+│   └── UnauthenticatedError   … because there is no access token
 ├── BadInputError      the request cannot be understood; `message` says why
 └── UnavailableError        the database cannot be asked right now
 """
@@ -31,7 +31,7 @@ class Code(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that the caller can mend: what kind, a sentence that says what to do, and where in the input."""
+    """One problem that the caller can fix: its code, a message that says how, and the input field."""
 
     code: Code
     message: str
@@ -39,7 +39,7 @@ class Problem:
 
 
 class InputError(Exception):
-    """The request breaks rules of ours; `problems` names all of them, `token` is the one that stands in its way."""
+    """The request breaks rules; `problems` lists all of them, `token` is the conflicting token."""
 
     def __init__(self, problems: Sequence[Problem], token: "Token | None" = None) -> None:
         super().__init__(" ".join(problem.message for problem in problems))
@@ -52,7 +52,7 @@ class ForbiddenError(Exception):
 
 
 class UnauthenticatedError(ForbiddenError):
-    """Nobody, or nobody we can believe, is asking."""
+    """There is no access token, or it is not valid."""
 
 
 class BadInputError(Exception):

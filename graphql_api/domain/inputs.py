@@ -136,7 +136,7 @@ class Save(NamedTuple):
 
 
 class Update(NamedTuple):
-    """A change of the token with this id; None where no token can have it."""
+    """A change of the token with this id; None if no token can have it."""
 
     id: str | None
     edit: Edit

@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class DocumentCache(Generic[T]):
-    """Keeps the most recently used documents: at most so many, of at most so large a size together."""
+    """Keeps the most recently used documents, bounded by number and total size."""
 
     def __init__(self, max_documents: int, max_size: int) -> None:
         self._max_documents = max_documents

@@ -65,7 +65,7 @@ def by_class(resolve_type: _ResolveType) -> _ResolveType:
 
 
 def object_type_of(schema: GraphQLSchema, type_: GraphQLNamedType, value: Any) -> GraphQLObjectType | None:
-    """The object type of a value that stands for `type_`, where its class alone decides; else None.
+    """The object type of a value for `type_`, if its class alone decides; otherwise None.
 
     What has hooks of its own (`is_type_of`, `resolve_type`) that are not marked, makes up attributes, or is generic is
     not decided here. Nor is an object that `strawberry.cast` has marked, where the type heeds that.
@@ -93,7 +93,7 @@ def heeds_casts(type_: GraphQLNamedType, found: GraphQLObjectType) -> bool:
 
 
 def _runtime_type(schema: GraphQLSchema, type_: GraphQLAbstractType, value: Any) -> GraphQLObjectType | None:
-    """What an abstract type resolves to, where it goes by the class of the value."""
+    """What an abstract type resolves to, if the value's class decides."""
     if not _is_by_class(type_) and not _strawberry_goes_by_class(schema, type_, value):
         return None
     info = SimpleNamespace(schema=schema, field_name="", is_awaitable=is_awaitable)

@@ -1,4 +1,4 @@
-"""Validation rules as one: graphql-core asks each of its thirty at every node whether it has to do with such a node.
+"""Validation rules as one: graphql-core asks each of its thirty rules at every node whether the node concerns it.
 
 Most have to do with one or two kinds of nodes.
 """

@@ -1,4 +1,4 @@
-"""Variables and arguments, coerced the short way where the common case allows; graphql-core does the rest.
+"""Variables and arguments, coerced on a fast path in the common case; graphql-core does the rest.
 
 The short way takes what is plainly right and leaves everything else, errors above all, to graphql-core.
 """
@@ -54,7 +54,7 @@ class _Variable(NamedTuple):
     name: str
     coerce: Coercer
     absent: Any
-    """What stands in where no value is given: a default, `_OMITTED`, or Undefined if graphql-core has to say."""
+    """What replaces a missing value: a default, `_OMITTED`, or Undefined if graphql-core must report it."""
 
 
 _OMITTED = object()
@@ -114,7 +114,7 @@ def _absent(signature: GraphQLVariableSignature) -> Any:
 
 
 def _constant_default(owner: Any) -> Any:
-    """The default of a variable, argument or input field where it can be shared; Undefined where not or none."""
+    """The default of a variable, argument or input field if it can be shared; otherwise Undefined."""
     try:
         default = coerce_default_value(owner)
     except Exception:  # noqa: BLE001 - an invalid default is an error that graphql-core words
@@ -273,7 +273,7 @@ class Arguments:
         self._suggestions = suggestions
         self._slots = self._short_way()
         self.constant = self._constant(self._slots)
-        """The keyword arguments, where they are the same in every execution."""
+        """The keyword arguments, if they are the same in every execution."""
 
     def of(self, run: Run, info: Any) -> dict[str, Any]:
         """The keyword arguments in this execution; raises what graphql-core would report."""

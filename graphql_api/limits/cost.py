@@ -37,7 +37,7 @@ from graphql_api.limits.directives import is_entities, list_sizes, weight
 from graphql_api.limits.sizes import Size, Sizes, Variables
 
 MUTATION = 10
-ASSUMED_LIST_SIZE = 10  # where the schema says nothing
+ASSUMED_LIST_SIZE = 10  # if the schema does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Estimate:
         return self._fragments[name]
 
     def _field(self, nodes: list[FieldNode], parent: GraphQLNamedType, sized: _Sized | None) -> Cost:
-        node = nodes[0]  # where they have one name, they have the same arguments
+        node = nodes[0]  # fields with one name have the same arguments
         name = node.name.value
         if name.startswith("__"):
             return Cost()

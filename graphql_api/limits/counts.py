@@ -43,7 +43,7 @@ def variables(expanded: ExpandedDocument) -> int:
 
 
 def arguments(expanded: ExpandedDocument) -> int:
-    """Arguments of the field or directive that has the most of them, or fields of an object where these are more."""
+    """The highest number of arguments of one field or directive, or of fields of one input object."""
     most = 0
     ahead: list[Node] = [*expanded.document.definitions]
     while ahead:
@@ -59,7 +59,7 @@ def arguments(expanded: ExpandedDocument) -> int:
 
 
 def depth(expanded: ExpandedDocument) -> int:
-    """Fields inside one another, the innermost included, in what is no introspection."""
+    """Nesting depth of fields, the innermost included, outside introspection."""
     return max((field_set.depth for field_set in expanded.field_sets if not field_set.is_introspection), default=0)
 
 
@@ -101,5 +101,5 @@ def root_fields(expanded: ExpandedDocument) -> int:
 
 
 def repeated_fields(expanded: ExpandedDocument) -> int:
-    """Fields that stand where one of their name stands already. Validation compares each with each."""
+    """Fields with the same response name in one selection. Validation compares each with each."""
     return sum(len(same) - 1 for field_set in expanded.field_sets for same in field_set.fields.values())

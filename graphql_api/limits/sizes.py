@@ -21,11 +21,11 @@ Variables = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The largest number that anything says; the assumed one where nothing says any."""
+    """The largest size that is given; the assumed one if none is."""
 
     assumed: int
     fixed: int | None = None
-    variables: tuple[tuple[str, int | None], ...] = ()  # with what each says where it is not given
+    variables: tuple[tuple[str, int | None], ...] = ()  # with each one's default
 
     def of(self, variables: Variables) -> int:
         """The size in a request with these variables."""

@@ -1,4 +1,4 @@
-"""Trusted documents: the only ones that run where there are any, asked for by id or by text."""
+"""Trusted documents: if there is a list, only these run. A request names one by id or by text."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ class TrustedDocuments:
         return cls(_pairs(found))
 
     def find(self, query: str | None, document_id: str | None) -> str:
-        """The document with this text, or this id; where both are given, they must be the same one's.
+        """The document with this text or this id; if both are given, they must match.
 
         Raises:
             GraphQLError: there is none.

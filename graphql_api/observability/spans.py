@@ -1,4 +1,4 @@
-"""Whose trace it belongs to what happens now. Where nobody traces, nobody's; and nothing of OpenTelemetry is needed."""
+"""The current span, independent of OpenTelemetry, which is not imported if tracing is off."""
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeAlias

@@ -1,9 +1,9 @@
 """Traces: what a request does and how long that takes, sent to a collector by OTLP over HTTP.
 
-OpenTelemetry's own variables say where traces go, how many are taken, and what the service is called. Spans carry names
+OpenTelemetry's own variables set the destination, the sampling and the service's name. Spans carry names
 of operations, statements and outcomes, and nothing that was sent: no variable, no identifier, no text of an error.
 
-This module is imported only where traces are wanted: OpenTelemetry takes a third of a second to import.
+This module is imported only if tracing is on: importing OpenTelemetry takes a third of a second.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Tracing:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        """Send spans until the context ends, and what is left then as well, unless the collector is away."""
+        """Send spans until the context ends, then the remaining ones, unless the collector is unreachable."""
         exporter = self._exporter = _Exporter()
         processor = BatchSpanProcessor(exporter)
         provider = TracerProvider(resource=_resource(self._version), shutdown_on_exit=False)
@@ -76,7 +76,7 @@ class Tracing:
 
     @contextmanager
     def span(self, name: str) -> Generator[None]:
-        """A span below the current one, where that is one to be sent."""
+        """A child of the current span, if that one is sampled."""
         for parent in _sampled()[:1]:
             with _during(self._tracer.start_span(name, set_span_in_context(parent))):
                 yield

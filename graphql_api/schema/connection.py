@@ -29,7 +29,7 @@ def page_info(page_cursors: list[str], *, has_next: bool, has_previous: bool) ->
 
 
 def size(name: str, value: int | None) -> int:
-    """How many items a page has; the default where nothing is asked for.
+    """How many items a page has; the default if the caller does not say.
 
     Raises:
         BadInputError: fewer than one or too many.

@@ -1,4 +1,4 @@
-"""Opaque cursors: where an item stands in its list."""
+"""Opaque cursors: the position of an item in its list."""
 
 import base64
 import binascii
@@ -67,6 +67,4 @@ def _decode(cursor: str) -> str:
 
 
 def _not_ours(cursor: str) -> BadInputError:
-    return BadInputError(
-        f"{cursor[:80]!r} is no cursor of this list: use one that a page's pageInfo or edges gave you."
-    )
+    return BadInputError(f"{cursor[:80]!r} is not a cursor of this list. Use one from a page's pageInfo or edges.")

@@ -1,4 +1,4 @@
-"""The queries: what may be asked without a user at hand."""
+"""The queries of this subgraph."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -57,7 +57,7 @@ class CustomerGatewayTokenEdge:
 
 @strawberry.type(description="A page of tokens in creation order.")
 class CustomerGatewayTokenConnection:
-    """A page of tokens; how many there are in all is counted only where it is asked for."""
+    """A page of tokens; the total is counted only if it is selected."""
 
     edges: list[CustomerGatewayTokenEdge] = strawberry.field(description="The tokens with their cursors.")
     nodes: list[CustomerGatewayToken] = strawberry.field(description="The tokens without cursors.")

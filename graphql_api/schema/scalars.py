@@ -19,7 +19,7 @@ def instant(value: object) -> datetime:
     """An instant in UTC.
 
     Raises:
-        GraphQLError: it is no ISO 8601 text, has no offset, or lies outside the years 1 to 9999 in UTC.
+        GraphQLError: it is not ISO 8601 text, has no offset, or lies outside the years 1 to 9999 in UTC.
     """
     try:
         return values.instant(value)
@@ -38,7 +38,7 @@ def written(value: datetime) -> str:
 def refuse_floats_as_ids() -> None:
     """Have the library's ID take text and integers only, as the GraphQL specification has it.
 
-    An integer of more than 64 bits in JSON arrives as a float, rounded: it would become the id of somebody else.
+    An integer of more than 64 bits in JSON arrives as a rounded float: it would become another id.
     """
     cast("Any", GraphQLID).coerce_input_value = _identifier
 

@@ -1,1 +1,1 @@
-"""What can be done, by whom; one transaction a call."""
+"""Use cases and their permissions; one transaction per call."""

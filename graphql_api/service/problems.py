@@ -1,4 +1,4 @@
-"""What callers are told when a change is refused: codes of the contract, and sentences that say what to do."""
+"""Why a change is refused: the schema's error codes, and messages that say what to do."""
 
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.token import Token

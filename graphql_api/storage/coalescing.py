@@ -13,13 +13,13 @@ from graphql_api.storage.pool import RETRY_WINDOW_SECONDS, ConnectionPool
 K = TypeVar("K")
 V = TypeVar("V")
 
-_MAX_KEYS = 400  # of one load, once it has so many nobody more joins it
+_MAX_KEYS = 400  # per load; a load with this many takes no more
 _LATE_SECONDS = 0.01  # seconds, after which the next load does not wait for this one
-_MAX_LOADS = 4  # loads at a time, where they take long
+_MAX_LOADS = 4  # concurrent loads, if they take long
 
 
 class _Request(NamedTuple, Generic[K, V]):
-    """What somebody request for, when, and in whose trace that belongs."""
+    """What one request asks for, since when, and in which trace."""
 
     keys: Sequence[K]
     future: asyncio.Future[dict[K, V]]
@@ -28,7 +28,7 @@ class _Request(NamedTuple, Generic[K, V]):
 
 
 class RequestCoalescer(Generic[K, V]):
-    """Loads by key, where many ask for few keys at once. All who ask must have the same right to what is loaded.
+    """Loads by key, for many requests with few keys each. All callers must have the same permissions.
 
     Who comes during a load goes with the next one, unless it takes long: then that does not wait for it.
 

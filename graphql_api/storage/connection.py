@@ -101,14 +101,14 @@ class Connection:
 
     async def _prepare(self, statement: Statement) -> PreparedStatement:
         if len(self._prepared) >= _MAX_PREPARED:
-            self._prepared.popitem(last=False)  # asyncpg closes it on the server once nobody holds it
+            self._prepared.popitem(last=False)  # asyncpg closes it on the server when it is no longer referenced
         sql = statement.sql_pg17 if statement.sql_pg17 and self._has_pg17 else statement.sql
         prepared = await self.raw.prepare(sql, name=True, timeout=self._timeout, record_class=statement.row)
         self._prepared[statement] = prepared
         return prepared
 
     def translate_error(self, error: BaseException) -> BaseException:
-        """What an error means to whoever asked: it itself where it is about the statement, or is not the driver's."""
+        """What an error means to the caller: the error itself if it is about the statement or not the driver's."""
         if not isinstance(error, Exception):
             return error
         if self.raw.is_closed() or (isinstance(error, _LOSSES) and not isinstance(error, _TOO_LONG)):

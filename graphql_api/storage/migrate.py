@@ -41,7 +41,7 @@ def newest_revision() -> str:
 
 
 async def current_revision(connection: asyncpg.Connection) -> str | None:
-    """The revision that the database has; None where it was never migrated."""
+    """The database's revision; None if it was never migrated."""
     try:
         return await connection.fetchval("select version_num from alembic_version")
     except asyncpg.UndefinedTableError:

@@ -110,8 +110,8 @@ class ConnectionPool:
             prepares: whether statements are prepared; a pooler in transaction mode may forbid that
             watches: whether connections are given up where nothing is heard of the database; statements that take
                 minutes are better waited for
-            observe: is told of every statement
-            target: which host will do, where there are several
+            observe: is called for every statement
+            target: which host to use, if there are several
             name: what the log calls it
         """
         connector = Connector(url, session=_SESSION if prepares else None, target=target)
@@ -132,7 +132,7 @@ class ConnectionPool:
 
     @property
     def trouble(self) -> str:
-        """Why there is no connection, where the last attempt to open one failed."""
+        """Why the last attempt to open a connection failed; None if it did not."""
         return "" if self._open else self._trouble
 
     @property
@@ -142,7 +142,7 @@ class ConnectionPool:
 
     @property
     def idle(self) -> int:
-        """Connections that nobody uses."""
+        """Idle connections."""
         return len(self._idle)
 
     @property
@@ -165,7 +165,7 @@ class ConnectionPool:
             self._release(await self._acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS - waited))
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
-        """Run the statement in a transaction of its own, and once more where its connection was lost.
+        """Run the statement in its own transaction, and again if its connection was lost.
 
         So it has to do no harm twice: it reads, or it changes only what is as it was read.
 
@@ -265,7 +265,7 @@ class ConnectionPool:
         return outcome
 
     def suspend(self) -> None:
-        """Give up all connections; until it is reopened, whoever wants one is told at once that there is none."""
+        """Close all connections. Until it is reopened, acquiring one fails immediately."""
         self._is_suspended, self._trouble = True, ""
         waiting, self._waiting = self._waiting, deque()
         for waiter in waiting:
@@ -395,7 +395,7 @@ class ConnectionPool:
         self._trouble = trouble
 
     async def _watch(self) -> None:
-        """Give up all connections where statements wait and nothing is heard of the database."""
+        """Close all connections if statements wait and the database is silent."""
         heard, since = -1, monotonic()
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_SECONDS)

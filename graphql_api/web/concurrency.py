@@ -33,7 +33,7 @@ class ConcurrencyLimiter:
             raise
 
     def release(self) -> None:
-        """Leave a place to whoever has waited longest."""
+        """Give the place to the request that has waited longest."""
         while self._line:
             turn = self._line.popleft()
             if not turn.done():

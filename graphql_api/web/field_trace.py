@@ -15,7 +15,7 @@ HEADER, VALUE = b"apollo-federation-include-trace", b"ftv1"
 
 
 class FieldTrace(ApolloFederationTracingExtension):
-    """The trace of one execution. It says where errors were, not what they say, as Apollo Server has it."""
+    """The trace of one execution. It has the locations of errors but not their messages, as in Apollo Server."""
 
     def __init__(self) -> None:
         super().__init__()

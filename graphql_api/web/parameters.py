@@ -24,7 +24,7 @@ def from_body(body: bytes) -> Parameters:
     """Read a JSON body.
 
     Raises:
-        HTTPError: 400, it is no JSON, a batch, or a parameter has the wrong type.
+        HTTPError: 400, it is not JSON, is a batch, or a parameter has the wrong type.
     """
     try:
         found = orjson.loads(body)
@@ -41,7 +41,7 @@ def from_query_string(query_string: bytes) -> Parameters:
     """Read the parameters of a GET; `variables` and `extensions` are JSON.
 
     Raises:
-        HTTPError: 400, they are no text in UTF-8, given twice, or a parameter has the wrong type.
+        HTTPError: 400, they are not valid UTF-8, occur twice, or have the wrong type.
     """
     try:
         pairs = parse_qsl(
