@@ -4,7 +4,7 @@ import os
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -19,6 +19,9 @@ from graphql_api.process import (
     run,
     run_bulk,
 )
+
+if TYPE_CHECKING:
+    from graphql_api.bulk.jobs import FileOptions
 
 cli = typer.Typer(
     help="Maps users to their customers at payment gateways: a federated GraphQL subgraph.",
@@ -212,38 +215,97 @@ def _must_be_there(file: Path) -> Path:
 
 
 FormatOption = Annotated[
-    Literal["csv", "jsonl"] | None, typer.Option("--format", help="The format of FILE, if its extension does not tell.")
+    Literal["csv", "jsonl"] | None,
+    typer.Option("--format", help="The format of FILE, if neither its extension nor its content tells."),
 ]
 RejectsOption = Annotated[
     Path | None,
     typer.Option(
-        "--rejects", help="Where to report rejected lines and reasons. Default: FILE.rejects.csv.", dir_okay=False
+        "--rejects", help="Where to write rejected lines and reasons. Default: FILE.rejects.csv.", dir_okay=False
     ),
 ]
 EmbeddedOption = Annotated[
     bool, typer.Option("--embedded", help="Without DATABASE_URL, work on the embedded PostgreSQL in .data.")
 ]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(help="The encoding of FILE, such as windows-1252. Default: UTF-8 or UTF-16.", metavar="NAME"),
+]
+DelimiterOption = Annotated[
+    str | None, typer.Option(help="The delimiter of a CSV file. Default: the one of its header.", metavar="C")
+]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="The name of a column, such as userId='Customer No'.", metavar="MEANING=NAME"),
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Read everything, report what would change, and change nothing.")
+]
 FileToRead = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="A CSV or JSON Lines file, or - for standard input.",
+        help="A CSV or JSON file, which may be compressed (.gz, .zst), or - for standard input.",
         dir_okay=False,
         callback=_must_be_there,  # before a database is started for it
     ),
 ]
 FileToWrite = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A CSV or JSON Lines file, or - for standard output.", dir_okay=False)
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A CSV or JSON Lines file, compressed if it ends in .gz or .zst, or - for standard output.",
+        dir_okay=False,
+    ),
 ]
+
+
+def _file_options(
+    file: Path,
+    *,
+    format_: Literal["csv", "jsonl"] | None,
+    encoding: str | None,
+    delimiter: str | None,
+    columns: list[str] | None,
+    rejects: Path | None,
+    check: bool,
+    only_column: str | None = None,
+    skip_unknown_columns: bool = False,
+    gateway: str | None = None,
+) -> "FileOptions":
+    """The options that all commands have that read a file; `only_column` is what a name alone means."""
+    from graphql_api.bulk.files.opening import ReadOptions
+    from graphql_api.bulk.jobs import FileOptions
+
+    if delimiter is not None and (delimiter := delimiter.replace("\\t", "\t")) not in {",", ";", "\t", "|", ":", " "}:
+        raise typer.BadParameter("--delimiter takes one of , ; \\t | : or a space.")
+    meanings: dict[str, str] = {}
+    for column in columns or ():
+        meaning, is_named, name = column.partition("=")
+        if not is_named and only_column is None:
+            raise typer.BadParameter("--column takes MEANING=NAME, such as userId='Customer No'.")
+        meanings[meaning if is_named else only_column or ""] = name if is_named else column
+    read = ReadOptions(format_, encoding, delimiter, meanings, skip_unknown_columns, gateway)
+    return FileOptions(file, read, rejects, check)
 
 
 @cli.command(name="import")
 def import_(
     file: FileToRead,
     *,
-    format_: FormatOption = None,
+    gateway: Annotated[
+        str | None, typer.Option(help="The gateway of lines that have none, such as STRIPE.", metavar="NAME")
+    ] = None,
+    check: CheckOption = False,
     rejects: RejectsOption = None,
+    format_: FormatOption = None,
+    encoding: EncodingOption = None,
+    delimiter: DelimiterOption = None,
+    column: ColumnOption = None,
     embedded: EmbeddedOption = False,
+    skip_unknown_columns: Annotated[
+        bool, typer.Option("--skip-unknown-columns", help="Skip columns that a token does not have.")
+    ] = False,
 ) -> None:
     """Save the tokens in a file. Invalid lines are reported; the rest is saved.
 
@@ -253,20 +315,37 @@ def import_(
     """
     from graphql_api.bulk.jobs import import_file
 
-    run_bulk(
+    options = _file_options(
         file,
-        format_,
-        lambda opened, gateways: import_file(opened, gateways, file, format_, rejects),
-        embedded=embedded,
+        format_=format_,
+        encoding=encoding,
+        delimiter=delimiter,
+        columns=column,
+        rejects=rejects,
+        check=check,
+        skip_unknown_columns=skip_unknown_columns,
+        gateway=gateway,
     )
+    run_bulk(lambda pool, gateways: import_file(pool, gateways, options), embedded=embedded)
 
 
 @cli.command()
-def export(file: FileToWrite, *, format_: FormatOption = None, embedded: EmbeddedOption = False) -> None:
-    """Write all tokens to a file. `import` creates the same tokens from it."""
+def export(
+    file: FileToWrite,
+    *,
+    format_: FormatOption = None,
+    embedded: EmbeddedOption = False,
+    for_spreadsheets: Annotated[
+        bool,
+        typer.Option("--for-spreadsheets", help="Escape formulas with an apostrophe."),
+    ] = False,
+) -> None:
+    """Write all tokens to a file. `import` creates the same tokens from it, unless it is for spreadsheets."""
+    from graphql_api.bulk.files.opening import format_of
     from graphql_api.bulk.jobs import export_file
 
-    run_bulk(file, format_, lambda opened, _: export_file(opened, file, format_), embedded=embedded)
+    format_of(file, format_)  # before a database is started for it
+    run_bulk(lambda pool, _: export_file(pool, file, format_, for_spreadsheets=for_spreadsheets), embedded=embedded)
 
 
 GatewayOption = Annotated[str, typer.Option(help="The gateway, such as STRIPE.")]
@@ -277,20 +356,33 @@ def remap(
     file: FileToRead,
     *,
     gateway: GatewayOption,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would change, and change nothing.")] = False,
-    format_: FormatOption = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", "--dry-run", help="Read everything, report what would change, and change nothing."),
+    ] = False,
     rejects: RejectsOption = None,
+    format_: FormatOption = None,
+    encoding: EncodingOption = None,
+    delimiter: DelimiterOption = None,
+    column: ColumnOption = None,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Replace old customer ids by new ones after an account move. FILE has the columns old and new."""
+    """Replace old customer ids by new ones after an account move. FILE has the columns old and new.
+
+    Stripe's copy files and mapping files work as they are.
+    """
     from graphql_api.bulk.jobs import remap_file
 
-    run_bulk(
+    options = _file_options(
         file,
-        format_,
-        lambda opened, gateways: remap_file(opened, gateways, file, format_, rejects, gateway=gateway, dry_run=dry_run),
-        embedded=embedded,
+        format_=format_,
+        encoding=encoding,
+        delimiter=delimiter,
+        columns=column,
+        rejects=rejects,
+        check=check,
     )
+    run_bulk(lambda pool, gateways: remap_file(pool, gateways, options, gateway=gateway), embedded=embedded)
 
 
 @cli.command()
@@ -301,36 +393,59 @@ def reconcile(
     apply: Annotated[
         bool, typer.Option("--apply", help="Deactivate tokens that are missing there, verify the others.")
     ] = False,
-    column: Annotated[
-        str | None, typer.Option(help="The column of the customer ids. Default: id or Customer ID.")
-    ] = None,
     exported_at: Annotated[
-        str | None, typer.Option(help="When the export began. Default: when FILE was written.", metavar="TIME")
+        str | None,
+        typer.Option(
+            help="When the export began, such as 2026-11-30T08:00:00Z. Required with --apply.", metavar="TIME"
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Apply a list even if it looks incomplete.")] = False,
+    max_missing: Annotated[
+        float,
+        typer.Option(
+            help="Apply nothing if more than PERCENT of the active tokens are missing.",
+            metavar="PERCENT",
+            min=0,
+            max=100,
+        ),
+    ] = 10,
+    allow_unreadable: Annotated[
+        int, typer.Option(help="Apply nothing if more than N lines are unreadable.", metavar="N", min=0)
+    ] = 0,
     report: Annotated[
         Path | None, typer.Option(help="Where to report differences. Default: FILE.report.csv.", dir_okay=False)
     ] = None,
+    check: CheckOption = False,
+    rejects: RejectsOption = None,
     format_: FormatOption = None,
+    encoding: EncodingOption = None,
+    delimiter: DelimiterOption = None,
+    column: ColumnOption = None,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Compare tokens with a gateway's list of customers. Differences in both directions go to a report."""
-    from graphql_api.bulk.jobs import reconcile_file
+    """Compare tokens with a gateway's list of customers. Differences in both directions go to a report.
 
-    run_bulk(
+    The report lists what is missing there, what is inactive here but listed there, and what is missing here. Without
+    --apply, nothing changes.
+    """
+    from graphql_api.bulk.jobs import reconcile_file
+    from graphql_api.bulk.reconciling import Guards
+
+    if check and apply:
+        raise typer.BadParameter("--check and --apply exclude each other.")
+    options = _file_options(
         file,
-        format_,
-        lambda opened, gateways: reconcile_file(
-            opened,
-            gateways,
-            file,
-            format_,
-            report,
-            gateway=gateway,
-            column=column,
-            exported_at=exported_at,
-            applies=apply,
-            force=force,
+        format_=format_,
+        encoding=encoding,
+        delimiter=delimiter,
+        columns=column,
+        rejects=rejects,
+        check=check,
+        only_column="id",
+    )
+    guards = Guards(max_missing, allow_unreadable) if apply else None
+    run_bulk(
+        lambda pool, gateways: reconcile_file(
+            pool, gateways, options, gateway=gateway, exported_at=exported_at, report=report, guards=guards
         ),
         embedded=embedded,
     )

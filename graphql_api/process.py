@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -15,7 +14,6 @@ import typer
 from graphql_api import interrupts
 
 if TYPE_CHECKING:
-    from graphql_api.bulk.records import Format
     from graphql_api.domain.inputs import Gateways
     from graphql_api.settings import Settings
     from graphql_api.storage.pool import ConnectionPool
@@ -106,18 +104,13 @@ def described(settings: "Settings") -> str:
 
 
 def run_bulk(
-    file: Path,
-    format_: "Format | None",
     job: "Callable[[ConnectionPool, Gateways], Coroutine[Any, Any, bool | None]]",
     *,
     embedded: bool,
 ) -> None:
-    """Run a bulk command on a file whose format is known; if it reported something, the exit status is 1."""
-    from graphql_api.bulk.files.sources import format_of
+    """Run a bulk command; if it reported something, the exit status is 1."""
     from graphql_api.storage.migrate import upgrade
     from graphql_api.storage.pool import ConnectionPool
-
-    format_of(file, format_)
 
     async def work(settings: "Settings") -> bool | None:
         await upgrade(str(settings.database_url))

@@ -6,8 +6,18 @@ from graphql_api.bulk.records import Format
 from graphql_api.storage.connector import RawConnection
 from graphql_api.storage.export import export_csv, export_json_lines
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # by which Excel knows UTF-8
 
-async def export(raw: RawConnection, format_: Format, write: Callable[[bytes], object]) -> int:
-    """Write every token in creation order, in one transaction. Returns how many there are."""
-    export_format = export_csv if format_ == "csv" else export_json_lines
-    return await export_format(raw, write)
+
+async def export(
+    raw: RawConnection, format_: Format, write: Callable[[bytes], object], *, for_spreadsheets: bool = False
+) -> int:
+    """Write every token in creation order, in one transaction. Returns how many there are.
+
+    A CSV file for spreadsheets has an apostrophe before each text that they would take for a formula.
+    """
+    if format_ == "jsonl":
+        return await export_json_lines(raw, write)
+    if for_spreadsheets:
+        write(_BYTE_ORDER_MARK)
+    return await export_csv(raw, write, escapes_formulas=for_spreadsheets)

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache, partial
 from itertools import islice
-from operator import itemgetter
+from operator import attrgetter
 from types import NoneType
 from typing import Any, Final
 
 import orjson
 from uuid_utils import uuid7
 
-from graphql_api.bulk.records import Line, Record, Report
+from graphql_api.bulk.identifiers import identifier
+from graphql_api.bulk.records import Line, Record, Report, Unreadable
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.inputs import Gateways, Save
@@ -34,10 +35,18 @@ _MAX_CHUNK_CHARACTERS: Final = 4_000_000
 
 
 async def import_tokens(
-    store: TokenStore, gateways: Gateways, records: Iterator[Line], *, max_lines: int = MAX_CHUNK_LINES
+    store: TokenStore,
+    gateways: Gateways,
+    records: Iterator[Line],
+    *,
+    dry_run: bool = False,
+    max_lines: int = MAX_CHUNK_LINES,
 ) -> AsyncGenerator[Report]:
-    """Save these records in their order, in chunks of at most `max_lines`; while one is written, the next is read."""
-    parser, writer = Parser(gateways), _Writer(store)
+    """Save these records in their order, in chunks of at most `max_lines`; while one is written, the next is read.
+
+    In a dry run each chunk is written and rolled back: a line counts for the later lines of its chunk only.
+    """
+    parser, writer = Parser(gateways), _Writer(store, dry_run=dry_run)
 
     async def read() -> "_Chunk | None":
         return await asyncio.to_thread(_read_chunk, records, parser, await store.now(), max_lines)
@@ -59,6 +68,7 @@ class _Chunk:
     """Lines that are written in one transaction: the tokens of those that can be stored, and why the others cannot."""
 
     last: int = 0
+    records: dict[int, Record | Unreadable] = field(default_factory=dict[int, Record | Unreadable])
     rows: dict[int, StagedToken] = field(default_factory=dict[int, StagedToken])
     refused: dict[int, InputError] = field(default_factory=dict[int, InputError])
 
@@ -69,6 +79,7 @@ def _read_chunk(records: Iterator[Line], parser: "Parser", now: datetime, max_li
     characters = 0
     for number, record in islice(records, max_lines):
         chunk.last = number
+        chunk.records[number] = record
         try:
             row = parser.row(number, record, now)
         except InputError as refused:
@@ -95,22 +106,25 @@ class Parser:
 
     def __init__(self, gateways: Gateways) -> None:
         self._gateway = lru_cache(maxsize=1000)(gateways.parse)
-        self._customer_id = gateways.customer_id
+        self._gateways = gateways
 
-    def row(self, line: int, record: Record | Problem, now: datetime) -> StagedToken:
+    def _customer_id(self, gateway: str, value: object) -> str:
+        return self._gateways.customer_id(gateway, identifier(value, "gatewayCustomerId"))
+
+    def row(self, line: int, record: Record | Unreadable, now: datetime) -> StagedToken:
         """The row of a record; what it does not say of a token's past is made up.
 
         Raises:
             InputError: with all that is wrong.
         """
-        if isinstance(record, Problem):
-            raise InputError([record])
-        _check_kinds(record)
+        if isinstance(record, Unreadable):
+            raise InputError([record.problem])
         problems = Problems()
-        user_id = problems.parse("userId", values.user_id, str(record["userId"]))
+        _check_kinds(problems, record)
+        user_id = problems.parse("userId", _user_id, record.get("userId"))
         gateway = problems.parse("gateway", self._gateway, record["gateway"])
         customer_id = partial(self._customer_id, gateway or "")
-        customer = problems.parse("gatewayCustomerId", customer_id, record["gatewayCustomerId"])
+        customer = problems.parse("gatewayCustomerId", customer_id, record.get("gatewayCustomerId"))
         description = problems.parse("description", values.description, record.get("description"))
         metadata = problems.parse("metadata", values.metadata, record.get("metadata"))
         is_active = record.get("isActive", True)
@@ -148,10 +162,20 @@ class Parser:
         )
 
 
-def _check_kinds(record: Record) -> None:
-    wrong = [name for name, (kinds, _) in _KINDS.items() if type(record.get(name)) not in kinds]
-    if wrong:
-        raise InputError([Problem(Code.INVALID, _KINDS[name][1], (name,)) for name in wrong])
+def _check_kinds(problems: Problems, record: Record) -> None:
+    """Go on only if every value is of the kind that its rules are for.
+
+    Raises:
+        InputError: with all that are not.
+    """
+    for name, (kinds, message) in _KINDS.items():
+        if type(record.get(name)) not in kinds:
+            problems.add(Code.INVALID, message, name)
+    problems.check()
+
+
+def _user_id(value: object) -> str:
+    return values.user_id(identifier(value, "userId"))
 
 
 def _past(problems: Problems, record: Record) -> Mapping[str, Any]:
@@ -204,9 +228,7 @@ def _invalid(message: str) -> InputError:
 _OPTIONAL_TEXT = (str, NoneType)
 # What kind of value a record may have at a name, before the rules of its contents.
 _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "userId": ((str, int), "userId is required and must be a string."),
     "gateway": ((str,), "gateway is required and must be a string."),
-    "gatewayCustomerId": ((str,), "gatewayCustomerId is required and must be a string."),
     "description": (_OPTIONAL_TEXT, "description must be a string."),
     "isActive": ((bool, NoneType), "isActive must be true or false. Omit it for the default."),
     "id": (_OPTIONAL_TEXT, "id must be a string."),
@@ -225,6 +247,16 @@ _PAST: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "lastVerifiedAt": ("last_verified_at", values.instant),
     "formerGatewayCustomerIds": ("former_ids", _former_ids),
 }
+_ADVICE: Mapping[Code, str] = {
+    Code.ALREADY_EXISTS: (
+        "This user has another customer at this gateway, and an import replaces none. Remove the line, or replace the "
+        "customer with `gateway-tokens remap`."
+    ),
+    Code.CUSTOMER_TAKEN: (
+        "This gateway customer belongs, or belonged, to another user. Correct userId or gatewayCustomerId."
+    ),
+    Code.ERASED: "This user was erased. Remove the line, or have an admin call liftUserErasure first.",
+}
 _EMPTY_PAST: Mapping[str, Any] = {}
 
 
@@ -234,8 +266,9 @@ _EMPTY_PAST: Mapping[str, Any] = {}
 class _Writer:
     """Writes each chunk in a transaction. If all lines of one were new, it expects the same of the next."""
 
-    def __init__(self, store: TokenStore) -> None:
+    def __init__(self, store: TokenStore, *, dry_run: bool) -> None:
         self._store = store
+        self._dry_run = dry_run
         self._all_are_new = True
 
     async def write(self, chunk: _Chunk) -> Report:
@@ -247,21 +280,23 @@ class _Writer:
         all_are_new, self._all_are_new = self._all_are_new, False
         report = Report(chunk.last)
         for number, refused in chunk.refused.items():
-            report.reject(number, refused)
+            report.reject(number, refused, chunk.records[number])
         users = {row.user_id for row in chunk.rows.values()}
-        async with self._store.transaction(users) as store:
+        async with self._store.transaction(users, dry_run=self._dry_run) as store:
             erased = await store.erased(users) if await staging.is_anybody_erased(store) else set[str]()
             rows = [row._replace(deferred=True) if row.user_id in erased else row for row in chunk.rows.values()]
             stored = await staging.store_new(store, rows, all_are=all_are_new)
             report.created, report.unchanged = stored.created, stored.unchanged
             if stored.others:
-                await _write_others(store, [chunk.rows[number] for number in stored.others], erased, report)
+                await _write_others(store, chunk, [chunk.rows[number] for number in stored.others], erased, report)
         self._all_are_new = not stored.unchanged and not stored.others
-        report.rejected.sort(key=itemgetter(0))
+        report.rejected.sort(key=attrgetter("line"))
         return report
 
 
-async def _write_others(store: TokenTransaction, rows: Sequence[StagedToken], erased: set[str], report: Report) -> None:
+async def _write_others(
+    store: TokenTransaction, chunk: _Chunk, rows: Sequence[StagedToken], erased: set[str], report: Report
+) -> None:
     """Save these rows one after another, as a batch of mutations does."""
     now = await store.now()
     identifiers = {(row.gateway, name) for row in rows for name in (row.gateway_customer_id, *row.former_ids)}
@@ -278,7 +313,7 @@ async def _write_others(store: TokenTransaction, rows: Sequence[StagedToken], er
         refused = _refusal(batch, row, used_ids) if before is None else None
         result = refused or batch.save(save_input(row), _import_event(row, now))
         if isinstance(result, InputError):
-            report.reject(row.line, result)
+            report.reject(row.line, _in_words_of_a_file(result), chunk.records[row.line])
         elif result.created:
             report.created += 1
             used_ids.add(row.id)
@@ -297,6 +332,13 @@ def _refusal(batch: BatchSaver, row: StagedToken, used_ids: set[str]) -> InputEr
         return InputError([Problem(Code.INVALID, message, ("id",))])
     owners = {batch.owners.get((row.gateway, name)) for name in row.former_ids}
     return taken("formerGatewayCustomerIds") if owners - {None, row.user_id} else None
+
+
+def _in_words_of_a_file(error: InputError) -> InputError:
+    """The same problems with what to do about a line of a file."""
+    return InputError(
+        [Problem(each.code, _ADVICE.get(each.code, each.message), each.field) for each in error.problems], error.token
+    )
 
 
 def _reserve(batch: BatchSaver, row: StagedToken) -> None:

@@ -1,28 +1,35 @@
 """The bulk commands: a file on one side, the service on the other, and what is said about it in between."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from graphql_api.bulk.exporting import export
-from graphql_api.bulk.files.customer_columns import read_customer_ids, read_id_changes
-from graphql_api.bulk.files.sources import PIPE, Source, format_of, reading, writing
-from graphql_api.bulk.files.token_columns import read_tokens
+from graphql_api.bulk.files.opening import PIPE, ReadOptions, Source, format_of, reading, writing
+from graphql_api.bulk.files.record_files import read_customers, read_id_changes, read_tokens
+from graphql_api.bulk.files.rejects import rejects, rejects_path
 from graphql_api.bulk.importing import import_tokens
-from graphql_api.bulk.progress import progress, rejects, say
-from graphql_api.bulk.reconciling import apply, check
-from graphql_api.bulk.records import Format, Report
+from graphql_api.bulk.progress import progress, say
+from graphql_api.bulk.reconciling import (
+    ApplyReport,
+    Guards,
+    apply,
+    check,
+    expect_tokens,
+    listed_customers,
+    payment_methods,
+)
+from graphql_api.bulk.records import Format, Line, Report
 from graphql_api.bulk.remapping import remap
-from graphql_api.domain.errors import BadInputError, InputError, Problem
+from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.filter import TokenFilter
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.values import instant
-from graphql_api.storage.customer_lists import CustomerList, ListCounts
+from graphql_api.storage.customer_lists import CustomerList, ListCounts, ListedCustomer
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 
@@ -33,6 +40,27 @@ _LINES_BETWEEN_UPDATES = 10_000
 
 class JobStoppedError(Exception):
     """A command was interrupted; the message says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """What the bulk commands that read a file have in common.
+
+    Args:
+        path: the file, or `-` for standard input
+        read: how it is to be read
+        rejects: where to write lines that are not taken, if not beside the file
+        checks: whether everything is read and nothing is changed
+    """
+
+    path: Path
+    read: ReadOptions
+    rejects: Path | None = None
+    checks: bool = False
+
+    def title(self, verb: str) -> str:
+        """What the command is called in what it says."""
+        return f"{'check of ' if self.checks else ''}{verb} {self.path}"
 
 
 @dataclass(slots=True)
@@ -50,51 +78,42 @@ class _Totals:
         self.created += report.created
         self.changed += report.changed
         self.unchanged += report.unchanged
-        self.rejected += len({line for line, _ in report.rejected})
+        self.rejected += len(report.rejected)
 
     def __str__(self) -> str:
         counts = ((name, getattr(self, name)) for name in ("created", "changed", "unchanged", "rejected"))
         return ", ".join(f"{count:,} {name}" for name, count in counts if count) or "nothing to do"
 
 
-async def import_file(
-    database: ConnectionPool, gateways: Gateways, path: Path, format_: Format | None, rejects_path: Path | None
-) -> bool:
-    """Save the tokens of this file. Answers whether all of them could be.
+async def import_file(pool: ConnectionPool, gateways: Gateways, options: FileOptions) -> bool:
+    """Save the tokens of a file. Returns whether all of them could be.
 
     Raises:
-        BadInputError: the file cannot be read, has no known format, or does not name its columns.
+        BadInputError: the file cannot be read, or its columns are not those of a token.
         JobStoppedError: it was interrupted.
     """
+    if (gateway := options.read.gateway) is not None:
+        options = replace(options, read=replace(options.read, gateway=_gateway(gateways, gateway)))
 
-    def reports(source: Source) -> AsyncGenerator[Report]:
-        return import_tokens(TokenStore(database), gateways, read_tokens(source))
+    def save(records: Iterator[Line]) -> AsyncGenerator[Report]:
+        return import_tokens(TokenStore(pool), gateways, records, dry_run=options.checks)
 
-    return await _run_job("import", path, format_, rejects_path, reports)
+    return await _run_job("import", options, read_tokens, save)
 
 
-async def remap_file(
-    database: ConnectionPool,
-    gateways: Gateways,
-    path: Path,
-    format_: Format | None,
-    rejects_path: Path | None,
-    *,
-    gateway: str,
-    dry_run: bool,
-) -> bool:
-    """Replace old identifiers by new ones. Answers whether all of them could be.
+async def remap_file(pool: ConnectionPool, gateways: Gateways, options: FileOptions, *, gateway: str) -> bool:
+    """Replace old identifiers by new ones. Returns whether all of them could be.
 
     Raises:
-        BadInputError: the gateway is none, or the file cannot be read, has no known format or other columns.
+        BadInputError: the gateway is malformed, or the file cannot be read or has other columns.
         JobStoppedError: it was interrupted.
     """
     name = _gateway(gateways, gateway)
 
-    def reports(source: Source) -> AsyncGenerator[Report]:
-        return remap(TokenStore(database), gateways, name, read_id_changes(source), dry_run=dry_run)
+    def replace_ids(records: Iterator[Line]) -> AsyncGenerator[Report]:
+        return remap(TokenStore(pool), gateways, name, records, dry_run=options.checks)
 
-    return await _run_job("dry run of remap" if dry_run else "remap", path, format_, rejects_path, reports)
+    return await _run_job("remap", options, read_id_changes, replace_ids)
 
 
 def _gateway(gateways: Gateways, text: str) -> str:
@@ -106,30 +125,39 @@ def _gateway(gateways: Gateways, text: str) -> str:
 
 async def _run_job(
     verb: str,
-    path: Path,
-    format_: Format | None,
-    rejects_path: Path | None,
-    reports: Callable[[Source], AsyncGenerator[Report]],
+    options: FileOptions,
+    read: Callable[[Source], Iterator[Line]],
+    work: Callable[[Iterator[Line]], AsyncGenerator[Report]],
 ) -> bool:
-    rejects_path = rejects_path or _sibling(path, "rejects")
-    title = f"{verb} {path}"
+    title = options.title(verb)
     totals = _Totals()
-    with reading(path, format_) as source, rejects(rejects_path) as reject, progress(title, source.size) as show:
-        try:
-            async with aclosing(reports(source)) as some:
-                async for report in _finish_steps(some):
-                    totals.add(report)
-                    reject(_row(line, problem) for line, problem in report.rejected)
-                    show(source.position, f"{totals.line:,} lines, {totals}")
-        except BadInputError:
-            raise
-        except asyncio.CancelledError:
-            raise JobStoppedError(_stop(title, totals)) from None
-        except Exception:
-            say(_stop(title, totals))
-            raise
-    say(f"{title}: {totals}" + (f"; reasons are in {rejects_path}" if totals.rejected else ""))
+    with reading(options.path, options.read) as source:
+        records = read(source)
+        _say_what_was_recognized(title, source)
+        rejected = options.rejects or _beside(options.path, source)
+        with rejects(rejected, source) as reject, progress(title, source.size) as show:
+            try:
+                async with aclosing(work(records)) as reports:
+                    async for report in _finish_steps(reports):
+                        totals.add(report)
+                        reject(report.rejected)
+                        show(source.position, f"{totals.line:,} lines, {totals}")
+            except asyncio.CancelledError:
+                raise JobStoppedError(_stop(title, totals)) from None
+            except Exception:
+                say(_stop(title, totals))
+                raise
+    say(f"{title}: {totals}" + (f"; reasons are in {rejected}" if totals.rejected else ""))
     return not totals.rejected
+
+
+def _say_what_was_recognized(title: str, source: Source) -> None:
+    if source.recognized:
+        say(f"{title}: reads {', '.join(source.recognized)}")
+
+
+def _beside(path: Path, source: Source) -> Path:
+    return rejects_path(Path("stdin") if path == PIPE else path, source)
 
 
 async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
@@ -147,28 +175,24 @@ async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
         yield done
 
 
-def _row(line: int, problem: Problem) -> tuple[object, ...]:
-    return line, ".".join(problem.field), problem.code.value, problem.message
-
-
-def _sibling(path: Path, kind: str) -> Path:
-    return Path(f"{'stdin' if path == PIPE else path}.{kind}.csv")
-
-
 def _stop(title: str, totals: _Totals) -> str:
     return f"{title} stopped after line {totals.line:,} ({totals}): run the same command again to continue"
 
 
-async def export_file(database: ConnectionPool, path: Path, format_: Format | None) -> None:
+async def export_file(
+    pool: ConnectionPool, path: Path, format_: Format | None, *, for_spreadsheets: bool = False
+) -> None:
     """Write all tokens to this file, which is whole or not there.
 
     Raises:
-        BadInputError: the file cannot be written, or has no known format.
+        BadInputError: the file cannot be written, has no known format, or is JSON for a spreadsheet.
         JobStoppedError: it was interrupted.
     """
     format_ = format_of(path, format_)
+    if for_spreadsheets and format_ != "csv":
+        raise BadInputError("--for-spreadsheets needs a CSV file.")
     title = f"export {path}"
-    total = await TokenStore(database).count(TokenFilter())
+    total = await TokenStore(pool).count(TokenFilter())
     with writing(path) as file, progress(title, total) as show:
         lines = 0
 
@@ -179,68 +203,83 @@ async def export_file(database: ConnectionPool, path: Path, format_: Format | No
             show(lines, f"{lines:,} lines")
 
         try:
-            async with database.transaction("set transaction read only", commits=False) as connection:
-                rows = await export(connection.raw, format_, write)
+            async with pool.transaction("set transaction read only", commits=False) as connection:
+                rows = await export(connection.raw, format_, write, for_spreadsheets=for_spreadsheets)
         except asyncio.CancelledError:
             raise JobStoppedError(f"{title} was interrupted: nothing was written") from None
-    say(f"{title}: {rows:,} tokens")
+    say(
+        f"{title}: {rows:,} tokens" + ("; formulas are escaped, so do not import this file" if for_spreadsheets else "")
+    )
 
 
 async def reconcile_file(
-    database: ConnectionPool,
+    pool: ConnectionPool,
     gateways: Gateways,
-    path: Path,
-    format_: Format | None,
-    report_path: Path | None,
+    options: FileOptions,
     *,
     gateway: str,
-    column: str | None,
     exported_at: str | None,
-    applies: bool,
-    force: bool,
+    report: Path | None,
+    guards: Guards | None,
 ) -> bool:
-    """Compare with a gateway's list of its customers. Answers whether nothing differs.
+    """Compare the tokens of a gateway with its list of customers. Returns whether nothing differs.
+
+    Args:
+        pool: the database
+        gateways: what is known of gateways
+        options: the file, and how to read it
+        gateway: the gateway whose customers the file lists
+        exported_at: when the list was begun; if it is left out, nothing may be applied
+        report: where to write what differs, if not beside the file
+        guards: how much may differ for the differences to be applied; None compares only
 
     Raises:
         BadInputError: what was asked for cannot be understood, or the file cannot be read or has other columns.
-        InputError: the list looks as if a part of it were not there, so nothing was changed.
+        InputError: more differs than the guards allow, so nothing was changed.
         JobStoppedError: it was interrupted.
     """
-    store = TokenStore(database)
+    store = TokenStore(pool)
     name = _gateway(gateways, gateway)
-    at = await _export_time(store, path, exported_at)
-    report_path = report_path or _sibling(path, "report")
-    title = f"reconcile {path} with {name}"
+    await expect_tokens(store, name)
+    at = await _export_time(store, options.path, exported_at, applies=guards is not None)
+    report = report or Path(f"{'stdin' if options.path == PIPE else options.path}.report.csv")
+    title = f"reconcile {options.path} with {name}"
     try:
         async with store.transaction(()) as transaction:
             customer_list = CustomerList(transaction.raw, name, at)
-            unreadable = await _load(customer_list, title, path, format_, column)
+            unreadable = await _load(customer_list, title, options, gateways)
             counts = await customer_list.counts()
-            with writing(report_path) as file:
+            with writing(report) as file:
                 await customer_list.report(file.write)
-            say(f"{title}: {counts}; differences are in {report_path}")
-            if applies:
-                if not force:
-                    check(counts, unreadable)
+            say(f"{title}: {counts}; differences are in {report}")
+            if name not in gateways.id_patterns and (misplaced := await payment_methods(store, name)):
+                say(f"{title}: {misplaced}")
+            if guards is not None:
+                check(counts, unreadable, guards)
                 await _apply(store, customer_list, title, counts)
     except asyncio.CancelledError:
         raise JobStoppedError(f"{title} was interrupted: run the same command again to continue") from None
-    return not (unreadable or counts.missing or counts.unknown)
+    return not (unreadable or counts.differences)
 
 
-async def _export_time(store: TokenStore, path: Path, exported_at: str | None) -> datetime:
-    """When the gateway's list was begun: what is said, or else when the file was last written."""
-    at = _written(path) if exported_at is None else _instant(exported_at)
-    if at > await store.now():
+async def _export_time(store: TokenStore, path: Path, exported_at: str | None, *, applies: bool) -> datetime:
+    """When the gateway's list was begun: what is said, or else, to compare only, when the file was last written."""
+    now = await store.now()
+    if exported_at is not None:
+        at = _instant(exported_at)
+    elif applies:
+        raise BadInputError(
+            "--apply needs --exported-at TIME, the time at which the export began: later tokens are not in it."
+        )
+    else:
+        at = now if path == PIPE else min(now, _written_at(path))
+    if at > now:
         raise BadInputError(f"--exported-at is in the future: {at.isoformat()}.")
     return at
 
 
-def _written(path: Path) -> datetime:
-    if path == PIPE:
-        raise BadInputError("A pipe has no date. Say when the export began with --exported-at.")
-    with reading(path, "csv") as source:
-        return datetime.fromtimestamp(os.fstat(source.file.fileno()).st_mtime, UTC)
+def _written_at(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def _instant(text: str) -> datetime:
@@ -250,34 +289,36 @@ def _instant(text: str) -> datetime:
         raise BadInputError(f"--exported-at: {refused}") from None
 
 
-async def _load(customer_list: CustomerList, title: str, path: Path, format_: Format | None, column: str | None) -> int:
-    """Take up the file's identifiers. Answers how many lines have none."""
+async def _load(customer_list: CustomerList, title: str, options: FileOptions, gateways: Gateways) -> int:
+    """Load the file's customers. Returns how many lines hold none."""
     unreadable = 0
-    rejects_path = _sibling(path, "rejects")
-    with reading(path, format_) as source, rejects(rejects_path) as reject, progress(title, source.size) as show:
+    with reading(options.path, options.read) as source:
+        lines = read_customers(source)
+        _say_what_was_recognized(title, source)
+        rejected = options.rejects or _beside(options.path, source)
+        with rejects(rejected, source) as reject, progress(title, source.size) as show:
 
-        def customers() -> Iterator[str]:
-            nonlocal unreadable
-            for line, customer in read_customer_ids(source, column):
-                if isinstance(customer, str):
-                    yield customer
-                else:
-                    unreadable += 1
-                    reject([_row(line, customer)])
-                if line % _LINES_BETWEEN_UPDATES == 0:
-                    show(source.position, f"{line:,} lines")
+            def customers() -> Iterator[ListedCustomer]:
+                nonlocal unreadable
+                for line, customer in listed_customers(lines, gateways, customer_list.gateway):
+                    if isinstance(customer, ListedCustomer):
+                        yield customer
+                    else:
+                        unreadable += 1
+                        reject([customer])
+                    if line % _LINES_BETWEEN_UPDATES == 0:
+                        show(source.position, f"{line:,} lines")
 
-        await customer_list.load(customers())
+            await customer_list.load(customers())
     if unreadable:
-        say(f"{title}: {unreadable:,} of the lines have no customer id; they are listed in {rejects_path}")
+        say(f"{title}: {unreadable:,} rejected; reasons are in {rejected}")
     return unreadable
 
 
 async def _apply(store: TokenStore, customer_list: CustomerList, title: str, counts: ListCounts) -> None:
-    deactivated = verified = 0
-    with progress(title, counts.known + counts.missing) as show:
+    total = ApplyReport()
+    with progress(title, counts.known + counts.missing_there) as show:
         async for some in _finish_steps(apply(store, customer_list)):
-            deactivated += some.deactivated
-            verified += some.verified
-            show(deactivated + verified, f"{deactivated:,} deactivated, {verified:,} verified")
-    say(f"{title}: {deactivated:,} deactivated, {verified:,} verified")
+            total.add(some)
+            show(total.done, str(total))
+    say(f"{title}: {total}")

@@ -1,18 +1,28 @@
 """Staying true to a gateway: what its list of customers says is missing is deactivated, what it has is verified."""
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 from uuid import UUID
 
+from graphql_api.bulk.identifiers import identifier
+from graphql_api.bulk.records import Line, Record, Rejection, Unreadable, values_of
 from graphql_api.domain import token as tokens
-from graphql_api.domain.errors import Code, InputError, Problem
-from graphql_api.domain.token import Changes, DeactivationReason, Event, Token
+from graphql_api.domain.errors import BadInputError, Code, InputError, Problem
+from graphql_api.domain.inputs import Gateways
+from graphql_api.domain.token import Action, Changes, DeactivationReason, Event, Token
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.storage.connection import Row
-from graphql_api.storage.customer_lists import CustomerList, ListCounts
+from graphql_api.storage.customer_lists import (
+    GATEWAYS,
+    HAS_TOKENS,
+    OTHER_OBJECTS,
+    CustomerList,
+    ListCounts,
+    ListedCustomer,
+)
 from graphql_api.storage.tokens import TokenStore
 
 ACTOR = "reconcile"
@@ -20,29 +30,105 @@ MAX_CHUNK_TOKENS: Final = 1000
 _BEGIN = (datetime.min.replace(tzinfo=UTC), str(UUID(int=0)))
 
 
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """How much may differ for the differences to be applied.
+
+    Args:
+        max_missing_percent: of the active tokens, how many may not be listed
+        allow_unreadable: how many lines of the list may have no customer
+    """
+
+    max_missing_percent: float = 10
+    allow_unreadable: int = 0
+
+
 @dataclass(slots=True)
 class ApplyReport:
-    """How many tokens were changed."""
+    """How many tokens were deactivated, activated again, and verified."""
 
     deactivated: int = 0
+    activated: int = 0
     verified: int = 0
 
+    def add(self, other: "ApplyReport") -> None:
+        """Count the other's tokens too."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
-def check(counts: ListCounts, unreadable: int) -> None:
+    @property
+    def done(self) -> int:
+        """How many tokens were written."""
+        return self.deactivated + self.activated + self.verified
+
+    def __str__(self) -> str:
+        return f"{self.deactivated:,} deactivated, {self.activated:,} activated, {self.verified:,} verified"
+
+
+async def expect_tokens(store: TokenStore, gateway: str) -> None:
+    """Go on only if there are tokens at the gateway, whose name may be a slip.
+
+    Raises:
+        BadInputError: there are none; the message lists the gateways that have tokens.
+    """
+    if not (await store.fetch(HAS_TOKENS, gateway))[0][0]:
+        names = ", ".join(row[0] for row in await store.fetch(GATEWAYS)) or "no gateway"
+        raise BadInputError(f"No token is at {gateway}: there are tokens at {names}.")
+
+
+async def payment_methods(store: TokenStore, gateway: str | None = None) -> str | None:
+    """A sentence about identifiers of other objects that were taken for customers, at this gateway or at any."""
+    found = [row for row in await store.fetch(OTHER_OBJECTS) if gateway in {None, row[0]}]
+    if not found:
+        return None
+    counts = ", ".join(f"{row[1]:,} at {row[0]}" for row in found)
+    return (
+        f"customer ids look like payment methods or tokens (pm_…, tok_…, card_…, src_…): {counts}. Save the customer's "
+        "id instead; CUSTOMER_IDS, such as STRIPE:cus_*, refuses others"
+    )
+
+
+def listed_customers(
+    lines: Iterator[Line], gateways: Gateways, gateway: str
+) -> Iterator[tuple[int, ListedCustomer | Rejection]]:
+    """The customer on each line, by the rules of identifiers."""
+    for number, record in lines:
+        try:
+            yield number, _listed_customer(record, gateways, gateway)
+        except InputError as error:
+            yield number, Rejection(number, error.problems, values_of(record))
+
+
+def _listed_customer(record: Record | Unreadable, gateways: Gateways, gateway: str) -> ListedCustomer:
+    if isinstance(record, Unreadable):
+        raise InputError([record.problem])
+    try:
+        customer = gateways.customer_id(gateway, identifier(record.get("id"), "customer id"))
+    except InputError as error:
+        raise InputError([Problem(each.code, each.message, ("id",)) for each in error.problems]) from None
+    return ListedCustomer(customer, bool(record.get("deleted")))
+
+
+def check(counts: ListCounts, unreadable: int, guards: Guards) -> None:
     """Go on only with a list that looks whole.
 
     Raises:
-        InputError: it looks as if a part of it were not there.
+        InputError: more is missing, or cannot be read, than is allowed.
     """
-    if counts.listed == 0:
-        message = "The file lists no customers."
-    elif unreadable:
-        message = f"{unreadable:,} of the file's lines cannot be read, and their customers would count as missing."
-    elif counts.missing * 2 > counts.active:
-        message = f"{counts.missing:,} of {counts.active:,} active tokens would be deactivated."
+    if unreadable > guards.allow_unreadable:
+        message = (
+            f"{unreadable:,} of the file's lines cannot be read, and their customers would count as missing: correct "
+            f"them, or add --allow-unreadable {unreadable}."
+        )
+    elif counts.not_listed * 100 > counts.active * guards.max_missing_percent:
+        percent = counts.not_listed * 100 / counts.active
+        message = (
+            f"{counts.not_listed:,} of {counts.active:,} active tokens ({percent:.1f} %) are not in the list, which "
+            f"looks like a part of it: --max-missing {guards.max_missing_percent:g} allows no more."
+        )
     else:
         return
-    raise InputError([Problem(Code.INVALID, f"{message} Nothing was changed. Use --force to apply it anyway.")])
+    raise InputError([Problem(Code.INVALID, f"{message} Nothing was changed.")])
 
 
 async def apply(
@@ -68,8 +154,9 @@ async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[
             event = _event(token, customer_list.at, now, is_listed=row["is_listed"])
             if event is not None:
                 changes.change(token, event)
-                applied.verified += row["is_listed"]
                 applied.deactivated += not row["is_listed"]
+                applied.activated += event.action is Action.ACTIVATED
+                applied.verified += row["is_listed"] and event.action is not Action.ACTIVATED
         await transaction.write(changes, ACTOR)
     return applied
 

@@ -1,20 +1,37 @@
 """What passes between files and rules: records by the number of their line, and what became of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from graphql_api.domain.errors import Code, InputError, Problem
 
 Format = Literal["csv", "jsonl"]
 Record = Mapping[str, Any]
-# A line's number, and its record or why it is none.
-Line = tuple[int, Record | Problem]
 
 
-def unreadable(reason: str) -> Problem:
+class Unreadable(NamedTuple):
+    """A line that is no record, why, and what could be read of it."""
+
+    problem: Problem
+    record: Record
+
+
+# The number of a line, and what is on it.
+Line = tuple[int, Record | Unreadable]
+
+
+def unreadable(reason: str, record: Record | None = None) -> Unreadable:
     """A line is no record, for this reason."""
-    return Problem(Code.INVALID, reason)
+    return Unreadable(Problem(Code.INVALID, reason), record or {})
+
+
+class Rejection(NamedTuple):
+    """A line that was not taken, why, and what is on it."""
+
+    line: int
+    problems: Sequence[Problem]
+    record: Record
 
 
 @dataclass(slots=True)
@@ -25,8 +42,13 @@ class Report:
     created: int = 0
     changed: int = 0
     unchanged: int = 0
-    rejected: list[tuple[int, Problem]] = field(default_factory=list[tuple[int, Problem]])
+    rejected: list[Rejection] = field(default_factory=list[Rejection])
 
-    def reject(self, line: int, error: InputError) -> None:
-        """Count this line as not stored."""
-        self.rejected += [(line, problem) for problem in error.problems]
+    def reject(self, line: int, error: InputError, record: Record | Unreadable) -> None:
+        """Count this line as not taken."""
+        self.rejected.append(Rejection(line, error.problems, values_of(record)))
+
+
+def values_of(record: Record | Unreadable) -> Record:
+    """What could be read of a line."""
+    return record.record if isinstance(record, Unreadable) else record

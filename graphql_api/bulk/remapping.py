@@ -3,9 +3,11 @@
 from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import Final
 
-from graphql_api.bulk.records import Line, Record, Report
+from graphql_api.bulk.identifiers import identifier
+from graphql_api.bulk.records import Line, Record, Report, Unreadable
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.inputs import Gateways, Save
@@ -41,11 +43,12 @@ async def remap(
 async def _write(store: TokenStore, gateways: Gateways, gateway: str, lines: list[Line], *, dry_run: bool) -> Report:
     report = Report(lines[-1][0])
     pairs: dict[int, Pair] = {}
+    read = dict(lines)
     for number, record in lines:
         try:
             pairs[number] = _parse(gateways, gateway, record)
         except InputError as refused:
-            report.reject(number, refused)
+            report.reject(number, refused, record)
     old = [(gateway, old) for old, _ in pairs.values()]
     users = set((await store.owners(old)).values())
     async with store.transaction(users, dry_run=dry_run) as transaction:
@@ -58,23 +61,28 @@ async def _write(store: TokenStore, gateways: Gateways, gateway: str, lines: lis
             try:
                 is_changed = _replace(batch, gateway, before, after)
             except InputError as refused:
-                report.reject(number, refused)
+                report.reject(number, refused, read[number])
             else:
                 report.changed += is_changed
                 report.unchanged += not is_changed
         await transaction.write(batch.changes, ACTOR)
-    report.rejected.sort(key=lambda rejected: rejected[0])
+    report.rejected.sort(key=attrgetter("line"))
     return report
 
 
-def _parse(gateways: Gateways, gateway: str, record: Record | Problem) -> Pair:
-    if isinstance(record, Problem):
-        raise InputError([record])
+def _parse(gateways: Gateways, gateway: str, record: Record | Unreadable) -> Pair:
+    if isinstance(record, Unreadable):
+        raise InputError([record.problem])
     problems = Problems()
-    old, new = ("" if not isinstance(record[name], str) else record[name] for name in ("old", "new"))
-    problems.parse("old", values.gateway_customer_id, old)
-    problems.parse("new", partial(gateways.customer_id, gateway), new)
-    problems.check()
+    # An old identifier may have been stored before today's rules of this gateway.
+    old = problems.parse(
+        "old", lambda value: values.gateway_customer_id(identifier(value, "old id")), record.get("old")
+    )
+    new = problems.parse(
+        "new", lambda value: gateways.customer_id(gateway, identifier(value, "new id")), record.get("new")
+    )
+    if old is None or new is None:
+        raise problems.refused()
     return old, new
 
 
@@ -94,8 +102,15 @@ def _replace(batch: BatchSaver, gateway: str, old: str, new: str) -> bool:
         raise _refused(Code.ALREADY_EXISTS, f"Its user now has the customer {token.gateway_customer_id}.", "old")
     result = batch.save(Save(user_id=user_id, gateway=gateway, edit=Edit(gateway_customer_id=new), replaces=old))
     if isinstance(result, InputError):
-        raise InputError([Problem(problem.code, problem.message, ("new",)) for problem in result.problems])
+        raise InputError(
+            [Problem(each.code, _ADVICE.get(each.code, each.message), ("new",)) for each in result.problems]
+        )
     return result.token is not token
+
+
+_ADVICE = {
+    Code.CUSTOMER_TAKEN: "The new customer belongs, or belonged, to another user. Correct the new id.",
+}
 
 
 def _refused(code: Code, message: str, field: str) -> InputError:

@@ -4,13 +4,18 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from graphql_api.storage.connection import Row
+from graphql_api.storage.connection import Row, Statement
 from graphql_api.storage.connector import RawConnection
 
-_LIST = "create temporary table listed (gateway_customer_id text not null) on commit drop"
+# What other objects at gateways are called that programs take for customers: payment methods, tokens, cards, sources.
+_OTHER_OBJECTS = ("pm_", "tok_", "card_", "src_")
+
+_LIST = "create temporary table listed (gateway_customer_id text not null, is_deleted bool not null) on commit drop"
 _INDEX = "create index on listed (gateway_customer_id); analyze listed"
-_IS_LISTED = "exists (select from listed where listed.gateway_customer_id = t.gateway_customer_id)"
-# Active when the listing began, by an identifier that was known then, and not in it.
+_LISTED = "select from listed where listed.gateway_customer_id = t.gateway_customer_id"
+_IS_LISTED = f"exists ({_LISTED} and not listed.is_deleted)"
+_IS_DELETED = f"(not {_IS_LISTED} and exists ({_LISTED}))"
+# Active when the listing began, by an identifier that was known then, and not in it, or in it as deleted.
 _IS_MISSING = f"""(
   t.is_active and t.created_at < $2 and t.activated_at < $2 and not {_IS_LISTED}
   and not exists (
@@ -18,27 +23,42 @@ _IS_MISSING = f"""(
     where c.gateway_customer_id = t.gateway_customer_id and c.gateway = t.gateway and c.since >= $2
   )
 )"""
-_MISSING = f"select t.* from customer_gateway_tokens t where t.gateway = $1 and {_IS_MISSING}"
-_UNKNOWN = """
-  select distinct gateway_customer_id from listed where not exists (
+_MISSING_THERE = f"""
+  select t.*, case when {_IS_DELETED} then 'DELETED' else 'NOT_LISTED' end as reason
+  from customer_gateway_tokens t where t.gateway = $1 and {_IS_MISSING}
+"""
+_INACTIVE_HERE = f"""
+  select t.*, deactivation_reason as reason
+  from customer_gateway_tokens t where t.gateway = $1 and not t.is_active and {_IS_LISTED}
+"""
+_MISSING_HERE = """
+  select distinct gateway_customer_id from listed where not is_deleted and not exists (
     select from gateway_customers c where c.gateway_customer_id = listed.gateway_customer_id and c.gateway = $1
   ) and not exists (
     select from customer_gateway_tokens t where t.gateway_customer_id = listed.gateway_customer_id and t.gateway = $1
   )
 """
 _COUNTS = f"""
+  with missing as ({_MISSING_THERE})
   select
     (select count(*) from listed) as listed,
     (select count(*) from customer_gateway_tokens t where gateway = $1 and {_IS_LISTED}) as known,
     (select count(*) from customer_gateway_tokens t where gateway = $1 and is_active) as active,
-    (select count(*) from ({_MISSING}) as missing) as missing,
-    (select count(*) from ({_UNKNOWN}) as unknown) as unknown
+    (select count(*) from missing) as missing_there,
+    (select count(*) from missing where reason = 'NOT_LISTED') as not_listed,
+    (select count(*) from ({_INACTIVE_HERE}) as inactive) as inactive_here,
+    (select count(*) from ({_MISSING_HERE}) as unknown) as missing_here
 """
 _REPORT = f"""
-  (select 'MISSING_THERE' as difference, gateway_customer_id as "gatewayCustomerId", user_id as "userId", id
-   from ({_MISSING}) as missing order by 2)
+  (select 'MISSING_THERE' as difference, reason, user_id as "userId", gateway,
+     gateway_customer_id as "gatewayCustomerId", id
+   from ({_MISSING_THERE}) as missing order by gateway_customer_id)
   union all
-  (select 'UNKNOWN_HERE', gateway_customer_id, null, null from ({_UNKNOWN}) as unknown order by 2)
+  (select 'INACTIVE_HERE', reason, user_id, gateway, gateway_customer_id, id
+   from ({_INACTIVE_HERE}) as inactive order by gateway_customer_id)
+  union all
+  (select 'MISSING_HERE', 'UNKNOWN', null, $1::text, gateway_customer_id, null
+   from ({_MISSING_HERE}) as unknown order by gateway_customer_id)
 """
 _CHANGES = f"""
   select created_at, id, user_id, gateway_customer_id, {_IS_LISTED} as is_listed from customer_gateway_tokens t
@@ -46,21 +66,57 @@ _CHANGES = f"""
     and case when {_IS_LISTED} then last_verified_at is null or last_verified_at < $2 else {_IS_MISSING} end
   order by created_at, id limit $5
 """
+GATEWAYS = Statement("gateways_with_tokens", "select distinct gateway from customer_gateway_tokens order by gateway")
+HAS_TOKENS = Statement("has_tokens", "select exists (select from customer_gateway_tokens where gateway = $1)")
+
+
+def _between(prefix: str) -> str:
+    """Identifiers with this prefix, by way of the index whatever the database's collation."""
+    word = prefix.removesuffix("_")
+    following = word[:-1] + chr(ord(word[-1]) + 1)
+    return (
+        f"(gateway_customer_id >= '{word}' and gateway_customer_id < '{following}'"
+        f" and starts_with(gateway_customer_id, '{prefix}'))"
+    )
+
+
+# By gateway, how many identifiers are those of other objects.
+OTHER_OBJECTS = Statement(
+    "identifiers_of_other_objects",
+    f"""
+    select gateway, count(*) from customer_gateway_tokens where {" or ".join(map(_between, _OTHER_OBJECTS))}
+    group by gateway order by gateway
+    """,
+)
+
+
+class ListedCustomer(NamedTuple):
+    """A customer as the gateway's list has it."""
+
+    gateway_customer_id: str
+    is_deleted: bool
 
 
 class ListCounts(NamedTuple):
     """What the list has, and what of the gateway's tokens has to do with it."""
 
-    listed: int  # identifiers
-    known: int  # tokens whose identifier is listed
+    listed: int  # customers
+    known: int  # tokens whose customer is listed
     active: int  # active tokens
-    missing: int  # active tokens that should be listed and are not
-    unknown: int  # identifiers that no user has or had
+    missing_there: int  # active tokens whose customer should be listed and is not, or is listed as deleted
+    not_listed: int  # of these, those that are not listed at all
+    inactive_here: int  # inactive tokens whose customer is listed
+    missing_here: int  # customers that no user has or had
+
+    @property
+    def differences(self) -> int:
+        """How many lines the report has."""
+        return self.missing_there + self.inactive_here + self.missing_here
 
     def __str__(self) -> str:
         return (
-            f"{self.listed:,} listed, {self.known:,} known here, {self.missing:,} missing there, "
-            f"{self.unknown:,} unknown here"
+            f"{self.listed:,} listed, {self.known:,} known here, {self.missing_there:,} missing there, "
+            f"{self.inactive_here:,} inactive here, {self.missing_here:,} missing here"
         )
 
 
@@ -72,10 +128,10 @@ class CustomerList:
         self.at = at
         self._raw = raw
 
-    async def load(self, customers: Iterable[str]) -> None:
-        """Take up these identifiers."""
+    async def load(self, customers: Iterable[ListedCustomer]) -> None:
+        """Store these customers in the temporary table."""
         await self._raw.execute(_LIST)
-        await self._raw.copy_records_to_table("listed", records=((customer,) for customer in customers))
+        await self._raw.copy_records_to_table("listed", records=customers)
         await self._raw.execute(_INDEX)
 
     async def counts(self) -> ListCounts:
@@ -92,5 +148,5 @@ class CustomerList:
         await self._raw.copy_from_query(_REPORT, self.gateway, self.at, output=output, format="csv", header=True)
 
     async def changes(self, after: tuple[datetime, str], size: int) -> Sequence[Row]:
-        """The next tokens, in the order of their making, that are missing, or listed and not verified since."""
+        """The next tokens, in creation order, that are missing, or listed and not verified since."""
         return await self._raw.fetch(_CHANGES, self.gateway, self.at, *after, size)

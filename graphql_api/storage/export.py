@@ -30,14 +30,19 @@ _EXPORTED = {
       where c.user_id = t.user_id and c.gateway = t.gateway and c.gateway_customer_id <> t.gateway_customer_id
     )""",
 }
+# What users and gateways wrote, and how what a spreadsheet takes for a formula begins.
+_TEXTS = ("user_id", "gateway_customer_id", "description")
+_FORMULA = "^[-=+@\\t\\r]"
 _SELECTED = ", ".join(f'{value} as "{name}"' for name, value in _EXPORTED.items())
 _EXPORT = f"select {_SELECTED} from customer_gateway_tokens t order by created_at, id"
 
 
-async def export_csv(raw: RawConnection, write: Callable[[bytes], object]) -> int:
+async def export_csv(raw: RawConnection, write: Callable[[bytes], object], *, escapes_formulas: bool) -> int:
     """Write every token, as one moment has them, in creation order, with a header. Returns how many there are."""
-    booleans = _EXPORT.replace("is_active as", "case when is_active then 'true' else 'false' end as")
-    status = await raw.copy_from_query(booleans, output=_as_coroutine(write), format="csv", header=True)
+    rows = _EXPORT.replace("is_active as", "case when is_active then 'true' else 'false' end as")
+    for column in _TEXTS if escapes_formulas else ():
+        rows = rows.replace(f"{column} as", f"regexp_replace({column}, '{_FORMULA}', '''\\&') as")
+    status = await raw.copy_from_query(rows, output=_as_coroutine(write), format="csv", header=True)
     return _count(status)
 
 

@@ -126,10 +126,15 @@ def empty(request, empty_database):
 
 @pytest.fixture
 def reasons(folder):
-    """The lines of a file of rejects, without what is said of them."""
+    """What is wrong in a file of rejects, without what is said of it: each problem with its line, field and code."""
 
     def read(name):
         with (folder / name).open(encoding="utf-8", newline="") as file:
-            return [(int(row["line"]), row["field"], row["code"]) for row in csv.DictReader(file)]
+            rows = csv.DictReader(file) if name.endswith(".csv") else map(json.loads, file)
+            return [
+                (int(row["line"]), field, code)
+                for row in rows
+                for field, code in zip(row["field"].split("; "), row["code"].split("; "), strict=True)
+            ]
 
     return read

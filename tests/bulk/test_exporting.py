@@ -37,7 +37,7 @@ async def store_odd_tokens(graph):
         token(f"u{number}", "STRIPE", f"cus_{number}", description=text, metadata={text: [text, 1.5, None, {}]})
         for number, text in enumerate(TEXTS)
     ]
-    assert (await graph.save_many([*inputs, token('u,"\n', "A", '"c,'), token("u", "A", "c")]))["userErrors"] == []
+    assert (await graph.save_many([*inputs, token('u,"', "A", '"c,'), token("u", "A", "c")]))["userErrors"] == []
     former = await graph.saved("u0", "STRIPE", "z", replaces="cus_0")
     await graph.save("u0", "STRIPE", "a", replaces="z")
     await graph.deactivate(former, reason="FRAUD")
@@ -127,7 +127,7 @@ async def test_an_export_that_cannot_be_written_leaves_the_file_of_before(comman
     assert [path.name for path in folder.iterdir()] == ["all.csv"]
 
 
-async def test_a_device_is_written_to_and_stays_one(command, graph, folder):
+async def test_a_device_is_written_to_and_a_planted_link_is_replaced(command, graph, folder):
     await graph.save("u1", "STRIPE", "cus_1")
     os.mkfifo(folder / "pipe.csv")
     (folder / "link.csv").symlink_to("target.csv")
@@ -137,8 +137,9 @@ async def test_a_device_is_written_to_and_stays_one(command, graph, folder):
         assert "cus_1" in read.result()
     assert (await command("export", "link.csv")).status == 0
     assert (folder / "pipe.csv").is_fifo()
-    assert (folder / "link.csv").is_symlink()
-    assert "cus_1" in (folder / "target.csv").read_text()
+    assert not (folder / "link.csv").is_symlink()
+    assert "cus_1" in (folder / "link.csv").read_text()
+    assert not (folder / "target.csv").exists()
 
 
 async def test_a_report_that_cannot_be_written_is_not_taken_for_the_database(command, write, folder):

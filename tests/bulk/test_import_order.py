@@ -92,6 +92,8 @@ async def test_an_import_ends_as_saves_one_after_another_do(
     async with ConnectionPool.open(database_url, size=2) as database:
         records = iter(list(enumerate(lines, 1)))
         async for report in import_tokens(TokenStore(database), Gateways(), records, max_lines=max_lines):
-            rejected += [(number, problem.field, problem.code.value) for number, problem in report.rejected]
+            rejected += [
+                (line, each.field, each.code.value) for line, problems, _ in report.rejected for each in problems
+            ]
     assert rejected == refused
     assert await everything() == expected

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from graphql_api.bulk.reconciling import apply
-from graphql_api.storage.customer_lists import CustomerList
+from graphql_api.storage.customer_lists import CustomerList, ListedCustomer
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 
@@ -22,8 +22,8 @@ def differences(folder):
 
     def read(name):
         first, *lines = (folder / name).read_text().splitlines()
-        assert first == "difference,gatewayCustomerId,userId,id"
-        return [tuple(line.split(",")[:3]) for line in lines]
+        assert first == "difference,reason,userId,gateway,gatewayCustomerId,id"
+        return [(*line.split(",")[:3], line.split(",")[4]) for line in lines]
 
     return read
 
@@ -43,21 +43,34 @@ async def customers(graph):
     await graph.save("u1", "STRIPE_EU", "cus_9")
 
 
-async def test_what_differs_is_reported_and_nothing_changes(command, listing, customers, differences, everything):
+async def test_what_differs_is_reported_in_both_directions_and_nothing_changes(
+    command, listing, customers, differences, everything
+):
     before = await everything()
     outcome = await command("reconcile", listing("cus_1", "cus_2", "cus_5", "cus_9", "cus_7"), "--gateway", "stripe")
     assert (outcome.status, outcome.out) == (1, "")
     assert outcome.err == (
-        "reconcile list.csv with STRIPE: 5 listed, 3 known here, 2 missing there, 2 unknown here;"
+        "reconcile list.csv with STRIPE: 5 listed, 3 known here, 2 missing there, 1 inactive here, 2 missing here;"
         " differences are in list.csv.report.csv\n"
     )
     assert differences("list.csv.report.csv") == [
-        ("MISSING_THERE", "cus_3", "u3"),
-        ("MISSING_THERE", "cus_4", "u4"),
-        ("UNKNOWN_HERE", "cus_7", ""),
-        ("UNKNOWN_HERE", "cus_9", ""),
+        ("MISSING_THERE", "NOT_LISTED", "u3", "cus_3"),
+        ("MISSING_THERE", "NOT_LISTED", "u4", "cus_4"),
+        ("INACTIVE_HERE", "USER_REQUEST", "u5", "cus_5"),
+        ("MISSING_HERE", "UNKNOWN", "", "cus_7"),
+        ("MISSING_HERE", "UNKNOWN", "", "cus_9"),
     ]
     assert await everything() == before
+
+
+async def test_what_is_missing_here_can_be_imported_once_its_users_are_known(
+    command, listing, customers, folder, graph
+):
+    await command("reconcile", listing("cus_1", "cus_2", "cus_3", "cus_4", "cus_7"), "--gateway", "stripe")
+    report = folder / "list.csv.report.csv"
+    report.write_text(report.read_text().replace("UNKNOWN,,STRIPE,cus_7", "UNKNOWN,u7,STRIPE,cus_7"))
+    assert (await command("import", report.name)).err == f"import {report.name}: 1 created\n"
+    assert (await graph.customer("STRIPE", "cus_7"))["userId"] == "u7"
 
 
 async def test_applied_it_deactivates_what_is_missing_and_verifies_what_is_there(
@@ -65,9 +78,10 @@ async def test_applied_it_deactivates_what_is_missing_and_verifies_what_is_there
 ):
     at = now()
     file = listing("cus_1", "cus_2", "cus_3", "cus_5")
-    outcome = await command("reconcile", file, "--gateway", "STRIPE", "--apply", "--exported-at", at)
+    arguments = ["reconcile", file, "--gateway", "STRIPE", "--apply", "--exported-at", at, "--max-missing", "25"]
+    outcome = await command(*arguments)
     assert outcome.status == 1
-    assert outcome.err.splitlines()[-1] == "reconcile list.csv with STRIPE: 1 deactivated, 4 verified"
+    assert outcome.err.splitlines()[-1] == ("reconcile list.csv with STRIPE: 1 deactivated, 0 activated, 4 verified")
     gone = await graph.customer("STRIPE", "cus_4")
     assert (gone["isActive"], gone["deactivationReason"], gone["deactivatedAt"]) == (False, "GATEWAY_DELETED", at)
     inactive = await graph.customer("STRIPE", "cus_5")
@@ -76,20 +90,8 @@ async def test_applied_it_deactivates_what_is_missing_and_verifies_what_is_there
         "USER_REQUEST",
         at,
     )
-    lines = await table(
-        "select gateway_customer_id, action, reason, version from customer_gateway_token_events"
-        " where actor = 'reconcile' order by 1"
-    )
-    assert lines == [
-        ("cus_1", "VERIFIED", None, 2),
-        ("cus_2", "VERIFIED", None, 2),
-        ("cus_3", "VERIFIED", None, 2),
-        ("cus_4", "DEACTIVATED", "GATEWAY_DELETED", 2),
-        ("cus_5", "VERIFIED", None, 3),
-    ]
-    again = await command("reconcile", file, "--gateway", "STRIPE", "--apply", "--exported-at", at)
-    assert again.status == 0
-    assert again.err.splitlines()[-1] == "reconcile list.csv with STRIPE: 0 deactivated, 0 verified"
+    again = await command(*arguments)
+    assert again.err.splitlines()[-1] == "reconcile list.csv with STRIPE: 0 deactivated, 0 activated, 0 verified"
 
 
 async def test_what_is_younger_than_the_list_is_not_missing_in_it(command, listing, customers, graph, differences):
@@ -100,105 +102,174 @@ async def test_what_is_younger_than_the_list_is_not_missing_in_it(command, listi
     await graph.save("u2", "STRIPE", "cus_2b", replaces="cus_2")
     await graph.activate(active)
     await command("reconcile", listing("cus_3"), "--gateway", "STRIPE", "--exported-at", at)
-    assert differences("list.csv.report.csv") == [("MISSING_THERE", "cus_4", "u4")]
+    assert differences("list.csv.report.csv") == [("MISSING_THERE", "NOT_LISTED", "u4", "cus_4")]
 
 
-async def test_a_former_identifier_is_neither_unknown_nor_verified(command, listing, customers, graph, differences):
+async def test_a_former_identifier_is_neither_missing_here_nor_verified(
+    command, listing, customers, graph, differences
+):
     await graph.save("u2", "STRIPE", "cus_2b", replaces="cus_2")
     await graph.delete(await graph.customer("STRIPE", "cus_3"))
     file = listing("cus_1", "cus_2", "cus_3", "cus_4", "cus_2b")
     assert (await command("reconcile", file, "--gateway", "STRIPE", "--apply", "--exported-at", now())).status == 0
     assert differences("list.csv.report.csv") == []
-    assert (await graph.customer("STRIPE", "cus_2b"))["version"] == 3
+    assert (await graph.customer("STRIPE", "cus_2b"))["lastVerifiedAt"]
 
 
 @pytest.mark.parametrize(
-    ("lines", "says"),
+    ("name", "content"),
     [
-        ("id\n", "The file lists no customers."),
-        ("id\ncus_1\n", "3 of 4 active tokens would be deactivated."),
-        ("id,x\ncus_1\ncus_2,\ncus_3,\ncus_4,\n", "1 of the file's lines cannot be read"),
+        ("list.csv", "id,deleted\ncus_1,true\ncus_2,false\ncus_3,\ncus_4,0\n"),
+        ("list.csv", "Deleted;Customer ID\nTRUE;cus_1\n;cus_2\n;cus_3\n;cus_4\n"),
+        ("list.json", json.dumps([{"id": f"cus_{n}", "deleted": n == 1} for n in range(1, 5)])),
+        (
+            "list.json",
+            json.dumps({"object": "list", "data": [{"id": "cus_1", "object": "customer", "deleted": True}]})
+            + "".join(json.dumps({"id": f"cus_{n}"}) for n in range(2, 5)),
+        ),
     ],
 )
-async def test_a_list_that_looks_incomplete_is_not_applied_unless_it_is_forced(
-    command, folder, customers, everything, lines, says
+async def test_a_list_that_says_deleted_is_believed(command, folder, customers, differences, graph, name, content):
+    (folder / name).write_text(content)
+    arguments = ["reconcile", name, "--gateway", "STRIPE", "--apply", "--exported-at", now(), "--max-missing", "0"]
+    assert "1 deactivated, 0 activated, 3 verified" in (await command(*arguments)).err
+    assert differences(f"{name}.report.csv") == [("MISSING_THERE", "DELETED", "u1", "cus_1")]
+    assert (await graph.customer("STRIPE", "cus_1"))["deactivationReason"] == "GATEWAY_DELETED"
+
+
+@pytest.mark.parametrize(
+    ("lines", "says", "way_out"),
+    [
+        ("id\n", "4 of 4 active tokens (100.0 %) are not in the list", ["--max-missing", "100"]),
+        ("id\ncus_1\n", "3 of 4 active tokens (75.0 %) are not in the list", ["--max-missing", "75"]),
+        ("id\ncus_1\ncus_2\ncus_3\n", "--max-missing 10 allows no more.", ["--max-missing", "25"]),
+        ("id\ncus_1\ncus_2\ncus_3\ncus_4\nx y\n", "add --allow-unreadable 1", ["--allow-unreadable", "1"]),
+        ("id,x\ncus_1,\ncus_2,\ncus_3,\ncus_4\n", "add --allow-unreadable 1", None),
+    ],
+)
+async def test_a_list_that_looks_incomplete_is_applied_only_by_the_switch_of_its_guard(
+    command, folder, customers, everything, lines, says, way_out
 ):
     (folder / "list.csv").write_text(lines)
     before = await everything()
     arguments = ["reconcile", "list.csv", "--gateway", "STRIPE", "--apply", "--exported-at", now()]
-    refused = await command(*arguments)
-    assert refused.status == 1
-    assert refused.err.splitlines()[-1].startswith(f"gateway-tokens: {says}")
-    assert await everything() == before
-    await command(*arguments, "--force")
-    assert await everything() != before
+    other = ["--allow-unreadable", "9"] if way_out and way_out[0] == "--max-missing" else ["--max-missing", "100"]
+    for refused in (await command(*arguments), await command(*arguments, *other)):
+        assert refused.status == 1
+        assert refused.err.splitlines()[-1].startswith("gateway-tokens: ")
+        assert says in refused.err.splitlines()[-1]
+        assert refused.err.endswith(" Nothing was changed.\n")
+        assert await everything() == before
+    if way_out:
+        await command(*arguments, *way_out)
+        assert "Nothing was changed" not in (await command(*arguments, *way_out)).err
 
 
-async def test_half_may_be_missing(command, listing, customers, graph):
-    await command("reconcile", listing("cus_1", "cus_2"), "--gateway", "STRIPE", "--apply", "--exported-at", now())
-    assert not (await graph.customer("STRIPE", "cus_3"))["isActive"]
-
-
-async def test_lines_without_an_identifier_are_named(command, folder, customers, reasons):
+async def test_a_line_whose_identifier_breaks_a_rule_is_named_and_quotes_no_card_number(
+    command, folder, customers, reasons
+):
     (folder / "list.jsonl").write_text(
-        '{"id": "cus_1"}\n{"id": null}\n{"id": ""}\n{"email": "x"}\n[\n{"id": "a\\u0000"}\n'
+        '{"id": "cus_1"}\n{"id": null}\n{"id": ""}\n{"email": "x"}\n[\n{"id": "a\\u0000"}\n{"id": "cus_2 "}\n'
+        '{"id": 4111111111111111}\n{"id": "\'cus_3"}\n{"id": "5E+12"}\n'
     )
     outcome = await command("reconcile", "list.jsonl", "--gateway", "STRIPE")
-    assert outcome.err.startswith("reconcile list.jsonl with STRIPE: 5 of the lines have no customer id")
-    assert [line for line, _, _ in reasons("list.jsonl.rejects.csv")] == [2, 3, 4, 5, 6]
+    assert "1 listed, 1 known here" in outcome.err
+    assert [(line, code) for line, _, code in reasons("list.jsonl.rejects.jsonl")] == [
+        *((line, "INVALID") for line in range(2, 8)),
+        (8, "CARD_NUMBER"),
+        (9, "INVALID"),
+        (10, "INVALID"),
+    ]
+    assert all("4111" not in path.read_text() for path in folder.glob("list.jsonl.*"))
+
+
+async def test_rows_of_empty_cells_are_none(command, folder, customers):
+    (folder / "list.csv").write_text("id,email\ncus_1,a\n,\n\ncus_2,\n,,,\n")
+    outcome = await command("reconcile", "list.csv", "--gateway", "STRIPE")
+    assert "2 listed, 2 known here" in outcome.err
+    assert "rejected" not in outcome.err
 
 
 @pytest.mark.parametrize(
-    "header",
-    [
-        "id,Description,Email,Name,Created (UTC)",
-        "Email,Customer ID,Name,customer,x",
-        "customer_id,CUSTOMER ID,a,b,c",
-        "x,Id,ID,gatewayCustomerId,customer",
-        "gatewayCustomerId,userId,a,b,c",
-    ],
+    "header", ["id", "ID", "Customer ID", "customer_id", "CUSTOMER", "gatewayCustomerId", "Shopper Reference"]
 )
-async def test_the_column_of_the_identifiers_is_guessed(command, folder, customers, header):
-    names = header.split(",")
-    place = next(
-        names.index(name) for name in ("id", "Id", "gatewayCustomerId", "customer_id", "Customer ID") if name in names
-    )
-    row = ["cus_2" if index == place else "x" for index in range(len(names))]
-    (folder / "list.csv").write_text(f"{header}\n{','.join(row)}\n")
-    (folder / "list.jsonl").write_text(json.dumps(dict(zip(names, row, strict=True))))
+async def test_the_column_of_the_identifiers_is_known_by_its_meaning(command, folder, customers, header):
+    (folder / "list.csv").write_text(f"Email,{header},x\na,cus_1,b\n")
+    (folder / "list.jsonl").write_text(json.dumps({"Email": "a", header: "cus_1"}))
     for file in ("list.csv", "list.jsonl"):
         assert "1 listed, 1 known here" in (await command("reconcile", file, "--gateway", "STRIPE")).err
 
 
-async def test_the_column_of_the_identifiers_may_be_named(command, write, customers):
-    file = write("list.csv", {"id": "1", "Customer ID": "cus_1"})
-    outcome = await command("reconcile", file, "--gateway", "STRIPE", "--column", "Customer ID", "--report", "r.csv")
-    assert "1 listed, 1 known here, 3 missing there, 0 unknown here; differences are in r.csv" in outcome.err
+async def test_two_columns_that_may_hold_the_identifiers_are_a_question(command, folder, customers):
+    (folder / "list.csv").write_text("id,Customer ID\nch_1,cus_1\n")
+    asked = await command("reconcile", "list.csv", "--gateway", "STRIPE")
+    assert (asked.status, asked.err) == (
+        2,
+        "gateway-tokens: The columns 'id' and 'Customer ID' may both be id. Say which with --column id=NAME.\n",
+    )
+    for column in ("Customer ID", "id=Customer ID", "id=customer_id"):
+        outcome = await command("reconcile", "list.csv", "--gateway", "STRIPE", "--column", column, "--report", "r.csv")
+        assert "1 listed, 1 known here, 3 missing there, 0 inactive here, 0 missing here;" in outcome.err
+        assert "differences are in r.csv" in outcome.err
 
 
-async def test_a_list_is_as_old_as_its_file_unless_it_is_said(command, listing, customers, folder):
+async def test_a_list_is_as_old_as_its_file_to_compare_and_has_to_be_dated_to_be_applied(
+    command, listing, customers, folder, everything
+):
     file = listing("cus_1")
     long_ago = (datetime.now(UTC) - timedelta(days=1)).timestamp()
     os.utime(folder / file, (long_ago, long_ago))
     assert " 0 missing there" in (await command("reconcile", file, "--gateway", "STRIPE")).err
     assert " 3 missing there" in (await command("reconcile", file, "--gateway", "STRIPE", "--exported-at", now())).err
+    before = await everything()
+    refused = await command("reconcile", file, "--gateway", "STRIPE", "--apply", "--max-missing", "100")
+    assert (refused.status, "--apply needs --exported-at TIME" in refused.err) == (2, True)
+    assert await everything() == before
+
+
+async def test_a_gateway_without_tokens_is_taken_for_a_slip(command, listing, customers):
+    outcome = await command("reconcile", listing("cus_1"), "--gateway", "STRIP")
+    assert (outcome.status, outcome.err) == (
+        2,
+        "gateway-tokens: No token is at STRIP: there are tokens at STRIPE, STRIPE_EU.\n",
+    )
+
+
+async def test_identifiers_of_payment_methods_are_reported_unless_a_form_is_asked_for(
+    command, listing, customers, graph, monkeypatch
+):
+    await graph.save("u6", "STRIPE", "pm_1")
+    await graph.save("u7", "STRIPE", "tok_1")
+    await graph.save("u8", "STRIPE", "pmx")
+    await graph.save("u1", "PAYPAL", "pm_2")
+    file = listing("cus_1")
+    outcome = await command("reconcile", file, "--gateway", "STRIPE")
+    assert "customer ids look like payment methods or tokens (pm_…, tok_…, card_…, src_…): 2 at STRIPE." in outcome.err
+    monkeypatch.setenv("CUSTOMER_IDS", "STRIPE:cus_*")
+    assert "payment methods" not in (await command("reconcile", file, "--gateway", "STRIPE")).err
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["list.csv", "--gateway", "STRIPE", "--exported-at", "2999-01-01T00:00:00Z"], "in the future"),
+        (["list.csv", "--gateway", "STRIPE", "--exported-at", "2999-01-01T00:00:00Z"], "is in the future"),
         (["list.csv", "--gateway", "STRIPE", "--exported-at", "yesterday"], "--exported-at: A DateTime must be"),
-        (["list.csv", "--gateway", "STRIPE", "--column", "no"], "There is no column no"),
-        (["-", "--format", "csv", "--gateway", "STRIPE"], "A pipe has no date"),
+        (["list.csv", "--gateway", "STRIPE", "--column", "no"], "There is no column 'no'"),
+        (["list.csv", "--gateway", "STRIPE", "--column", "4111111111111111"], "There is no column (a card number)"),
+        (["list.csv", "--gateway", "STRIPE", "--check", "--apply"], "exclude each other"),
         (["none.csv", "--gateway", "STRIPE"], "none.csv does not exist"),
     ],
 )
-async def test_a_wrong_call_is_one_line(command, listing, arguments, says):
+async def test_a_wrong_call_is_one_line(command, customers, listing, arguments, says):
     listing("cus_1")
-    outcome = await command("reconcile", *arguments, stdin=b"id\ncus_1\n")
+    outcome = await command("reconcile", *arguments)
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert says in outcome.err
+
+
+async def test_a_pipe_can_be_compared(command, customers):
+    outcome = await command("reconcile", "-", "--gateway", "STRIPE", stdin=b"id\ncus_1\n")
+    assert "1 listed, 1 known here, 3 missing there" in outcome.err
 
 
 async def test_chunks_follow_one_another(customers, database_url, table):
@@ -206,7 +277,7 @@ async def test_chunks_follow_one_another(customers, database_url, table):
         store = TokenStore(database)
         async with store.transaction(()) as transaction:
             customer_list = CustomerList(transaction.raw, "STRIPE", datetime.now(UTC))
-            await customer_list.load(["cus_1", "cus_2", "cus_3"])
+            await customer_list.load([ListedCustomer(f"cus_{n}", is_deleted=False) for n in (1, 2, 3)])
             reports = [report async for report in apply(store, customer_list, max_tokens=2)]
     assert [(report.verified, report.deactivated) for report in reports] == [(2, 0), (1, 1)]
     assert await table("select gateway_customer_id from customer_gateway_tokens where not is_active order by 1") == [

@@ -53,16 +53,16 @@ async def test_each_line_that_fails_is_named_and_the_rest_goes_on(command, write
     outcome = await command("remap", file, "--gateway", "STRIPE")
     assert (outcome.status, outcome.err) == (
         1,
-        "remap m.jsonl: 2 changed, 7 rejected; reasons are in m.jsonl.rejects.csv\n",
+        "remap m.jsonl: 2 changed, 7 rejected; reasons are in m.jsonl.rejects.jsonl\n",
     )
-    assert reasons("m.jsonl.rejects.csv") == [
+    assert reasons("m.jsonl.rejects.jsonl") == [
         (1, "old", "NOT_FOUND"),
         (2, "new", "CUSTOMER_TAKEN"),
         (3, "new", "INVALID"),
         (4, "old", "INVALID"),
         (7, "old", "NOT_FOUND"),
-        (8, "", "INVALID"),
-        (9, "old", "INVALID"),
+        (8, "new", "INVALID"),
+        (9, "old", "NOT_FOUND"),
     ]
     assert (await graph.customer("STRIPE", "new_3"))["formerGatewayCustomerIds"] == ["cus_3", "new_3"]
     assert (await graph.customer("STRIPE", "cus_2"))["version"] == 1
@@ -92,7 +92,7 @@ async def test_a_dry_run_says_the_same_and_changes_nothing(command, write, custo
     dry = await command("remap", file, "--gateway", "STRIPE", "--dry-run")
     assert await everything() == before
     real = await command("remap", file, "--gateway", "STRIPE")
-    assert (dry.status, dry.err) == (1, f"dry run of {real.err}")
+    assert (dry.status, dry.err) == (1, f"check of {real.err}")
 
 
 async def test_two_columns_need_no_names(command, folder, graph, customers):
@@ -105,7 +105,7 @@ async def test_two_columns_need_no_names(command, folder, graph, customers):
 @pytest.mark.parametrize(
     ("content", "arguments", "says"),
     [
-        ("a,b,c\n", ["--gateway", "STRIPE"], "The columns old and new are missing."),
+        ("a,b,c\n", ["--gateway", "STRIPE"], "The column old is missing. Name it with --column old=NAME."),
         ("old,new\n", ["--gateway", "?"], "A gateway name must be a letter, then"),
         ("old,new\n", [], "Missing option '--gateway'."),
     ],

@@ -1,0 +1,168 @@
+"""Which column means what: by its name in any case and spacing, a name in gateways' exports, or what was said."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graphql_api.bulk.files.opening import ReadOptions
+from graphql_api.domain.cards import has_card_number
+from graphql_api.domain.errors import BadInputError
+
+# The columns of a file of rejects that say why, and those of a report of `reconcile`; behind them stands what can be
+# imported.
+REASONS = ("line", "field", "code", "message")
+_DIFFERENCES = ("difference", "reason")
+_MAX_SHOWN = 40  # characters of a column's name, or names of columns
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the columns of a kind of file mean, and what they may be called.
+
+    Args:
+        names: by meaning, further names; every meaning is one of its own names
+        required: the meanings that a file has to have
+        unknown_are_refused: whether a column that means nothing is a mistake rather than more than is needed
+    """
+
+    names: Mapping[str, Sequence[str]]
+    required: Sequence[str]
+    unknown_are_refused: bool = False
+
+    def find(self, header: Sequence[str]) -> dict[str, list[int]]:
+        """By meaning, the columns that may have it."""
+        known = {_normalized(name): meaning for meaning, more in self.names.items() for name in (meaning, *more)}
+        found: dict[str, list[int]] = {}
+        for index, name in enumerate(header):
+            if (meaning := known.get(_normalized(name))) is not None:
+                found.setdefault(meaning, []).append(index)
+        return found
+
+    def resolve(self, header: Sequence[str], options: ReadOptions, *, is_complete: bool = True) -> list[str | None]:
+        """What each column means, in the order of the header; None if it is not needed.
+
+        Args:
+            header: the names of the columns, or the keys of an object
+            options: what was said of columns
+            is_complete: whether what is required has to be there
+
+        Raises:
+            BadInputError: a column is missing, unknown or there twice; the message names the option that decides.
+        """
+        found = self.find(header)
+        for meaning, name in options.columns.items():
+            found[meaning] = [self._named(header, meaning, name)]
+        taken = {index for meaning in options.columns for index in found[meaning]}
+        meanings: list[str | None] = [None] * len(header)
+        for meaning, indexes in found.items():
+            left = indexes if meaning in options.columns else [index for index in indexes if index not in taken]
+            if len(left) > 1:
+                names = " and ".join(shown(header[index]) for index in left)
+                raise BadInputError(
+                    f"The columns {names} may both be {meaning}. Say which with --column {meaning}=NAME."
+                )
+            for index in left:
+                meanings[index] = meaning
+        if is_complete:
+            self._expect_required(header, meanings, options)
+        if self.unknown_are_refused and not options.skip_unknown_columns:
+            self._refuse_unknown(header, meanings)
+        return meanings
+
+    def _named(self, header: Sequence[str], meaning: str, name: str) -> int:
+        if meaning not in self.names:
+            known = ", ".join(self.names)
+            raise BadInputError(f"--column takes MEANING=NAME, where MEANING is one of {known}; not {shown(meaning)}.")
+        for like in (str.strip, _normalized):
+            places = [index for index, each in enumerate(header) if like(each) == like(name)]
+            if len(places) == 1:
+                return places[0]
+        raise BadInputError(f"There is no column {shown(name)}, or there are two; the file has {_listed(header)}.")
+
+    def _expect_required(self, header: Sequence[str], meanings: Sequence[str | None], options: ReadOptions) -> None:
+        for meaning in self.required:
+            if meaning not in meanings and not (meaning == "gateway" and options.gateway):
+                way_out = f"Name it with --column {meaning}=NAME" + (
+                    ", or name the gateway of all lines with --gateway" if meaning == "gateway" else ""
+                )
+                raise BadInputError(f"The column {meaning} is missing. {way_out}. The file has {_listed(header)}.")
+
+    def _refuse_unknown(self, header: Sequence[str], meanings: Sequence[str | None]) -> None:
+        reasons = next((names for names in (REASONS, _DIFFERENCES) if set(names) <= set(header)), ())
+        for name, meaning in zip(header, meanings, strict=True):
+            if meaning is None and name.strip() and name not in reasons:
+                raise BadInputError(
+                    f"There is no column {shown(name)}. The columns are {', '.join(self.names)}. Say what it "
+                    "means with --column MEANING=NAME, or add --skip-unknown-columns."
+                )
+
+
+# Stripe's exports have what a platform keeps in a customer's metadata in columns such as `user_id (metadata)`.
+_CUSTOMER_IDS = (
+    "customer id",
+    "customer",
+    "stripe customer id",
+    "braintree customer id",
+    "shopper reference",
+    "payer id",
+)
+TOKENS = Columns(
+    {
+        "id": ("token id",),
+        "userId": ("user", "user_id (metadata)"),
+        "gateway": ("payment gateway",),
+        "gatewayCustomerId": _CUSTOMER_IDS,
+        "description": (),
+        "metadata": (),
+        "isActive": ("active",),
+        "createdAt": (),
+        "updatedAt": (),
+        "version": (),
+        "activatedAt": (),
+        "deactivatedAt": (),
+        "deactivationReason": (),
+        "lastVerifiedAt": (),
+        "formerGatewayCustomerIds": (),
+    },
+    required=("userId", "gateway", "gatewayCustomerId"),
+    unknown_are_refused=True,
+)
+# Stripe's file of copied customers has `customer_id_old` and `customer_id_new`, its mapping of imported ones
+# `old_customer_id` and `stripe_customer_id`.
+ID_CHANGES = Columns(
+    {
+        "old": ("old id", "old customer id", "customer id old", "old gateway customer id"),
+        "new": ("new id", "new customer id", "customer id new", "new gateway customer id", "stripe customer id"),
+    },
+    required=("old", "new"),
+)
+# Stripe's list of customers has `id`, its reports have `customer_id` and `Customer ID`, as have Braintree's searches.
+# Adyen's reports have `Shopper Reference`.
+CUSTOMERS = Columns(
+    {"id": ("gateway customer id", *_CUSTOMER_IDS), "deleted": ("is deleted",)},
+    required=("id",),
+)
+
+
+def renamed(header: Sequence[str], meanings: Sequence[str | None]) -> list[str]:
+    """For people, which columns are called otherwise than what they mean."""
+    return [
+        f"{shown(name)} → {meaning}"
+        for name, meaning in zip(header, meanings, strict=True)
+        if meaning is not None and name != meaning
+    ]
+
+
+def shown(name: str) -> str:
+    """A column's name for a message, which quotes no card number if the first line is no header."""
+    return "(a card number)" if has_card_number(name) else repr(name[:_MAX_SHOWN])
+
+
+def _listed(header: Sequence[str]) -> str:
+    names = [shown(name) for name in header if name.strip()]
+    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
+    return f"the columns {', '.join(names[:_MAX_SHOWN])}{more}" if names else "no header"
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()

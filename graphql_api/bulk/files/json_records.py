@@ -1,0 +1,147 @@
+"""JSON as records, one at a time: lines, an array, a gateway's list object, or objects over several lines.
+
+ijson streams all of these too. But its C library makes `?` of a lone surrogate and cannot read an integer of more than
+64 bits, and after the first mistake the rest of the file is lost. So this finds where records begin and end, and orjson
+reads each.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain, islice
+from typing import Any, cast
+
+import orjson
+
+from graphql_api.bulk.files.columns import Columns, renamed
+from graphql_api.bulk.files.opening import Source
+from graphql_api.bulk.files.text import MAX_LINE_BYTES, SAMPLE_BYTES, lines
+from graphql_api.bulk.records import Line, unreadable
+from graphql_api.domain.errors import BadInputError
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]|[^\s",:\[\]{}]+', re.DOTALL)
+_NOWHERE = sys.maxsize  # the level of records behind a list object's `data`
+
+
+def read_json(source: Source, columns: Columns) -> Iterator[Line]:
+    """The number of each line and its record; of what is not a record a line, the number of the record."""
+    first = source.file.readline(MAX_LINE_BYTES)
+    if shape := _shape(first):
+        source.recognized.append(shape)
+        texts = _Splitter().split(chain([first], iter(lambda: source.file.read(SAMPLE_BYTES), b"")))
+    else:
+        texts = chain([first], lines(source.file))
+    records = _records(texts, source, columns)
+    begin = list(islice(records, 1))  # which is when keys are recognized
+    return chain(begin, records)
+
+
+def _shape(first: bytes) -> str | None:
+    """What the file is if it is not a record a line, as its first line tells."""
+    if first.startswith(b"["):
+        return "a JSON array"
+    try:
+        value = orjson.loads(first)
+    except orjson.JSONDecodeError:
+        if re.match(rb'\{\s*"object"\s*:\s*"list"', first):
+            return "a JSON list object"
+        # A line that ends inside an object is the beginning of one over several lines, or a record that was cut.
+        return "JSON over several lines" if re.search(rb"[{\[,]\s*\Z", first) else None
+    return "a JSON list object" if isinstance(value, dict) and isinstance(value.get("data"), list) else None
+
+
+class _Splitter:
+    """Finds the records: the objects of an array, those in the `data` of a list object, or the outermost ones."""
+
+    def __init__(self) -> None:
+        self._text = b""  # from where a record begins, or from what was not looked at
+        self._place = 0  # up to where it was looked at
+        self._begin = -1  # where a record begins, if one does
+        self._depth = 0  # how many objects and arrays are open
+        self._level = 0  # how many are where records begin
+        self._last = b""
+
+    def split(self, chunks: Iterator[bytes]) -> Iterator[bytes | str]:
+        """The texts of the records, or why one is none."""
+        for chunk in chunks:
+            kept = self._place if self._begin < 0 else self._begin
+            self._text = self._text[kept:] + chunk
+            self._place, self._begin = self._place - kept, min(self._begin, 0)
+            if len(self._text) - len(chunk) > MAX_LINE_BYTES:
+                yield "This value is longer than 1 MiB, or a brace or a quotation mark is missing in it."
+                return
+            for token in _TOKEN.finditer(self._text, self._place):
+                if token[0] == b'"':  # a string that goes on in the next chunk
+                    break
+                self._place = token.end()
+                if (record := self._take(token[0], token.start())) is not None:
+                    yield record
+        if self._depth:
+            yield "The file is incomplete: it ends inside a record or list."
+
+    def _take(self, mark: bytes, start: int) -> bytes | None:
+        """The record that ends with this mark, or is none."""
+        if mark in {b"}", b"]"}:
+            return self._close()
+        record = None
+        if self._depth == self._level and self._begin < 0:
+            if mark == b"{":
+                self._begin = start
+            elif mark == b"[" and self._depth == 0:
+                self._level = 1
+            else:
+                record = b"[]" if mark == b"[" else b'""'
+        elif mark == b"[" and self._depth == 1 and self._level == 0 and self._last == b'"data"':
+            self._begin, self._level = -1, 2
+        self._depth += mark in {b"{", b"["}
+        self._last = mark
+        return record
+
+    def _close(self) -> bytes | None:
+        record = None
+        self._depth = max(self._depth - 1, 0)
+        if self._begin >= 0 and self._depth == self._level:
+            record = self._text[self._begin : self._place]
+            self._begin = -1
+        if self._depth == 0:
+            self._level = 0
+        elif self._depth < self._level:
+            self._level = _NOWHERE
+        return record
+
+
+def _records(texts: Iterator[bytes | str], source: Source, columns: Columns) -> Iterator[Line]:
+    @lru_cache(maxsize=100)
+    def meanings(keys: tuple[str, ...]) -> Sequence[str | None]:
+        found = columns.resolve(keys, source.options, is_complete=False)
+        if not source.columns:
+            source.columns = [meaning for meaning in found if meaning is not None]
+            source.recognized += renamed(keys, found)
+        return found
+
+    for number, text in enumerate(texts, 1):
+        if isinstance(text, str):
+            yield number, unreadable(text)
+        elif not text.isspace():
+            try:
+                record = _object(text)
+                names = meanings(tuple(record))
+            except orjson.JSONDecodeError as error:
+                yield number, unreadable(f"This is not valid JSON: {error.msg}.")
+            except BadInputError as error:
+                yield number, unreadable(str(error))
+            else:
+                yield number, {name: value for name, value in zip(names, record.values(), strict=True) if name}
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    value = orjson.loads(text)
+    if not isinstance(value, dict):
+        raise BadInputError("A record must be a JSON object.")
+    record = cast("dict[str, Any]", value)
+    if any(type(each) is float for each in record.values()):
+        exact = json.loads(text)  # orjson makes a float of an integer of more than 64 bits
+        record |= {name: exact[name] for name, each in record.items() if type(each) is float}
+    return record

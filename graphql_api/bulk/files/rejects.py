@@ -1,0 +1,120 @@
+"""The file of lines that were not taken: why, and what is on them, so that they can be corrected and used again."""
+
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from graphql_api.bulk.files.columns import REASONS
+from graphql_api.bulk.files.opening import Source
+from graphql_api.bulk.records import Format, Rejection
+from graphql_api.domain.cards import has_card_number
+from graphql_api.domain.errors import BadInputError, Code
+from graphql_api.domain.values import is_well_formed
+
+Write = Callable[[Iterable[Rejection]], None]
+
+_ENDINGS: dict[Format, str] = {"csv": ".csv", "jsonl": ".jsonl"}
+
+
+def rejects_path(path: Path, source: Source) -> Path:
+    """Where the lines of this file go that were not taken, if nothing else is said."""
+    return Path(f"{path}.rejects{_ENDINGS[source.format]}")
+
+
+@contextmanager
+def rejects(path: Path, source: Source) -> Generator[Write]:
+    """A file for what is not taken of the source, in its format; it is there afterwards if there is any.
+
+    No card number comes into it, nor what is no text: such values are left out.
+
+    Raises:
+        BadInputError: the file's ending is that of another format.
+        OSError: it cannot be written.
+    """
+    if path.suffix.lower() == _ENDINGS["csv" if source.format == "jsonl" else "jsonl"]:
+        raise BadInputError(
+            f"--rejects {path}: rejected lines of this file need a name that ends in {_ENDINGS[source.format]}."
+        )
+    try:
+        path.unlink(missing_ok=True)
+        opened = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
+    except OSError as error:
+        way_out = "rejected lines are reported there; use a directory that you can write to"
+        raise OSError(error.errno, f"{error.strerror}: {way_out}", str(path)) from None
+    with opened as file:
+        write_line = _csv_lines(file, source.columns) if source.format == "csv" else _json_lines(file)
+        any_written = False
+
+        def write(some: Iterable[Rejection]) -> None:
+            nonlocal any_written
+            for rejection in some:
+                write_line(rejection)
+                any_written = True
+            file.flush()
+
+        try:
+            yield write
+        finally:
+            if not any_written:
+                path.unlink()
+
+
+def _csv_lines(file: BinaryIO, columns: Sequence[str]) -> Callable[[Rejection], None]:
+    columns = list(dict.fromkeys(columns))
+    file.write(_csv_line([*REASONS, *columns]))
+
+    def write(rejection: Rejection) -> None:
+        record = _presentable(rejection)
+        file.write(_csv_line([*_reasons(rejection), *(record.get(name) for name in columns)]))
+
+    return write
+
+
+def _json_lines(file: BinaryIO) -> Callable[[Rejection], None]:
+    def write(rejection: Rejection) -> None:
+        reasons = dict(zip(REASONS, _reasons(rejection), strict=True))
+        file.write(orjson.dumps({**reasons, **_presentable(rejection)}) + b"\n")
+
+    return write
+
+
+def _reasons(rejection: Rejection) -> tuple[object, ...]:
+    problems = rejection.problems
+    return (
+        rejection.line,
+        "; ".join(".".join(problem.field) for problem in problems),
+        "; ".join(problem.code.value for problem in problems),
+        " ".join(dict.fromkeys(problem.message for problem in problems)),
+    )
+
+
+def _presentable(rejection: Rejection) -> dict[str, Any]:
+    """What is on the line, without what must not be quoted or cannot be."""
+    cards = {problem.field[0] for problem in rejection.problems if problem.code is Code.CARD_NUMBER and problem.field}
+    return {name: value for name, value in rejection.record.items() if name not in cards and _may_be_quoted(value)}
+
+
+def _may_be_quoted(value: Any) -> bool:
+    text = value if isinstance(value, str) else _cell(value)
+    return is_well_formed(text) and not has_card_number(text)
+
+
+def _csv_line(values: Sequence[object]) -> bytes:
+    return (",".join(map(_quoted, values)) + "\n").encode()
+
+
+def _quoted(value: object) -> str:
+    """A cell; as in the file that was read, nothing and the empty text are two things."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else _cell(value)
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"' if doubled != text or not text or any(mark in text for mark in ",\r\n") else text
+
+
+def _cell(value: Any) -> str:
+    return orjson.dumps(value, default=str).decode() if isinstance(value, dict | list | bool) else str(value)

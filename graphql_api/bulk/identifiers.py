@@ -1,0 +1,49 @@
+"""Identifiers as files have them: text, or the exact digits of a number; not what a spreadsheet made of one."""
+
+import re
+
+from graphql_api.domain.errors import Code, InputError, Problem
+
+_SCIENTIFIC = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
+_FORMULA = re.compile(r'="[^"]*"')
+_ERRORS = {"#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!"}
+
+
+def identifier(value: object, name: str) -> str:
+    """The text of an identifier; the domain's rules come after this.
+
+    Args:
+        value: what a record has
+        name: what the identifier is, for the message
+
+    Raises:
+        InputError: it is missing, or a spreadsheet or a program destroyed it.
+    """
+    if type(value) is int:
+        return str(value)
+    if type(value) is float:
+        raise _invalid(f"{name} must be a string or an integer. This number was rounded.")
+    if not isinstance(value, str):
+        raise _invalid(f"{name} is required and must be a string.")
+    if reason := _damage(value):
+        raise _invalid(f"A spreadsheet {reason}. Export the column as text, and correct {name}.")
+    return value
+
+
+def _damage(text: str) -> str | None:
+    """What a spreadsheet did to a value, if it shows."""
+    if text[:1] not in "=#'+-0123456789":
+        return None
+    if _SCIENTIFIC.fullmatch(text):
+        return "wrote this number with an exponent and lost its last digits"
+    if text.startswith("'"):
+        return "added an apostrophe to this value"
+    if _FORMULA.fullmatch(text):
+        return 'added ="…" to this value'
+    if text in _ERRORS:
+        return f"replaced this value by {text}"
+    return None
+
+
+def _invalid(message: str) -> InputError:
+    return InputError([Problem(Code.INVALID, message)])
