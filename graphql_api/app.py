@@ -1,13 +1,12 @@
 """Wires the parts: what the settings say becomes one ASGI app, whose lifespan opens and closes everything."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from graphql.validation import NoSchemaIntrospectionCustomRule
 from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -28,15 +27,21 @@ from graphql_api.storage.migrate import must_be_ready
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.replicas import RecentWrites, Replicas
 from graphql_api.storage.tokens import TokenStore
+from graphql_api.web import graphiql
 from graphql_api.web.authentication import RequestAuthenticator
-from graphql_api.web.exchange import FAST_PATH
-from graphql_api.web.graphiql import GRAPHIQL, is_for_a_browser
-from graphql_api.web.graphql import GraphQL
+from graphql_api.web.concurrency import ConcurrencyLimiter
+from graphql_api.web.connection import Respond
+from graphql_api.web.cors import CORSPolicy
+from graphql_api.web.graphql import GraphQL, RequestLimits
 from graphql_api.web.help import HELP
-from graphql_api.web.probes import METRICS, PROBES
+from graphql_api.web.hosts import AllowedHosts
+from graphql_api.web.probes import METRICS, PROBES, Readiness
+from graphql_api.web.request import Request, Response
 from graphql_api.web.security_headers import SecurityHeadersMiddleware
 from graphql_api.web.tracing import Traced, TracedGraphQL
 from graphql_api.webhooks import webhooks
+
+GRAPHQL_PATH = "/graphql"
 
 if TYPE_CHECKING:
     from graphql_api.observability.tracing import Tracing
@@ -45,10 +50,12 @@ if TYPE_CHECKING:
 class State(TypedDict):
     """What is open while the app runs."""
 
-    check_ready: Callable[[], Awaitable[None]]
-    store: TokenStore
     graphql: GraphQL
     metrics: Metrics
+    readiness: Readiness
+    respond: Respond
+    store: TokenStore
+    uploads: ConcurrencyLimiter
 
 
 def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIApp:
@@ -58,6 +65,7 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
     metrics = Metrics(__version__, shared)
     documents, authentication = _documents(settings), _authentication(settings)
     engine = _engine(settings, tracing)
+    hosts = None if settings.authenticates else AllowedHosts(settings.allowed_hosts)
     writes = RecentWrites()  # before there are workers, who share it
 
     @asynccontextmanager
@@ -68,36 +76,63 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
             authentication as authenticator,
         ):
             database = store.pool
-            graphql = _graphql(settings, engine, documents, store, replicas, authenticator, metrics, tracing)
+            uploads = ConcurrencyLimiter(settings.max_concurrent_requests)
+            graphql = _graphql(
+                settings, engine, documents, store, replicas, authenticator, metrics, tracing, uploads, hosts, cors
+            )
             async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, engine, tracing)):
                 try:
-                    check_ready = partial(must_be_ready, database)
-                    yield {"check_ready": check_ready, "store": store, "graphql": graphql, "metrics": metrics}
+                    yield {
+                        "graphql": graphql,
+                        "metrics": metrics,
+                        "readiness": Readiness(partial(must_be_ready, database)),
+                        "respond": _direct(graphql, settings),
+                        "store": store,
+                        "uploads": uploads,
+                    }
                 finally:
                     await graphql.close()
+                    logs.access.flush()
 
     probes = PROBES if settings.metrics_port is None else [route for route in PROBES if route is not METRICS]
-    routes = [*probes, *HELP, *(events := _webhooks(settings)), *(GRAPHIQL if settings.introspects else [])]
-    pages = SecurityHeadersMiddleware(Starlette(routes=routes, lifespan=lifespan))
-
-    operators_pages = SecurityHeadersMiddleware(Starlette(routes=PROBES))
-    shows_graphiql = settings.introspects
-    # Tracing and CORS look at the answers, which have to come to them by ASGI's messages then.
-    is_wrapped = bool(tracing or settings.cors_origins)
+    browsers = graphiql.routes() if settings.introspects else []
+    starlette = Starlette(routes=[*probes, *HELP, *(events := _webhooks(settings)), *browsers], lifespan=lifespan)
+    starlette.router.redirect_slashes = False
+    pages: ASGIApp = SecurityHeadersMiddleware(starlette, hosts)
+    operators_pages = SecurityHeadersMiddleware(Starlette(routes=PROBES), hosts)
+    cors = CORSPolicy(pages, settings.cors_origins, settings.cors_headers) if settings.cors_origins else None
+    if tracing:
+        pages = Traced(pages, tracing, {route.path for route in events})
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        is_http = scope["type"] == "http"
-        if is_http and settings.metrics_port is not None and scope["server"][1] == settings.metrics_port:
-            scope.pop(FAST_PATH, None)
-            return operators_pages(scope, receive, send)
-        is_graphql = is_http and scope["path"] == "/graphql"
-        is_page = not is_graphql or (shows_graphiql and is_for_a_browser(scope))
-        if is_page or is_wrapped:
-            scope.pop(FAST_PATH, None)
-        return (pages if is_page else scope["state"]["graphql"])(scope, receive, send)
+        if scope["type"] == "http":
+            if settings.metrics_port is not None and scope["server"][1] == settings.metrics_port:
+                return operators_pages(scope, receive, send)
+            if scope["path"] == GRAPHQL_PATH:
+                if cors and scope["method"] == "OPTIONS":
+                    return cors(scope, receive, send)
+                accept = dict(scope["headers"]).get(b"accept")
+                if not (settings.introspects and graphiql.is_for_a_browser(scope["method"], accept)):
+                    return scope["state"]["graphql"](scope, receive, send)
+        return pages(scope, receive, send)
 
-    answering = Traced(app, tracing, {"/graphql", *(route.path for route in events)}) if tracing else app
-    return _for_browsers(answering, settings) if settings.cors_origins else answering
+    return app
+
+
+def _direct(graphql: GraphQL, settings: Settings) -> Respond:
+    """What the connection asks for answers; whatever this leaves to the app is a page."""
+    introspects, has_cors, metrics_port = settings.introspects, bool(settings.cors_origins), settings.metrics_port
+
+    def respond(request: Request) -> Coroutine[Any, Any, Response | None] | None:
+        if request.path != GRAPHQL_PATH or (request.method == "OPTIONS" and has_cors):
+            return None
+        if metrics_port is not None and request.server is not None and request.server[1] == metrics_port:
+            return None
+        if introspects and graphiql.is_for_a_browser(request.method, request.headers.get(b"accept")):
+            return None
+        return graphql.respond(request)
+
+    return respond
 
 
 def _tracing(settings: Settings) -> "Tracing | None":
@@ -207,6 +242,9 @@ def _graphql(
     authenticator: Authenticator,
     metrics: Metrics,
     tracing: "Tracing | None",
+    uploads: ConcurrencyLimiter,
+    hosts: AllowedHosts | None,
+    cors: CORSPolicy | None,
 ) -> GraphQL:
     gateways = settings.rules_of_gateways
     router_secret = RouterSecret(secret.get_secret_value() for secret in settings.router_secret)
@@ -219,14 +257,19 @@ def _graphql(
     make = partial(TracedGraphQL, tracing=tracing) if tracing else GraphQL
     return make(
         engine=engine,
-        admission=RequestAuthenticator(router_secret, authenticator),
+        authenticator=RequestAuthenticator(router_secret, authenticator),
         documents=documents,
         context=context,
         metrics=metrics,
-        reach=store.pool.wait_connected,
-        max_body_bytes=settings.max_body_bytes,
-        max_concurrent=settings.max_concurrent_requests,
-        timeout=settings.request_timeout,
+        wait_connected=store.pool.wait_connected,
+        limits=RequestLimits(
+            max_body_bytes=settings.max_body_bytes,
+            max_concurrent=settings.max_concurrent_requests,
+            timeout_seconds=settings.request_timeout,
+        ),
+        uploads=uploads,
+        hosts=hosts,
+        cors_headers=cors.of_answer if cors else None,
         # Running an operation for it takes several times as long: only who shows to be the router may ask for that.
         traces_fields=bool(settings.router_secret) or not settings.authenticates,
     )
@@ -242,16 +285,6 @@ def _webhooks(settings: Settings) -> list[Route]:
         )
     except ValueError:
         raise ConfigurationError("ADYEN_WEBHOOK_HMAC_KEY: takes the keys of webhooks in hexadecimal") from None
-
-
-def _for_browsers(app: ASGIApp, settings: Settings) -> ASGIApp:
-    return CORSMiddleware(
-        app,
-        allow_origins=settings.cors_origins,
-        allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
-        expose_headers=["X-Request-Id"],
-    )
 
 
 PARTS: tuple[Callable[[Settings], object], ...] = (_documents, _webhooks)

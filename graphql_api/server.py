@@ -20,7 +20,7 @@ import uvicorn
 import uvloop
 
 from graphql_api.observability import logs
-from graphql_api.web.connection import Connection
+from graphql_api.web.connection import Connections
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SAYING: dict[int, Callable[[], None]] = {signal.SIGUSR1: logs.say_more, signal.SIGUSR2: logs.say_less}
@@ -135,7 +135,6 @@ class _Server(uvicorn.Server):
     def _drain(self) -> None:
         if "draining" not in self.lifespan.state:
             self.lifespan.state["draining"] = True
-            self.config.encoded_headers.append((b"connection", b"close"))
             asyncio.get_running_loop().call_later(self._drain_seconds, self._leave)
 
     def _leave(self) -> None:
@@ -149,7 +148,7 @@ class _Server(uvicorn.Server):
 async def _work(app: Any, listeners: Listeners, drain_seconds: float) -> None:
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=cast("type[asyncio.Protocol]", Connections()),
         ws="none",
         lifespan="on",
         interface="asgi3",
@@ -158,7 +157,6 @@ async def _work(app: Any, listeners: Listeners, drain_seconds: float) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=_FINISH_SECONDS,
     )
     await _Server(config, drain_seconds).serve([*listeners])

@@ -145,6 +145,8 @@ class Settings(BaseSettings):
     router_secret: Secrets = ()
     introspection: bool | None = None
     cors_origins: Names = ()
+    cors_headers: Names = ()
+    allowed_hosts: Names = ()
 
     gateways: Names = ()
     customer_ids: Names = ()

@@ -28,7 +28,7 @@ class Client:
 
     def __init__(self, app, token=None):
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tokens", headers=headers)
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", headers=headers)
 
     async def __call__(self, query, **variables):
         response = await self.http.post("/graphql", json={"query": query, "variables": variables})

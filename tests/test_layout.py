@@ -49,8 +49,8 @@ ALONE = {
     "storage/selects.py": "storage/test_plans.py",
     "storage/statements.py": "storage/test_plans.py",
     "web/graphiql.py": "graphiql/test_page.py",
-    "web/exchange.py": "web/test_in_flight.py",
-    "web/watch.py": "web/test_in_flight.py",
+    "web/asgi.py": "web/test_transports.py",
+    "web/request.py": "web/test_framing.py",
     "webhooks/endpoint.py": "webhooks/test_stripe.py",
 }
 

@@ -4,6 +4,8 @@ Whoever writes a line sees to it that it holds no secret, no access token, no me
 sees to it that an exception does not bring them in.
 """
 
+import asyncio
+import atexit
 import logging
 import os
 import sys
@@ -11,7 +13,6 @@ import traceback
 from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, BinaryIO, Literal, get_args
 
 import orjson
@@ -43,6 +44,9 @@ def configure(
         ],
         logger_factory=lambda *_: lines,
     )
+    access.configure(lines, stamps, is_json=not is_console)
+    atexit.unregister(access.flush)
+    atexit.register(access.flush)
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Forward)]:
         root.removeHandler(handler)
@@ -62,23 +66,45 @@ def say_less() -> None:
     _change_level(1)
 
 
-class _Access:
-    """The access log: a line for each request. Its logger is bound once, which takes longer than a line."""
+class AccessLog:
+    """The access log: a line for each request, written together with those of the same turn of the event loop."""
 
     def __init__(self) -> None:
         self.level: Level = "info"
-        self.info: Callable[..., None]
+        self.is_enabled = True
+        self._lines: _Lines
+        self._stamps: Sequence[Stamp] = ()
+        self._is_json = True
+
+    def configure(self, lines: "_Lines", stamps: Sequence[Stamp], *, is_json: bool) -> None:
+        """Write to these lines."""
+        self._lines, self._stamps, self._is_json = lines, stamps, is_json
+
+    def write(self, request_id: str, event: Event) -> None:
+        """Write what is known of a request. Whatever a caller chose in it has to be short."""
+        if not self._is_json:
+            structlog.get_logger().info(**event)
+            return
+        event["level"] = "info"
+        event["timestamp"] = datetime.now(UTC)
+        event["request_id"] = request_id
+        for stamp in self._stamps:
+            stamp(None, "info", event)
+        self._lines.write_soon(orjson.dumps(event, default=str))
+
+    def flush(self) -> None:
+        """Write what is still to be written."""
+        self._lines.flush()
 
 
-access = _Access()
+access = AccessLog()
 
 
 def _set_level(level: Level) -> None:
-    structlog.configure(wrapper_class=_lean(level))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
     logging.getLogger().setLevel(level.upper())
     access.level = level
-    logger = structlog.get_logger().bind()
-    access.info = partial(logger.say, "info") if logger.is_enabled_for(logging.INFO) else _say_nothing
+    access.is_enabled = logging.getLogger().isEnabledFor(logging.INFO)
 
 
 def _change_level(by: int) -> None:
@@ -89,47 +115,40 @@ def _change_level(by: int) -> None:
     structlog.get_logger().log(logging.getLogger().level, "log level", now=access.level)
 
 
-def _lean(level: Level) -> type[Any]:
-    """A logger of structlog's that does not look at what the processors made: here it always is a line."""
-
-    class Logger(structlog.make_filtering_bound_logger(level)):
-        _logger: Any
-        _processors: Sequence[Callable[[object, str, Any], Any]]
-
-        def say(self, method_name: str, event: str | None = None, **event_kw: Any) -> None:
-            line: Any = {**self._context, **event_kw, "event": event}
-            try:
-                for process in self._processors:
-                    line = process(self._logger, method_name, line)
-            except structlog.DropEvent:
-                return
-            getattr(self._logger, method_name)(line)
-
-        _proxy_to_logger = say
-
-    return Logger
-
-
-def _say_nothing(_event: str, **_more: Any) -> None:
-    """What is of a lower level than lines are wanted of."""
-
-
 class _Lines:
-    """Writes each line at once, so that none is lost; where it cannot be written, the service goes on."""
+    """Writes lines: at once, or with others of this turn of the loop. A failure stops nothing."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._write = stream.write
-        self._flush = stream.flush
+        self._stream = stream
+        self._waiting: list[bytes] = []
         self.is_terminal = stream.isatty()
 
+    def write_soon(self, line: bytes) -> None:
+        if not self._waiting:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:  # there is no loop
+                self.info(line)
+                return
+        self._waiting.append(line)
+
+    def flush(self) -> None:
+        if waiting := self._waiting:
+            self._waiting = []
+            self._write(b"\n".join(waiting))
+
     def info(self, line: bytes) -> None:
-        try:
-            self._write(line + b"\n")
-            self._flush()
-        except (OSError, ValueError):  # a full disk, a reader that went away, a closed stream
-            pass
+        self.flush()
+        self._write(line)
 
     debug = warning = error = critical = info
+
+    def _write(self, lines: bytes) -> None:
+        try:
+            self._stream.write(lines + b"\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # a full disk, a reader that went away, a closed stream
+            pass
 
 
 class _Forward(logging.Handler):

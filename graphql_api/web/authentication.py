@@ -24,7 +24,7 @@ class RequestAuthenticator:
         if not self._router_secret.accepts(headers.get(b"router-authorization")):
             raise _unauthenticated("Router-Authorization is missing or invalid.", "Router-Authorization")
         try:
-            caller = self._authenticator.caller(headers.get(b"authorization"))
+            caller = self._authenticator.caller(headers.get(b"authorization") or None)
         except (InvalidTokenError, UnavailableError) as error:
             raise _refusal(error) from None
         return caller if isinstance(caller, Caller) else _later(caller)

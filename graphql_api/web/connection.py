@@ -1,195 +1,507 @@
-"""A connection as uvicorn serves it, and what uvicorn leaves open: how long a client may take, how much it may send.
+"""HTTP/1.1 on a socket: what is one request, and in which order answers go back. What they say is left to others.
 
-Without this a client could say nothing for ever, send one header for ever, or never read its answer, and fill the
-memory of the process that waits for it.
+Framing is decided here and nowhere else, so that no byte of a body is ever read as a request: a body ends by its
+length or with its last chunk, an offered `Upgrade` is ignored (RFC 9110, 7.8), trailers are dropped, and whatever is
+ambiguous is refused and the connection closed (RFC 9112, 6.3 and 11.2). Everything that a client can make large, slow
+or many has a limit.
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, cast
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+import httptools
+import structlog
+from uvicorn import Config
+from uvicorn.server import ServerState
 
-from graphql_api.web.exchange import FAST_PATH
+from graphql_api.web import asgi
+from graphql_api.web.request import MAX_UNREAD_BODY_BYTES, Request, Response
 
-MAX_HEAD_BYTES = 64 * 1024
-MAX_HEAD_SECONDS = 10.0  # from the start of a connection, or of a later request on it
-MAX_UNREAD_SECONDS = 30.0
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+Respond = Callable[[Request], "Coroutine[Any, Any, Response | None] | None"]
+"""Answers a request, or says by None that the ASGI app is to do that. An answer of None: the client has gone."""
+
+RESPOND = "respond"
+"""The key of a `Respond` in the state of the lifespan."""
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+_FEED_BYTES = 4096  # parsed at once: only so many short requests can be in them before reading pauses
+_MAX_LENGTH_DIGITS = 18
+_MAX_CACHED_TARGET = 64
+_CLOSE = b"connection: close\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_log = structlog.get_logger()
 
 
-class _OneWrite:
-    """A transport that sends what is written in one turn of the loop, the head and the body of an answer, at once.
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What a client may take and send."""
 
-    uvicorn writes them one after the other, and each system call wakes the client.
-    """
+    max_connections: int = 10_000
+    max_head_bytes: int = 64 * 1024
+    max_header_lines: int = 100
+    max_head_seconds: float = 10.0  # from the start of a connection, or from the first byte of a later request
+    max_idle_seconds: float = 75.0
+    max_unread_seconds: float = 30.0  # that a client may leave an answer unread
+    max_linger_seconds: float = 2.0  # for a client that is still sending to read an answer that came early
+    max_linger_bytes: int = 16 * 1024 * 1024
+    max_waiting_requests: int = 8
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
+
+class Connections:
+    """All connections of a server: makes them, as uvicorn's `http=` asks for, and ends those whose time is up."""
+
+    def __init__(self, limits: ConnectionLimits | None = None, sweep_seconds: float = 0.1) -> None:
+        self.limits = limits or ConnectionLimits()
+        self.opened: set[Connection] = set()
+        self._sweep_seconds = sweep_seconds
+        self._is_sweeping = False
+        self._defaults: tuple[object, bytes] = (None, b"")
+
+    def __call__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> "Connection":
+        """Make the protocol of a new connection."""
+        return Connection(self, config, server_state, app_state, _loop or asyncio.get_running_loop())
+
+    def default_lines(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """The header lines of every answer, which uvicorn makes anew every second."""
+        if headers is not self._defaults[0]:
+            self._defaults = headers, b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._defaults[1]
+
+    def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See that there is a sweep as long as there are connections."""
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            loop.call_later(self._sweep_seconds, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for connection in list(self.opened):
+            if connection.deadline <= now or connection.unread_deadline <= now:
+                connection.expire(now)
+        self._is_sweeping = False
+        if self.opened:
+            self.sweep_later(loop)
+
+
+class _RefusedError(Exception):
+    """Raised within the parser's callbacks, which ends the parsing."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        self.status = status
+
+
+class Connection(asyncio.Protocol):
+    """One client: its requests are answered one after the other, in their order."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._connections = connections
+        self._limits = connections.limits
+        self._app = cast("ASGIApp", config.loaded_app)
+        self._server_state = server_state
+        self._state = app_state
+        self._respond: Respond | None = app_state.get(RESPOND)
         self._loop = loop
-        self._held: list[bytes] = []
-        self.is_closing = transport.is_closing
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self._server: tuple[str, int]
+        self._requests: deque[Request] = deque()  # the first one is being answered
+        self._receiving: Request | None = None  # whose body is being read
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = self._header_lines = 0
+        self._idle_bytes = 0  # that came and were neither a head nor a piece of a body
+        self._held = b""  # that came while too many requests wait
+        self._is_in_head = False
+        self._is_upgrading = self._is_replaying = False
+        self._is_paused = False
+        self._is_ending = False  # nothing more is read
+        self._has_begun = False  # the answer that is being given
+        self._closes = True  # after it
+        self._lingered_bytes = 0
+        self._drained: asyncio.Future[None] | None = None
+        self.deadline = inf
+        self.unread_deadline = inf
 
-    def write(self, data: bytes) -> None:
-        if not self._held:
-            self._loop.call_soon(self._send)
-        self._held.append(data)
+    # --- the socket
 
-    def close(self) -> None:
-        self._send()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def _send(self) -> None:
-        if self._held:
-            self._transport.write(b"".join(self._held))
-            self._held.clear()
-
-
-class _ShortWay:
-    """The way of one request and its answer without ASGI's messages."""
-
-    __slots__ = ("_connection", "_cycle")
-
-    def __init__(self, connection: "Connection", cycle: RequestResponseCycle) -> None:
-        self._connection = connection
-        self._cycle = cycle
-
-    def body(self) -> bytes | None:
-        cycle = self._cycle
-        if cycle.more_body or cycle.disconnected:
-            return None
-        body = bytes(cycle.body)
-        cycle.body.clear()
-        cycle.flow.resume_reading()
-        return body
-
-    def answer(self, status: int, head: bytes, body: bytes) -> bool:
-        return self._connection.answer(self._cycle, status, head, body)
-
-
-class Connection(HttpToolsProtocol):
-    """Ends where a client sends too much, or too slowly, without a request or a piece of a body coming of it."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._has_progressed = False
-        self._pending_bytes = 0
-        self._patience: asyncio.TimerHandle | None = None
-        self._unread: asyncio.TimerHandle | None = None
-        self._defaults: tuple[object, bytes | None] = (None, None)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client that connects is about to ask something."""
-        super().connection_made(cast("asyncio.Transport", _OneWrite(transport, self.loop)))
-        self._be_patient()
+        self._transport = cast("asyncio.Transport", transport)
+        self._server = transport.get_extra_info("sockname")[:2]
+        opened = self._connections.opened
+        is_full = len(opened) >= self._limits.max_connections
+        opened.add(self)
+        self._server_state.connections.add(cast("Any", self))
+        self._connections.sweep_later(self._loop)
+        if is_full:
+            self._transport.write(_empty(HTTPStatus.SERVICE_UNAVAILABLE))
+            self._close()
+        else:
+            self.deadline = self._loop.time() + self._limits.max_head_seconds
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Forget the client."""
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn leaves it, and the connection in memory, where there was an error
-        self._be_patient_no_more()
-        self._read_on()
+        self._connections.opened.discard(self)
+        self._server_state.connections.discard(cast("Any", self))
+        self._is_ending = True
+        self._held = b""
+        for request in self._requests:
+            request.disconnect()
+        self.resume_writing()
+        self._receiving = None
+        del self._parser  # which leads back to here
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; what is no progress must not go on for long."""
-        self._has_progressed = False
-        super().data_received(data)
-        if not self._has_progressed:
-            self._wait_for_the_rest(len(data))
-        elif self._patience is not None:
-            self._be_patient_no_more()
-
-    def on_headers_complete(self) -> None:
-        """The head of a request is there. Who answers it may take the short way."""
-        self._has_progressed = True
-        super().on_headers_complete()
-        scope: Any = self.scope
-        if scope["method"] != "HEAD":  # whose answers have no body, which uvicorn sees to
-            scope[FAST_PATH] = _ShortWay(self, self.cycle)
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of a body is there; after the answer nobody wants it any more."""
-        self._has_progressed = not self.cycle.response_complete
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """A request is there as a whole."""
-        self._has_progressed = True
-        super().on_message_complete()
-        self.cycle.more_body = False
-
-    def on_response_complete(self) -> None:
-        """A request was answered; where its body is still to come, that is not waited for as long as the next one."""
-        super().on_response_complete()
-        if self.cycle.more_body:
-            self._be_patient()
+        """Parse what came; after the last answer, throw it away for a moment."""
+        if self._is_ending:
+            self._lingered_bytes += len(data)
+            if self._lingered_bytes > self._limits.max_linger_bytes:
+                self._pause()
+        elif self._held:
+            self._held += data
+        else:
+            self._feed(data)
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is answered."""
-        super().pause_writing()
-        self._unread = self.loop.call_later(MAX_UNREAD_SECONDS, self.transport.abort)
+        self.unread_deadline = self._loop.time() + self._limits.max_unread_seconds
 
     def resume_writing(self) -> None:
         """The client has read most of what there was."""
-        super().resume_writing()
+        self.unread_deadline = inf
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self._requests and self._requests[0].task is None and not self._transport.is_closing():
+            self._begin(self._requests[0])
+
+    def shutdown(self) -> None:
+        """The server stops: finish what is under way."""
+        self._is_ending = True
+        if not self._requests:
+            self._close()
+
+    def expire(self, now: float) -> None:
+        """Give up a client that took too long."""
+        if self.unread_deadline <= now or self._transport.is_closing():
+            self._transport.abort()
+            return
+        if self._is_in_head and not self._is_ending:
+            self._transport.write(_empty(HTTPStatus.REQUEST_TIMEOUT))
+        self._close()
+
+    def _close(self) -> None:
+        """Close once what was written is sent, or after a while even if the client does not read it."""
+        self._is_ending = True
+        self.deadline = self._loop.time() + self._limits.max_unread_seconds
+        self._transport.close()
+
+    def _linger(self) -> None:
+        """Read on for a little: closing on a client that still sends would reset the connection, the answer with it."""
+        self._is_ending = True
+        self._held = b""
+        self.deadline = self._loop.time() + self._limits.max_linger_seconds
+        self._transport.write_eof()
         self._read_on()
 
-    def answer(self, cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
-        """Write an answer in one piece; false where that has to be done by ASGI's messages.
-
-        The head is whole, but for the lines that uvicorn adds; its header lines end with CRLF each.
-        """
-        lines = self._default_lines()
-        if lines is None or not cycle.keep_alive or cycle.response_started or self.flow.write_paused:
-            return False
-        if not cycle.disconnected:
-            cycle.response_started = cycle.response_complete = True
-            self.transport.write(b"".join((STATUS_LINE[status], lines, head, b"\r\n", body)))
-            cycle.message_event.set()
-            cycle.on_response()
-        return True
-
-    def _default_lines(self) -> bytes | None:
-        """The lines of the headers that each answer has, None where the connection is to close."""
-        headers = self.server_state.default_headers  # made anew every second
-        if headers is not self._defaults[0]:
-            closes = any(name == b"connection" for name, _ in headers)
-            self._defaults = headers, None if closes else b"".join(b"%b: %b\r\n" % header for header in headers)
-        return self._defaults[1]
-
-    @property
-    def _is_answered_early(self) -> bool:
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        return cycle is not None and cycle.response_complete and cycle.more_body
-
-    def _wait_for_the_rest(self, received: int) -> None:
-        self._be_patient()
-        if not self._is_answered_early:
-            self._pending_bytes += received
-        if self._pending_bytes > MAX_HEAD_BYTES:
-            self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-
-    def _be_patient(self) -> None:
-        if self._patience is None:
-            self._patience = self.loop.call_later(MAX_HEAD_SECONDS, self._give_up, HTTPStatus.REQUEST_TIMEOUT)
-
-    def _be_patient_no_more(self) -> None:
-        self._pending_bytes = 0
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _pause(self) -> None:
+        if not self._is_paused and not self._transport.is_closing():
+            self._is_paused = True
+            self._transport.pause_reading()
 
     def _read_on(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+        if self._is_paused and not self._transport.is_closing():
+            self._is_paused = False
+            self._transport.resume_reading()
 
-    def _give_up(self, why: HTTPStatus) -> None:
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        if self._pending_bytes and (cycle is None or cycle.response_complete):
-            head = f"HTTP/1.1 {why.value} {why.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            self.transport.write(head.encode())
-        self._be_patient_no_more()
-        self.transport.close()
+    # --- bytes to requests
+
+    def _feed(self, data: bytes) -> None:
+        """Parse piece by piece, as long as not too many requests wait for their answers."""
+        was_in_head = self._is_in_head
+        self._idle_bytes += len(data)
+        place, size = 0, len(data)
+        while place < size and not self._is_ending:
+            if len(self._requests) >= self._limits.max_waiting_requests:
+                self._held = data[place:]
+                break
+            place += self._parse(data[place : place + _FEED_BYTES])
+        receiving = self._receiving
+        if self._held or (receiving is not None and receiving.unread_bytes > MAX_UNREAD_BODY_BYTES):
+            self._pause()
+        if self._idle_bytes > self._limits.max_head_bytes and not self._is_ending:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif self._is_in_head and not was_in_head and not self._requests:
+            self.deadline = self._loop.time() + self._limits.max_head_seconds
+
+    def _parse(self, piece: bytes) -> int:
+        """Parse a piece, and say how much of it was read: all, unless a request offers an upgrade."""
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade()
+            return upgrade.args[0]
+        except httptools.HttpParserError as error:
+            if not self._is_ending:
+                cause = error.__context__
+                self._refuse(cause.status if isinstance(cause, _RefusedError) else HTTPStatus.BAD_REQUEST)
+        return len(piece)
+
+    def _ignore_upgrade(self) -> None:
+        """Read on behind a head that offers an upgrade, where the parser stops: a new one is told of the framing."""
+        headers = cast("Request", self._receiving).headers
+        framing = b""
+        if b"transfer-encoding" in headers:
+            framing = b"transfer-encoding: chunked\r\n"
+        elif (length := headers.get(b"content-length")) is not None:
+            framing = b"content-length: %b\r\n" % length
+        self._is_upgrading = False
+        self._is_replaying = True
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+        self._is_replaying = False
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        if not self._is_replaying:
+            self._is_in_head = True
+            self._url = b""
+            self._headers = []
+            self._head_bytes = self._header_lines = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Called by the parser, with a piece of the target."""
+        if not self._is_replaying:
+            self._url = self._url + url if self._url else url
+            self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser, for trailers too."""
+        if self._is_replaying:
+            return
+        self._header_lines += 1
+        if self._header_lines > self._limits.max_header_lines:
+            raise _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        self._count_head(len(name) + len(value) + 4)
+        if self._receiving is None:
+            self._headers.append((name.lower(), value))
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._limits.max_head_bytes:
+            raise _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser: whoever answers may begin."""
+        if self._is_replaying:
+            return
+        parser = self._parser
+        version = parser.get_http_version()
+        url = self._url
+        path, raw_path, query_string = (_cached_target if len(url) <= _MAX_CACHED_TARGET else _target)(url)
+        request = Request(
+            parser.get_method().decode("ascii"),
+            path,
+            query_string,
+            self._headers,
+            raw_path=raw_path,
+            http_version=version,
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+            server=self._server,
+            connection=self,
+        )
+        self._check_framing(request)
+        self._is_upgrading = b"upgrade" in request.headers and parser.should_upgrade()
+        self._is_in_head = False
+        self._idle_bytes = 0
+        self._receiving = request
+        self._accept(request)
+
+    def _check_framing(self, request: Request) -> None:
+        """Refuse what another server could read otherwise, beyond what the parser itself refuses."""
+        headers = request.headers
+        if request.http_version not in {"1.0", "1.1"}:
+            raise _RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        if request.method == "CONNECT":
+            raise _RefusedError(HTTPStatus.NOT_IMPLEMENTED)
+        if (coding := headers.get(b"transfer-encoding")) is not None:
+            if request.http_version == "1.0":
+                raise _RefusedError(HTTPStatus.BAD_REQUEST)
+            if coding.lower() != b"chunked":
+                raise _RefusedError(HTTPStatus.NOT_IMPLEMENTED)
+        if len(headers.get(b"content-length", b"")) > _MAX_LENGTH_DIGITS:
+            raise _RefusedError(HTTPStatus.BAD_REQUEST)
+        if b"host" not in headers:
+            if request.http_version == "1.1":
+                raise _RefusedError(HTTPStatus.BAD_REQUEST)
+        elif len(headers) < len(self._headers) and [name for name, _ in self._headers].count(b"host") > 1:
+            raise _RefusedError(HTTPStatus.BAD_REQUEST)
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser, with a piece of a body."""
+        self._idle_bytes = 0
+        cast("Request", self._receiving).feed(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser; for an upgrade too early, and once more."""
+        if self._is_upgrading:
+            return
+        request = cast("Request", self._receiving)
+        self._idle_bytes = 0
+        self._receiving = None
+        request.complete()
+        if not request.keep_alive:
+            self._is_ending = True
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer so once those before are answered, and read nothing more."""
+        self._is_ending = True
+        if (request := self._receiving) is not None:  # its own body cannot be read
+            request.refusal = _refusal(status)
+            request.disconnect()
+            return
+        request = Request("GET", "", b"", (), keep_alive=False)
+        request.refusal = _refusal(status)
+        self._accept(request)
+
+    # --- requests to answers
+
+    def _accept(self, request: Request) -> None:
+        self._requests.append(request)
+        self.deadline = inf
+        if len(self._requests) == 1:
+            self._begin(request)
+
+    def _begin(self, request: Request) -> None:
+        if self.unread_deadline < inf:  # the answer before is not read yet
+            return
+        self._has_begun = False
+        self._closes = True
+        task = request.task = self._loop.create_task(self._answer(request))
+        self._server_state.tasks.add(task)
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            response = request.refusal
+            if response is None and self._respond is not None and (responding := self._respond(request)) is not None:
+                response = await responding or request.refusal
+            elif response is None and not await asgi.serve(self._app, request, self, self._state):
+                if self._has_begun:
+                    self._transport.abort()
+                response = request.refusal or _refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+            if response is not None and not self._transport.is_closing():
+                self.write(request, response)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection alone
+            _log.error("unexpected error", exc_info=error)
+            self._transport.abort()
+        finally:
+            self._server_state.tasks.discard(cast("Any", request.task))
+            request.task = None
+            self._finish(request)
+
+    def _finish(self, request: Request) -> None:
+        """The request is answered: go on with the next, wait for it, or end."""
+        self._requests.popleft()
+        if self._transport.is_closing():
+            self._requests.clear()
+        elif self._closes:
+            self._requests.clear()
+            if request.is_complete:
+                self._close()
+            else:
+                self._linger()
+        else:
+            if self._requests:
+                self._begin(self._requests[0])
+            else:
+                seconds = self._limits.max_head_seconds if self._is_in_head else self._limits.max_idle_seconds
+                self.deadline = self._loop.time() + seconds
+            if self._is_paused and len(self._requests) < self._limits.max_waiting_requests:
+                self.read_on()
+
+    # --- for those who answer
+
+    def read_on(self) -> None:
+        """A body was read, or a request answered: go on with what was held back."""
+        if self._is_ending:
+            return
+        held, self._held = self._held, b""
+        self._read_on()
+        if held:
+            self._feed(held)
+
+    def expects(self, request: Request) -> None:
+        """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
+        if request.headers.get(b"expect", b"").lower() == b"100-continue" and not self._transport.is_closing():
+            self._transport.write(_CONTINUE)
+
+    def write(self, request: Request, response: Response) -> None:
+        """Write an answer in one piece."""
+        status, head, body = response
+        self._transport.write(self._head(request, status, head) + (b"" if request.method == "HEAD" else body))
+
+    def begin(self, request: Request, status: int, head: bytes) -> None:
+        """Write the head of an answer whose body follows by `write_body`."""
+        self._transport.write(self._head(request, status, head))
+
+    async def write_body(self, data: bytes) -> None:
+        """Write a piece of a body, as fast as the client reads; nothing if it has gone."""
+        if self._transport.is_closing():
+            return
+        self._transport.write(data)
+        if self.unread_deadline < inf:
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    def _head(self, request: Request, status: int, head: bytes) -> bytes:
+        self._has_begun = True
+        is_last = len(self._requests) == 1 and (self._is_ending or "draining" in self._state)
+        self._closes = closes = is_last or not request.keep_alive or not request.is_complete
+        lines = self._connections.default_lines(self._server_state.default_headers)
+        return b"".join((STATUS_LINES[status], lines, head, _CLOSE if closes else b"\r\n"))
+
+
+def _target(url: bytes) -> tuple[str, bytes, bytes]:
+    """The path as text, the path as it was sent, and the query string."""
+    try:
+        parsed = httptools.parse_url(url)
+        raw_path = parsed.path or b"/"
+        path = unquote(raw_path.decode("ascii"))
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+        raise _RefusedError(HTTPStatus.BAD_REQUEST) from None
+    return path, raw_path, parsed.query or b""
+
+
+_cached_target = lru_cache(maxsize=128)(_target)
+
+
+def _refusal(status: HTTPStatus) -> Response:
+    return Response(status.value, b"content-length: 0\r\n", b"")
+
+
+def _empty(status: HTTPStatus) -> bytes:
+    return b"%bcontent-length: 0\r\n%b" % (STATUS_LINES[status.value], _CLOSE)

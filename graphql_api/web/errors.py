@@ -13,6 +13,7 @@ it was: `INTERNAL`, with the request's id. `extensions.help` links to the explan
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -35,6 +36,7 @@ _CODES = (
 _MAX_CHARACTERS = 1000  # of a message, which may quote all of a document
 _MAX_CARD_NUMBER_CHARACTERS = 40  # with what may stand between its digits
 _MAX_FIELDS_LOGGED = 10
+_MAX_LOGGED_CHARACTERS = 300  # of a path, a name or a caller
 _MAX_EXCEPTIONS_LOGGED = 3
 
 
@@ -71,7 +73,7 @@ def about_fields(errors: Sequence[GraphQLError], request_id: str, caller: str | 
         answered.append(_placed(error, formatted, redacted))
         logged.setdefault(formatted["extensions"]["code"], []).append(error)
     for code in logged.keys() & {"UNAUTHENTICATED", "FORBIDDEN"}:
-        _log.warning("denied", code=code, caller=caller, **_fields(logged[code]))
+        _log.warning("denied", code=code, caller=caller and loggable(caller), **_fields(logged[code]))
     if unavailable := logged.get("UNAVAILABLE"):
         _log.warning("unavailable", reason=str(_cause(unavailable[0])), **_fields(unavailable))
     if unexpected := logged.get("INTERNAL"):
@@ -79,6 +81,19 @@ def about_fields(errors: Sequence[GraphQLError], request_id: str, caller: str | 
         for cause in list(causes.values())[:_MAX_EXCEPTIONS_LOGGED]:
             _log.error("unexpected error", exc_info=cause, **_fields(unexpected))
     return answered
+
+
+def loggable(text: str) -> str:
+    """The beginning of a text that a caller chose, without card numbers."""
+    return _cached_loggable(text) if len(text) <= _MAX_LOGGED_CHARACTERS else _loggable(text)
+
+
+def _loggable(text: str) -> str:
+    safe = redact_card_numbers(text[: _MAX_LOGGED_CHARACTERS + _MAX_CARD_NUMBER_CHARACTERS])
+    return safe if len(safe) <= _MAX_LOGGED_CHARACTERS else f"{safe[:_MAX_LOGGED_CHARACTERS]}…"
+
+
+_cached_loggable = lru_cache(maxsize=1000)(_loggable)
 
 
 def _expected(error: GraphQLError) -> Formatted | None:
@@ -145,4 +160,4 @@ def _shortened(message: str) -> str:
 def _fields(errors: Sequence[GraphQLError]) -> dict[str, Any]:
     """Where errors are: by the names in the answer, which are the caller's to choose."""
     paths = (".".join(map(str, error.path or ())) for error in errors[:_MAX_FIELDS_LOGGED])
-    return {"fields": [redact_card_numbers(path) for path in paths], "count": len(errors)}
+    return {"fields": [loggable(path) for path in paths], "count": len(errors)}

@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 _BUILT = Path(__file__).parent / "static" / "graphiql"
 # Monaco, its editor, makes style elements; everything else comes from this service or is part of the page.
@@ -23,12 +22,9 @@ checkout, run <code>make graphiql</code>. To use another IDE in the browser, add
 """
 
 
-def is_for_a_browser(scope: Scope) -> bool:
+def is_for_a_browser(method: str, accept: bytes | None) -> bool:
     """Whether a person opens the address: a browser's request names HTML, and a program's JSON or nothing."""
-    if scope["method"] != "GET":
-        return False
-    accept = dict(scope["headers"]).get(b"accept", b"")
-    return b"text/html" in accept and b"json" not in accept
+    return method == "GET" and accept is not None and b"text/html" in accept and b"json" not in accept
 
 
 async def page(_request: Request) -> Response:
@@ -48,4 +44,7 @@ class _Files(StaticFiles):
         return response
 
 
-GRAPHIQL = [Route("/graphql", page), Mount("/graphiql", _Files(directory=_BUILT / "graphiql", check_dir=False))]
+def routes() -> list[Route | Mount]:
+    """The page, and its files if they were built."""
+    files = _BUILT / "graphiql"
+    return [Route("/graphql", page), *([Mount("/graphiql", _Files(directory=files))] if files.is_dir() else [])]

@@ -1,12 +1,14 @@
 """GraphQL over HTTP: what every `/graphql` request is answered.
 
-A plain ASGI callable, because a framework's request and response would cost more than all that is done here.
+`GraphQL.respond` is the way of a request, from its head to its answer: who asks, what they ask, may they, run, write,
+say. Whatever is unusual leaves it by `HTTPError`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import structlog
@@ -15,144 +17,230 @@ from starlette.types import Receive, Scope, Send
 
 from graphql_api import limits
 from graphql_api.domain.caller import NOBODY, Caller
-from graphql_api.domain.cards import redact_card_numbers
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.engine import Engine, Operation, Result
 from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
-from graphql_api.web import answers, errors, field_trace, parameters
+from graphql_api.web import answers, asgi, errors, field_trace, parameters, request_ids
 from graphql_api.web.authentication import RequestAuthenticator
 from graphql_api.web.concurrency import ConcurrencyLimiter
-from graphql_api.web.exchange import ClientDisconnectedError, Exchange
 from graphql_api.web.field_trace import FieldTrace
+from graphql_api.web.hosts import AllowedHosts
 from graphql_api.web.http_errors import Headers, HTTPError
+from graphql_api.web.in_flight import RequestsInFlight
 from graphql_api.web.media_types import MediaType, acceptable, must_be_json
 from graphql_api.web.parameters import Parameters
-from graphql_api.web.watch import End, Watch, Watched
+from graphql_api.web.request import ClientDisconnectedError, Interruption, Request, Response
 
 _log = structlog.get_logger()
 
-_MAX_BODY_SECONDS = 10.0
-_MAX_WAIT_SECONDS = 1.0
+CLIENT_HAS_GONE = "CLIENT_HAS_GONE"
 _LATER: Headers = [(b"retry-after", b"1")]
 
 
-class Answer(NamedTuple):
-    """What goes back; `outcome` is the access log's word for it: `ok`, or the first error's code."""
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What one request may take, and how many there may be at a time."""
 
-    status: int
-    body: bytes
-    outcome: str
-    headers: Headers = ()
+    max_body_bytes: int
+    max_concurrent: int
+    timeout_seconds: float
+    max_body_seconds: float = 10.0
+    max_wait_seconds: float = 1.0
 
 
+@dataclass(eq=False, kw_only=True)
 class GraphQL:
-    """Answers GraphQL requests."""
+    """Answers GraphQL requests. It is an ASGI app too.
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        admission: RequestAuthenticator,
-        documents: TrustedDocuments | None,
-        context: Callable[[Caller, str], object],
-        metrics: Metrics,
-        reach: Callable[[float], Awaitable[None]],
-        max_body_bytes: int,
-        max_concurrent: int,
-        timeout: float,
-        traces_fields: bool,
-    ) -> None:
-        self._engine = engine
-        self._admission = admission
-        self._documents = documents
-        self._context = context
-        self._metrics = metrics
-        self._reach = reach
-        self._max_body_bytes = max_body_bytes
-        self._timeout = timeout
-        self._traces_fields = traces_fields
+    `context` makes what resolvers get, `wait_connected` waits for a database that is away, `uploads` are the places of
+    bodies that do not come at once, `hosts` those that are answered to (None: any), `cors_headers` what an answer to a
+    page of another origin says.
+    """
+
+    engine: Engine
+    authenticator: RequestAuthenticator
+    documents: TrustedDocuments | None
+    context: Callable[[Caller, str], object]
+    metrics: Metrics
+    wait_connected: Callable[[float], Awaitable[None]]
+    limits: RequestLimits
+    uploads: ConcurrencyLimiter
+    traces_fields: bool
+    hosts: AllowedHosts | None = None
+    cors_headers: Callable[[bytes], Headers] | None = None
+    _mutations: "set[asyncio.Future[Result]]" = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._places = ConcurrencyLimiter(max_concurrent)
-        self._watch = Watch()
-        self._mutations: set[asyncio.Future[Result]] = set()
+        self._places = ConcurrencyLimiter(self.limits.max_concurrent)
+        self._in_flight = RequestsInFlight()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
-        began = perf_counter()
-        exchange = Exchange(scope, receive, send)
-        logs.request_id.set(exchange.request_id)
-        answer = await self._answer(exchange)
-        if answer is not None:
-            await exchange.answer(answer.status, answer.body, answer.headers)
-        self._tell(exchange, answer, perf_counter() - began)
+        """Answer one request that comes by ASGI."""
+        request = asgi.ASGIRequest(scope, receive)
+        request.task = asyncio.current_task()
+        response = await self.respond(request)
+        if response is not None:
+            await asgi.write_response(send, response, is_head=request.method == "HEAD")
 
     @property
     def in_flight(self) -> int:
         """How many requests wait or run."""
-        return len(self._watch)
+        return len(self._in_flight)
 
     async def close(self) -> None:
         """Wait for the mutations whose callers have been answered already."""
         await asyncio.gather(*self._mutations, return_exceptions=True)
 
-    def _tell(self, exchange: Exchange, answer: Answer | None, seconds: float) -> None:
-        """Say how it went, in the log and in the metrics."""
-        operation, caller = exchange.operation, exchange.caller
-        name = redact_card_numbers(operation.name) if operation and operation.name else None
-        kind = operation.kind_name if operation else None
-        outcome = outcome_of(answer)
-        teaches = outcome == "ok" and caller is not NOBODY
-        self._metrics.request(name or "", kind or "", outcome, seconds, teaches=teaches)
-        logs.access.info(
-            "request",
-            method=exchange.method,
-            path=exchange.path,
-            status=answer.status if answer else None,
-            ms=round(seconds * 1000, 2),
-            operation=name,
-            kind=kind,
-            caller=caller.subject if caller else None,
-            outcome=outcome,
-        )
-
-    async def _answer(self, exchange: Exchange) -> Answer | None:
-        """The answer, whatever happens; none where nobody waits for it any more."""
-        watched = self._watch.enter(_MAX_BODY_SECONDS)
+    async def respond(self, request: Request) -> Response | None:
+        """The answer, whatever happens; None if nobody waits for it any more."""
+        began = perf_counter()
+        request.id = request_ids.taken_over(request.headers.get(request_ids.HEADER))
+        logs.request_id.set(request.id)
+        status, more = 200, b""
+        self._in_flight.enter(request)
+        request.is_interruptible = True
         try:
-            return await self._answer_in_time(exchange, watched)
-        except HTTPError as refusal:
-            if refusal.limit:
-                self._metrics.limit(refusal.limit)
-            return _refused(refusal.status, refusal.code, str(refusal), refusal.headers)
-        except ClientDisconnectedError:
-            return None
-        except asyncio.CancelledError:
-            if watched.ended is None:
-                raise
-            return self._too_late(exchange) if watched.ended is End.TIME_IS_UP else None
+            body, outcome = await self._answer(request)
+        except HTTPError as error:
+            status, body, outcome = self._refused(request, error)
+            more = _lines(error.headers)
+        except (ClientDisconnectedError, asyncio.CancelledError) as error:
+            _take_interruption(request, error)
+            status, body, outcome = None, b"", CLIENT_HAS_GONE
+            if request.interruption is Interruption.TIME_IS_UP:
+                status, body, outcome = self._refused(request, self._too_late(request))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             _log.error("unexpected error", exc_info=error)
-            return _failed(500, [errors.internal(exchange.request_id)])
+            status, outcome = 500, "INTERNAL"
+            body = orjson.dumps({"errors": [errors.internal(request.id)]})
         finally:
-            self._watch.leave(watched)
+            self._in_flight.leave(request)
 
-    async def _answer_in_time(self, exchange: Exchange, watched: Watched) -> Answer:
-        exchange.media = acceptable(exchange.headers.get(b"accept"))
-        admitted = self._admission.admit(exchange.headers)
-        exchange.caller = caller = admitted if isinstance(admitted, Caller) else await admitted
-        asked = await self._asked(exchange)
-        watched.receive = exchange.receive
+        self._tell(request, status, outcome, perf_counter() - began)
+        if status is None:
+            return None
+        if self.cors_headers is not None and b"origin" in request.headers:
+            more += _lines(self.cors_headers(request.headers[b"origin"]))
+        return Response(status, request.media_type.head % (len(body), request.id.encode()) + more, body)
+
+    async def _answer(self, request: Request) -> tuple[bytes, str]:
+        """The body of the answer, and the access log's word for it: `ok`, or the first error's code."""
+        headers = request.headers
+        if self.hosts is not None:
+            self._check_host(headers)
+        request.media_type = acceptable(headers.get(b"accept"))
+
+        # Who asks
+        admitted = self.authenticator.admit(headers)
+        request.caller = caller = admitted if isinstance(admitted, Caller) else await admitted
+
+        # What they ask
+        if request.method == "POST":
+            must_be_json(headers.get(b"content-type"), headers.get(b"content-encoding"))
+            body = request.whole_body()
+            if body is None:
+                body = await self._receive(request)
+            elif len(body) > self.limits.max_body_bytes:
+                raise _too_large(self.limits.max_body_bytes)
+            asked = parameters.from_body(body)
+        else:
+            asked = _from_url(request)
+
+        # May they, now
         if not self._places.acquire():
-            await self._wait_in_line(watched)
+            await self._wait_for_a_place(request)
         try:
-            watched.allow(self._timeout)
-            return await self._run(asked, caller, exchange, watched)
+            # Run
+            self._in_flight.allow(request, self.limits.timeout_seconds)
+            request.operation = operation = self._prepare(request, asked)
+            context = self.context(caller, request.id)
+            if self.traces_fields and headers.get(field_trace.HEADER) == field_trace.VALUE:
+                return await self._answer_traced(request, operation, asked, context)
+            executed = self._execute(request, operation, asked.variables, context)
+            result = executed if isinstance(executed, Result) else await executed
         finally:
             self._places.release()
 
-    async def _wait_in_line(self, watched: Watched) -> None:
+        return self._write(request, result)
+
+    def _tell(self, request: Request, status: int | None, outcome: str, seconds: float) -> None:
+        """Say how it went, in the log and in the metrics."""
+        operation, caller = request.operation, request.caller
+        name = kind = None
+        if operation is not None:
+            name, kind = operation.name and errors.loggable(operation.name), operation.kind_name
+        teaches = outcome == "ok" and caller is not NOBODY
+        self.metrics.request(name or "", kind or "", outcome, seconds, teaches=teaches)
+        if logs.access.is_enabled:
+            subject = caller.subject if caller else None
+            logs.access.write(
+                request.id,
+                {
+                    "event": "request",
+                    "method": request.method,
+                    "path": request.path,
+                    "status": status,
+                    "ms": round(seconds * 1000, 2),
+                    "operation": name,
+                    "kind": kind,
+                    "caller": subject and errors.loggable(subject),
+                    "outcome": outcome,
+                },
+            )
+
+    def _check_host(self, headers: dict[bytes, bytes]) -> None:
+        if self.hosts is not None and not self.hosts.accepts(headers.get(b"host")):
+            message = "The service does not answer to this host (ALLOWED_HOSTS)."
+            raise HTTPError(421, "MISDIRECTED_REQUEST", message)
+
+    # --- what they ask
+
+    async def _receive(self, request: Request) -> bytes:
+        """A body that does not come at once: it needs a place, so that slow and large ones do not add up.
+
+        Raises:
+            HTTPError: 413, it is larger than it may be, or says that it will be.
+            ClientDisconnectedError: it breaks off.
+        """
+        most = self.limits.max_body_bytes
+        announced = request.headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > most:
+            raise _too_large(most)
+        self._in_flight.allow(request, self.limits.max_body_seconds)
+        await self.uploads.wait()
+        try:
+            pieces, size = [b""], 0
+            while piece := await request.read():
+                size += len(piece)
+                if size > most:
+                    raise _too_large(most)
+                pieces.append(piece)
+        finally:
+            self.uploads.release()
+        return b"".join(pieces)
+
+    def _prepare(self, request: Request, asked: Parameters) -> Operation:
+        query = asked.query
+        if self.documents is not None:
+            try:
+                query = self.documents.find(query, asked.document_id)
+            except GraphQLError as error:
+                raise _not_run(errors.about_document([error]), [error]) from None
+        elif query is None:
+            raise HTTPError(400, "BAD_REQUEST", "`query` is missing. This service knows no documents by id.")
+        operation = self.engine.prepare(query, asked.operation_name)
+        if isinstance(operation, list):
+            raise _not_run(errors.about_document(operation), operation)
+        if request.method != "POST" and operation.kind is not OperationType.QUERY:
+            raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send mutations by POST.", [(b"allow", b"POST")])
+        return operation
+
+    # --- may they, now
+
+    async def _wait_for_a_place(self, request: Request) -> None:
         """Take one of the places in which requests run, first come, first served.
 
         Those who wait for the database keep theirs; while it is away, nobody waits in line behind them.
@@ -162,16 +250,18 @@ class GraphQL:
         """
         began = perf_counter()
         await self._wait_for_the_database(0)
-        watched.allow(_MAX_WAIT_SECONDS)
+        self._in_flight.allow(request, self.limits.max_wait_seconds)
         try:
             await self._places.wait()
         except asyncio.CancelledError:
-            if watched.ended is not End.TIME_IS_UP:
+            if request.interruption is not Interruption.TIME_IS_UP:
                 raise
+            if request.task is not None:
+                request.task.uncancel()
             message = "The service is overloaded. Try again in a moment."
-            raise HTTPError(503, "UNAVAILABLE", message, _LATER, limit="MAX_CONCURRENT_REQUESTS") from None
+            raise HTTPError(503, "UNAVAILABLE", message, _LATER, limits=["MAX_CONCURRENT_REQUESTS"]) from None
         try:
-            watched.allow(self._timeout)
+            self._in_flight.allow(request, self.limits.timeout_seconds)
             await self._wait_for_the_database(perf_counter() - began)
         except BaseException:
             self._places.release()
@@ -179,60 +269,25 @@ class GraphQL:
 
     async def _wait_for_the_database(self, waited: float) -> None:
         try:
-            await self._reach(waited)
+            await self.wait_connected(waited)
         except UnavailableError as error:
             raise HTTPError(503, "UNAVAILABLE", f"{error} Try again.", _LATER) from None
 
-    async def _run(self, asked: Parameters, caller: Caller, exchange: Exchange, watched: Watched) -> Answer:
-        operation = self._prepared(asked)
-        if isinstance(operation, list):
-            self._count_limits(operation)
-            return _not_run(errors.about_document(operation), exchange.media)
-        exchange.operation = operation
-        if exchange.method == "GET" and operation.kind is not OperationType.QUERY:
-            raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send mutations by POST.", [(b"allow", b"POST")])
-        context = self._context(caller, exchange.request_id)
-        if self._traces_fields and exchange.headers.get(field_trace.HEADER) == field_trace.VALUE:
-            trace = FieldTrace()
-            with trace.recording():
-                executed = self._execute(operation, asked.variables, context, watched, trace.middleware)
-                result = executed if isinstance(executed, Result) else await executed
-            return self._answered(result, exchange, extensions=trace.get_results())
-        executed = self._execute(operation, asked.variables, context, watched)
-        return self._answered(executed if isinstance(executed, Result) else await executed, exchange)
+    # --- run
 
     def _execute(
         self,
+        request: Request,
         operation: Operation,
         variables: dict[str, Any] | None,
         context: object,
-        watched: Watched,
         middleware: MiddlewareManager | None = None,
     ) -> Result | Awaitable[Result]:
         result = operation.execute(variables, context, middleware=middleware)
         if isinstance(result, Result) or operation.kind is OperationType.QUERY:
             return result
-        watched.receive = None
+        request.is_interruptible = False
         return self._to_its_end(result)
-
-    async def _asked(self, exchange: Exchange) -> Parameters:
-        if exchange.method == "GET":
-            return parameters.from_query_string(exchange.query_string)
-        if exchange.method != "POST":
-            raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send GET or POST.", [(b"allow", b"GET, POST")])
-        must_be_json(exchange.headers.get(b"content-type"), exchange.headers.get(b"content-encoding"))
-        return parameters.from_body(await exchange.body(self._max_body_bytes))
-
-    def _prepared(self, asked: Parameters) -> Operation | list[GraphQLError]:
-        query = asked.query
-        if self._documents is not None:
-            try:
-                query = self._documents.find(query, asked.document_id)
-            except GraphQLError as error:
-                return [error]
-        elif query is None:
-            raise HTTPError(400, "BAD_REQUEST", "`query` is missing. This service knows no documents by id.")
-        return self._engine.prepare(query, asked.operation_name)
 
     async def _to_its_end(self, mutation: Coroutine[Any, Any, Result]) -> Result:
         """A mutation that has begun goes on although its caller stops waiting: nothing is left half done."""
@@ -241,42 +296,74 @@ class GraphQL:
         task.add_done_callback(self._mutations.discard)
         return await asyncio.shield(task)
 
-    def _answered(self, result: Result, exchange: Exchange, extensions: dict[str, Any] | None = None) -> Answer:
-        if not result.errors:
-            return Answer(200, *answers.write(result, [], extensions))
+    async def _answer_traced(
+        self, request: Request, operation: Operation, asked: Parameters, context: object
+    ) -> tuple[bytes, str]:
+        """Run the operation for a router that asks for the trace of its fields."""
+        trace = FieldTrace()
+        with trace.recording():
+            executed = self._execute(request, operation, asked.variables, context, trace.middleware)
+            result = executed if isinstance(executed, Result) else await executed
+        return self._write(request, result, trace.get_results())
+
+    # --- write
+
+    def _write(self, request: Request, result: Result, extensions: dict[str, Any] | None = None) -> tuple[bytes, str]:
+        """The body of the answer, and its outcome.
+
+        Raises:
+            HTTPError: the operation was not run.
+        """
+        found = result.errors
+        if not found:
+            return answers.write(result, [], extensions)
         if not result.executed:
-            self._count_limits(result.errors)
-            return _not_run(errors.about_variables(result.errors), exchange.media)
-        subject = exchange.caller.subject if exchange.caller else None
-        told = errors.about_fields(result.errors, exchange.request_id, subject)
-        return Answer(200, *answers.write(result, told, extensions))
+            raise _not_run(errors.about_variables(found), found)
+        told = errors.about_fields(found, request.id, request.caller.subject if request.caller else None)
+        return answers.write(result, told, extensions)
 
-    def _count_limits(self, found: list[GraphQLError]) -> None:
-        for error in found:
-            if limit := limits.limit_of(error):
-                self._metrics.limit(limit)
+    def _refused(self, request: Request, error: HTTPError) -> tuple[int, bytes, str]:
+        """The answer to a request that was not run; by GraphQL's own media type a failure, else one like any other."""
+        for limit in error.limits:
+            self.metrics.limit(limit)
+        status = error.status or (400 if request.media_type is MediaType.GRAPHQL else 200)
+        told = error.errors or [errors.refused(error.code, str(error))]
+        return status, orjson.dumps({"errors": told}), error.code
 
-    def _too_late(self, exchange: Exchange) -> Answer:
-        if exchange.operation is None:
-            return _refused(408, "TIMEOUT", f"The request body did not arrive within {_MAX_BODY_SECONDS:g} s.")
-        self._metrics.limit("REQUEST_TIMEOUT")
-        status = 504 if exchange.media is MediaType.GRAPHQL else 200
-        return _refused(status, "TIMEOUT", f"The request took longer than {self._timeout:g} s (REQUEST_TIMEOUT).")
-
-
-def outcome_of(answer: Answer | None) -> str:
-    """What metrics, the access log and traces say of a request in a word."""
-    return answer.outcome if answer else "CLIENT_HAS_GONE"
+    def _too_late(self, request: Request) -> HTTPError:
+        if request.operation is None:
+            return HTTPError(
+                408, "TIMEOUT", f"The request body did not arrive within {self.limits.max_body_seconds:g} s."
+            )
+        status = 504 if request.media_type is MediaType.GRAPHQL else 200
+        message = f"The request took longer than {self.limits.timeout_seconds:g} s (REQUEST_TIMEOUT)."
+        return HTTPError(status, "TIMEOUT", message, limits=["REQUEST_TIMEOUT"])
 
 
-def _not_run(told: list[errors.Formatted], media: MediaType) -> Answer:
-    """A request that was not run: by GraphQL's own media type a failure, in plain JSON an answer like any other."""
-    return _failed(400 if media is MediaType.GRAPHQL else 200, told)
+def _from_url(request: Request) -> Parameters:
+    if request.method not in {"GET", "HEAD"}:
+        raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send GET or POST.", [(b"allow", b"GET, POST")])
+    return parameters.from_query_string(request.query_string)
 
 
-def _refused(status: int, code: str, message: str, headers: Headers = ()) -> Answer:
-    return _failed(status, [errors.refused(code, message)], headers)
+def _lines(headers: Headers) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
-def _failed(status: int, told: list[errors.Formatted], headers: Headers = ()) -> Answer:
-    return Answer(status, orjson.dumps({"errors": told}), told[0]["extensions"]["code"], headers)
+def _not_run(told: list[errors.Formatted], found: list[GraphQLError]) -> HTTPError:
+    met = [limits.limit_of(error) for error in found]
+    return HTTPError.of_errors(told, [limit for limit in met if limit])
+
+
+def _take_interruption(request: Request, error: BaseException) -> None:
+    """Go on after an interruption as if the task had never been cancelled; pass on a true cancellation."""
+    if isinstance(error, asyncio.CancelledError):
+        if request.interruption is None:
+            raise error
+        if request.task is not None:
+            request.task.uncancel()
+
+
+def _too_large(most: int) -> HTTPError:
+    message = f"The body is larger than {most} bytes (MAX_BODY_BYTES)."
+    return HTTPError(413, "PAYLOAD_TOO_LARGE", message, limits=["MAX_BODY_BYTES"])

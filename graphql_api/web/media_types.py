@@ -7,8 +7,14 @@ from functools import lru_cache
 from graphql_api.web.http_errors import HTTPError
 
 _MAX_CACHED_CHARACTERS = 200
-_CHARSETS = {"utf-8", "utf8"}
-_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+_CHARSETS = {"utf-8", "utf8", "us-ascii"}
+_QUALITY = re.compile(r"0?\.\d{1,3}|0\.?|1(\.0{0,3})?")
+
+
+_HEAD = (
+    b"content-type: MEDIA_TYPE; charset=utf-8\r\ncontent-length: %d\r\ncache-control: private, no-store\r\n"
+    b"x-content-type-options: nosniff\r\nx-request-id: %b\r\n"
+)
 
 
 class MediaType(Enum):
@@ -18,7 +24,8 @@ class MediaType(Enum):
     GRAPHQL = "application/graphql-response+json"
 
     def __init__(self, name: str) -> None:
-        self.header = (b"content-type", f"{name}; charset=utf-8".encode())
+        self.head = _HEAD.replace(b"MEDIA_TYPE", name.encode())
+        """The header lines of an answer, to be filled with its length and the id of its request."""
 
 
 def acceptable(accept: bytes | None) -> MediaType:
@@ -27,7 +34,7 @@ def acceptable(accept: bytes | None) -> MediaType:
     Raises:
         HTTPError: 406, none of ours is acceptable.
     """
-    if accept is None:
+    if not accept or accept.isspace():
         return MediaType.JSON
     media = _preferred(accept) if len(accept) <= _MAX_CACHED_CHARACTERS else _preferred.__wrapped__(accept)
     if media is None:
@@ -50,7 +57,7 @@ _EXACT = 3
 
 def _weight(media: MediaType, ranges: list[tuple[str, dict[str, str]]]) -> tuple[float, int]:
     """The quality that the most precise matching range gives to the media type, and how precise it is."""
-    precision = {"*/*": 1, "application/*": 2, media.value: _EXACT}
+    precision = {"*": 1, "*/*": 1, "application/*": 2, media.value: _EXACT}
     found = [
         (precision[name], _quality(parameters))
         for name, parameters in ranges
@@ -71,7 +78,7 @@ def must_be_json(content_type: bytes | None, content_encoding: bytes | None) -> 
     Raises:
         HTTPError: 415, it is something else, it is compressed, or nothing says what it is.
     """
-    if content_encoding not in {None, b"", b"identity"}:
+    if content_encoding and content_encoding.lower() != b"identity":
         message = "Compressed requests are not supported. Send the body without Content-Encoding."
         raise HTTPError(415, "UNSUPPORTED_MEDIA_TYPE", message, [(b"accept-encoding", b"identity")])
     if content_type == b"application/json":

@@ -6,12 +6,13 @@ import re
 from graphql_api.domain.cards import has_card_number
 
 HEADER = b"x-request-id"
-_SANE = re.compile(rb"[ -~]{1,128}")
+MAX_CHARACTERS = 128
+_PRINTABLE = re.compile(rb"[ -~]+")
 
 
 def taken_over(header: bytes | None) -> str:
-    """The caller's own id where it is printable ASCII and no card number, else a new one."""
-    if header is not None and _SANE.fullmatch(header):
+    """The beginning of the caller's own id if it is printable ASCII and no card number, else a new one."""
+    if header is not None and _PRINTABLE.fullmatch(header := header[:MAX_CHARACTERS]):
         request_id = header.decode("ascii")
         if not has_card_number(request_id):
             return request_id

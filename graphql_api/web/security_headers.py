@@ -1,13 +1,14 @@
 """What surrounds every page: a request id, careful headers and a line in the access log."""
 
 from time import perf_counter
-from typing import Any
 
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from graphql_api.domain.cards import redact_card_numbers
 from graphql_api.observability import logs
 from graphql_api.web import request_ids
+from graphql_api.web.errors import loggable
+from graphql_api.web.hosts import AllowedHosts
 
 # A page says otherwise where it needs more.
 SECURITY_HEADERS = (
@@ -18,12 +19,15 @@ SECURITY_HEADERS = (
     (b"x-frame-options", b"DENY"),
 )
 
+_MISDIRECTED = PlainTextResponse("The service does not answer to this host (ALLOWED_HOSTS).\n", 421)
+
 
 class SecurityHeadersMiddleware:
     """ASGI middleware: a request id, careful headers and a line in the access log for every page."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts | None = None) -> None:
         self._app = app
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request by the app within; whatever is not HTTP passes."""
@@ -31,7 +35,8 @@ class SecurityHeadersMiddleware:
             await self._app(scope, receive, send)
             return
         began, status = perf_counter(), 500
-        request_id = request_ids.taken_over(dict(scope["headers"]).get(request_ids.HEADER))
+        headers = dict(scope["headers"])
+        request_id = request_ids.taken_over(headers.get(request_ids.HEADER))
         logs.request_id.set(request_id)
 
         async def send_surrounded(message: Message) -> None:
@@ -42,10 +47,17 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_surrounded)
+            is_allowed = self._hosts is None or self._hosts.accepts(headers.get(b"host"))
+            await (self._app if is_allowed else _MISDIRECTED)(scope, receive, send_surrounded)
         finally:
-            line: dict[str, Any] = {"method": scope["method"], "path": redact_card_numbers(scope["path"])}
-            logs.access.info("request", **line, status=status, ms=round((perf_counter() - began) * 1000, 2))
+            if logs.access.is_enabled:
+                line = {
+                    "event": "request",
+                    "method": scope["method"],
+                    "path": loggable(scope["path"]),
+                    "status": status,
+                }
+                logs.access.write(request_id, {**line, "ms": round((perf_counter() - began) * 1000, 2)})
 
 
 def _surround(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:

@@ -1,19 +1,23 @@
 """Requests that leave a trace: the same answers, and a span for each part of the way there."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphql import MiddlewareManager
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from graphql_api.domain.cards import redact_card_numbers
 from graphql_api.engine import Operation, Result
 from graphql_api.observability import spans
-from graphql_api.web.exchange import Exchange
-from graphql_api.web.graphql import Answer, GraphQL, outcome_of
-from graphql_api.web.watch import Watched
+from graphql_api.web import errors
+from graphql_api.web.graphql import GraphQL
+from graphql_api.web.request import Request, Response
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from opentelemetry.trace import Span
+
     from graphql_api.observability.tracing import Tracing
 
 _OURS = frozenset({"INTERNAL", "TIMEOUT", "UNAVAILABLE"})  # outcomes that no caller can be blamed for
@@ -33,49 +37,64 @@ class Traced:
         if scope["type"] != "http" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
-        method, path = scope["method"], scope["path"]
-        asked = {"http.request.method": method, "url.path": path, "url.scheme": scope["scheme"]}
-        with self._tracing.request(f"{method} {path}", dict(scope["headers"]), asked) as span:
+        with _request_span(self._tracing, scope["method"], scope["path"], dict(scope["headers"])) as span:
 
             async def send_traced(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    span.set_attribute("http.response.status_code", message["status"])
-                    if message["status"] >= _SERVER_ERROR:
-                        self._tracing.fail(span, str(message["status"]))
+                    _say_status(self._tracing, span, message["status"])
                 await send(message)
 
             await self._app(scope, receive, send_traced)
 
 
+@dataclass(eq=False, kw_only=True)
 class TracedGraphQL(GraphQL):
-    """Answers GraphQL requests, with a span for the execution and what has become known in the one of the request."""
+    """Answers GraphQL requests, with a span for each, and one for its execution."""
 
-    def __init__(self, *, tracing: "Tracing", **options: Any) -> None:
-        super().__init__(**options)
-        self._tracing = tracing
+    tracing: "Tracing"
+
+    async def respond(self, request: Request) -> Response | None:
+        """The answer, and a span of it."""
+        with _request_span(self.tracing, request.method, request.path, request.headers) as span:
+            response = await super().respond(request)
+            if response is not None:
+                _say_status(self.tracing, span, response.status)
+            return response
 
     async def _execute(
         self,
+        request: Request,
         operation: Operation,
         variables: dict[str, Any] | None,
         context: object,
-        watched: Watched,
         middleware: MiddlewareManager | None = None,
     ) -> Result:
-        with self._tracing.span("graphql.execute"):
-            executed = super()._execute(operation, variables, context, watched, middleware)
+        with self.tracing.span("graphql.execute"):
+            executed = super()._execute(request, operation, variables, context, middleware)
             return executed if isinstance(executed, Result) else await executed
 
-    def _tell(self, exchange: Exchange, answer: Answer | None, seconds: float) -> None:
-        super()._tell(exchange, answer, seconds)
+    def _tell(self, request: Request, status: int | None, outcome: str, seconds: float) -> None:
+        super()._tell(request, status, outcome, seconds)
         (span,) = spans.current.get()
-        span.set_attribute("gateway_tokens.request_id", exchange.request_id)
-        outcome = outcome_of(answer)
+        span.set_attribute("gateway_tokens.request_id", request.id)
         span.set_attribute("gateway_tokens.outcome", outcome)
         if outcome in _OURS:
-            self._tracing.fail(span, outcome)
-        if operation := exchange.operation:
-            kind, name = operation.kind_name, redact_card_numbers(operation.name or "")
+            self.tracing.fail(span, outcome)
+        if operation := request.operation:
+            kind, name = operation.kind_name, errors.loggable(operation.name or "")
             span.update_name(f"{kind} {name}".rstrip())
             span.set_attribute("graphql.operation.type", kind)
             span.set_attribute("graphql.operation.name", name)
+
+
+def _request_span(
+    tracing: "Tracing", method: str, path: str, headers: Mapping[bytes, bytes]
+) -> "AbstractContextManager[Span]":
+    asked = {"http.request.method": method, "url.path": path, "url.scheme": "http"}
+    return tracing.request(f"{method} {path}", headers, asked)
+
+
+def _say_status(tracing: "Tracing", span: "Span", status: int) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if status >= _SERVER_ERROR:
+        tracing.fail(span, str(status))

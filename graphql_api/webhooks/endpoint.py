@@ -89,12 +89,19 @@ class _Page:
         return JSONResponse({"received": True})
 
     async def _body(self, request: Request) -> bytes:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._max_body_bytes:
-                raise _BodyTooLargeError
-        return body
+        """The body, once there is a place for it."""
+        uploads = request.state.uploads
+        await uploads.wait()
+        try:
+            pieces, size = [b""], 0
+            async for piece in request.stream():
+                pieces.append(piece)
+                size += len(piece)
+                if size > self._max_body_bytes:
+                    raise _BodyTooLargeError
+        finally:
+            uploads.release()
+        return b"".join(pieces)
 
 
 class _BodyTooLargeError(Exception):

@@ -6,12 +6,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import structlog
 import uvicorn
 from joserfc.jws import JWSRegistry
 from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from uvicorn.lifespan.on import LifespanOn
+from uvicorn.server import ServerState
 
 import graphql_api
 
@@ -25,21 +25,20 @@ async def _app(_scope, _receive, _send):
 
 CONFIG = uvicorn.Config(_app)
 CONFIG.load()
-LOGGER = structlog.make_filtering_bound_logger("info")(None, [], {})
 COMPILED = select(bindparam("a")).compile(dialect=dialect())
 
 # The library, whose part it is, the part, the module that uses it.
 PARTS = [
-    ("structlog", LOGGER, "_proxy_to_logger", "observability/logs.py"),
-    ("structlog", LOGGER, "_processors", "observability/logs.py"),
-    ("structlog", LOGGER, "_context", "observability/logs.py"),
     ("joserfc", JWSRegistry(), "algorithms", "auth/access_tokens.py"),
     ("joserfc", JWSRegistry(), "max_header_length", "auth/access_tokens.py"),
     ("joserfc", JWSRegistry(), "max_signature_length", "auth/access_tokens.py"),
     ("sqlalchemy", COMPILED, "positiontup", "storage/selects.py"),
     ("uvicorn", uvicorn.Server(CONFIG), "capture_signals", "server.py"),
     ("uvicorn", uvicorn.Server(CONFIG), "startup", "server.py"),
-    ("uvicorn", CONFIG, "encoded_headers", "server.py"),
+    ("uvicorn", CONFIG, "loaded_app", "web/connection.py"),
+    ("uvicorn", ServerState(), "connections", "web/connection.py"),
+    ("uvicorn", ServerState(), "default_headers", "web/connection.py"),
+    ("uvicorn", ServerState(), "tasks", "web/connection.py"),
     ("uvicorn", LifespanOn(CONFIG), "state", "server.py"),
 ]
 

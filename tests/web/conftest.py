@@ -24,8 +24,9 @@ from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
 from graphql_api.settings import Settings
 from graphql_api.web.authentication import RequestAuthenticator
-from graphql_api.web.connection import Connection
-from graphql_api.web.graphql import GraphQL
+from graphql_api.web.concurrency import ConcurrencyLimiter
+from graphql_api.web.connection import RESPOND, ConnectionLimits, Connections
+from graphql_api.web.graphql import GraphQL, RequestLimits
 from tests.asgi import opened
 from tests.web import standin
 
@@ -42,7 +43,12 @@ def log():
     """The lines of the log, as objects."""
     stream = io.BytesIO()
     logs.configure("info", "json", stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    def lines():
+        logs.access.flush()
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    yield lines
     logs.configure("info", "json")
 
 
@@ -57,20 +63,33 @@ async def graphql(log, waiting):
     async with Authenticator.open(enabled=True, secret=AUTH_SECRET) as authenticator:
         made = []
 
-        def make(*, router_secrets=(), documents=None, max_body_bytes=10_000, max_concurrent=100, timeout=5, **engine):
+        def make(
+            *,
+            router_secrets=(),
+            documents=None,
+            max_body_bytes=10_000,
+            max_concurrent=100,
+            timeout=5,
+            limits=None,
+            **engine,
+        ):
             made.append(
                 GraphQL(
                     engine=Engine(standin.schema(), **engine),
-                    admission=RequestAuthenticator(RouterSecret(router_secrets), authenticator),
+                    authenticator=RequestAuthenticator(RouterSecret(router_secrets), authenticator),
                     documents=documents,
                     context=lambda caller, request_id: SimpleNamespace(
                         caller=caller, request_id=request_id, waiting=waiting
                     ),
                     metrics=Metrics("of a test"),
-                    reach=AsyncMock(),
-                    max_body_bytes=max_body_bytes,
-                    max_concurrent=max_concurrent,
-                    timeout=timeout,
+                    wait_connected=AsyncMock(),
+                    limits=RequestLimits(
+                        max_body_bytes=max_body_bytes,
+                        max_concurrent=max_concurrent,
+                        timeout_seconds=timeout,
+                        **(limits or {}),
+                    ),
+                    uploads=ConcurrencyLimiter(max_concurrent),
                     traces_fields=bool(router_secrets),
                 )
             )
@@ -94,12 +113,29 @@ class _Server(uvicorn.Server):
         return nullcontext()
 
 
+def with_state(app):
+    """What uvicorn runs: the app, and for GraphQL alone a lifespan that tells connections who answers."""
+
+    async def lifespan(scope, receive, send):
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        await receive()
+        scope["state"][RESPOND] = app.respond
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return lifespan if isinstance(app, GraphQL) else app
+
+
 @asynccontextmanager
-async def listening(app, **options):
+async def listening(app, limits=None, **options):
     """The address of a socket behind which uvicorn runs the app."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        options = {"lifespan": "off", **options}
-        server = _Server(uvicorn.Config(app, http=Connection, log_config=None, ws="none", **options))
+        options = {"lifespan": "on" if isinstance(app, GraphQL) else "off", "interface": "asgi3", **options}
+        connections = Connections(limits or ConnectionLimits(), sweep_seconds=0.02)
+        server = _Server(uvicorn.Config(with_state(app), http=connections, log_config=None, ws="none", **options))
         running = asyncio.create_task(server.serve([listener]))
         yield listener.getsockname()
         server.should_exit = True

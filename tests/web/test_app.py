@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from graphql_api.app import create_app
+from graphql_api.observability import logs
 from graphql_api.settings import ConfigurationError, Settings
 from tests.asgi import Client
 from tests.conftest import AUTH_SECRET
@@ -51,6 +52,7 @@ async def test_pages_have_request_ids_and_lines_in_the_log_too(service, capsys):
     client = Client(await service())
     response = await client.http.get("/4111111111111111", headers={"x-request-id": "abc"})
     assert response.headers["x-request-id"] == "abc"
+    logs.access.flush()
     line = json.loads(capsys.readouterr().err)
     assert (line["method"], line["path"], line["status"], line["request_id"]) == ("GET", "/…", 404, "abc")
 

@@ -10,7 +10,7 @@ import pytest
 from graphql_api.app import create_app
 from graphql_api.settings import Settings
 from tests.web.conftest import listening
-from tests.web.test_both_ways import JSON, written
+from tests.web.test_transports import JSON, written
 
 OF_VARIABLES = """query ($users: [_Any!]!) {
   _entities(representations: $users) { ... on User { gatewayTokens { id createdAt } } } }"""
@@ -63,7 +63,7 @@ def only_found_by_the_collector():
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_a_request_leaves_no_cycle_of_references(empty_database, name):
     app = create_app(Settings(database_url=empty_database, auth_mode="disabled"))
-    async with listening(app, lifespan="on", interface="asgi3") as address:
+    async with listening(app, lifespan="on") as address:
         reader, writer = await asyncio.open_connection(*address)
 
         async def ask():

@@ -67,6 +67,6 @@ async def test_no_text_of_an_error_is_in_a_trace(asking):
 )
 async def test_the_settings_decide(service, settings, gets_one):
     transport = httpx.ASGITransport(await service(**settings))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         answer = await http.post("/graphql", json={"query": "{ __typename }"}, headers=ROUTER | WANTED)
     assert ("extensions" in answer.json()) is gets_one

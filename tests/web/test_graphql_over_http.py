@@ -92,7 +92,16 @@ async def test_a_mutation_by_get_is_refused(web):
         assert code(response) == "METHOD_NOT_ALLOWED"
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "QUERY"])
+async def test_head_is_get_without_a_body(web):
+    for query in ("{ hello }", "mutation { hello }"):
+        got = await web.get("/graphql", params={"query": query})
+        response = await web.head("/graphql", params={"query": query})
+        assert response.status_code == got.status_code
+        assert response.headers["content-length"] == got.headers["content-length"]
+        assert response.content == b""
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"])
 async def test_other_methods_are_refused(web, method):
     response = await web.request(method, "/graphql", json={"query": "{ hello }"})
     assert response.status_code == 405

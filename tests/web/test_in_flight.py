@@ -8,9 +8,8 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from graphql_api.web import exchange
-from graphql_api.web import graphql as web
-from graphql_api.web.watch import Watched
+from graphql_api.web.connection import ConnectionLimits
+from graphql_api.web.request import Request
 from tests.web.conftest import connected, listening
 
 SHORT = 0.3  # seconds
@@ -105,7 +104,7 @@ async def test_a_query_that_took_a_while_leaves_nothing_for_the_garbage_collecto
     async with listening(graphql()) as address, httpx.AsyncClient() as http:
         url = f"http://{address[0]}:{address[1]}/graphql"
         await http.post(url, json={"query": f"{{ wait(seconds: {SHORT}) }}"})
-        assert not [each for each in garbage() if isinstance(each, Watched)]
+        assert not [each for each in garbage() if isinstance(each, Request)]
 
 
 async def test_a_query_whose_client_has_gone_is_ended(graphql, waiting, log):
@@ -145,10 +144,9 @@ async def test_a_mutation_whose_client_has_gone_goes_on_to_its_end(graphql, wait
         assert not waiting.cancelled.is_set()
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for_long(graphql, monkeypatch):
-    monkeypatch.setattr(web, "_MAX_BODY_SECONDS", SHORT)
-    monkeypatch.setattr(exchange, "_MAX_LINGER_SECONDS", SHORT)
-    async with listening(graphql()) as address:
+async def test_a_body_that_does_not_come_is_not_waited_for_long(graphql):
+    app = graphql(limits={"max_body_seconds": SHORT})
+    async with listening(app, ConnectionLimits(max_linger_seconds=SHORT)) as address:
         with connected(address) as connection:
             connection.sendall(request(b'{"query": ', length=100))
             answer = await asyncio.to_thread(read, connection)
@@ -166,9 +164,9 @@ async def test_a_client_that_goes_away_while_it_sends_is_forgotten(graphql, log)
     assert sorted(line["outcome"] for line in requests_of(log)) == ["CLIENT_HAS_GONE", "ok"]
 
 
-async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(graphql, monkeypatch):
-    monkeypatch.setattr(exchange, "_MAX_LINGER_SECONDS", SHORT)
-    async with listening(graphql(max_body_bytes=1000)) as address:
+async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(graphql):
+    limits = ConnectionLimits(max_linger_seconds=SHORT)
+    async with listening(graphql(max_body_bytes=1000), limits) as address:
         with connected(address) as connection:
             connection.sendall(request(b"", length=10**12))
             answer = await asyncio.to_thread(read, connection)
@@ -176,9 +174,9 @@ async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(graph
     assert '"code":"PAYLOAD_TOO_LARGE"' in answer
 
 
-async def test_a_body_in_chunks_is_cut_off_at_the_limit(graphql, monkeypatch):
-    monkeypatch.setattr(exchange, "_MAX_LINGER_BYTES", 100_000)
-    async with listening(graphql(max_body_bytes=1000)) as address:
+async def test_a_body_in_chunks_is_cut_off_at_the_limit(graphql):
+    limits = ConnectionLimits(max_linger_bytes=100_000)
+    async with listening(graphql(max_body_bytes=1000), limits) as address:
         with connected(address) as connection:
             connection.sendall(b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
             connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n")

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from graphql_api.web import graphql as web
 from tests.web.conftest import connected, listening
 
 SHORT = 0.3  # seconds
@@ -29,8 +28,8 @@ class Asking:
 @pytest.fixture
 def one_place(graphql):
     @asynccontextmanager
-    async def start():
-        async with listening(graphql(max_concurrent=1)) as address, httpx.AsyncClient() as http:
+    async def start(**limits):
+        async with listening(graphql(max_concurrent=1, limits=limits)) as address, httpx.AsyncClient() as http:
             yield Asking(address, http)
 
     return start
@@ -49,9 +48,8 @@ async def test_who_finds_no_place_is_served_when_one_becomes_free(one_place, wai
         assert all(map(served, others))
 
 
-async def test_who_waits_too_long_is_refused_and_told_when_to_try_again(one_place, waiting, monkeypatch):
-    monkeypatch.setattr(web, "_MAX_WAIT_SECONDS", SHORT)
-    async with one_place() as service:
+async def test_who_waits_too_long_is_refused_and_told_when_to_try_again(one_place, waiting):
+    async with one_place(max_wait_seconds=SHORT) as service:
         first = service.ask(f"mutation {{ wait(seconds: {3 * SHORT}) }}")
         await waiting.began.wait()
         refused = await service.ask("{ hello }")

@@ -160,12 +160,12 @@ def test_the_level_changes_step_by_step_as_far_as_it_goes(stream):
         logs.say_more()
     early.debug("a")
     logging.getLogger("library").debug("b")
-    logs.access.info("c")
+    logs.access.write("an-id", {"event": "c"})
     for _ in range(4):
         logs.say_less()
     early.warning("d")
     logging.getLogger("library").warning("e")
-    logs.access.info("f")
+    logs.access.is_enabled and logs.access.write("an-id", {"event": "f"})
     assert levels_said(stream) == ["info", "debug", "debug", "info", "warning", "error", "error"]
     assert [line["event"] for line in lines(stream) if line["event"] != "log level"] == ["a", "b", "c"]
 

@@ -30,6 +30,11 @@ J, G = MediaType.JSON, MediaType.GRAPHQL
         (b"application/graphql-response+json;q=0, application/json;q=0.001", J),
         (b"text/html, application/json;q=0.1", J),
         (b"application/json;charset=latin1, application/graphql-response+json;q=0.1", G),
+        (b"", J),
+        (b" ", J),
+        (b"*", J),
+        (b"*/*;q=.8", J),
+        (b"application/graphql-response+json;q=.9, application/json;q=.8", G),
         (b"," * 1000 + b"application/graphql-response+json", G),
     ],
 )
@@ -40,7 +45,6 @@ def test_a_caller_gets_the_media_type_that_it_prefers(accept, media):
 @pytest.mark.parametrize(
     "accept",
     [
-        b"",
         b"text/html",
         b"application/json;q=0",
         b"application/json;q=nan",
@@ -65,11 +69,13 @@ def test_a_caller_that_takes_none_of_ours_is_told_which_there_are(accept):
         b"application/json; charset=utf-8",
         b'application/json;charset="UTF-8"',
         b"application/json; charset=utf8; profile=x",
+        b"application/json; charset=us-ascii",
     ],
 )
 def test_json_in_utf_8_is_read(content_type):
     must_be_json(content_type, None)
     must_be_json(content_type, b"identity")
+    must_be_json(content_type, b"Identity")
 
 
 @pytest.mark.parametrize(

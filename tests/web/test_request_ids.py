@@ -10,7 +10,11 @@ def test_a_sane_id_is_taken_over(header):
     assert taken_over(header) == header.decode()
 
 
-@pytest.mark.parametrize("header", [None, b"", b"x" * 129, b"a\nb", b"a\x00", "ä".encode(), b"4111 1111 1111 1111"])
+def test_a_long_id_is_cut():
+    assert taken_over(b"x" * 129) == "x" * 128
+
+
+@pytest.mark.parametrize("header", [None, b"", b"a\nb", b"a\x00", "ä".encode(), b"4111 1111 1111 1111"])
 def test_without_a_sane_id_a_new_one_is_made(header):
     first, second = taken_over(header), taken_over(header)
     assert first != second

@@ -1,0 +1,316 @@
+"""What is one request: no byte of a body is ever read as a request, however it is framed, cut or sent on by proxies.
+
+Every request bears a canary in its body: a request for `/canary`, which the service must never see.
+"""
+
+import asyncio
+import re
+import shutil
+import socket
+import subprocess
+from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphql_api.web.connection import RESPOND, ConnectionLimits
+from graphql_api.web.request import ClientDisconnectedError, Request, Response
+from tests.web.conftest import listening
+
+CANARY = b"GET /canary HTTP/1.1\r\nHost: canary\r\n\r\n"
+BODY = b'{"query": "' + CANARY + b'"}'
+NEXT = b"GET /next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(BODY)
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+
+
+def chunks(*pieces, trailers=b"", extension=b""):
+    framed = b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces)
+    return framed + b"0\r\n" + trailers + b"\r\n"
+
+
+def post(*lines, body, version=b"1.1", host=b"Host: x\r\n", method=b"POST"):
+    return b"%b /graphql HTTP/%b\r\n%b%b\r\n%b" % (method, version, host, b"".join(lines), body)
+
+
+# What is read as one request, with its body, and the next one after it.
+READ = {
+    "a length": post(LENGTH, body=BODY),
+    "chunks": post(CHUNKED, body=chunks(BODY)),
+    "small chunks": post(CHUNKED, body=chunks(BODY[:9], BODY[9:30], BODY[30:])),
+    "a chunk for each byte": post(CHUNKED, body=chunks(*(BODY[i : i + 1] for i in range(len(BODY))))),
+    "chunks with extensions": post(CHUNKED, body=chunks(BODY, extension=b";a=b")),
+    "chunks with trailers": post(CHUNKED, body=chunks(BODY, trailers=b"Authorization: Bearer x\r\nHost: y\r\n")),
+    "an upgrade with a length": post(UPGRADE, LENGTH, body=BODY),
+    "an upgrade with chunks": post(UPGRADE, CHUNKED, body=chunks(BODY)),
+    "an upgrade to a websocket": post(b"Connection: Upgrade\r\nUpgrade: websocket\r\n", LENGTH, body=BODY),
+    "an upgrade without Connection": post(b"Upgrade: h2c\r\n", LENGTH, body=BODY),
+    "a length with zeros": post(b"Content-Length: 0000%d\r\n" % len(BODY), body=BODY),
+    "CHUNKED": post(b"Transfer-Encoding: CHUNKED\r\n", body=chunks(BODY)),
+    "GET with a body": post(LENGTH, body=BODY, method=b"GET"),
+    "DELETE with an upgrade": post(UPGRADE, LENGTH, body=BODY, method=b"DELETE"),
+    "an expectation": post(b"Expect: 100-continue\r\n", LENGTH, body=BODY),
+}
+# What other servers could read otherwise: refused, and nothing after it is read.
+REFUSED = {
+    "a length and chunks": post(LENGTH, CHUNKED, body=chunks(BODY)),
+    "chunks and a length": post(CHUNKED, LENGTH, body=chunks(BODY)),
+    "two lengths": post(LENGTH, b"Content-Length: 0\r\n", body=BODY),
+    "the same length twice": post(LENGTH, LENGTH, body=BODY),
+    "two lengths in a line": post(b"Content-Length: 0, %d\r\n" % len(BODY), body=BODY),
+    "a length with a sign": post(b"Content-Length: +%d\r\n" % len(BODY), body=BODY),
+    "a negative length": post(b"Content-Length: -1\r\n", body=BODY),
+    "a length in hexadecimal": post(b"Content-Length: 0x10\r\n", body=BODY),
+    "an empty length": post(b"Content-Length: \r\n", body=BODY),
+    "a length of nineteen digits": post(b"Content-Length: %019d\r\n" % len(BODY), body=BODY),
+    "a length of thousands of digits": post(b"Content-Length: %b\r\n" % (b"0" * 5000 + b"%d" % len(BODY)), body=BODY),
+    "two codings": post(b"Transfer-Encoding: gzip, chunked\r\n", body=chunks(BODY)),
+    "chunks twice": post(CHUNKED, CHUNKED, body=chunks(BODY)),
+    "a coding that is none": post(b"Transfer-Encoding: xchunked\r\n", body=chunks(BODY)),
+    "identity": post(b"Transfer-Encoding: identity\r\n", body=BODY),
+    "a vertical tab before chunked": post(b"Transfer-Encoding: \x0bchunked\r\n", body=chunks(BODY)),
+    "a space before the colon": post(b"Content-Length : %d\r\n" % len(BODY), body=BODY),
+    "a folded header": post(b"X-A: a\r\n " + LENGTH, body=BODY),
+    "a bare line feed": post(b"X-A: a\n", LENGTH, body=BODY),
+    "a bare carriage return": post(b"X-A: a\r" + LENGTH, body=BODY),
+    "a NUL": post(b"X-A: \0\r\n", LENGTH, body=BODY),
+    "chunks in HTTP/1.0": post(CHUNKED, body=chunks(BODY), version=b"1.0"),
+    "HTTP/2.0": post(LENGTH, body=BODY, version=b"2.0"),
+    "HTTP/0.9": post(LENGTH, body=BODY, version=b"0.9"),
+    "HTTP/1.2": post(LENGTH, body=BODY, version=b"1.2"),
+    "no Host": post(LENGTH, body=BODY, host=b""),
+    "two Hosts": post(b"Host: y\r\n", LENGTH, body=BODY),
+    "two Hosts in HTTP/1.0": post(b"Host: y\r\n", LENGTH, body=BODY, version=b"1.0"),
+    "CONNECT": b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n" + BODY,
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + BODY,
+    "a hundred and one headers": post(b"X-A: a\r\n" * 99, LENGTH, body=BODY),
+    "a chunk size that is none": post(CHUNKED, body=b"zz\r\n" + BODY),
+    "a chunk that is too long": post(CHUNKED, body=b"1\r\n" + BODY + b"\r\n0\r\n\r\n"),
+    "a chunk size behind a line feed": post(CHUNKED, body=b"%x\n" % len(BODY) + BODY + b"\r\n0\r\n\r\n"),
+    "a chunk size of seventeen digits": post(CHUNKED, body=b"1" + b"0" * 16 + b"\r\n" + BODY),
+}
+
+
+class Seen:
+    """An endpoint, and what requests came to it."""
+
+    def __init__(self):
+        self.paths, self.bodies, self.headers = [], [], []
+
+    async def respond(self, request: Request):
+        self.paths.append(request.path)
+        self.headers.append(request.headers)
+        body = b""
+        try:
+            while piece := await request.read():
+                body += piece
+        except ClientDisconnectedError:
+            return None
+        self.bodies.append(body)
+        return Response(200, b"content-length: 2\r\n", b"ok")
+
+    async def app(self, scope, receive, send):
+        assert scope["type"] == "lifespan"
+        await receive()
+        scope["state"][RESPOND] = self.respond
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+@pytest.fixture
+async def seen():
+    return Seen()
+
+
+@pytest.fixture
+async def address(seen):
+    async with listening(seen.app, ConnectionLimits(max_linger_seconds=0.1), lifespan="on") as address:
+        yield address
+
+
+async def exchange(address, *pieces):
+    """What is answered to pieces that are sent one by one, until the connection is closed."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    received = b""
+    with suppress(ConnectionError):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while got := await reader.read(65536):
+                received += got
+    writer.close()
+    return received
+
+
+@pytest.mark.parametrize("name", READ)
+async def test_a_body_is_read_to_its_end_and_the_next_request_after_it(seen, address, name):
+    received = await exchange(address, READ[name] + NEXT)
+    assert seen.paths == ["/graphql", "/next"]
+    assert seen.bodies == [BODY, b""]
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert b"authorization" not in seen.headers[0]
+    assert seen.headers[0][b"host"] == b"x"
+
+
+@pytest.mark.parametrize("name", READ)
+async def test_it_makes_no_difference_where_a_request_is_cut(seen, address, name):
+    request = READ[name] + NEXT
+    for cut in range(1, len(request)):
+        await exchange(address, request[:cut], request[cut:])
+    assert set(seen.paths) == {"/graphql", "/next"}
+    assert seen.bodies == [BODY, b""] * (len(request) - 1)
+
+
+@pytest.mark.parametrize("name", READ)
+async def test_it_makes_no_difference_when_every_byte_comes_alone(seen, address, name):
+    request = READ[name] + NEXT
+    await exchange(address, *(request[i : i + 1] for i in range(len(request))))
+    assert seen.bodies == [BODY, b""]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_is_ambiguous_is_refused_and_nothing_after_it_is_read(seen, address, name):
+    request = REFUSED[name] + NEXT
+    cuts = range(0, len(request), max(1, len(request) // 100))
+    for cut in cuts:
+        seen.paths.clear()
+        received = await exchange(address, request[:cut], request[cut:])
+        assert "/canary" not in seen.paths
+        assert "/next" not in seen.paths
+        assert received[:12] in {b"HTTP/1.1 400", b"HTTP/1.1 431", b"HTTP/1.1 501", b"HTTP/1.1 505"}, (cut, received)
+        assert received.count(b"HTTP/1.1 ") == 1
+        assert b"connection: close\r\n" in received
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(READ)), min_size=1, max_size=12),
+    cuts=st.lists(st.integers(1, 5000), max_size=20),
+)
+@settings(max_examples=60, deadline=None)
+def test_requests_that_are_sent_together_are_answered_one_by_one(names, cuts):
+    async def run():
+        seen = Seen()
+        async with listening(seen.app, lifespan="on") as address:
+            request = b"".join(READ[name] for name in names) + NEXT
+            edges = [0, *sorted({cut % len(request) for cut in cuts}), len(request)]
+            pieces = [request[start:end] for start, end in pairwise(edges)]
+            received = await exchange(address, *pieces)
+        assert seen.bodies == [BODY] * len(names) + [b""]
+        assert received.count(b"HTTP/1.1 200 OK\r\n") == len(names) + 1
+
+    asyncio.run(run())
+
+
+async def test_a_bad_request_behind_good_ones_is_refused_after_they_are_answered(seen, address):
+    received = await exchange(address, READ["a length"] * 2 + REFUSED["two lengths"] + NEXT)
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200", b"200", b"400"]
+    assert seen.paths == ["/graphql"] * 2
+
+
+async def test_a_body_that_was_not_asked_for_is_not_read_as_a_request(seen, address):
+    async def respond(_request):
+        return Response(413, b"content-length: 0\r\n", b"")
+
+    seen.respond = respond
+    async with listening(seen.app, lifespan="on") as early:
+        reader, writer = await asyncio.open_connection(*early)
+        head, body = READ["a length"].split(b"\r\n\r\n", 1)
+        writer.write(head + b"\r\n\r\n")
+        received = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        writer.write(body + NEXT)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close\r\n" in received
+
+
+# --- through proxies
+
+NGINX = """
+daemon off; pid nginx.pid; error_log stderr crit; worker_processes 1;
+events {{ worker_connections 64; }}
+http {{
+  access_log off; client_body_temp_path body; proxy_temp_path proxy;
+  fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+  map $http_upgrade $upgrading {{ default upgrade; '' ''; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location /canary {{ return 403; }}
+    location / {{
+      proxy_pass http://127.0.0.1:{upstream}; proxy_http_version 1.1; proxy_request_buffering off;
+      proxy_set_header Host $host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrading;
+    }}
+  }}
+}}
+"""
+HAPROXY = """
+global
+  log stderr local0 emerg
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 10s
+  timeout server 10s
+  option http-keep-alive
+frontend in
+  bind 127.0.0.1:{port}
+  http-request deny if {{ path_beg /canary }}
+  default_backend service
+backend service
+  http-reuse always
+  server service 127.0.0.1:{upstream}
+"""
+PROXIES = {
+    "nginx": (NGINX, lambda file: ["nginx", "-p", str(file.parent), "-c", str(file)]),
+    "haproxy": (HAPROXY, lambda file: ["haproxy", "-db", "-f", str(file)]),
+}
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@asynccontextmanager
+async def proxy(name, folder, upstream):
+    """The address of a proxy in front of an address."""
+    template, command = PROXIES[name]
+    port, file = free_port(), folder / "proxy.conf"
+    file.write_text(template.format(port=port, upstream=upstream[1]))
+    process = subprocess.Popen(command(file), cwd=folder)
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                assert process.poll() is None
+                with suppress(ConnectionError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    break
+                await asyncio.sleep(0.02)
+        yield "127.0.0.1", port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_no_canary_is_seen_behind_a_proxy(seen, address, tmp_path, name):
+    assert shutil.which(name), f"{name} is missing: .ci/run installs it"
+    async with proxy(name, tmp_path, address) as front:
+        for request in [*READ.values(), *REFUSED.values()]:
+            for cut in {len(request) - len(BODY), request.index(b"\r\n\r\n") + 4, len(request) // 2}:
+                await exchange(front, request[:cut], request[cut:] + NEXT)
+        assert "/canary" not in seen.paths
+        assert set(seen.bodies) <= {BODY, b""}
+
+        seen.bodies.clear()
+        for name_ in ("a length", "chunks", "an upgrade with a length", "a length with zeros", "GET with a body"):
+            await exchange(front, READ[name_] + NEXT)
+        assert seen.bodies.count(BODY) >= 4  # honest requests do arrive
