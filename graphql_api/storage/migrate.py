@@ -20,7 +20,6 @@ _VERSIONS = _MIGRATIONS / "versions"
 # So long a statement waits for a table, and all who want the table behind it.
 _BEGIN = "set local lock_timeout = '200ms'"
 _PAUSE_SECONDS = 0.5  # in which those who waited behind it have the table
-UPGRADE_TIMEOUT_SECONDS = 60
 _PASSING = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.CannotConnectNowError)
 _AWAY = (
     OSError,
@@ -76,16 +75,16 @@ async def must_be_ready(database: ConnectionPool) -> None:
         raise UnavailableError("The database is not migrated: run `gateway-tokens migrate`.")
 
 
-async def upgrade(url: str) -> None:
+async def upgrade(url: str, *, timeout_seconds: float = 60) -> None:
     """Bring the database to the newest migration while others use it: `docs/upgrades.md` has the rules.
 
     One process at a time migrates; the others look again until there is nothing left to do. Where a table is in use, or
-    the database goes away meanwhile, it is tried again for a minute.
+    the database goes away meanwhile, it is tried again for `timeout_seconds`.
 
     Raises:
         Exception: what the driver or Alembic raised last.
     """
-    deadline, has_answered = monotonic() + UPGRADE_TIMEOUT_SECONDS, False
+    deadline, has_answered = monotonic() + timeout_seconds, False
     while True:
         try:
             if await is_current(url):

@@ -19,20 +19,25 @@ from graphql_api.webhooks.adyen import Adyen
 from graphql_api.webhooks.reports import Report, Sender, SignatureError, UnreadableEventError
 from graphql_api.webhooks.stripe import Stripe
 
-_MAX_BODY_SECONDS = 10
 _PRECISION = timedelta(seconds=1)  # gateways cut off the fraction of a second
 
 _log = structlog.get_logger()
 
 
 def webhooks(
-    *, gateways: Gateways, max_body_bytes: int, stripe: Sequence[str] = (), adyen: Sequence[str] = ()
+    *,
+    gateways: Gateways,
+    max_body_bytes: int,
+    max_body_seconds: float = 10,
+    stripe: Sequence[str] = (),
+    adyen: Sequence[str] = (),
 ) -> list[Route]:
     """A page for each gateway whose signing secrets are given.
 
     Args:
         gateways: those that may have tokens
         max_body_bytes: how large an event may be
+        max_body_seconds: how long an event may take to arrive
         stripe: secrets of endpoints, `whsec_…`, or `STRIPE_EU:whsec_…` for another gateway than STRIPE
         adyen: HMAC keys of endpoints in hexadecimal, or `ADYEN_EU:…`
 
@@ -43,17 +48,19 @@ def webhooks(
         *([Stripe(stripe)] if stripe else ()),
         *([Adyen(adyen)] if adyen else ()),
     ]
-    return [Route(each.path, _Page(each, gateways, max_body_bytes).answer, methods=["POST"]) for each in senders]
+    pages = [(each.path, _Page(each, gateways, max_body_bytes, max_body_seconds)) for each in senders]
+    return [Route(path, page.answer, methods=["POST"]) for path, page in pages]
 
 
 class _Page:
     """Where one gateway sends its events."""
 
-    def __init__(self, sender: Sender, gateways: Gateways, max_body_bytes: int) -> None:
+    def __init__(self, sender: Sender, gateways: Gateways, max_body_bytes: int, max_body_seconds: float) -> None:
         self._sender = sender
         self._caller = Caller(sender.name, frozenset({WRITE_SCOPE}))
         self._gateways = gateways
         self._max_body_bytes = max_body_bytes
+        self._max_body_seconds = max_body_seconds
 
     async def answer(self, request: Request) -> Response:
         """Answer, and count by the status."""
@@ -68,7 +75,7 @@ class _Page:
     async def _answer(self, request: Request) -> Response:
         """Answer 200 once the event is done or was none of ours, 400 where it is not to be believed."""
         try:
-            async with asyncio.timeout(_MAX_BODY_SECONDS):
+            async with asyncio.timeout(self._max_body_seconds):
                 body = await self._body(request)
             # In a thread: a library is loaded here, and nobody else should wait for that.
             reports = await asyncio.to_thread(self._sender.reports, body, request.headers)

@@ -61,14 +61,13 @@ async def test_nobody_waits_long_behind_a_migration_that_waits_for_an_open_trans
     await other.fetch(READ_NOTE)
 
 
-async def test_a_transaction_that_does_not_end_is_not_waited_for_for_ever(url, connect, coming, monkeypatch):
-    monkeypatch.setattr(migrate, "UPGRADE_TIMEOUT_SECONDS", 0)
+async def test_a_transaction_that_does_not_end_is_not_waited_for_for_ever(url, connect, coming):
     coming.add(ADD)
     reader = await connect()
     async with reader.transaction():
         await reader.fetch(READ)
         with pytest.raises(Exception, match="lock timeout"):
-            await upgrade(url)
+            await upgrade(url, timeout_seconds=0)
 
 
 async def test_what_a_killed_process_had_begun_is_taken_back_and_done_by_the_next(url, connect, coming):

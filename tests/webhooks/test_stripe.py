@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.applications import Starlette
 from stripe import WebhookSignature
 
 from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain.inputs import Gateways
+from graphql_api.observability.metrics import Metrics
 from graphql_api.storage.pool import ConnectionPool
-from graphql_api.webhooks import endpoint
+from graphql_api.webhooks.endpoint import webhooks
 from tests.asgi import Client
 
 OLD, NEW, EU = "whsec_of_last_year", "whsec_of_this_year", "whsec_of_another_account"
@@ -251,15 +254,18 @@ async def test_an_event_that_is_too_large_is_refused_while_it_is_read(service_wi
     assert (await graph.client.http.post(PATH, content=fits, headers=signed(fits))).status_code == 200
 
 
-async def test_an_event_that_does_not_arrive_in_time_is_given_up(graph, monkeypatch):
-    monkeypatch.setattr(endpoint, "_MAX_BODY_SECONDS", 0.05)
-    waits = asyncio.Event()
+async def test_an_event_that_does_not_arrive_in_time_is_given_up():
+    routes = webhooks(gateways=Gateways(), max_body_bytes=10_000, max_body_seconds=0.05, stripe=SECRETS.split(","))
+    pages, waits = Starlette(routes=routes), asyncio.Event()
+
+    async def app(scope, receive, send):
+        await pages({**scope, "state": {"metrics": Metrics("of a test")}}, receive, send)
 
     async def chunks():
         yield b"{"
         await waits.wait()
 
-    response = await asyncio.wait_for(graph.client.http.post(PATH, content=chunks()), 5)
+    response = await asyncio.wait_for(Client(app).http.post(PATH, content=chunks()), 5)
     assert response.status_code == 408
 
 
