@@ -73,7 +73,7 @@ async def expect_tokens(store: TokenStore, gateway: str) -> None:
     """
     if not (await store.fetch(HAS_TOKENS, gateway))[0][0]:
         names = ", ".join(row[0] for row in await store.fetch(GATEWAYS)) or "no gateway"
-        raise BadInputError(f"No token is at {gateway}: there are tokens at {names}.")
+        raise BadInputError(f"There are no tokens at {gateway}, only at {names}.")
 
 
 async def payment_methods(store: TokenStore, gateway: str | None = None) -> str | None:
@@ -117,14 +117,14 @@ def check(counts: ListCounts, unreadable: int, guards: Guards) -> None:
     """
     if unreadable > guards.allow_unreadable:
         message = (
-            f"{unreadable:,} of the file's lines cannot be read, and their customers would count as missing: correct "
+            f"{unreadable:,} of the file's lines cannot be read, and their customers would count as missing. Correct "
             f"them, or add --allow-unreadable {unreadable}."
         )
     elif counts.not_listed * 100 > counts.active * guards.max_missing_percent:
         percent = counts.not_listed * 100 / counts.active
         message = (
-            f"{counts.not_listed:,} of {counts.active:,} active tokens ({percent:.1f} %) are not in the list, which "
-            f"looks like a part of it: --max-missing {guards.max_missing_percent:g} allows no more."
+            f"{counts.not_listed:,} of {counts.active:,} active tokens ({percent:.1f} %) are not in the list. "
+            f"It looks incomplete: --max-missing {guards.max_missing_percent:g} allows no more."
         )
     else:
         return

@@ -231,7 +231,7 @@ async def test_a_gateway_without_tokens_is_taken_for_a_slip(command, listing, cu
     outcome = await command("reconcile", listing("cus_1"), "--gateway", "STRIP")
     assert (outcome.status, outcome.err) == (
         2,
-        "gateway-tokens: No token is at STRIP: there are tokens at STRIPE, STRIPE_EU.\n",
+        "gateway-tokens: There are no tokens at STRIP, only at STRIPE, STRIPE_EU.\n",
     )
 
 
