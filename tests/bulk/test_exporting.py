@@ -46,6 +46,11 @@ async def store_odd_tokens(graph):
     await graph.activate(await graph.customer("STRIPE", "cus_2"))
 
 
+def without_database(said):
+    """The lines of standard error but those that name the database."""
+    return [line for line in said.splitlines() if not line.startswith("Database: ")]
+
+
 @pytest.fixture
 def rows(table):
     """Every column of every token, and whose identifiers are which, oldest first."""
@@ -113,7 +118,7 @@ async def test_a_pipe_takes_tokens_from_one_command_to_the_next(folder, graph, n
     pipe = f"{command} export - --format csv | DATABASE_URL='{other}' {command} import - --format csv"
     done = subprocess.run(["/bin/sh", "-c", pipe], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
-    assert sorted(done.stderr.splitlines()) == ["export -: 17 tokens", "import -: 17 created"]
+    assert sorted(without_database(done.stderr)) == ["export -: 17 tokens", "import -: 17 created"]
 
 
 async def test_an_export_that_cannot_be_written_leaves_the_file_of_before(command, graph, folder):
@@ -156,7 +161,7 @@ async def test_a_full_disk_is_not_taken_for_the_database(folder, graph):
     await graph.save("u1", "STRIPE", "cus_1")
     command = f"{sys.executable} -m graphql_api export - --format csv > /dev/full"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "gateway-tokens: No space left on device\n")
+    assert (done.returncode, without_database(done.stderr)) == (1, ["gateway-tokens: No space left on device"])
 
 
 async def test_a_reader_that_goes_away_is_no_error_worth_a_word(command, folder):
@@ -164,7 +169,7 @@ async def test_a_reader_that_goes_away_is_no_error_worth_a_word(command, folder)
     pipe = f"{sys.executable} -m graphql_api export - --format csv | head -1"
     done = subprocess.run(["/bin/sh", "-c", pipe], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("id,userId,")
-    assert done.stderr == ""
+    assert without_database(done.stderr) == []
 
 
 async def test_demo_tokens_keep_the_rules_of_tokens(command, table, empty):
