@@ -185,3 +185,31 @@ async def test_demo_tokens_keep_the_rules_of_tokens(command, table, empty):
     await empty()
     assert (await command("import", "demo.csv")).status == 0
     assert await rows() == before
+
+
+async def test_an_export_for_spreadsheets_escapes_formulas_and_says_so(command, graph, folder):
+    texts = ["=HYPERLINK(1)", "+1", "-1", "@x", "\t=1", "a=1", "", None]
+    for number, text in enumerate(texts):
+        await graph.save(f"u{number}", "STRIPE", f"cus_{number}", description=text)
+    await graph.save("=u", "STRIPE", "-c")
+    outcome = await command("export", "all.csv", "--for-spreadsheets")
+    assert outcome.err == "export all.csv: 9 tokens; formulas are escaped, so do not import this file\n"
+    assert (folder / "all.csv").read_bytes().startswith(b"\xef\xbb\xbfid,")
+    with (folder / "all.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["description"] for row in rows[:-1]] == [
+        "'=HYPERLINK(1)", "'+1", "'-1", "'@x", "'\t=1", "a=1", "", ""
+    ]  # fmt: skip
+    assert (rows[-1]["userId"], rows[-1]["gatewayCustomerId"]) == ("'=u", "'-c")
+    refused = await command("export", "all.jsonl", "--for-spreadsheets")
+    assert (refused.status, refused.err) == (2, "gateway-tokens: --for-spreadsheets needs a CSV file.\n")
+
+
+@pytest.mark.parametrize("ending", ["csv.gz", "jsonl.zst"])
+async def test_a_compressed_export_is_imported_again(command, graph, empty, everything, ending):
+    await store_odd_tokens(graph)
+    before = await everything()
+    await command("export", f"all.{ending}")
+    await empty()
+    assert (await command("import", f"all.{ending}")).status == 0
+    assert [row[:3] for row in (await everything())[0]] == [row[:3] for row in before[0]]

@@ -1,6 +1,8 @@
 """`gateway-tokens import`: what a file says is stored by the rules of the mutations, and what cannot be is named."""
 
+import gzip
 import json
+import re
 from uuid import UUID
 
 import pytest
@@ -331,3 +333,130 @@ async def test_a_pipe_is_read_to_its_end(command, folder, reasons):
     outcome = await command("import", "-", "--format", "jsonl", stdin=lines.encode())
     assert outcome.err == "import -: 3 created, 1 rejected; reasons are in stdin.rejects.jsonl\n"
     assert reasons("stdin.rejects.jsonl") == [(4, "gateway", "INVALID")]
+
+
+async def test_rejected_lines_can_be_corrected_and_imported_as_they_are(command, folder, graph, table):
+    await graph.save("u1", "STRIPE", "cus_1")
+    lines = [
+        token("u2", customer="cus_1", description="a, b", metadata={"n": [1, None]}, isActive=False),
+        token("u3", customer="cus 3", description="", metadata=None),
+        token("u4", customer=CARD.replace(" ", ""), description=CARD),
+        token("u5", "?", "cus_5"),
+    ]
+    (folder / "t.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (folder / "t.csv").write_text(
+        "userId,gateway,gatewayCustomerId,description,metadata,isActive\n"
+        'u2,STRIPE,cus_1,"a, b","{""n"": [1, null]}",false\n'
+        'u3,STRIPE,cus 3,"",,\n'
+        f"u4,STRIPE,{CARD},{CARD},,\nu5,?,cus_5,,,\n"
+    )
+    for ending in ("jsonl", "csv"):
+        name = f"t.{ending}.rejects.{ending}"
+        assert "4 rejected" in (await command("import", f"t.{ending}")).err
+        path = folder / name
+        assert "4111" not in path.read_text()
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert "Correct userId or gatewayCustomerId." in path.read_text()
+        corrected = path.read_text()
+        for wrong, right in {"cus_1": "c2", "cus 3": "c3", "cus_5": "c5", "?": "A"}.items():
+            corrected = corrected.replace(wrong, right.replace("c", f"{ending}_"))
+        path.write_text(re.sub(r"u([235])\b", rf"{ending} u\1", corrected))
+        outcome = await command("import", name)
+        assert "3 created, 1 rejected" in outcome.err
+        stored = await table(
+            "select description, metadata, is_active from customer_gateway_tokens where user_id ^@ $1 order by user_id",
+            ending,
+        )
+        assert stored == [("a, b", '{"n": [1, null]}', False), ("", None, True), (None, None, True)]
+
+
+async def test_a_check_says_what_an_import_would_and_changes_nothing(command, write, graph, everything):
+    await graph.save("u1", "STRIPE", "cus_1")
+    file = write("t.jsonl", token("u1", customer="cus_1", description="d"), *many(3)[2:], token("u9", customer="cus_1"))
+    before = await everything()
+    checked = await command("import", file, "--check")
+    assert await everything() == before
+    done = await command("import", file)
+    assert (checked.status, checked.err) == (1, f"check of {done.err}")
+    assert await everything() != before
+
+
+@pytest.mark.parametrize("damaged", ["4.24E+15", "4,24242e+15", "1E+12", "'0012", '="0012"', "#N/A", "#REF!"])
+async def test_what_a_spreadsheet_destroyed_is_rejected_with_that_reason(command, write, folder, reasons, damaged):
+    file = write("t.csv", token(damaged), token("u2", customer=damaged))
+    assert "2 rejected" in (await command("import", file)).err
+    assert reasons("t.csv.rejects.csv") == [(2, "userId", "INVALID"), (3, "gatewayCustomerId", "INVALID")]
+    assert (folder / "t.csv.rejects.csv").read_text().count("A spreadsheet ") == 2
+
+
+@pytest.mark.parametrize("identifier", ["1E5", "12e45", "0012", "-", "+1", "a'b", "=x"])
+async def test_what_only_looks_a_little_like_it_is_an_identifier(command, write, identifier):
+    assert "1 created" in (await command("import", write("t.csv", token(identifier, customer=identifier)))).err
+
+
+async def test_numbers_in_json_are_identifiers_digit_by_digit(command, folder, table, reasons):
+    big = 123456789012345678901234567890
+    (folder / "t.jsonl").write_text(
+        f'{{"userId": {big}, "gateway": "A", "gatewayCustomerId": 9007199254740993}}\n'
+        '{"userId": 4.24e15, "gateway": "A", "gatewayCustomerId": "c"}\n'
+        '{"userId": "u", "gateway": "A", "gatewayCustomerId": 1.0}\n'
+        '{"userId": true, "gateway": "A", "gatewayCustomerId": "d"}\n'
+        '{"userId": "u", "gateway": "A", "gatewayCustomerId": 4111111111111111}\n'
+    )
+    await command("import", "t.jsonl")
+    assert await table("select user_id, gateway_customer_id from customer_gateway_tokens") == [
+        (str(big), "9007199254740993")
+    ]
+    assert [(line, code) for line, _, code in reasons("t.jsonl.rejects.jsonl")] == [
+        (2, "INVALID"),
+        (3, "INVALID"),
+        (4, "INVALID"),
+        (5, "CARD_NUMBER"),
+    ]
+
+
+@pytest.mark.parametrize("user", [" u", "u ", "undefined", "null", "NaN", "[object Object]", "u\u200b"])
+async def test_what_a_program_writes_by_mistake_is_no_user(command, write, reasons, user):
+    await command("import", write("t.csv", token(user)))
+    assert reasons("t.csv.rejects.csv") == [(2, "userId", "INVALID")]
+
+
+async def test_what_was_recognized_is_said(command, folder):
+    text = "User ID;Customer ID\r\nu1;cus_1\r\n"
+    (folder / "t.csv").write_bytes(text.encode("utf-16"))
+    outcome = await command("import", "t.csv", "--gateway", "stripe")
+    assert outcome.err == (
+        "import t.csv: reads UTF-16, semicolons, 'User ID' → userId, 'Customer ID' → gatewayCustomerId\n"
+        "import t.csv: 1 created\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--delimiter", "x"], "--delimiter takes one of"),
+        (["--column", "userId"], "--column takes MEANING=NAME"),
+        (["--column", "user=userId"], "--column takes MEANING=NAME, where MEANING is one of id, userId"),
+        (["--encoding", "klingon"], "--encoding klingon is unknown"),
+        (["--gateway", "?"], "A gateway name must be"),
+        (["--rejects", "why.jsonl"], "need a name that ends in .csv"),
+    ],
+)
+async def test_an_option_that_cannot_be_understood_is_a_wrong_call(command, write, table, arguments, says):
+    outcome = await command("import", write("t.csv", token()), *arguments)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert says in outcome.err
+    assert await table("select * from customer_gateway_tokens") == []
+
+
+async def test_a_file_that_is_cut_says_how_far_it_went(command, folder):
+    lines = "".join(f"u{n},STRIPE,cus_{n}\n" for n in range(20_000))
+    data = gzip.compress(f"userId,gateway,gatewayCustomerId\n{lines}".encode())
+    (folder / "t.csv.gz").write_bytes(data[:-2000])
+    outcome = await command("import", "t.csv.gz")
+    assert outcome.status == 2
+    stopped, error = outcome.err.splitlines()
+    assert stopped == (
+        "import t.csv.gz stopped after line 10,001 (10,000 created): run the same command again to continue"
+    )
+    assert error.startswith("gateway-tokens: t.csv.gz cannot be decompressed, it is cut off or damaged")

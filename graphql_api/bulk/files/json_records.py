@@ -124,7 +124,7 @@ def _records(texts: Iterator[bytes | str], source: Source, columns: Columns) -> 
     for number, text in enumerate(texts, 1):
         if isinstance(text, str):
             yield number, unreadable(text)
-        elif not text.isspace():
+        elif text and not text.isspace():
             try:
                 record = _object(text)
                 names = meanings(tuple(record))

@@ -1,0 +1,326 @@
+"""Files as people have them: any encoding, delimiter, line end, header and JSON is read rightly, or is a question."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import stat
+import sys
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphql_api.bulk.files.json_records import _Splitter
+from graphql_api.bulk.files.opening import ReadOptions, reading, writing
+from graphql_api.bulk.files.record_files import read_customers, read_id_changes, read_tokens
+from graphql_api.bulk.records import Unreadable
+from graphql_api.domain.errors import BadInputError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+SAMPLES = Path(__file__).with_name("samples")
+HEADER = ["userId", "gateway", "gatewayCustomerId", "description"]
+ROWS = [
+    ["u1", "STRIPE", "cus_1", "Jürgen Groß, Köln; Straße"],
+    ["u2", "STRIPE", "cus_2", 'says "hi"\tand more'],
+    ["u3", "STRIPE", "cus_3", None],
+]
+RECORDS = [dict(zip(HEADER, row, strict=True)) for row in ROWS]
+
+
+def read(path, reader=read_tokens, **options):
+    """The records of a file, and what was recognized of it."""
+    with reading(path, ReadOptions(**options)) as source:
+        lines = list(reader(source))
+    problems = [record.problem.message for _, record in lines if isinstance(record, Unreadable)]
+    assert problems == []
+    return [dict(record) for _, record in lines], source.recognized
+
+
+def written(rows, *, delimiter=",", quoting=csv.QUOTE_MINIMAL, lineterminator="\r\n", header=HEADER):
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=lineterminator)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+# --- text
+
+# Python 3.11 does not quote a carriage return.
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12)
+IDENTIFIER = st.text(st.sampled_from("abcXYZ0189_-.,;|ü'\""), min_size=1, max_size=8)
+ROW = st.tuples(IDENTIFIER, st.just("STRIPE"), IDENTIFIER, CELL)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    rows=st.lists(ROW, max_size=4),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]),
+    delimiter=st.sampled_from(",;\t|"),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    lineterminator=st.sampled_from(["\n", "\r\n"]),
+    says_delimiter=st.booleans(),
+)
+def test_what_is_written_in_any_encoding_delimiter_and_quoting_is_read(
+    tmp_path_factory, rows, encoding, delimiter, quoting, lineterminator, says_delimiter
+):
+    text = written(rows, delimiter=delimiter, quoting=quoting, lineterminator=lineterminator)
+    if says_delimiter:
+        text = f"sep={delimiter}{lineterminator}{text}"
+    path = tmp_path_factory.mktemp("files") / "t.csv"
+    path.write_bytes(text.encode(encoding))
+    records, recognized = read(path)
+    # Python writes nothing and the empty text alike, but quotes both with QUOTE_ALL.
+    empty = "" if quoting == csv.QUOTE_ALL else None
+    expected = [dict(zip(HEADER, (*row[:3], row[3] or empty), strict=True)) for row in rows]
+    assert records == expected
+    assert ("UTF-16" in recognized) == ("16" in encoding)
+    names = {",": None, ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+    assert names[delimiter] is None or names[delimiter] in recognized
+
+
+def test_lines_may_end_in_cr_alone(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(written(ROWS, lineterminator="\r").encode())
+    records, recognized = read(path)
+    assert records == RECORDS
+    assert recognized == ["lines that end in CR"]
+
+
+def test_another_encoding_is_a_question_and_its_answer_is_taken(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(written(ROWS).encode("windows-1252"))
+    with pytest.raises(BadInputError, match=r"is not UTF-8 \(line 2 has the byte 0xFC\).*--encoding windows-1252"):
+        read(path)
+    assert read(path, encoding="windows-1252") == (RECORDS, ["windows-1252"])
+    with pytest.raises(BadInputError, match="--encoding klingon is unknown"):
+        read(path, encoding="klingon")
+
+
+def test_a_line_that_cannot_be_decoded_far_down_is_refused_alone(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [[f"u{n}", "STRIPE", f"cus_{n}", "x" * 100] for n in range(2000)]
+    path.write_bytes(written(rows).encode().replace(b"u1500,STRIPE,cus_1500,x", b"u1500,STRIPE,cus_1500,\xfc"))
+    with reading(path, ReadOptions()) as source:
+        lines = list(read_tokens(source))
+    refused = [(number, record) for number, record in lines if isinstance(record, Unreadable)]
+    assert [number for number, _ in refused] == [1502]
+    assert "--encoding" in refused[0][1].problem.message
+    assert len(lines) == len(rows)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.csv.zst", "t.csv", "t"])
+def test_compressed_files_are_known_by_their_content(tmp_path, compress, name):
+    path = tmp_path / name
+    path.write_bytes(compress(written(ROWS).encode()))
+    assert read(path)[0] == RECORDS
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])
+def test_a_compressed_file_that_was_cut_is_an_error(tmp_path, compress):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(compress(os.urandom(10_000).hex().encode())[:-100])
+    with pytest.raises(BadInputError, match="cannot be decompressed, it is cut off or damaged"):
+        read(path)
+
+
+# --- headers
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["User ID", "Gateway", "Customer ID", "Description"],
+        ["userid", "GATEWAY", "gatewaycustomerid", "description"],
+        [" user_id ", "gateway", "gateway-customer-id", "description"],
+        ["user_id (metadata)", "gateway", "Shopper Reference", "DESCRIPTION"],
+        ["User", "payment gateway", "Stripe customer ID", "description"],
+    ],
+)
+def test_headers_are_known_by_their_meaning(tmp_path, header):
+    path = tmp_path / "t.csv"
+    path.write_text(written(ROWS, header=header))
+    records, recognized = read(path)
+    assert records == RECORDS
+    assert f"{header[0]!r} → userId" in recognized
+
+
+def test_a_column_may_be_named_and_others_skipped(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Kunde,id,Email\nu1,cus_1,a@b\n")
+    with pytest.raises(BadInputError, match="The column userId is missing"):
+        read(path, gateway="STRIPE")
+    columns = {"userId": "Kunde", "gatewayCustomerId": "id"}
+    with pytest.raises(BadInputError, match=r"There is no column 'Email'\..* --skip-unknown-columns"):
+        read(path, gateway="STRIPE", columns=columns)
+    records, _ = read(path, gateway="STRIPE", columns=columns, skip_unknown_columns=True)
+    assert records == [{"userId": "u1", "gateway": "STRIPE", "gatewayCustomerId": "cus_1"}]
+
+
+@pytest.mark.parametrize("reader", [read_tokens, read_id_changes, read_customers])
+def test_no_message_quotes_a_card_number_of_a_file_without_a_header(tmp_path, reader):
+    path = tmp_path / "t.csv"
+    path.write_text("4111111111111111,4111 1111 1111 1111,x\n")
+    with pytest.raises(BadInputError) as error:
+        read(path, reader)
+    assert "4111" not in str(error.value)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["old", "new"],
+        ["New", "OLD"],
+        ["customer_id_old", "source_id_old", "customer_id_new", "source_id_new"],
+        ["old_customer_id", "stripe_customer_id"],
+        None,
+    ],
+)
+def test_the_files_of_moved_accounts_are_read_as_they_are(tmp_path, delimiter, header):
+    row = {"old": "cus_1", "new": "cus_9", "source": "card_1"}
+    cells = [row["source" if "source" in name else "old" if "old" in name.lower() else "new"] for name in header or ()]
+    lines = [header, cells] if header else [[row["old"], row["new"]]]
+    path = tmp_path / "t.csv"
+    path.write_text("".join(delimiter.join(line) + "\n" for line in lines))
+    assert read(path, read_id_changes)[0] == [{"old": "cus_1", "new": "cus_9"}]
+
+
+def test_two_delimiters_that_fit_alike_are_a_question(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b;c\n")
+    with pytest.raises(BadInputError, match="may be delimited by commas or semicolons"):
+        read(path)
+
+
+def test_rows_of_empty_cells_are_none_and_padding_is_left_out(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("userId,gateway,gatewayCustomerId\n,,\nu1,STRIPE,cus_1,,,\n\n,,,,\n")
+    assert read(path)[0] == [{"userId": "u1", "gateway": "STRIPE", "gatewayCustomerId": "cus_1"}]
+
+
+# --- JSON
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | CELL,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(CELL, inner, max_size=3),
+    max_leaves=8,
+)
+JSON_RECORD = st.fixed_dictionaries(
+    {"userId": IDENTIFIER, "gatewayCustomerId": st.integers() | IDENTIFIER}, optional={"metadata": JSON}
+)
+SHAPES = {
+    "an array": lambda records, indent: json.dumps(records, indent=indent, ensure_ascii=False),
+    "a list object": lambda records, indent: json.dumps(
+        {"object": "list", "url": "/v1/customers", "has_more": False, "data": records, "more": [{"a": 1}]},
+        indent=indent,
+    ),
+    "objects": lambda records, indent: "\n".join(json.dumps(record, indent=indent) for record in records),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    records=st.lists(JSON_RECORD, max_size=4),
+    shape=st.sampled_from(sorted(SHAPES)),
+    indent=st.sampled_from([None, 0, 2]),
+    encoding=st.sampled_from(["utf-8", "utf-16"]),
+)
+def test_json_of_any_shape_is_read_with_exact_numbers(tmp_path_factory, records, shape, indent, encoding):
+    path = tmp_path_factory.mktemp("files") / "t.json"
+    path.write_text(SHAPES[shape](records, indent), encoding=encoding)
+    assert read(path)[0] == records
+
+
+@given(
+    text=st.sampled_from(sorted(SHAPES)), records=st.lists(JSON_RECORD, max_size=3), cuts=st.lists(st.integers(0, 400))
+)
+def test_records_are_found_wherever_the_text_is_cut_into_chunks(text, records, cuts):
+    data = SHAPES[text](records, 1).encode()
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    chunks = [data[begin:end] for begin, end in pairwise(places)]
+    assert [json.loads(each) for each in _Splitter().split(iter(chunks))] == records
+
+
+@pytest.mark.parametrize(
+    ("content", "records", "problems"),
+    [
+        ('[{"userId": "u1"}, 7, {"userId": "u2"}, ["x"], "y"]', 2, 3),
+        ('[{"userId": "u1"}, {"userId": }, {"userId": "u3"}]', 2, 1),
+        ('[{"userId": "u1"}, {"userId": "u2"', 1, 1),
+        ('{"object": "list", "data": [{"userId": "u1"}', 1, 1),
+        ('{\n"userId": "u1"\n}\n{\n"userId": \n}\n', 1, 1),
+        ('[{"userId": "' + "x" * 3_000_000, 0, 1),
+        ('{"userId": "u1"}\n{"userId": \n{"userId": "u3"}\n', 2, 1),
+    ],
+)
+def test_what_is_no_record_is_refused_and_the_rest_is_read(tmp_path, content, records, problems):
+    path = tmp_path / "t.json"
+    path.write_text(content)
+    with reading(path, ReadOptions()) as source:
+        lines = [record for _, record in read_tokens(source)]
+    refused = [record for record in lines if isinstance(record, Unreadable)]
+    assert (len(lines) - len(refused), len(refused)) == (records, problems)
+
+
+def test_the_content_tells_a_format_that_the_name_does_not(tmp_path):
+    path = tmp_path / "export.txt"
+    path.write_text(written(ROWS, delimiter="\t"), encoding="utf-16")
+    assert read(path) == (RECORDS, ["UTF-16", "CSV", "tabs"])
+    path.write_text(json.dumps(RECORDS))
+    assert read(path) == (RECORDS, ["JSON", "a JSON array"])
+
+
+# --- files that other programs have written
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("tokens.*")), ids=lambda path: path.name)
+def test_files_of_other_programs_are_read(path):
+    records, _ = read(path, gateway="STRIPE")
+    assert [(record["userId"], record["gatewayCustomerId"]) for record in records] == [
+        ("u-1", "cus_NffrFeUfNV2Hib"),
+        ("0012", "cus_9s6XKzkNRiz8i3"),
+        ("u-3", "cus_4QFOF3xrvBT2nU"),
+    ]
+    assert records[0]["description"] == "Jürgen Groß, Köln"
+    assert records[1]["description"] == 'says "hi"; twice'
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("customers.*")), ids=lambda path: path.name)
+def test_lists_of_gateways_are_read(path):
+    records, _ = read(path, read_customers)
+    assert [record["id"] for record in records] == ["cus_NffrFeUfNV2Hib", "cus_9s6XKzkNRiz8i3"]
+
+
+# --- writing
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.csv.zst"])
+def test_a_written_file_is_its_owners_alone_and_replaces_a_link(tmp_path, name):
+    target, path = tmp_path / "target", tmp_path / name
+    target.write_text("as it was")
+    path.symlink_to(target)
+    with writing(path) as file:
+        file.write(written(ROWS).encode())
+    assert target.read_text() == "as it was"
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+    assert read(path)[0] == RECORDS
+    with suppress(RuntimeError), writing(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert read(path)[0] == RECORDS
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(["target", name])
