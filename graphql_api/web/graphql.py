@@ -193,7 +193,7 @@ class GraphQL:
 
     def _check_host(self, headers: dict[bytes, bytes]) -> None:
         if self.hosts is not None and not self.hosts.accepts(headers.get(b"host")):
-            message = "The service does not answer to this host (ALLOWED_HOSTS)."
+            message = "This host name is not in ALLOWED_HOSTS."
             raise HTTPError(421, "MISDIRECTED_REQUEST", message)
 
     # --- what they ask

@@ -19,7 +19,7 @@ SECURITY_HEADERS = (
     (b"x-frame-options", b"DENY"),
 )
 
-_MISDIRECTED = PlainTextResponse("The service does not answer to this host (ALLOWED_HOSTS).\n", 421)
+_MISDIRECTED = PlainTextResponse("This host name is not in ALLOWED_HOSTS.\n", 421)
 
 
 class SecurityHeadersMiddleware:
