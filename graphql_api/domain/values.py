@@ -183,6 +183,11 @@ def is_well_formed(text: str) -> bool:
     return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
 
 
+def can_be_an_id(text: str) -> bool:
+    """Whether a user or a gateway's customer may have this identifier."""
+    return len(text) <= MAX_ID_LENGTH and is_well_formed(text)
+
+
 def well_formed(text: str) -> str:
     """Text that PostgreSQL can store, kept as sent.
 

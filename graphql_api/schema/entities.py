@@ -5,11 +5,13 @@ The rules are Apollo's: https://www.apollographql.com/docs/graphos/schema-design
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Annotated, Any, NamedTuple, TypeAlias, cast
 
 import strawberry
 from strawberry.federation import Schema
 from strawberry.federation.schema import FederationAny
+from strawberry.types.fields.resolver import StrawberryResolver
 
 from graphql_api.domain.errors import BadInputError, ForbiddenError
 from graphql_api.engine import by_class, selection_of
@@ -35,7 +37,7 @@ async def _by_ids(tokens: Tokens, keys: list[tuple[str]], wanted: frozenset[str]
     return {(key,): token for key, token in (await tokens.by_ids([key for (key,) in keys], wanted)).items()}
 
 
-# The keys of a token; a representation that has several is taken by the first.
+# The keys of a token; a representation is taken by the first that is complete.
 _LOOKUPS: dict[tuple[str, ...], Lookup] = {
     ("id",): _by_ids,
     ("userId", "gateway"): Tokens.by_users_and_gateways,
@@ -74,6 +76,20 @@ def name_entity_types(schema: Schema) -> None:
     cast("Any", schema)._schema.type_map["_Entity"].resolve_type = type_name  # noqa: SLF001
 
 
+def print_once(schema: Schema) -> None:
+    """Have `_service { sdl }` answer a text that is printed once, when it is first asked for."""
+
+    @cache
+    def printed() -> str:
+        return schema.as_str()
+
+    def sdl() -> str:
+        return printed()
+
+    field = cast("Any", schema)._schema.type_map["_Service"].fields["sdl"]  # noqa: SLF001 - as above
+    field.extensions["strawberry-definition"].base_resolver = StrawberryResolver(sdl)
+
+
 def _parsed(representation: Any) -> User | _TokenKey | BadInputError:
     if not isinstance(representation, dict):
         return BadInputError("A representation must be an object with `__typename` and a key.")
@@ -90,13 +106,11 @@ def _parsed(representation: Any) -> User | _TokenKey | BadInputError:
 
 
 def _token_key(given: dict[str, Any]) -> _TokenKey | BadInputError:
-    names = next((names for names in _LOOKUPS if given.keys() >= set(names)), ())
-    values = tuple(given[name] for name in names)
-    return (
-        _TokenKey(names, values)
-        if values and all(isinstance(value, str) for value in values)
-        else BadInputError(_NO_KEY)
-    )
+    for names in _LOOKUPS:
+        values = tuple(given.get(name) for name in names)
+        if all(isinstance(value, str) for value in values):
+            return _TokenKey(names, cast("tuple[str, ...]", values))
+    return BadInputError(_NO_KEY)
 
 
 async def _with_tokens(info: Info, results: list[Any]) -> list[Any]:

@@ -62,12 +62,17 @@ async def _histories(
     count = size("first", first)
     before = cursors.to_event(after) if isinstance(after, str) else None
     found = await info.context.tokens.history([token.id for token in parents], size=count + 1, before=before)
-    return [_page(found.get(token.id, []), count, has_previous=before is not None) for token in parents]
+    return [
+        _page(found.get(token.id, []), count, has_previous=before is not None and token.version >= before)
+        for token in parents
+    ]
 
 
 def histories(description: str) -> Any:
     """The field of a token that shows its history."""
-    return batched(_histories, reads=("id",), tags=["internal"], directives=[paged("first")], description=description)
+    return batched(
+        _histories, reads=("id", "version"), tags=["internal"], directives=[paged("first")], description=description
+    )
 
 
 def _page(lines: Sequence[Any], count: int, *, has_previous: bool) -> EventConnection:

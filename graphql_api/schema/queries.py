@@ -1,7 +1,9 @@
 """The queries of this subgraph."""
 
-from datetime import datetime
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 import strawberry
 
@@ -15,6 +17,10 @@ from graphql_api.schema.context import Info
 from graphql_api.schema.entities import Entity, entities
 from graphql_api.schema.types import CustomerGatewayToken, columns, gateway_argument
 from graphql_api.service.tokens import Tokens
+
+_MICROSECOND = timedelta(microseconds=1)
+_FIRST, _LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+_FIRST_ID, _LAST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
 
 
 @strawberry.input(description="Selects tokens. Conditions combine with AND.")
@@ -88,6 +94,7 @@ async def _token_by_customer(
         str, strawberry.argument(description="The customer's current or former id at the gateway.")
     ],
 ) -> CustomerGatewayToken | None:
+    info.context.caller.authorize("Query.customerGatewayTokenByCustomer")
     if not values.is_well_formed(gateway_customer_id):
         raise BadInputError("`gatewayCustomerId` contains a NUL character or a lone surrogate.")
     key = (gateway_argument(info.context, gateway), gateway_customer_id)
@@ -112,15 +119,19 @@ async def _tokens(
         str | None, strawberry.argument(description="Only tokens before this cursor.")
     ] = strawberry.UNSET,
 ) -> CustomerGatewayTokenConnection:
+    info.context.tokens.authorize_list(TokenFilter(user_id=filter.user_id or None if filter else None))
     if isinstance(first, int) and isinstance(last, int):
         raise BadInputError("Use `first` or `last`, not both.")
     backwards = isinstance(last, int)
     wanted = _token_filter(info, filter) if filter else TokenFilter()
-    page = await info.context.tokens.page(
+    start = cursors.to_token(after) if isinstance(after, str) else None
+    end = cursors.to_token(before) if isinstance(before, str) else None
+    tokens = info.context.tokens
+    page = await tokens.page(
         wanted,
         size=size("last", last) if backwards else size("first", first),
-        after=cursors.to_token(after) if isinstance(after, str) else None,
-        before=cursors.to_token(before) if isinstance(before, str) else None,
+        after=start,
+        before=end,
         backwards=backwards,
     )
     nodes: list[Any] = page.tokens
@@ -130,12 +141,38 @@ async def _tokens(
         nodes=nodes,
         page_info=page_info(
             [edge.cursor for edge in edges],
-            has_next=isinstance(before, str) if backwards else page.has_more,
-            has_previous=page.has_more if backwards else isinstance(after, str),
+            has_next=page.has_more
+            if not backwards
+            else bool(end) and _beyond(tokens, wanted, end, nodes[-1:], after=True),
+            has_previous=page.has_more
+            if backwards
+            else bool(start) and _beyond(tokens, wanted, start, nodes[:1], after=False),
         ),
-        tokens=info.context.tokens,
+        tokens=tokens,
         wanted=wanted,
     )
+
+
+def _beyond(
+    tokens: Tokens, wanted: TokenFilter, cursor: tuple[datetime, str], edge: list[Any], *, after: bool
+) -> Callable[[], Awaitable[bool]]:
+    """Whether tokens lie beyond a page that ended at this cursor: after or before the token at its edge.
+
+    An empty page has no edge. Then the token of the cursor itself may be one, and none lies between it and the page.
+    """
+    if edge:
+        place = (edge[0].created_at, edge[0].id)
+    else:
+        at, _ = cursor
+        place = (max(at, _FIRST) - _MICROSECOND, _LAST_ID) if after else (min(at, _LAST) + _MICROSECOND, _FIRST_ID)
+
+    async def look() -> bool:
+        page = await tokens.page(
+            wanted, size=1, after=place if after else None, before=None if after else place, backwards=not after
+        )
+        return bool(page.tokens)
+
+    return look
 
 
 def _token_filter(info: Info, given: CustomerGatewayTokenFilter) -> TokenFilter:

@@ -1,11 +1,23 @@
 """The scalars of the contract: instants with an offset, and JSON."""
 
+import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NewType, cast
 
 import orjson
 import strawberry
-from graphql import GraphQLError, GraphQLID
+from graphql import (
+    GraphQLError,
+    GraphQLID,
+    GraphQLScalarType,
+    GraphQLSchema,
+    Undefined,
+    ValueNode,
+    is_scalar_type,
+    is_specified_scalar_type,
+    value_from_ast_untyped,
+)
 from graphql.pyutils import inspect
 from strawberry.schema.config import StrawberryConfig
 
@@ -14,17 +26,27 @@ from graphql_api.domain.errors import InputError
 
 Json = NewType("Json", object)
 
+_DATE_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
 
 def instant(value: object) -> datetime:
-    """An instant in UTC.
+    """A point in time in UTC, as https://scalars.graphql.org/chillicream/date-time has it.
 
     Raises:
-        GraphQLError: it is not ISO 8601 text, has no offset, or lies outside the years 1 to 9999 in UTC.
+        GraphQLError: it has another form, or is outside the years 1 to 9999 in UTC.
     """
+    if not isinstance(value, str) or not _DATE_TIME.fullmatch(value):
+        raise GraphQLError(
+            "A DateTime must be ISO 8601 with an offset of hours and minutes, such as 2026-11-22T17:28:02Z, with at"
+            " most nine digits of a second."
+        )
     try:
-        return values.instant(value)
-    except InputError as refused:
-        raise GraphQLError(str(refused)) from None
+        return values.instant(value.upper())
+    except InputError:
+        message = "A DateTime must exist, and be after 0001-01-01T00:00:00Z and before 9999-12-31T23:59:59.999999Z."
+        raise GraphQLError(message) from None
 
 
 def written(value: datetime) -> str:
@@ -43,6 +65,29 @@ def refuse_floats_as_ids() -> None:
     cast("Any", GraphQLID).coerce_input_value = _identifier
 
 
+def omit_missing_variables(schema: GraphQLSchema) -> None:
+    """Have custom scalars take a variable without a value inside of a literal as the specification does elsewhere.
+
+    Its key is left out; in a list it is null. The library puts `Undefined` there.
+    """
+    for type_ in schema.type_map.values():
+        if is_scalar_type(type_) and not is_specified_scalar_type(type_):
+            cast("Any", type_).parse_literal = partial(_parse_literal, type_)
+
+
+def _parse_literal(type_: GraphQLScalarType, node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
+    return type_.parse_value(_complete(value_from_ast_untyped(node, variables)))
+
+
+def _complete(value: Any) -> Any:
+    if isinstance(value, dict):
+        given: dict[str, Any] = value
+        return {key: _complete(item) for key, item in given.items() if item is not Undefined}
+    if isinstance(value, list):
+        return [None if item is Undefined else _complete(item) for item in cast("list[Any]", value)]
+    return value
+
+
 def _identifier(value: object) -> str:
     if isinstance(value, str):
         return value
@@ -59,8 +104,11 @@ config = StrawberryConfig(
     scalar_map={
         datetime: strawberry.scalar(
             name="DateTime",
-            description="A point in time: ISO 8601 with an offset. Answers are in UTC with microseconds.",
-            specified_by_url="https://scalars.graphql.org/andimarek/date-time",
+            description=(
+                "A point in time: ISO 8601 with an offset, from 0001-01-01 to 9999-12-31 in UTC, at most nine digits of"
+                " a second, kept as microseconds. Answers are in UTC."
+            ),
+            specified_by_url="https://scalars.graphql.org/chillicream/date-time",
             serialize=written,
             parse_value=instant,
         ),

@@ -14,6 +14,7 @@ from graphql_api.domain import values
 from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.token import Token
 from graphql_api.engine import Selection, batched, longest, raw_json, reads
+from graphql_api.schema.caching import NEVER_SHARED
 from graphql_api.schema.connection import listed
 from graphql_api.schema.context import Context, Info
 from graphql_api.schema.enums import DeactivationReason
@@ -96,8 +97,8 @@ async def _token_of_users(
 ) -> Results:
     info.context.loads("User.gatewayToken", len(parents))
     tokens = info.context.tokens
-    name = gateway_argument(info.context, gateway)
     refusals = tokens.unreadable([user.id for user in parents])
+    name = gateway_argument(info.context, gateway)
     pairs = [(user.id, name) for user in parents if user.id not in refusals]
     found: dict[Any, Any] = await tokens.by_users_and_gateways(pairs, columns(selection)) if pairs else {}
     return [refusals.get(user.id) or found.get((user.id, name)) for user in parents]
@@ -125,14 +126,17 @@ class User:
     gateway_tokens: list["CustomerGatewayToken"] | None = batched(
         _tokens_of_users,
         reads=("id",),
-        directives=[listed(_GATEWAYS_PER_USER)],
+        directives=[listed(_GATEWAYS_PER_USER), NEVER_SHARED],
         description=(
             "The user's tokens, ordered by gateway; empty if there are none."
             " Null, with an error, if you may not read them or this service is unavailable."
         ),
     )
     gateway_token: "CustomerGatewayToken | None" = batched(
-        _token_of_users, reads=("id",), description="The user's token at one gateway; null if there is none."
+        _token_of_users,
+        reads=("id",),
+        directives=[NEVER_SHARED],
+        description="The user's token at one gateway; null if there is none.",
     )
 
     @classmethod
@@ -155,6 +159,7 @@ def _internal(attribute: str, field: str, characters: int, description: str) -> 
 
 @strawberry.federation.type(
     keys=["id", "userId gateway", "gateway gatewayCustomerId"],
+    directives=[NEVER_SHARED],
     description=(
         "Links a user to their customer at a payment gateway. It holds the gateway's customer id, never a card or"
         " another means of payment. A user has at most one token per gateway."

@@ -47,7 +47,7 @@ class Tokens:
         known = {
             (user_id, text): (user_id, gateway)
             for user_id, text in pairs
-            if (gateway := self.gateways.key(text)) is not None and values.is_well_formed(user_id)
+            if (gateway := self.gateways.key(text)) is not None and values.can_be_an_id(user_id)
         }
         if not known:
             return {}
@@ -61,22 +61,26 @@ class Tokens:
         known = {
             (text, customer): (gateway, customer)
             for text, customer in pairs
-            if (gateway := self.gateways.key(text)) is not None and values.is_well_formed(customer)
+            if (gateway := self.gateways.key(text)) is not None and values.can_be_an_id(customer)
         }
         owner = None if self.caller.has(Permission.READ) else self.caller.subject
         found = await self.reads.by_customers(list(known.values()), columns, owner=owner) if known else {}
         return {pair: found[key] for pair, key in known.items() if self._sees(found.get(key))}
 
     def unreadable(self, user_ids: Sequence[str]) -> dict[str, ForbiddenError]:
-        """Those of these users whose tokens the caller may not read, and why."""
-        found: dict[str, ForbiddenError] = {}
-        if not self.caller.has(Permission.READ):
-            for user_id in user_ids:
-                try:
-                    self.caller.authorize_read(user_id)
-                except ForbiddenError as error:
-                    found[user_id] = error
-        return found
+        """Those of these users whose tokens the caller may not read, and why: one error for all of them.
+
+        Raises:
+            UnauthenticatedError: nobody is asking, who may read no user's tokens.
+        """
+        self.caller.require(Permission.OWNER)
+        others = [user_id for user_id in user_ids if not self.caller.may_read(user_id)]
+        try:
+            for user_id in others[:1]:
+                self.caller.authorize_read(user_id)
+        except ForbiddenError as error:
+            return dict.fromkeys(others, error)
+        return {}
 
     async def of_users(self, user_ids: Sequence[str], columns: Columns = None) -> dict[str, list[TokenView]]:
         """The tokens of users whom the caller may read, each user's by gateway; users without one are left out."""
@@ -91,12 +95,13 @@ class Tokens:
         )
 
     def _readable(self, user_ids: Sequence[str]) -> list[str]:
-        if self.caller.has(Permission.READ) and values.is_well_formed("".join(user_ids)):
+        all_read = self.caller.has(Permission.READ)
+        if all_read and max(map(len, user_ids)) <= values.MAX_ID_LENGTH and values.is_well_formed("".join(user_ids)):
             return list(dict.fromkeys(user_ids))
         return [
             user_id
             for user_id in dict.fromkeys(user_ids)
-            if values.is_well_formed(user_id) and self.caller.may_read(user_id)
+            if values.can_be_an_id(user_id) and self.caller.may_read(user_id)
         ]
 
     async def former_ids(self, found: Sequence[CustomerView]) -> dict[Pair, list[str]]:

@@ -64,12 +64,18 @@ def statement(name: str, query: Select[*tuple[Any, ...]], arguments: Sequence[st
     return Statement(name, text, rows_with(names))
 
 
+_SEPARATOR = "\x01"
+_ENCODABLE = (*range(2, 0xD800), *range(0xE000, 0xF000))  # more than users of one statement can have used up
+
+
 def joined(texts: Sequence[str]) -> tuple[str, str]:
     """Texts as one, and what stands between them: the driver looks at each text of an array, which takes longer."""
-    separator = 1
-    while (text := chr(separator).join(texts)).count(chr(separator)) > max(len(texts) - 1, 0):
-        separator += 1
-    return text, chr(separator)
+    text = _SEPARATOR.join(texts)
+    if text.count(_SEPARATOR) <= max(len(texts) - 1, 0):
+        return text, _SEPARATOR
+    used = set(text)
+    separator = next(each for code in _ENCODABLE if (each := chr(code)) not in used)
+    return separator.join(texts), separator
 
 
 def columns_of(wanted: frozenset[str] | None) -> tuple[str, ...]:

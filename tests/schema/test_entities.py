@@ -127,6 +127,17 @@ async def test_a_malformed_representation_is_an_error_at_its_place_and_leaves_th
     assert "epresentation" in error["message"] or "__typename" in error["message"]
 
 
+@pytest.mark.parametrize(
+    "incomplete", [{"id": None}, {"id": 5}, {"id": ["x"]}, {"userId": None, "gatewayCustomerId": "cus_1"}], ids=str
+)
+async def test_the_first_key_that_is_complete_is_taken(graph, incomplete):
+    saved = await graph.saved("u1", "STRIPE", "cus_1")
+    whole = {"userId": "u1", "gateway": "STRIPE"}
+    answer = await graph.client(ASK, r=[{"__typename": TOKEN, **whole, **incomplete}])
+    assert "errors" not in answer
+    assert [found["id"] for found in answer["data"]["_entities"]] == [saved["id"]]
+
+
 async def test_nothing_at_all_is_refused_as_a_variable(graph):
     answer = await graph.client(ASK, r=[None])
     assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"

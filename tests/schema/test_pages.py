@@ -1,6 +1,7 @@
 """Pages of tokens and of history: both directions, while rows come and go."""
 
 import base64
+import uuid
 
 import pytest
 
@@ -107,6 +108,44 @@ async def test_a_page_says_whether_there_is_more_on_either_side(graph, page):
     assert sides(await page(last=1, before=last)) == (True, True)
     assert sides(await page(last=1, before=middle)) == (False, True)
     assert (await page(first=1, after=last))["nodes"] == []
+
+
+@pytest.mark.parametrize("mode", ["compiled", "graphql-core"])
+async def test_a_side_is_there_only_if_something_matches_there(service_with, mode):
+    graph = await service_with(engine=mode)
+    for number, gateway in enumerate(["STRIPE", "PAYPAL", "STRIPE", "ADYEN"]):
+        await graph.saved(f"u{number}", gateway, f"cus_{number}")
+
+    async def page(filter_, **options):
+        return (await graph.ask(PAGE, filter=filter_, **options))["customerGatewayTokens"]
+
+    first, paypal, third, adyen = (edge["cursor"] for edge in (await page(None))["edges"])
+    for gateway, after, expected in [
+        ("PAYPAL", first, (False, False)),
+        ("PAYPAL", paypal, (True, False)),  # an empty page, and the token of the cursor lies before it
+        ("PAYPAL", adyen, (True, False)),
+        ("STRIPE", first, (True, False)),
+        ("ADYEN", third, (False, False)),
+        ("MOLLIE", third, (False, False)),
+    ]:
+        assert sides(await page({"gateway": gateway}, first=1, after=after)) == expected
+    for gateway, before, expected in [
+        ("PAYPAL", adyen, (False, False)),
+        ("PAYPAL", paypal, (False, True)),
+        ("PAYPAL", first, (False, True)),
+        ("STRIPE", third, (False, True)),
+        ("MOLLIE", third, (False, False)),
+    ]:
+        assert sides(await page({"gateway": gateway}, last=1, before=before)) == expected
+
+
+@pytest.mark.parametrize("moment", [-(10**17), 10**17])
+async def test_a_cursor_at_the_ends_of_time_is_no_failure(graph, moment):
+    """Nothing that we gave away, but well-formed."""
+    cursor = base64.urlsafe_b64encode(f"token:{moment // 10}:{uuid.UUID(int=7)}".encode()).decode().rstrip("=")
+    for options in ({"first": 1, "after": cursor}, {"last": 1, "before": cursor}):
+        answer = await graph.client(PAGE, **options)
+        assert "INTERNAL" not in str(answer)
 
 
 def sides(found):
