@@ -12,17 +12,19 @@ run: .venv/run try-graphiql ## serves demo tokens on 127.0.0.1:8000; ARGS="--por
 	@exec .venv/bin/gateway-tokens serve --demo $(ARGS)
 
 GRAPHIQL = graphql_api/web/static/graphiql/index.html
-NPM_INSTALL = npm install --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
+NPM_INSTALL = npm ci --no-audit --no-fund --no-update-notifier --loglevel=error
 
 .PHONY: graphiql
 graphiql: $(GRAPHIQL) ## builds GraphiQL, which the service serves to browsers at /graphql (Node 20.19 or newer)
 	@:
 
 $(GRAPHIQL): graphiql/node_modules/.package-lock.json $(wildcard graphiql/*.* graphiql/tabs/*)
-	cd graphiql && npm run --silent build
+	@echo "Building GraphiQL …"
+	@cd graphiql && npm run --silent build
 
-graphiql/node_modules/.package-lock.json: graphiql/package.json
-	cd graphiql && $(NPM_INSTALL)
+graphiql/node_modules/.package-lock.json: graphiql/package-lock.json
+	@echo "Installing the packages of GraphiQL …"
+	@cd graphiql && $(NPM_INSTALL)
 	@touch $@
 
 # Everything else works without GraphiQL, and the page says how to build it.
@@ -34,8 +36,9 @@ try-graphiql:
 supergraph: .venv/run supergraph/node_modules/.package-lock.json ## serves users, orders and tokens as one graph on 127.0.0.1:4000 (Node)
 	@PYTHON=.venv/bin/python exec node supergraph/run.mjs
 
-supergraph/node_modules/.package-lock.json: supergraph/package.json
-	cd supergraph && $(NPM_INSTALL)
+supergraph/node_modules/.package-lock.json: supergraph/package-lock.json
+	@echo "Installing the packages of the example graph …"
+	@cd supergraph && $(NPM_INSTALL)
 	@touch $@
 
 .PHONY: test
@@ -91,6 +94,10 @@ flamegraph: .venv/dev ## draws a flame graph of requests for 50 users into bench
 drawing: .venv/dev ## draws the imports between packages into docs/architecture.md
 	@.venv/bin/python docs/drawing.py
 
+.PHONY: alerts
+alerts: ## writes the alerts of deploy/monitoring once more for the Prometheus operator
+	@python3 deploy/prometheus_rule.py
+
 .PHONY: lint
 lint: .venv/dev ## checks style, types and the direction of imports
 	.venv/bin/ruff check
@@ -103,6 +110,12 @@ lock: .venv/dev ## updates the locked dependencies
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra embedded --group run --constraint requirements.lock --output-file requirements-run.lock
 	$(COMPILE) --extra embedded --group dev --constraint requirements-run.lock --output-file requirements-dev.lock
+	cd graphiql && $(NPM_LOCK)
+	cd supergraph && $(NPM_LOCK)
+
+# With hashes and without addresses, as the locks of Python; without node_modules, which would hide what other platforms need.
+NPM_LOCK = rm -rf node_modules package-lock.json && npm install --package-lock-only --omit-lockfile-registry-resolved \
+	--no-audit --no-fund --no-update-notifier --loglevel=error
 
 # Hashes for every platform and no addresses, so that plain pip installs the same from any registry; extras are named, since
 # older pips take the newest release for a requirement with an extra that the lock does not pin literally.
@@ -111,10 +124,12 @@ COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --python-versio
 
 # The empty files .venv/run and .venv/dev say for which lock the environment was filled.
 .venv/run .venv/dev: .venv/%: requirements-%.lock pyproject.toml | .venv
-	$(PIP) --require-hashes --requirement $<
-	$(PIP) --no-index --no-build-isolation --no-deps --editable .
+	@echo "Installing $$(grep -c == $<) Python packages into .venv, about a minute …"
+	@$(PIP) --require-hashes --requirement $<
+	@$(PIP) --no-index --no-build-isolation --no-deps --editable .
 	@touch $@
 
 .venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
-	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@echo "Creating .venv …"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }

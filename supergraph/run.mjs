@@ -15,7 +15,7 @@ const children = []
 let stopping = false
 
 function start(name, command, ...args) {
-  const env = { ...process.env, NODE_ENV: 'production' }
+  const env = { LOG_LEVEL: 'warning', ...process.env, NODE_ENV: 'production' } // its requests would be mixed into the answer
   const child = spawn(command, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
   child.on('error', (error) => stop(`${name} did not start: ${error.message}`))
   child.on('exit', () => stop(`${name} ended.`))

@@ -25,7 +25,8 @@ def install(folder: Path) -> Path:
         installed = folder / "node_modules" / ".package-lock.json"
         if not installed.exists() or installed.stat().st_mtime < pinned.stat().st_mtime:
             quietly = ["--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
-            npm = ["npm", "install", "--no-package-lock", *quietly]
+            how = ["ci"] if (folder / "package-lock.json").exists() else ["install", "--no-package-lock"]
+            npm = ["npm", *how, *quietly]
             subprocess.run(npm, cwd=folder, check=True)
             installed.touch()
     return folder

