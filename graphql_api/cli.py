@@ -48,7 +48,7 @@ def main() -> NoReturn:
 
 
 def _told(error: Exception) -> tuple[str, int]:
-    """What to say about an error, and the exit status; a mistake of ours is raised again."""
+    """The message for an error and the exit status; a bug is raised again."""
     if isinstance(error, typer.TyperException):
         context: Any = getattr(error, "ctx", None)
         hint = f" ({context.command_path} --help)" if context else ""

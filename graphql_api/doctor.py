@@ -1,6 +1,6 @@
 """Looks the service over before it is served, or when something is wrong with it: what is well, what to do otherwise.
 
-It changes nothing, and looks with the parts that serve; what a check found is a line, which whoever asked prints.
+It changes nothing and uses the same code as `serve`. Each check yields one finding, which the command prints.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _MOST_WAITING = 10.0  # seconds, for a replica to replay what the primary has no
 
 
 # By the first kind that fits.
-_MENDING: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+_REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (
         (asyncpg.InvalidAuthorizationSpecificationError,),
         "check the user and the password in DATABASE_URL, and PostgreSQL's pg_hba.conf",
@@ -157,7 +157,7 @@ async def _database(url: str, *, prepares: bool) -> AsyncIterator[Finding]:
         standby = "is a read-only standby: set DATABASE_URL to the primary"
         yield _wrong("database", f"{described(url)} {standby}")
     except FAILURES as error:
-        yield _wrong("database", f"{described(url)} cannot be used ({_reason(error)}): {_mending(error)}")
+        yield _wrong("database", f"{described(url)} cannot be used ({_reason(error)}): {_remedy(error)}")
 
 
 @asynccontextmanager
@@ -182,10 +182,10 @@ def _reason(error: Exception) -> str:
     return f"no answer within {_CONNECT_SECONDS} s" if isinstance(error, TimeoutError) else str(error)
 
 
-def _mending(error: Exception) -> str:
-    """What to do where the database cannot be used for this reason."""
-    mending = next((mending for kinds, mending in _MENDING if isinstance(error, kinds)), None)
-    return mending or "check DATABASE_URL, the network and permissions"
+def _remedy(error: Exception) -> str:
+    """How to fix a database that cannot be used for this reason."""
+    remedy = next((remedy for kinds, remedy in _REMEDIES if isinstance(error, kinds)), None)
+    return remedy or "check DATABASE_URL, the network and permissions"
 
 
 def _server(connection: asyncpg.Connection, name: str) -> Finding:
@@ -239,8 +239,8 @@ async def _replica(address: str, primary_url: str, most: float) -> Finding:
     try:
         return await _lag(name, address, primary_url, most)
     except FAILURES as error:
-        mending = "check DATABASE_REPLICA_URL; reads use the primary"
-        return _wrong("replica", f"{name} cannot be compared with the primary ({_reason(error)}): {mending}")
+        remedy = "check DATABASE_REPLICA_URL; reads use the primary"
+        return _wrong("replica", f"{name} cannot be compared with the primary ({_reason(error)}): {remedy}")
 
 
 async def _lag(name: str, address: str, primary_url: str, most: float) -> Finding:
@@ -265,5 +265,5 @@ async def _lag(name: str, address: str, primary_url: str, most: float) -> Findin
     lag = max(lag, age or 0.0)
     if lag <= most:
         return _well("replica", f"{name} is up to {lag:.0f} s behind")
-    mending = "check its load, its network and its replication"
-    return _wrong("replica", f"{name} is {lag:.0f} s or more behind, which exceeds REPLICA_MAX_LAG: {mending}")
+    remedy = "check its load, its network and its replication"
+    return _wrong("replica", f"{name} is {lag:.0f} s or more behind, which exceeds REPLICA_MAX_LAG: {remedy}")

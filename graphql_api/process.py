@@ -131,7 +131,7 @@ def run_bulk(
 
 
 async def fill_with_demo_tokens(settings: "Settings", users: int) -> bool:
-    """Whether demo tokens were stored; False where they are there already."""
+    """Whether demo tokens were stored; False if they exist already."""
     from graphql_api.bulk.progress import progress
     from graphql_api.demo import fill
     from graphql_api.storage.pool import ConnectionPool
@@ -182,7 +182,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _outside(error: BaseException | None) -> Exception | None:
-    """What the database, the network or a file said, where that is the reason of the error."""
+    """The cause of the error, if it comes from the database, the network or a file."""
     from graphql_api.storage.connector import FAILURES
 
     while error is not None:

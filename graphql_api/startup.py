@@ -98,7 +98,7 @@ access tokens, set AUTH_JWKS_URL or AUTH_SECRET. docs/configuration.md lists all
 
 
 def _token_of_each_role(settings: Settings, secret: SecretStr) -> str:
-    """Access tokens for GraphiQL to pick from. They go behind an address's #, which a browser sends to nobody."""
+    """Access tokens for GraphiQL's menu. They are in the URL's fragment, which a browser sends to no server."""
     roles = {"user-1": "", "payments": "gateway-tokens:write", "admin": "gateway-tokens:admin"}
     return urlencode({sub: minted(settings, secret, sub, scope, expires_in=8 * 3600) for sub, scope in roles.items()})
 

@@ -60,7 +60,7 @@ class Dispatch(dict[type, "Objects"]):
         self._castable: set[type] = set()
 
     def of(self, objects: list[Any]) -> "Objects | None":
-        """The function for objects of one class, None where graphql-core has to look at them."""
+        """The function for objects of one class; None if graphql-core must handle them."""
         class_ = type(objects[0])
         found = self.get(class_) or self._find(objects[0])
         if class_ in self._castable:
@@ -317,7 +317,7 @@ class WaitingBatch(Waiting):
         self._slices = slices
 
     def succeed(self, run: Run, value: Any) -> None:
-        """Complete the values and put them where they belong."""
+        """Complete the values and put them in their places."""
         field, complete, takes_json = self._call.field, self._call.complete, self._call.takes_json
         key, values = field.key, iter(value)
         for _, path, _, rows, keys in self._slices:

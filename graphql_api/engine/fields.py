@@ -38,7 +38,7 @@ Conversion: TypeAlias = Callable[[Any, Any], Any]
 
 
 class Argument(NamedTuple):
-    """What an argument is called in Python, and its conversion, where it has one."""
+    """An argument's Python name, and its conversion, if any."""
 
     name: str
     conversion: Conversion | None
@@ -120,7 +120,7 @@ def longest_of(definition: GraphQLField) -> int:
 
 
 def reads_of(definition: GraphQLField, resolution: Resolution) -> tuple[str, ...] | None:
-    """The attributes of its parent that a field reads, None where nobody knows."""
+    """The parent's attributes that a field reads; None if unknown."""
     if isinstance(resolution, Attribute):
         return (resolution.name,)
     field = strawberry_field(definition)
@@ -194,7 +194,7 @@ def _conversion(schema: Schema, argument: StrawberryArgument) -> Conversion | No
 
 
 def _plain_input(schema: Schema, type_: Any) -> Callable[[Any], Any] | None:
-    """What `convert_argument` makes of an input, worked out ahead; None where a field is more than a leaf."""
+    """What `convert_argument` makes of an input, precomputed; None if a field is not a leaf."""
     definition: StrawberryObjectDefinition | None = get_object_definition(type_)
     if definition is None or not definition.is_input or definition.from_input is not None:
         return None

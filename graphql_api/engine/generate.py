@@ -137,7 +137,7 @@ class _Writer:
         return body, values
 
     def _leaf_attributes(self, fields: list[FieldPlan], values: list[str]) -> list[str]:
-        """Read neighbouring attributes; where that fails, `resume` goes on after the last one that was read."""
+        """Read adjacent attributes; on an error, `resume` continues after the last one that was read."""
         lines: list[str] = []
         for field, value in zip(fields, values, strict=True):
             unusual = f"read(run, {self._bind('FIELD', field)}, value, path, key)"

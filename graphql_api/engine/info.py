@@ -1,4 +1,4 @@
-"""What a resolver is told about the field that is executed."""
+"""What a resolver knows about the field that is executed."""
 
 from collections.abc import Sequence
 from functools import cached_property

@@ -67,7 +67,7 @@ class Operation:
         self._variables = Variables(schema, node, suggestions=suggestions)
         self._conditions = _conditions(document)
         self._variants: dict[tuple[Any, ...], Program | str] = {}
-        """Programs by the values of the conditions; where there is none, the reason why."""
+        """Programs by the values of the conditions, or the reason why there is none."""
 
     @property
     def source(self) -> str:

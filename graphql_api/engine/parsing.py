@@ -1,4 +1,4 @@
-"""Documents as graphql-core parses them, at a price that whoever wrote them cannot drive up."""
+"""Parses documents like graphql-core, at a cost that their author cannot drive up."""
 
 import re
 

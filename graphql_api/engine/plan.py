@@ -116,7 +116,7 @@ class FieldPlan:
 
     @property
     def type(self) -> GraphQLNamedType:
-        """The type of what stands here: of an item, where it is a list."""
+        """The type at this position; of an item, if it is a list."""
         return cast("GraphQLNamedType", nullable_type(self.innermost.type))
 
     @property

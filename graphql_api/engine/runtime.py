@@ -63,7 +63,7 @@ class CoreFallback(Protocol):
 class Result(NamedTuple):
     """What an operation answered.
 
-    `executed` is false where the request was refused before anything ran, as wrong variables are: such an answer has
+    `executed` is false if the request was refused before anything ran, as wrong variables are: such an answer has
     no `data` entry at all, which is not the same as `data: null`.
     """
 
@@ -91,7 +91,7 @@ class Waiting(ABC):
 
     @abstractmethod
     def succeed(self, run: "Run", value: Any) -> None:
-        """Complete the value and put it where it belongs."""
+        """Complete the value and put it in its place."""
 
     @abstractmethod
     def fail(self, run: "Run", error: Exception) -> None:
@@ -114,7 +114,7 @@ class WaitingValue(Waiting):
         self._path = path
 
     def succeed(self, run: "Run", value: Any) -> None:
-        """Complete the value and put it where it belongs."""
+        """Complete the value and put it in its place."""
         try:
             answer = self._complete(run, value, self._path)
         except GraphQLError as error:

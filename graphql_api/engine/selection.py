@@ -39,9 +39,9 @@ def raw_json(info: Any, texts: Sequence[str]) -> list[RawJSON]:
 
 
 def selection_of(info: Any, type_name: str | None = None) -> Selection | None:
-    """What is asked of the objects that a resolver returns, or None where that is not known and all may be needed.
+    """What is selected of the objects that a resolver returns; None if unknown: all may be needed.
 
-    `type_name` names the type in question where the field is a union or an interface.
+    `type_name` names the type in question if the field is a union or an interface.
     """
     selections: dict[str, Selection] = getattr(info, "selections", {})
     if type_name is None and len(selections) == 1:

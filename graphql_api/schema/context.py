@@ -46,7 +46,7 @@ class Context:
         From now on they are read where they are written.
 
         Raises:
-            UnauthenticatedError: nobody is asking.
+            UnauthenticatedError: there is no access token.
             ForbiddenError: the caller lacks the scope.
         """
         self.caller.authorize(f"Mutation.{mutation}")

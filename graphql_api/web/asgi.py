@@ -1,4 +1,4 @@
-"""ASGI in both directions: an app that answers a request of ours, and our answers to a server that speaks ASGI."""
+"""ASGI in both directions: ASGI apps that answer the protocol's requests, and answers for ASGI servers."""
 
 from typing import Any, Protocol
 

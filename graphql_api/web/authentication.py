@@ -1,4 +1,4 @@
-"""Who may come in at all: the router where only it may, and whoever an access token stands for."""
+"""Authenticates requests: the router's secret, if required, and the caller's access token."""
 
 from collections.abc import Awaitable
 

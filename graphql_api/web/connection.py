@@ -316,7 +316,7 @@ class Connection(asyncio.Protocol):
             raise _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
-        """Called by the parser: whoever answers may begin."""
+        """Called by the parser when the headers are complete: the answer can start."""
         if self._is_replaying:
             return
         parser = self._parser

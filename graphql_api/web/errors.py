@@ -1,7 +1,7 @@
-"""What callers are told when something goes wrong: the one place where an error gets its code and its words.
+"""Errors as callers see them: the one place that gives them their codes and messages.
 
-What the caller can mend, or may not do, is said. Everything unexpected is logged, and answered without a word of what
-it was: `INTERNAL`, with the request's id. `extensions.help` links to the explanation of a code.
+Errors that the caller can fix or that deny permission have messages. Everything unexpected is logged, and answered as
+`INTERNAL` with only the request id. `extensions.help` links to the explanation of a code.
 
 | code | because |
 | --- | --- |
@@ -9,7 +9,7 @@ it was: `INTERNAL`, with the request's id. `extensions.help` links to the explan
 | BAD_USER_INPUT | a variable or an argument is wrong |
 | UNAUTHENTICATED, FORBIDDEN | the caller may not |
 | UNAVAILABLE, TIMEOUT | the same request may work later |
-| INTERNAL | a mistake of ours |
+| INTERNAL | a bug |
 """
 
 from collections.abc import Iterable, Sequence
@@ -46,7 +46,7 @@ def refused(code: str, message: str) -> Formatted:
 
 
 def internal(request_id: str) -> Formatted:
-    """All that anybody is told of a mistake of ours."""
+    """The answer for a bug."""
     return {
         "message": "Internal error. The service's log has the details under this request id.",
         "extensions": {"code": "INTERNAL", "help": help_link("INTERNAL"), "requestId": request_id},
@@ -97,7 +97,7 @@ _cached_loggable = lru_cache(maxsize=1000)(_loggable)
 
 
 def _expected(error: GraphQLError) -> Formatted | None:
-    """What a field's error is, where it is one that callers are told of."""
+    """A field's error as callers see it; None if it is unexpected."""
     cause = _cause(error)
     if isinstance(cause, GraphQLError):
         code = _code(cause) or _argument_code(cause)
@@ -130,7 +130,7 @@ def _document_code(error: GraphQLError) -> str:
 
 
 def _words(error: GraphQLError) -> str:
-    """The message; where the library quotes an exception that was not made for callers, without that."""
+    """The message, without exceptions that are not meant for callers."""
     if isinstance(_cause(error), GraphQLError | BadInputError | InputError):
         return error.message
     return without_exception(error.message)

@@ -28,7 +28,7 @@ def is_for_a_browser(method: str, accept: bytes | None) -> bool:
 
 
 async def page(_request: Request) -> Response:
-    """GraphiQL, or how to get it where it was never built."""
+    """GraphiQL, or how to get it if it was not built."""
     headers = {"content-security-policy": _POLICY, "vary": "accept"}
     index = _BUILT / "index.html"
     return FileResponse(index, headers=headers) if index.is_file() else HTMLResponse(_NOT_BUILT, headers=headers)

@@ -10,7 +10,7 @@ from graphql_api.web import request_ids
 from graphql_api.web.errors import loggable
 from graphql_api.web.hosts import AllowedHosts
 
-# A page says otherwise where it needs more.
+# A page can override these.
 SECURITY_HEADERS = (
     (b"cache-control", b"private, no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),

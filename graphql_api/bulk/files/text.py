@@ -14,7 +14,7 @@ from itertools import chain
 from graphql_api.domain.errors import BadInputError
 
 SAMPLE_BYTES = 64 * 1024
-# What is longer is cut, so that a file without line ends does not fill the memory; no record of ours comes near it.
+# Longer lines are cut, so that a file without line ends does not fill the memory. No valid record is this long.
 MAX_LINE_BYTES = 1024 * 1024
 
 _MARKS = (  # the first that fits: the mark of UTF-16 begins that of UTF-32
@@ -91,7 +91,7 @@ def as_utf8_lines(chunks: Iterator[bytes], encoding: str | None, name: str) -> t
 
 
 def lines(file: io.BufferedReader) -> Iterator[bytes]:
-    """The file's lines with their ends, each cut to a length that no record of ours has."""
+    """The file's lines with their ends, each cut to a length that no valid record has."""
     line = file.readline(MAX_LINE_BYTES)
     while line:
         yield line
@@ -116,7 +116,7 @@ def _recognized(sample: bytes, name: str) -> str:
         if sample.startswith(mark):
             return encoding
     if len(sample) > 1 and 0 in sample[:2] and sample[:2] != b"\0\0":
-        return "utf-16-be" if sample[0] == 0 else "utf-16-le"  # a file of ours begins with an ASCII character
+        return "utf-16-be" if sample[0] == 0 else "utf-16-le"  # a valid file starts with an ASCII character
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample)
     except UnicodeDecodeError as error:
