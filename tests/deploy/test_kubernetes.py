@@ -179,10 +179,10 @@ def test_gateways_and_the_ingress_reach_the_service_and_prometheus_its_metrics()
         assert allowed(port, namespace, labels) is expected, (port, namespace, labels)
 
 
-def test_the_ingress_leads_to_graphql_and_the_webhooks_alone():
+def test_the_ingress_leads_to_graphql_the_webhooks_and_the_help_page_alone():
     (rule,) = BY_KIND["Ingress"]["spec"]["rules"]
     paths = {(each["path"], each["pathType"]) for each in rule["http"]["paths"]}
-    assert paths == {("/graphql", "Exact"), ("/webhooks", "Prefix")}
+    assert paths == {("/graphql", "Exact"), ("/help/errors", "Exact"), ("/webhooks", "Prefix")}
     (service,) = {each["backend"]["service"]["name"] for each in rule["http"]["paths"]}
     assert service == BY_KIND["Service"]["metadata"]["name"]
     assert [*BY_KIND["Ingress"]["spec"]["tls"][0]["hosts"]] == [rule["host"]]
