@@ -44,6 +44,11 @@ MUTATIONS = {
         f"user {{ id }} moved {{ {FIELDS} }} conflicts {{ {FIELDS} }} {_ERRORS}",
     ),
     "erase": ("eraseUserGatewayTokens", {"userId": "ID!"}, f"erased {{ gateway gatewayCustomerId }} {_ERRORS}"),
+    "confirm": (
+        "confirmGatewayErasures",
+        {"customers": "[GatewayCustomerInput!]!"},
+        f"confirmedCount {_ERRORS}",
+    ),
     "lift": ("liftUserErasure", {"userId": "ID!"}, f"user {{ id }} {_ERRORS}"),
 }
 
@@ -102,6 +107,22 @@ class Graph:
 
     async def erase(self, user):
         return await self.mutate("erase", userId=user)
+
+    async def confirm(self, *customers):
+        named = [{"gateway": gateway, "gatewayCustomerId": customer} for gateway, customer in customers]
+        return await self.mutate("confirm", customers=named)
+
+    async def erasures(self, **arguments):
+        """The list of customers to delete, as a page."""
+        types = {"gateway": "String", "first": "Int", "after": "String"}
+        declared = ", ".join(f"${name}: {types[name]}" for name in arguments)
+        passed = ", ".join(f"{name}: ${name}" for name in arguments)
+        data = await self.ask(
+            f"query{f'({declared})' if declared else ''} {{ gatewayErasures{f'({passed})' if passed else ''} {{"
+            " edges { cursor } nodes { gateway gatewayCustomerId erasedAt } pageInfo { hasNextPage endCursor } } }",
+            **arguments,
+        )
+        return data["gatewayErasures"]
 
     async def lift(self, user):
         return await self.mutate("lift", userId=user)

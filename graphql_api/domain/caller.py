@@ -85,6 +85,7 @@ FIELD_PERMISSIONS: Mapping[str, Permission] = {
     "Query.customerGatewayToken": Permission.OWNER,
     "Query.customerGatewayTokenByCustomer": Permission.OWNER,
     "Query.customerGatewayTokens": Permission.OWNER,  # one user's; without filter.userId ADMIN
+    "Query.gatewayErasures": Permission.ADMIN,
     "User.id": Permission.NOTHING,
     "User.gatewayTokens": Permission.OWNER,
     "User.gatewayToken": Permission.OWNER,
@@ -117,4 +118,5 @@ FIELD_PERMISSIONS: Mapping[str, Permission] = {
     "Mutation.mergeUserGatewayTokens": Permission.ADMIN,
     "Mutation.eraseUserGatewayTokens": Permission.ADMIN,
     "Mutation.liftUserErasure": Permission.ADMIN,
+    "Mutation.confirmGatewayErasures": Permission.ADMIN,
 }

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from graphql_api.domain.errors import BadInputError
 from graphql_api.domain.token import Token
-from graphql_api.domain.values import token_id
+from graphql_api.domain.values import is_well_formed, token_id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -49,6 +49,26 @@ def to_event(cursor: str) -> int:
     kind, _, version = _decode(cursor).partition(":")
     if kind == "event" and _VERSION.fullmatch(version) and int(version) < 2**31:
         return int(version)
+    raise _not_ours(cursor)
+
+
+def of_erasure(erased_at: datetime, gateway: str, customer: str) -> str:
+    """Where a customer stands in the list of those to be deleted at their gateways."""
+    return _encode(f"erasure:{(erased_at - _EPOCH) // _MICROSECOND}:{gateway}:{customer}")
+
+
+def to_erasure(cursor: str) -> tuple[datetime, str, str]:
+    """The place at this cursor.
+
+    Raises:
+        BadInputError: the cursor is not ours.
+    """
+    try:
+        kind, microseconds, gateway, customer = _decode(cursor).split(":", 3)
+        if kind == "erasure" and microseconds == str(int(microseconds)) and is_well_formed(gateway + customer):
+            return _EPOCH + int(microseconds) * _MICROSECOND, gateway, customer
+    except (ValueError, OverflowError):
+        pass
     raise _not_ours(cursor)
 
 

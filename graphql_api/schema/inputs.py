@@ -108,6 +108,14 @@ class UpdateCustomerGatewayTokenInput:
         )
 
 
+@strawberry.input(description="A customer at a gateway.")
+class GatewayCustomerInput:
+    """Names a customer."""
+
+    gateway: str = strawberry.field(description="The gateway. Case does not matter.")
+    gateway_customer_id: str = strawberry.field(description="The customer's id at the gateway.")
+
+
 def _given(value: Any) -> Given[Any] | None:
     return None if value is strawberry.UNSET else Given(value)
 

@@ -9,7 +9,7 @@ import strawberry
 from strawberry.federation.schema_directives import Cost
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import Code, InputError, Problem
+from graphql_api.domain.errors import BadInputError, Code, InputError, Problem
 from graphql_api.domain.inputs import MAX_BATCH, MIN_LEASE, Save
 from graphql_api.domain.inputs import lease_seconds as lease
 from graphql_api.domain.token import Token
@@ -19,12 +19,14 @@ from graphql_api.schema.context import Info
 from graphql_api.schema.enums import BatchErrorPolicy, DeactivationReason, MergeConflictPolicy
 from graphql_api.schema.inputs import (
     CreateCustomerGatewayTokenInput,
+    GatewayCustomerInput,
     SaveCustomerGatewayTokenInput,
     UpdateCustomerGatewayTokenInput,
     optional,
 )
 from graphql_api.schema.payloads import (
     ClaimGatewayCustomerPayload,
+    ConfirmGatewayErasuresPayload,
     CustomerGatewayTokenPayload,
     DeleteCustomerGatewayTokenPayload,
     ErasedGatewayCustomer,
@@ -34,6 +36,7 @@ from graphql_api.schema.payloads import (
     MergeUserGatewayTokensPayload,
     SaveCustomerGatewayTokenPayload,
     SaveCustomerGatewayTokensPayload,
+    UserError,
     user_errors,
 )
 from graphql_api.service import claims, erasing, gateway_reports, merging, saving, updating
@@ -296,6 +299,27 @@ async def _erase(info: Info, user_id: UserId) -> EraseUserGatewayTokensPayload:
     )
 
 
+async def _confirm_erasures(
+    info: Info,
+    customers: Annotated[list[GatewayCustomerInput], strawberry.argument(description="The customers, at most 1,000.")],
+) -> ConfirmGatewayErasuresPayload:
+    tokens = info.context.begin("confirmGatewayErasures")
+    if len(customers) > MAX_BATCH:
+        message = f"At most {MAX_BATCH} customers can be confirmed at once; these are {len(customers)}."
+        errors = user_errors([Problem(Code.INVALID, message, ("customers",))])
+        return ConfirmGatewayErasuresPayload(confirmed_count=0, user_errors=errors)
+    pairs: list[tuple[str, str]] = []
+    errors: list[UserError] = []
+    for index, each in enumerate(customers):
+        problems = Problems()
+        pairs.append((problems.parse("gateway", tokens.gateways.parse, each.gateway) or "", each.gateway_customer_id))
+        errors += user_errors(problems.refused().problems, "customers", str(index))
+    if not values.is_well_formed("".join(customer for _, customer in pairs)):
+        raise BadInputError("A `gatewayCustomerId` holds a NUL character or a lone surrogate.")
+    count = 0 if errors else await erasing.confirm(tokens, pairs)
+    return ConfirmGatewayErasuresPayload(confirmed_count=count, user_errors=errors)
+
+
 async def _lift_erasure(info: Info, user_id: UserId) -> LiftUserErasurePayload:
     tokens = info.context.begin("liftUserErasure")
     try:
@@ -399,6 +423,11 @@ class Mutation:
         directives=[_COST],
         resolver=_counted(_erase),
         description="Erase a user: their tokens, former customer ids and personal data in the history.",
+    )
+    confirm_gateway_erasures: ConfirmGatewayErasuresPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_confirm_erasures,
+        description="Confirm that customers were deleted at their gateways. Unknown ones are ignored.",
     )
     lift_user_erasure: LiftUserErasurePayload = strawberry.federation.field(
         directives=[_COST],

@@ -103,8 +103,17 @@ class ErasedGatewayCustomer:
 @strawberry.type(description="The result of erasing a user.")
 class EraseUserGatewayTokensPayload:
     erased: list[ErasedGatewayCustomer] = strawberry.field(
-        description="The customers that you must now delete at their gateways, including former ids."
+        description=(
+            "The customers that you must now delete at their gateways, including former ids. A repeated call returns"
+            " those that are not confirmed yet."
+        )
     )
+    user_errors: list[UserError] = strawberry.field(description=_ERRORS)
+
+
+@strawberry.type(description="The result of confirming that customers were deleted at their gateways.")
+class ConfirmGatewayErasuresPayload:
+    confirmed_count: int = strawberry.field(description="How many of the customers were still to be deleted.")
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 

@@ -15,6 +15,7 @@ from graphql_api.schema import cursors
 from graphql_api.schema.connection import PageInfo, page_info, paged, size
 from graphql_api.schema.context import Info
 from graphql_api.schema.entities import Entity, entities
+from graphql_api.schema.erasures import GatewayErasureConnection, gateway_erasures
 from graphql_api.schema.types import CustomerGatewayToken, columns, gateway_argument
 from graphql_api.service.tokens import Tokens
 
@@ -202,6 +203,11 @@ class Query:
         resolver=_tokens,
         directives=[paged("first", "last")],
         description="Tokens in creation order: one user's with `filter.userId`. Without it, you need the admin scope.",
+    )
+    gateway_erasures: GatewayErasureConnection = strawberry.federation.field(
+        resolver=gateway_erasures,
+        directives=[paged("first")],
+        description="Customers of erased users that are still to be deleted at their gateways. Needs the admin scope.",
     )
     entities_: list[Entity | None] = strawberry.field(
         name="_entities", resolver=entities, description="Entities by their keys, for federation gateways."

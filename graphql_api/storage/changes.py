@@ -46,6 +46,10 @@ class Lookups:
         hashes = {self._hash(user_id): user_id for user_id in user_ids}
         return {hashes[row[0]] for row in await self._run.fetch(sql.ERASED, list(hashes))}
 
+    async def erasures(self, gateway: str | None, *, size: int, after: tuple[datetime, str, str] | None) -> list[Row]:
+        """Customers that are still to be deleted at their gateways, oldest first, after a place in this order."""
+        return await self._run.fetch(sql.ERASURES, gateway, *(after or (None, None, None)), size)
+
 
 class TokenTransaction(Lookups):
     """Changes that take effect together or not at all."""
@@ -114,20 +118,26 @@ class TokenTransaction(Lookups):
         """These customers are there: nobody waits for them any longer."""
         await self._run.fetch(sql.END_CLAIMS, *unzip([(token.user_id, token.gateway) for token in tokens]))
 
-    async def identifiers_of(self, user_id: str) -> list[Pair]:
-        """Every (gateway, gateway customer id) that the user has or had."""
-        rows = await self._run.fetch(sql.IDENTIFIERS_OF, user_id)
-        return [(row["gateway"], row["gateway_customer_id"]) for row in rows]
+    async def erase(self, user_id: str) -> list[Pair]:
+        """Take a user out of everything but the tokens, which are deleted before; keep a hash of who it was.
 
-    async def erase(self, user_id: str) -> None:
-        """Take a user out of everything but the tokens, which are deleted before; keep a hash of who it was."""
+        Answers every (gateway, gateway customer id) of theirs that is still to be deleted at its gateway.
+        """
+        user_hash = self._hash(user_id)
+        identifiers = await self._run.fetch(sql.IDENTIFIERS_OF, user_id)
         rows = await self._run.fetch(sql.FORGET_DEPARTED, user_id)
         token_ids = [row["token_id"] for row in rows]
         await self._run.fetch(sql.ERASE_HISTORY, token_ids, user_id)
         await self._run.fetch(sql.FORGET_NAMELESS, token_ids)
         await self._run.fetch(sql.FORGET_IDENTIFIERS, user_id)
         await self._run.fetch(sql.FORGET_CLAIMS, user_id)
-        await self._run.fetch(sql.REMEMBER_ERASURE, self._hash(user_id))
+        await self._run.fetch(sql.REMEMBER_ERASURE, user_hash)
+        await self._run.fetch(sql.ADD_ERASURES, *unzip([tuple(row) for row in identifiers]), user_hash)
+        return [tuple(row) for row in await self._run.fetch(sql.ERASURES_OF, user_hash)]
+
+    async def confirm_erasures(self, customers: Sequence[Pair]) -> int:
+        """Take customers off the list of those to be deleted at their gateways. Answers how many were on it."""
+        return len(await self._run.fetch(sql.CONFIRM_ERASURES, *unzip(customers)))
 
     async def lift_erasure(self, user_id: str) -> None:
         """The user may have tokens again."""

@@ -134,6 +134,22 @@ class ErasedUserRow(SQLModel, table=True):
     erased_at: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
 
 
+class GatewayErasureRow(SQLModel, table=True):
+    """A customer of an erased user that is to be deleted at its gateway; gone once that is confirmed."""
+
+    __tablename__ = "gateway_erasures"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        PrimaryKeyConstraint("gateway_customer_id", "gateway", name="gateway_erasures_pkey"),
+        Index("gateway_erasures_by_user", "user_hash"),
+        Index("gateway_erasures_by_age", "erased_at", "gateway", "gateway_customer_id"),
+    )
+
+    gateway_customer_id: str = Field(sa_column=Column(Text, nullable=False))
+    gateway: str = Field(sa_column=Column(Text, nullable=False))
+    user_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    erased_at: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
+
+
 class ErasureKeyRow(SQLModel, table=True):
     """The key of those hashes: one row, made by the migration that made the table."""
 

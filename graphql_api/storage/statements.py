@@ -283,3 +283,42 @@ FORGET_NAMELESS = Statement(
 )
 FORGET_IDENTIFIERS = Statement("forget_identifiers", "delete from gateway_customers where user_id = $1")
 FORGET_CLAIMS = Statement("forget_claims", "delete from gateway_customer_claims where user_id = $1")
+
+# A customer that was saved again has an owner, so it is no longer to be deleted at its gateway.
+_IS_TO_ERASE = """not exists (
+  select from gateway_customers c
+  where c.gateway_customer_id = e.gateway_customer_id and c.gateway = e.gateway
+)"""
+ADD_ERASURES = Statement(
+    "add_erasures",
+    """
+    insert into gateway_erasures (gateway, gateway_customer_id, user_hash)
+    select *, $3 from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id) order by 2, 1
+    on conflict (gateway_customer_id, gateway) do update set user_hash = excluded.user_hash, erased_at = now()
+    """,
+)
+ERASURES_OF = Statement(
+    "erasures_of",
+    f"""
+    select gateway, gateway_customer_id from gateway_erasures e
+    where user_hash = $1 and {_IS_TO_ERASE} order by 1, 2
+    """,
+)
+# Arguments: a gateway or null, the three columns of a cursor or nulls, and how many rows.
+ERASURES = Statement(
+    "erasures",
+    f"""
+    select gateway, gateway_customer_id, erased_at from gateway_erasures e
+    where {_IS_TO_ERASE} and ($1::text is null or gateway = $1)
+      and ($2::timestamptz is null or (erased_at, gateway, gateway_customer_id) > ($2, $3::text, $4::text))
+    order by erased_at, gateway, gateway_customer_id limit $5
+    """,
+)
+CONFIRM_ERASURES = Statement(
+    "confirm_erasures",
+    f"""
+    delete from gateway_erasures e using unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id)
+    where e.gateway_customer_id = keys.gateway_customer_id and e.gateway = keys.gateway and {_IS_TO_ERASE}
+    returning e.gateway
+    """,
+)

@@ -87,7 +87,7 @@ async def same_again(primary, standbys):
         await each.ask("select pg_wal_replay_resume()")
     await primary.ask(
         "truncate customer_gateway_tokens, gateway_customers, customer_gateway_token_events, departed_tokens,"
-        " gateway_customer_claims, erased_users"
+        " gateway_customer_claims, erased_users, gateway_erasures"
     )
 
 

@@ -6,8 +6,10 @@ from tests.graph import problems, token_of
 
 
 async def texts(connection):
-    """Everything that any table holds, as one text."""
-    tables = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
+    """Everything that any table holds, as one text, but for the list of customers to delete."""
+    tables = await connection.fetch(
+        "select tablename from pg_tables where schemaname = 'public' and tablename <> 'gateway_erasures'"
+    )
     rows = [await connection.fetch(f"select t::text from {table} t") for (table,) in tables]  # noqa: S608
     return "\n".join(text for some in rows for (text,) in some)
 
@@ -112,12 +114,58 @@ async def test_a_person_who_did_it_themself_is_not_named_either(as_service, grap
     assert [tuple(row) for row in rows] == [("a-service", "u2"), ("", None), ("", None)]
 
 
-async def test_a_second_erasure_finds_nothing_left(graph, connection):
+async def test_a_second_erasure_answers_what_is_not_confirmed_yet(graph, connection):
     await live(graph)
-    await graph.erase("person")
+    erased = (await graph.erase("person"))["erased"]
     before = await texts(connection)
-    assert await graph.erase("person") == {"erased": [], "userErrors": []}
+    assert await graph.erase("person") == {"erased": erased, "userErrors": []}
     assert await texts(connection) == before
+    assert await graph.confirm(("adyen", "person_4"), ("PAYPAL", "unknown")) == {"confirmedCount": 1, "userErrors": []}
+    assert await graph.confirm(("ADYEN", "person_4")) == {"confirmedCount": 0, "userErrors": []}
+    assert (await graph.erase("person"))["erased"] == erased[1:]
+    assert await graph.confirm(*(tuple(each.values()) for each in erased)) == {"confirmedCount": 4, "userErrors": []}
+    assert await graph.erase("person") == {"erased": [], "userErrors": []}
+    assert (await graph.erasures())["nodes"] == []
+
+
+async def test_customers_to_delete_are_listed_oldest_first_without_whose_they_were(graph, connection):
+    for user, gateways in (("u2", ("STRIPE", "PAYPAL")), ("u1", ("STRIPE",)), ("u3", ("ADYEN",))):
+        for gateway in gateways:
+            await graph.saved(user, gateway, f"cus_of_{gateway}_{user[::-1]}")
+        await graph.erase(user)
+    listed = ["cus_of_PAYPAL_2u", "cus_of_STRIPE_2u", "cus_of_STRIPE_1u", "cus_of_ADYEN_3u"]
+    whole = await graph.erasures()
+    assert [node["gatewayCustomerId"] for node in whole["nodes"]] == listed
+    assert [node["erasedAt"] for node in whole["nodes"]] == sorted(node["erasedAt"] for node in whole["nodes"])
+    found, after = [], {}
+    while True:
+        page = await graph.erasures(first=1, **after)
+        found += [node["gatewayCustomerId"] for node in page["nodes"]]
+        if not page["pageInfo"]["hasNextPage"]:
+            break
+        after = {"after": page["pageInfo"]["endCursor"]}
+    assert found == listed
+    stripes = await graph.erasures(gateway="stripe")
+    assert [node["gatewayCustomerId"] for node in stripes["nodes"]] == listed[1:3]
+    for row in await connection.fetch("select t::text from gateway_erasures t"):
+        assert not {"u1", "u2", "u3"} & set(row[0].strip("()").split(","))
+
+
+async def test_a_customer_that_is_saved_again_leaves_the_list_and_comes_back_with_its_next_erasure(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.erase("u1")
+    await graph.saved("u2", "STRIPE", "cus_1")
+    assert (await graph.erasures())["nodes"] == (await graph.erase("u1"))["erased"] == []
+    assert await graph.confirm(("STRIPE", "cus_1")) == {"confirmedCount": 0, "userErrors": []}
+    erased = [{"gateway": "STRIPE", "gatewayCustomerId": "cus_1"}]
+    assert (await graph.erase("u2"))["erased"] == erased
+    assert (await graph.erase("u1"))["erased"] == []
+
+
+async def test_at_most_a_thousand_well_formed_customers_are_confirmed_at_once(graph):
+    assert problems(await graph.confirm(*[("STRIPE", "cus_1")] * 1001)) == [("INVALID", ["customers"])]
+    payload = await graph.confirm(("STRIPE", "cus_1"), ("no gateway", "cus_1"))
+    assert problems(payload) == [("INVALID", ["customers", "1", "gateway"])]
 
 
 @pytest.mark.parametrize("mutation", ["create", "save"])

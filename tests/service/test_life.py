@@ -17,7 +17,7 @@ CUSTOMERS = ["c1", "c2", "c3", "c4", "c5"]
 REASONS = ["GATEWAY_DELETED", "USER_REQUEST", "FRAUD", "OTHER"]
 EMPTY = (
     "truncate customer_gateway_tokens, gateway_customers, customer_gateway_token_events, departed_tokens,"
-    " gateway_customer_claims, erased_users"
+    " gateway_customer_claims, erased_users, gateway_erasures"
 )
 EXAMPLES = int(os.environ.get("LIFE_EXAMPLES", "60"))
 
@@ -71,6 +71,7 @@ class Model:
     claims: dict = field(default_factory=dict)
     spent_keys: set = field(default_factory=set)
     erased: set = field(default_factory=set)
+    to_erase: dict = field(default_factory=dict)
     lines: dict = field(default_factory=dict)
     """By token: (version, action, user, gateway, customer, active, reason)."""
 
@@ -188,7 +189,7 @@ class Model:
         return {token.gateway: token.customer for token in moved}, lost
 
     def erase(self, user):
-        known = sorted(place for place, owner in self.owners.items() if owner == user)
+        self.to_erase |= {place: user for place, owner in self.owners.items() if owner == user}
         for token in [token for token in self.tokens.values() if token.user == user]:
             self.delete(token, "ERASED")
         for token_id, lines in self.lines.items():
@@ -203,7 +204,7 @@ class Model:
         for place in [place for place in self.claims if place[0] == user]:
             self.end_claim(place)
         self.erased.add(user)
-        return known
+        return sorted(place for place, was in self.to_erase.items() if was == user and place not in self.owners)
 
 
 def expect(token, wish):

@@ -85,6 +85,7 @@ async def test_every_mutation_works_without_the_right_to_change_history(service_
         await do("delete", id=paypal["id"])
         erased = await do("erase", userId="u1")
         assert [each["gatewayCustomerId"] for each in erased["erased"]] == ["pp_3", "cus_1", "cus_2", "cus_3"]
+        assert (await do("confirm", customers=erased["erased"]))["confirmedCount"] == 4
         await do("lift", userId="u1")
         assert set(done) == set(MUTATIONS)
 

@@ -89,6 +89,9 @@ MUTATIONS = {
     "deleteCustomerGatewayToken": "deleteCustomerGatewayToken(id: $id) { userErrors { code } }",
     "mergeUserGatewayTokens": ('mergeUserGatewayTokens(fromUserId: "u1", intoUserId: "u2") { userErrors { code } }'),
     "eraseUserGatewayTokens": 'eraseUserGatewayTokens(userId: "u1") { userErrors { code } }',
+    "confirmGatewayErasures": (
+        'confirmGatewayErasures(customers: [{gateway: "STRIPE", gatewayCustomerId: "cus_9"}]) { userErrors { code } }'
+    ),
     "liftUserErasure": 'liftUserErasure(userId: "u1") { userErrors { code } }',
 }
 
@@ -234,6 +237,12 @@ async def test_across_users_only_admins_list(callers, variables, caller):
 async def test_a_users_tokens_are_counted_by_those_who_may_read_them(callers, variables, caller):
     answer = await ask(callers[caller], "customerGatewayTokens(filter: {userId: $user}) { totalCount }", variables)
     assert answer.codes == ([] if caller in MAY[Permission.OWNER] else [refusal(caller)])
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+async def test_customers_to_delete_are_listed_for_admins(callers, variables, caller):
+    answer = await ask(callers[caller], "gatewayErasures { nodes { gateway } }", variables)
+    assert answer.codes == ([] if caller in MAY[Permission.ADMIN] else [refusal(caller)])
 
 
 @pytest.mark.parametrize("caller", CALLERS)

@@ -1,0 +1,72 @@
+"""The customers of erased users that are still to be deleted at their gateways."""
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+
+from graphql_api.schema import cursors
+from graphql_api.schema.connection import PageInfo, page_info, size
+from graphql_api.schema.context import Info
+from graphql_api.schema.types import gateway_argument
+from graphql_api.service import erasing
+
+
+@strawberry.type(description="A customer of an erased user that is still to be deleted at its gateway.")
+class GatewayErasure:
+    """A line of the list."""
+
+    gateway: str = strawberry.field(description="The gateway.")
+    gateway_customer_id: str = strawberry.field(description="The customer's current or former id at the gateway.")
+    erased_at: datetime = strawberry.field(description="When the user was erased.")
+
+
+@strawberry.type(description="A customer to delete and its place in the list.")
+class GatewayErasureEdge:
+    """A line with its cursor."""
+
+    cursor: str = strawberry.field(description="The customer's place: pass it to `after`.")
+    node: GatewayErasure = strawberry.field(description="The customer.")
+
+
+@strawberry.type(description="A page of customers to delete, oldest first.")
+class GatewayErasureConnection:
+    """A page of lines."""
+
+    edges: list[GatewayErasureEdge] = strawberry.field(description="The customers with their cursors.")
+    nodes: list[GatewayErasure] = strawberry.field(description="The customers.")
+    page_info: PageInfo = strawberry.field(description="Whether and where the list continues.")
+
+
+async def gateway_erasures(
+    info: Info,
+    gateway: Annotated[
+        str | None, strawberry.argument(description="Only this gateway's. Case does not matter.")
+    ] = strawberry.UNSET,
+    first: Annotated[
+        int | None, strawberry.argument(description="How many customers, 1 to 500. Default: 50.")
+    ] = strawberry.UNSET,
+    after: Annotated[str | None, strawberry.argument(description="Only after this cursor.")] = strawberry.UNSET,
+) -> GatewayErasureConnection:
+    """A page of the list."""
+    count = size("first", first)
+    rows = await erasing.erasures(
+        info.context.tokens,
+        gateway_argument(info.context, gateway) if isinstance(gateway, str) else None,
+        size=count + 1,
+        after=cursors.to_erasure(after) if isinstance(after, str) else None,
+    )
+    edges = [
+        GatewayErasureEdge(
+            cursor=cursors.of_erasure(row["erased_at"], row["gateway"], row["gateway_customer_id"]),
+            node=GatewayErasure(**row),
+        )
+        for row in rows[:count]
+    ]
+    return GatewayErasureConnection(
+        edges=edges,
+        nodes=[edge.node for edge in edges],
+        page_info=page_info(
+            [edge.cursor for edge in edges], has_next=len(rows) > count, has_previous=isinstance(after, str)
+        ),
+    )
