@@ -21,11 +21,11 @@ class GatewayErasure:
     erased_at: datetime = strawberry.field(description="When the user was erased.")
 
 
-@strawberry.type(description="A customer to delete and its place in the list.")
+@strawberry.type(description="A customer to delete and its cursor.")
 class GatewayErasureEdge:
     """A line with its cursor."""
 
-    cursor: str = strawberry.field(description="The customer's place: pass it to `after`.")
+    cursor: str = strawberry.field(description="The customer's cursor: pass it as `after`.")
     node: GatewayErasure = strawberry.field(description="The customer.")
 
 
@@ -34,19 +34,22 @@ class GatewayErasureConnection:
     """A page of lines."""
 
     edges: list[GatewayErasureEdge] = strawberry.field(description="The customers with their cursors.")
-    nodes: list[GatewayErasure] = strawberry.field(description="The customers.")
-    page_info: PageInfo = strawberry.field(description="Whether and where the list continues.")
+    nodes: list[GatewayErasure] = strawberry.field(description="The customers without cursors.")
+    page_info: PageInfo = strawberry.field(description="Whether there are more pages, and their cursors.")
 
 
 async def gateway_erasures(
     info: Info,
     gateway: Annotated[
-        str | None, strawberry.argument(description="Only this gateway's. Case does not matter.")
+        str | None,
+        strawberry.argument(description="Only customers at this gateway. Case does not matter: `stripe` is `STRIPE`."),
     ] = strawberry.UNSET,
     first: Annotated[
-        int | None, strawberry.argument(description="How many customers, 1 to 500. Default: 50.")
+        int | None, strawberry.argument(description="Number of customers: 1 to 500, default 50.")
     ] = strawberry.UNSET,
-    after: Annotated[str | None, strawberry.argument(description="Only after this cursor.")] = strawberry.UNSET,
+    after: Annotated[
+        str | None, strawberry.argument(description="Only customers after this cursor.")
+    ] = strawberry.UNSET,
 ) -> GatewayErasureConnection:
     """A page of the list."""
     count = size("first", first)
