@@ -266,10 +266,12 @@ def _graphql(
             max_body_bytes=settings.max_body_bytes,
             max_concurrent=settings.max_concurrent_requests,
             timeout_seconds=settings.request_timeout,
+            max_batch=settings.max_batch_requests,
         ),
         uploads=uploads,
         hosts=hosts,
         cors_headers=cors.of_answer if cors else None,
+        compresses=settings.compression,
         # Running an operation for it takes several times as long: only who shows to be the router may ask for that.
         traces_fields=bool(settings.router_secret) or not settings.authenticates,
     )

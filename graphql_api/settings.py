@@ -167,6 +167,8 @@ class Settings(BaseSettings):
     max_root_fields: Count = 50
     max_repeated_fields: Count = 100
     max_cost: Count = 100_000
+    max_batch_requests: Annotated[int, Field(ge=0, le=2**31 - 1)] = 10
+    compression: bool = True
     trusted_documents: Path | None = None
     engine: Annotated[Literal["compiled", "graphql-core"], Lower] = "compiled"
     request_timeout: Seconds = 10

@@ -12,9 +12,9 @@ from graphql import DocumentNode, GraphQLError
 from graphql_api.limits import counts
 from graphql_api.limits.errors import TOO_COMPLEX, DocumentTooComplexError, limit_of
 from graphql_api.limits.expansion import ExpandedDocument, TooManySelectionsError, expand
-from graphql_api.limits.requests import request_checks
+from graphql_api.limits.requests import Spent, request_checks, spent
 
-__all__ = ["TOO_COMPLEX", "DocumentLimits", "document_check", "limit_of", "request_checks"]
+__all__ = ["TOO_COMPLEX", "DocumentLimits", "Spent", "document_check", "limit_of", "request_checks", "spent"]
 
 Check = Callable[[DocumentNode], list[GraphQLError]]
 

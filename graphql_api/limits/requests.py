@@ -1,6 +1,8 @@
 """What one request may ask for, once its variables are known: entities, and all that their fields cost."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefinitionNode
 
@@ -12,6 +14,18 @@ RequestCheck = Callable[[Variables], list[GraphQLError]]
 Checks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode], RequestCheck]
 
 
+@dataclass(slots=True)
+class Spent:
+    """What the requests of a batch have asked for so far."""
+
+    representations: int = 0
+    cost: int = 0
+
+
+spent: ContextVar[Spent | None] = ContextVar("spent", default=None)
+"""Set by whoever runs several requests that share their limits."""
+
+
 def request_checks(*, max_representations: int, max_cost: int) -> Checks:
     """Makes the check of an operation, which is asked before each of its executions."""
 
@@ -19,7 +33,8 @@ def request_checks(*, max_representations: int, max_cost: int) -> Checks:
         estimate = Estimate(schema, document, operation)
 
         def check(variables: Variables) -> list[GraphQLError]:
-            representations = 0
+            before = spent.get()
+            representations = before.representations if before else 0
             for size in estimate.representations:
                 representations += size.of(variables)
             if representations > max_representations:
@@ -29,6 +44,9 @@ def request_checks(*, max_representations: int, max_cost: int) -> Checks:
                     )
                 ]
             cost = estimate.cost.of(variables)
+            if before:
+                before.representations = representations
+                before.cost = cost = before.cost + cost
             return [DocumentTooComplexError(f"a cost of {cost:,}", max_cost, "MAX_COST")] if cost > max_cost else []
 
         return check

@@ -24,6 +24,11 @@ def write(result: Result, told: list[Formatted], extensions: dict[str, Any] | No
         answer["extensions"] = extensions
     body = orjson.dumps(answer)
     if len(body) > MAX_ANSWER_BYTES:
-        told = about_variables([AnswerTooLargeError()])
-        body = orjson.dumps({"errors": told, "data": None})
+        return too_large()
     return body, told[0]["extensions"]["code"] if told else "ok"
+
+
+def too_large() -> tuple[bytes, str]:
+    """What is answered instead of too much."""
+    told = about_variables([AnswerTooLargeError()])
+    return orjson.dumps({"errors": told, "data": None}), told[0]["extensions"]["code"]

@@ -18,11 +18,11 @@ from starlette.types import Receive, Scope, Send
 from graphql_api import limits
 from graphql_api.domain.caller import NOBODY, Caller
 from graphql_api.domain.errors import UnavailableError
-from graphql_api.engine import Engine, Operation, Result
+from graphql_api.engine import MAX_ANSWER_BYTES, Engine, Operation, Result
 from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
-from graphql_api.web import answers, asgi, errors, field_trace, parameters, request_ids
+from graphql_api.web import answers, asgi, compression, errors, field_trace, parameters, request_ids
 from graphql_api.web.authentication import RequestAuthenticator
 from graphql_api.web.concurrency import ConcurrencyLimiter
 from graphql_api.web.field_trace import FieldTrace
@@ -31,6 +31,7 @@ from graphql_api.web.http_errors import Headers, HTTPError
 from graphql_api.web.in_flight import RequestsInFlight
 from graphql_api.web.media_types import MediaType, acceptable, must_be_json
 from graphql_api.web.parameters import Parameters
+from graphql_api.web.persisted_queries import PersistedQueries
 from graphql_api.web.request import ClientDisconnectedError, Interruption, Request, Response
 
 _log = structlog.get_logger()
@@ -46,6 +47,7 @@ class RequestLimits:
     max_body_bytes: int
     max_concurrent: int
     timeout_seconds: float
+    max_batch: int = 10
     max_body_seconds: float = 10.0
     max_wait_seconds: float = 1.0
 
@@ -70,6 +72,8 @@ class GraphQL:
     traces_fields: bool
     hosts: AllowedHosts | None = None
     cors_headers: Callable[[bytes], Headers] | None = None
+    compresses: bool = True
+    persisted: PersistedQueries = field(default_factory=PersistedQueries)
     _mutations: "set[asyncio.Future[Result]]" = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
@@ -112,16 +116,20 @@ class GraphQL:
             status, body, outcome = None, b"", CLIENT_HAS_GONE
             if request.interruption is Interruption.TIME_IS_UP:
                 status, body, outcome = self._refused(request, self._too_late(request))
+                if request.batch_size:
+                    body = b"[%b]" % b",".join([body] * request.batch_size)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
-            _log.error("unexpected error", exc_info=error)
-            status, outcome = 500, "INTERNAL"
-            body = orjson.dumps({"errors": [errors.internal(request.id)]})
+            status, (body, outcome) = 500, _unexpected(request, error)
         finally:
             self._in_flight.leave(request)
+            request.is_interruptible = False
 
         self._tell(request, status, outcome, perf_counter() - began)
         if status is None:
             return None
+        if self.compresses and len(body) > compression.MIN_BYTES:
+            body, coding_lines = await _compressed(request, body)
+            more += coding_lines
         if self.cors_headers is not None and b"origin" in request.headers:
             more += _lines(self.cors_headers(request.headers[b"origin"]))
         return Response(status, request.media_type.head % (len(body), request.id.encode()) + more, body)
@@ -139,13 +147,16 @@ class GraphQL:
 
         # What they ask
         if request.method == "POST":
-            must_be_json(headers.get(b"content-type"), headers.get(b"content-encoding"))
+            must_be_json(headers.get(b"content-type"))
+            coding = compression.coding_of(headers[b"content-encoding"]) if b"content-encoding" in headers else None
             body = request.whole_body()
             if body is None:
                 body = await self._receive(request)
             elif len(body) > self.limits.max_body_bytes:
                 raise _too_large(self.limits.max_body_bytes)
-            asked = parameters.from_body(body)
+            if coding is not None:
+                body = compression.decompress(body, coding, self.limits.max_body_bytes)
+            asked = parameters.from_body(body, self.limits.max_batch)
         else:
             asked = _from_url(request)
 
@@ -155,6 +166,8 @@ class GraphQL:
         try:
             # Run
             self._in_flight.allow(request, self.limits.timeout_seconds)
+            if isinstance(asked, list):
+                return await self._answer_batch(request, asked, caller)
             request.operation = operation = self._prepare(request, asked)
             context = self.context(caller, request.id)
             if self.traces_fields and headers.get(field_trace.HEADER) == field_trace.VALUE:
@@ -173,9 +186,11 @@ class GraphQL:
         if operation is not None:
             name, kind = operation.name and errors.loggable(operation.name), operation.kind_name
         teaches = outcome == "ok" and caller is not NOBODY
-        self.metrics.request(name or "", kind or "", outcome, seconds, teaches=teaches)
+        if not request.batch_size:  # whose requests were counted one by one
+            self.metrics.request(name or "", kind or "", outcome, seconds, teaches=teaches)
         if logs.access.is_enabled:
             subject = caller.subject if caller else None
+            batch = {"requests": request.batch_size} if request.batch_size else {}
             logs.access.write(
                 request.id,
                 {
@@ -188,6 +203,7 @@ class GraphQL:
                     "kind": kind,
                     "caller": subject and errors.loggable(subject),
                     "outcome": outcome,
+                    **batch,
                 },
             )
 
@@ -226,14 +242,18 @@ class GraphQL:
         query = asked.query
         if self.documents is not None:
             try:
-                query = self.documents.find(query, asked.document_id)
+                query = self.documents.find(query, asked.document_id or asked.persisted_hash)
             except GraphQLError as error:
                 raise _not_run(errors.about_document([error]), [error]) from None
+        elif asked.persisted_hash is not None:
+            query = self.persisted.find(asked)
         elif query is None:
             raise HTTPError(400, "BAD_REQUEST", "`query` is missing. This service knows no documents by id.")
         operation = self.engine.prepare(query, asked.operation_name)
         if isinstance(operation, list):
             raise _not_run(errors.about_document(operation), operation)
+        if asked.persisted_hash is not None and asked.query is not None and self.documents is None:
+            self.persisted.remember(asked, query)
         if request.method != "POST" and operation.kind is not OperationType.QUERY:
             raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send mutations by POST.", [(b"allow", b"POST")])
         return operation
@@ -306,6 +326,44 @@ class GraphQL:
             result = executed if isinstance(executed, Result) else await executed
         return self._write(request, result, trace.get_results())
 
+    async def _answer_batch(self, request: Request, batch: list[Parameters], caller: Caller) -> tuple[bytes, str]:
+        """The answers to several requests, in their order: queries run at the same time, mutations after one another.
+
+        Limits count over all of them.
+        """
+        request.batch_size = len(batch)
+        token = limits.spent.set(limits.Spent())
+        try:
+            if any(_may_change(asked) for asked in batch):
+                answered = [await self._answer_one(request, asked, caller) for asked in batch]
+            else:
+                answered = await asyncio.gather(*(self._answer_one(request, asked, caller) for asked in batch))
+        finally:
+            limits.spent.reset(token)
+        bodies: list[bytes] = []
+        room = MAX_ANSWER_BYTES
+        for body, _ in answered:
+            room -= len(body)
+            bodies.append(body if room >= 0 else answers.too_large()[0])
+        outcome = next((outcome for _, outcome in answered if outcome != "ok"), "ok")
+        return b"[%b]" % b",".join(bodies), outcome
+
+    async def _answer_one(self, request: Request, asked: Parameters, caller: Caller) -> tuple[bytes, str]:
+        """The answer to one request of a batch."""
+        began, operation = perf_counter(), None
+        try:
+            operation = self._prepare(request, asked)
+            executed = self._execute(request, operation, asked.variables, self.context(caller, request.id))
+            body, outcome = self._write(request, executed if isinstance(executed, Result) else await executed)
+        except HTTPError as error:
+            _, body, outcome = self._refused(request, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other requests are answered
+            body, outcome = _unexpected(request, error)
+        name, kind = (operation.name or "", operation.kind_name) if operation else ("", "")
+        teaches = outcome == "ok" and caller is not NOBODY
+        self.metrics.request(name, kind, outcome, perf_counter() - began, teaches=teaches)
+        return body, outcome
+
     # --- write
 
     def _write(self, request: Request, result: Result, extensions: dict[str, Any] | None = None) -> tuple[bytes, str]:
@@ -346,6 +404,20 @@ def _from_url(request: Request) -> Parameters:
     return parameters.from_query_string(request.query_string)
 
 
+async def _compressed(request: Request, body: bytes) -> tuple[bytes, bytes]:
+    """The body in a coding that the client accepts, if it does, and the header lines that say so."""
+    coding = compression.accepted(request.headers.get(b"accept-encoding"))
+    if coding is None:
+        return body, b"vary: accept-encoding\r\n"
+    lines = b"vary: accept-encoding\r\ncontent-encoding: %b\r\n" % coding.encode()
+    return await compression.compress(body, coding), lines
+
+
+def _may_change(asked: Parameters) -> bool:
+    """Whether a request may be a mutation: only one that names it in its document is."""
+    return asked.query is None or "mutation" in asked.query
+
+
 def _lines(headers: Headers) -> bytes:
     return b"".join(b"%b: %b\r\n" % header for header in headers)
 
@@ -353,6 +425,11 @@ def _lines(headers: Headers) -> bytes:
 def _not_run(told: list[errors.Formatted], found: list[GraphQLError]) -> HTTPError:
     met = [limits.limit_of(error) for error in found]
     return HTTPError.of_errors(told, [limit for limit in met if limit])
+
+
+def _unexpected(request: Request, error: Exception) -> tuple[bytes, str]:
+    _log.error("unexpected error", exc_info=error)
+    return orjson.dumps({"errors": [errors.internal(request.id)]}), "INTERNAL"
 
 
 def _take_interruption(request: Request, error: BaseException) -> None:

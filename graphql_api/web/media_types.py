@@ -72,15 +72,12 @@ def _quality(parameters: dict[str, str]) -> float:
     return float(quality) if _QUALITY.fullmatch(quality) else 0.0
 
 
-def must_be_json(content_type: bytes | None, content_encoding: bytes | None) -> None:
-    """Go on only with plain JSON in UTF-8. A form or a text would let any web page send requests in a user's name.
+def must_be_json(content_type: bytes | None) -> None:
+    """Go on only with JSON in UTF-8. A form or a text would let any web page send requests in a user's name.
 
     Raises:
-        HTTPError: 415, it is something else, it is compressed, or nothing says what it is.
+        HTTPError: 415, it is something else, or nothing says what it is.
     """
-    if content_encoding and content_encoding.lower() != b"identity":
-        message = "Compressed requests are not supported. Send the body without Content-Encoding."
-        raise HTTPError(415, "UNSUPPORTED_MEDIA_TYPE", message, [(b"accept-encoding", b"identity")])
     if content_type == b"application/json":
         return
     name, parameters = _parsed((content_type or b"").decode("latin-1"))

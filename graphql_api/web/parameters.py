@@ -10,6 +10,10 @@ from graphql_api.web.http_errors import HTTPError
 _MAX_FIELDS = 20
 _KINDS = {"query": str, "operationName": str, "documentId": str, "variables": dict, "extensions": dict}
 
+# What clients in languages that do not tell an empty object from an empty array, or from nothing, send for none.
+_EMPTY: dict[str, tuple[Any, ...]] = {"variables": ([], ""), "extensions": ([], "")}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 
 class Parameters(NamedTuple):
     """What a request asks: a document, or the id of one."""
@@ -18,23 +22,36 @@ class Parameters(NamedTuple):
     operation_name: str | None
     variables: dict[str, Any] | None
     document_id: str | None
+    persisted_hash: str | None = None
+    persisted_version: Any = None
 
 
-def from_body(body: bytes) -> Parameters:
-    """Read a JSON body.
+def from_body(body: bytes, max_batch: int = 0) -> "Parameters | list[Parameters]":
+    """Read a JSON body: a request, or an array of at most so many.
 
     Raises:
-        HTTPError: 400, it is not JSON, is a batch, or a parameter has the wrong type.
+        HTTPError: 400, it is not JSON, is a batch that is empty or too large, or a parameter has the wrong type.
     """
     try:
-        found = orjson.loads(body)
+        found = orjson.loads(body.removeprefix(_BYTE_ORDER_MARK))
     except orjson.JSONDecodeError:
         raise _refused("The body is not valid JSON in UTF-8 (at most 1,000 levels deep, finite numbers).") from None
+    if isinstance(found, dict):
+        return _checked(found)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(found, list):
-        raise _refused("Send one operation per request. Batches are not supported.")
-    if not isinstance(found, dict):
-        raise _refused("The body must be a JSON object.")
-    return _checked(found)  # pyright: ignore[reportUnknownArgumentType]
+        return _batch(found, max_batch)  # pyright: ignore[reportUnknownArgumentType]
+    raise _refused("The body must be a JSON object, or an array of them.")
+
+
+def _batch(found: list[Any], max_batch: int) -> list[Parameters]:
+    if not max_batch:
+        raise _refused("Send one operation per request. Batches are switched off (MAX_BATCH_REQUESTS).")
+    if not 0 < len(found) <= max_batch:
+        message = f"A batch has from one to {max_batch} requests (MAX_BATCH_REQUESTS)."
+        raise HTTPError(400, "BAD_REQUEST", message, limits=["MAX_BATCH_REQUESTS"])
+    if not all(isinstance(each, dict) for each in found):
+        raise _refused("Every request of a batch must be a JSON object.")
+    return [_checked(each) for each in found]
 
 
 def from_query_string(query_string: bytes) -> Parameters:
@@ -49,6 +66,7 @@ def from_query_string(query_string: bytes) -> Parameters:
         )
     except ValueError:
         raise _refused("The query string is not valid UTF-8, or has too many fields.") from None
+    pairs = [(name, value) for name, value in pairs if name in _KINDS]
     found: dict[str, Any] = dict(pairs)
     if len(found) < len(pairs):
         raise _refused("A parameter occurs twice.")
@@ -63,19 +81,26 @@ def from_query_string(query_string: bytes) -> Parameters:
 def _checked(found: dict[str, Any]) -> Parameters:
     for name, value in found.items():
         if value is not None and name in _KINDS and type(value) is not _KINDS[name]:
+            if name in _EMPTY and value in _EMPTY[name]:
+                found[name] = None
+                continue
             raise _refused(f"`{name}` must be {'a string' if _KINDS[name] is str else 'an object'} or null.")
     query, extensions = found.get("query"), found.get("extensions")
-    document_id = found.get("documentId") or (_persisted(extensions) if extensions else None)
-    if query is None and document_id is None:
+    document_id, persisted = found.get("documentId"), _persisted(extensions) if extensions else None
+    if query is None and document_id is None and persisted is None:
         raise _refused("`query` is missing.")
-    return Parameters(query, found.get("operationName"), found.get("variables"), document_id)
+    name = found.get("operationName") or None
+    variables = found.get("variables")
+    if persisted is None:
+        return Parameters(query, name, variables, document_id)
+    return Parameters(query, name, variables, document_id, persisted["sha256Hash"], persisted.get("version"))
 
 
-def _persisted(extensions: dict[str, Any]) -> str | None:
-    """The id as Apollo's persisted queries send it."""
+def _persisted(extensions: dict[str, Any]) -> dict[str, Any] | None:
+    """What Apollo's clients send for a persisted query."""
     match extensions:
-        case {"persistedQuery": {"sha256Hash": str(document_id)}}:
-            return document_id
+        case {"persistedQuery": {"sha256Hash": str()} as persisted}:
+            return persisted
         case _:
             return None
 

@@ -60,6 +60,7 @@ class Request:
         "_connection",
         "_is_expected",
         "_waiter",
+        "batch_size",
         "caller",
         "deadline",
         "headers",
@@ -121,6 +122,7 @@ class Request:
         self.media_type = MediaType.JSON
         self.caller: Caller | None = None
         self.operation: Operation | None = None
+        self.batch_size = 0
 
     # --- the body, from the connection
 

@@ -95,6 +95,7 @@ async def graphql(log, waiting):
             )
             return made[-1]
 
+        make.made = made
         yield make
         for one in made:
             await one.close()

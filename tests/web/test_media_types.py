@@ -73,9 +73,7 @@ def test_a_caller_that_takes_none_of_ours_is_told_which_there_are(accept):
     ],
 )
 def test_json_in_utf_8_is_read(content_type):
-    must_be_json(content_type, None)
-    must_be_json(content_type, b"identity")
-    must_be_json(content_type, b"Identity")
+    must_be_json(content_type)
 
 
 @pytest.mark.parametrize(
@@ -98,13 +96,5 @@ def test_json_in_utf_8_is_read(content_type):
 )
 def test_nothing_but_json_in_utf_8_is_read(content_type):
     with pytest.raises(HTTPError) as refusal:
-        must_be_json(content_type, None)
+        must_be_json(content_type)
     assert refusal.value.status == 415
-
-
-@pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"gzip, identity"])
-def test_nothing_compressed_is_read(encoding):
-    with pytest.raises(HTTPError, match="Content-Encoding") as refusal:
-        must_be_json(b"application/json", encoding)
-    assert refusal.value.status == 415
-    assert (b"accept-encoding", b"identity") in refusal.value.headers

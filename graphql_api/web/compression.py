@@ -1,0 +1,145 @@
+"""Content codings (RFC 9110, 8.4): requests that come compressed, and answers for those who accept them compressed."""
+
+import asyncio
+import sys
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+
+import brotli
+
+from graphql_api.web.http_errors import HTTPError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+MIN_BYTES = 1024
+"""Answers that are not longer are not compressed."""
+
+_MAX_CACHED_CHARACTERS = 200
+_IN_THREAD_BYTES = 64 * 1024  # compressing more would keep other requests waiting
+_GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15  # zlib's `wbits`
+_MAX_ZSTD_WINDOW_LOG = 23  # 8 MiB, as RFC 8878 recommends
+_CODINGS = ("gzip", "deflate", "br", "zstd")
+_ACCEPTS = [(b"accept-encoding", ", ".join(_CODINGS).encode())]
+
+
+def coding_of(content_encoding: bytes | None) -> str | None:
+    """The coding of a body, None if it is not compressed.
+
+    Raises:
+        HTTPError: 415, it is not one of ours, or there are several.
+    """
+    coding = (content_encoding or b"").decode("latin-1").strip().lower()
+    if coding in {"", "identity"}:
+        return None
+    if coding not in _CODINGS:
+        message = f"Send the body without Content-Encoding, or with one of {', '.join(_CODINGS)}."
+        raise HTTPError(415, "UNSUPPORTED_MEDIA_TYPE", message, _ACCEPTS)
+    return coding
+
+
+def decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
+    """The body as it was; of one that is too large only a little more than it may have is made.
+
+    Raises:
+        HTTPError: 400, it is not compressed in this way; 413, it is larger than it may be.
+    """
+    try:
+        plain, is_whole = _DECOMPRESS[coding](body, max_bytes + 1)
+    except (zlib.error, brotli.error, zstd.ZstdError):
+        raise _unreadable(coding) from None
+    if len(plain) > max_bytes:
+        message = f"The decompressed body is larger than {max_bytes} bytes (MAX_BODY_BYTES)."
+        raise HTTPError(413, "PAYLOAD_TOO_LARGE", message, limits=["MAX_BODY_BYTES"])
+    if not is_whole:
+        raise _unreadable(coding)
+    return plain
+
+
+async def compress(body: bytes, coding: str) -> bytes:
+    """The body in this coding."""
+    if len(body) > _IN_THREAD_BYTES:
+        return await asyncio.to_thread(_COMPRESS[coding], body)
+    return _COMPRESS[coding](body)
+
+
+def accepted(accept_encoding: bytes | None) -> str | None:
+    """The coding that a client likes best, None if it accepts none; of equals the one that is quickest for us."""
+    if not accept_encoding:
+        return None
+    choose = _chosen if len(accept_encoding) <= _MAX_CACHED_CHARACTERS else _chosen.__wrapped__
+    return choose(accept_encoding)
+
+
+@lru_cache(maxsize=256)
+def _chosen(accept_encoding: bytes) -> str | None:
+    qualities: dict[str, float] = {}
+    for part in accept_encoding.decode("latin-1").lower().split(","):
+        name, _, parameter = part.partition(";")
+        qualities[name.strip()] = _quality(parameter)
+    others = qualities.get("*", 0.0)
+    weights = {coding: qualities.get(coding, others) for coding in _COMPRESS}
+    best = max(weights, key=lambda coding: weights[coding])
+    return best if weights[best] > 0 and weights[best] >= qualities.get("identity", 0.0) else None
+
+
+def _quality(parameter: str) -> float:
+    name, _, value = parameter.partition("=")
+    if not name.strip():
+        return 1.0
+    try:
+        quality = float(value) if name.strip() == "q" else 0.0
+    except ValueError:
+        return 0.0
+    return quality if 0 <= quality <= 1 else 0.0
+
+
+def _unreadable(coding: str) -> HTTPError:
+    return HTTPError(400, "BAD_REQUEST", f"The body is not valid {coding}.")
+
+
+def _inflate(body: bytes, size: int, wbits: int) -> tuple[bytes, bool]:
+    inflating = zlib.decompressobj(wbits)
+    return inflating.decompress(body, size), inflating.eof and not inflating.unused_data
+
+
+def _deflate(body: bytes, size: int) -> tuple[bytes, bool]:
+    """Both formats that are called so: zlib's (RFC 1950), and the bare one that some clients send (RFC 1951)."""
+    try:
+        return _inflate(body, size, _ZLIB)
+    except zlib.error:
+        return _inflate(body, size, _RAW_DEFLATE)
+
+
+def _unbrotli(body: bytes, size: int) -> tuple[bytes, bool]:
+    reading = brotli.Decompressor()
+    plain = reading.process(body, output_buffer_limit=size)
+    return plain, reading.is_finished()
+
+
+def _unzstd(body: bytes, size: int) -> tuple[bytes, bool]:
+    reading = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_ZSTD_WINDOW_LOG})
+    plain = reading.decompress(body, size)
+    return plain, reading.eof and not reading.unused_data
+
+
+def _brotli(body: bytes) -> bytes:
+    return brotli.compress(body, quality=1)
+
+
+_DECOMPRESS: dict[str, Callable[[bytes, int], tuple[bytes, bool]]] = {
+    "gzip": lambda body, size: _inflate(body, size, _GZIP),
+    "deflate": _deflate,
+    "br": _unbrotli,
+    "zstd": _unzstd,
+}
+# In the order of preference.
+_COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "zstd": lambda body: zstd.compress(body, 1),
+    "br": _brotli,
+    "gzip": lambda body: zlib.compress(body, 1, _GZIP),
+    "deflate": lambda body: zlib.compress(body, 1, _ZLIB),
+}
