@@ -1,11 +1,12 @@
 """Wires the parts: what the settings say becomes one ASGI app, whose lifespan opens and closes everything."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from graphql.validation import NoSchemaIntrospectionCustomRule
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -39,7 +40,7 @@ from graphql_api.web.probes import METRICS, PROBES, Readiness
 from graphql_api.web.request import Request, Response
 from graphql_api.web.security_headers import SecurityHeadersMiddleware
 from graphql_api.web.tracing import Traced, TracedGraphQL
-from graphql_api.webhooks import webhooks
+from graphql_api.webhooks import Endpoint, webhooks
 
 GRAPHQL_PATH = "/graphql"
 
@@ -278,15 +279,25 @@ def _graphql(
 
 
 def _webhooks(settings: Settings) -> list[Route]:
-    try:
-        return webhooks(
-            gateways=settings.rules_of_gateways,
-            max_body_bytes=settings.max_body_bytes,
-            stripe=[secret.get_secret_value() for secret in settings.stripe_webhook_secret],
-            adyen=[key.get_secret_value() for key in settings.adyen_webhook_hmac_key],
-        )
-    except ValueError:
-        raise ConfigurationError("ADYEN_WEBHOOK_HMAC_KEY: takes the keys of webhooks in hexadecimal") from None
+    def endpoints(secrets: Iterable[SecretStr], accounts: Iterable[str]) -> list[Endpoint]:
+        pairs = [secret.get_secret_value().split(":", 1) for secret in secrets]
+        named = [account.split(":", 1) for account in accounts]
+        return [
+            Endpoint(
+                gateway,
+                secret,
+                frozenset(account for of, account in named if of == gateway),
+                gateway.endswith("_TEST") or gateway in settings.test_gateways,
+            )
+            for gateway, secret in pairs
+        ]
+
+    return webhooks(
+        gateways=settings.rules_of_gateways,
+        max_body_bytes=settings.max_body_bytes,
+        stripe=endpoints(settings.stripe_webhook_secret, settings.stripe_accounts),
+        adyen=endpoints(settings.adyen_webhook_hmac_key, settings.adyen_merchant_accounts),
+    )
 
 
 PARTS: tuple[Callable[[Settings], object], ...] = (_documents, _webhooks)

@@ -7,6 +7,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
+from graphql_api.domain.facts import Facts
 from graphql_api.domain.filter import TokenFilter
 from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, Event, Given, Token
 from graphql_api.service.retrying import retry_on_conflict
@@ -77,7 +78,7 @@ def _add_token(changes: Changes, user_id: str, gateway: str, born: datetime, fat
         another = Edit(gateway_customer_id=_customer_id(user_id, gateway, "second"))
         token = _change(changes, token, tokens.edited(token, another, born + _DAY))
     if fate % 3 == 0:
-        token = _change(changes, token, tokens.verified(token, born + 2 * _DAY, born + 2 * _DAY))
+        token = _change(changes, token, tokens.reported(token, Facts(exists_at=born + 2 * _DAY), born + 2 * _DAY))
     if fate % 10 == 0:
         reason = _REASONS[fate // 10 % len(_REASONS)]
         _change(changes, token, tokens.deactivated(token, reason, born + 3 * _DAY))

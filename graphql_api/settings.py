@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -99,6 +107,38 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
+_STRIPE_SECRET = re.compile(r"whsec_[!-~]{8,}")
+_ADYEN_KEY = re.compile(r"[0-9A-Fa-f]{64}")
+
+
+def _of_gateway(pair: str, what: str) -> str:
+    """`" stripe : x "` as `"STRIPE:x"`; `what` the variable takes."""
+    gateway, _, rest = pair.partition(":")
+    try:
+        name = gateway_name(gateway)
+    except InputError as refused:
+        raise ValueError(f"takes {what}. {refused}") from None
+    if not rest.strip():
+        raise ValueError(f"takes {what}; {name} has none")
+    return f"{name}:{rest.strip()}"
+
+
+def _signing_secrets(
+    given: tuple[SecretStr, ...], gateway: str, form: re.Pattern[str], what: str
+) -> tuple[SecretStr, ...]:
+    """Secrets, each with its gateway before it. Nothing of a secret is said."""
+    pairs: list[str] = []
+    for secret in given:
+        text = secret.get_secret_value()
+        pairs.append(_of_gateway(text if ":" in text else f"{gateway}:{text}", f"{what}, or gateway:secret"))
+    secrets = [pair.partition(":")[2] for pair in pairs]
+    if not all(map(form.fullmatch, secrets)):
+        raise ValueError(f"takes {what}; one is not of that form or too short")
+    if len(set(secrets)) < len(secrets):
+        raise ValueError(f"takes {what}, each once; one is there twice")
+    return tuple(map(SecretStr, pairs))
+
+
 def _said(problem: ErrorDetails) -> str:
     if not problem["loc"]:
         return problem["msg"].removeprefix("Value error, ")
@@ -176,7 +216,10 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 5
 
     stripe_webhook_secret: Secrets = ()
+    stripe_accounts: Names = ()
     adyen_webhook_hmac_key: Secrets = ()
+    adyen_merchant_accounts: Names = ()
+    test_gateways: Names = ()
     otel_exporter_otlp_endpoint: str | None = None
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = "info"
@@ -287,7 +330,7 @@ class Settings(BaseSettings):
             forms[name] = form
         return tuple(f"{name}:{form}" for name, form in forms.items())
 
-    @field_validator("gateways", "numeric_customer_ids")
+    @field_validator("gateways", "numeric_customer_ids", "test_gateways")
     @classmethod
     def _gateways(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
@@ -295,19 +338,41 @@ class Settings(BaseSettings):
         except InputError as refused:
             raise ValueError(f"takes comma-separated gateway names, such as STRIPE,PAYPAL. {refused}") from None
 
-    @field_validator("stripe_webhook_secret", "adyen_webhook_hmac_key")
+    @field_validator("stripe_webhook_secret")
     @classmethod
-    def _of_gateways(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        for secret in value:
-            gateway, colon, its_secret = secret.get_secret_value().partition(":")
-            if not colon:
-                continue
-            if not its_secret:  # anybody could sign with an empty one
-                raise ValueError("takes secrets, or gateway:secret; one has no secret after its colon")
-            try:
-                gateway_name(gateway)
-            except InputError as refused:
-                raise ValueError(f"takes secrets, or gateway:secret. {refused}") from None
+    def _stripe_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        return _signing_secrets(
+            value, "STRIPE", _STRIPE_SECRET, "the signing secrets of webhook endpoints, which begin with whsec_"
+        )
+
+    @field_validator("adyen_webhook_hmac_key")
+    @classmethod
+    def _adyen_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        return _signing_secrets(
+            value, "ADYEN", _ADYEN_KEY, "the HMAC keys of webhooks, which are 64 hexadecimal digits"
+        )
+
+    @field_validator("stripe_accounts")
+    @classmethod
+    def _stripe_accounts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_of_gateway(pair, "accounts with their gateways, such as STRIPE:acct_1") for pair in value)
+
+    @field_validator("adyen_merchant_accounts")
+    @classmethod
+    def _merchant_accounts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_of_gateway(pair, "merchant accounts with their gateways, such as ADYEN:Shop") for pair in value)
+
+    @field_validator(
+        "stripe_webhook_secret", "adyen_webhook_hmac_key", "stripe_accounts", "adyen_merchant_accounts", "test_gateways"
+    )
+    @classmethod
+    def _only_gateways_of_the_platform(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        allowed = info.data.get("gateways")
+        for each in value:
+            text: str = each.get_secret_value() if isinstance(each, SecretStr) else each
+            gateway = text.partition(":")[0]
+            if allowed and gateway not in allowed:
+                raise ValueError(f"takes gateways of this platform; {gateway} is not in GATEWAYS")
         return value
 
     @model_validator(mode="after")

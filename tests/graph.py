@@ -36,12 +36,22 @@ MUTATIONS = {
     "claim": (
         "claimGatewayCustomer",
         {"userId": "ID!", "gateway": "String!", "leaseSeconds": "Int!"},
-        f"gatewayToken {{ {FIELDS} }} claim {{ idempotencyKey expiresAt acquired }} {_ERRORS}",
+        f"gatewayToken {{ {FIELDS} }} claim {{ idempotencyKey expiresAt acquired replaces }} {_ERRORS}",
     ),
     "merge": (
         "mergeUserGatewayTokens",
         {"fromUserId": "ID!", "intoUserId": "ID!", "onConflict": "MergeConflictPolicy!", "dryRun": "Boolean!"},
-        f"user {{ id }} moved {{ {FIELDS} }} conflicts {{ {FIELDS} }} {_ERRORS}",
+        f"user {{ id }} moved {{ {FIELDS} }} conflicts {{ {FIELDS} }} winners {{ {FIELDS} }} {_ERRORS}",
+    ),
+    "release": (
+        "releaseGatewayCustomerClaim",
+        {"userId": "ID!", "gateway": "String!", "idempotencyKey": "String!"},
+        f"released {_ERRORS}",
+    ),
+    "reassign": (
+        "reassignGatewayCustomers",
+        {"customers": "[ReassignGatewayCustomerInput!]!", "reason": "String"},
+        f"gatewayTokens {{ {FIELDS} }} {_ERRORS}",
     ),
     "erase": ("eraseUserGatewayTokens", {"userId": "ID!"}, f"erased {{ gateway gatewayCustomerId }} {_ERRORS}"),
     "confirm": (
@@ -101,6 +111,15 @@ class Graph:
 
     async def claim(self, user, gateway, **rest):
         return await self.mutate("claim", userId=user, gateway=gateway, **rest)
+
+    async def release(self, user, gateway, key):
+        return await self.mutate("release", userId=user, gateway=gateway, idempotencyKey=key)
+
+    async def reassign(self, *customers, **rest):
+        """Each customer is a gateway, an id and the user it belongs to."""
+        names = ("gateway", "gatewayCustomerId", "toUserId")
+        inputs = [dict(zip(names, each, strict=True)) for each in customers]
+        return await self.mutate("reassign", customers=inputs, **rest)
 
     async def merge(self, from_user, into_user, **rest):
         return await self.mutate("merge", fromUserId=from_user, intoUserId=into_user, **rest)

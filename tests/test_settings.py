@@ -196,3 +196,38 @@ def test_an_origin_is_a_scheme_and_a_host(environment, value):
     environment(cors_origins=f"https://good.example,{value}")
 
     assert refusal().startswith("CORS_ORIGINS: takes origins")
+
+
+KEY = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("stripe_webhook_secret", "sk_test_51Habcdefghijkl"),
+        ("stripe_webhook_secret", "whsec_"),
+        ("stripe_webhook_secret", "whsec_short"),
+        ("stripe_webhook_secret", "whsec_with a space"),
+        ("stripe_webhook_secret", "whsec_the_same_one,STRIPE_EU:whsec_the_same_one"),
+        ("stripe_webhook_secret", "STRIPE_US:whsec_of_an_unknown_gateway"),
+        ("adyen_webhook_hmac_key", KEY[:-1]),
+        ("adyen_webhook_hmac_key", f"PAYPAL:{KEY}"),
+        ("stripe_accounts", "acct_1"),
+        ("stripe_accounts", "STRIPE_US:acct_1"),
+        ("adyen_merchant_accounts", "ADYEN:"),
+        ("test_gateways", "STRIPE_US"),
+    ],
+)
+def test_what_cannot_be_meant_of_webhooks_is_refused_without_its_secret(monkeypatch, variable, value):
+    monkeypatch.setenv("GATEWAYS", "STRIPE,STRIPE_EU,ADYEN")
+    monkeypatch.setenv(variable.upper(), value)
+    with pytest.raises(ConfigurationError) as wrong:
+        Settings.load()
+    assert str(wrong.value).startswith(variable.upper())
+    assert "secret" not in variable or value.rpartition(":")[2] not in str(wrong.value).split()
+
+
+def test_secrets_are_known_by_their_gateways_without_white_space(monkeypatch):
+    monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", " whsec_of_this_year , stripe_eu: whsec_of_europe ")
+    secrets = [secret.get_secret_value() for secret in Settings.load().stripe_webhook_secret]
+    assert secrets == ["STRIPE:whsec_of_this_year", "STRIPE_EU:whsec_of_europe"]

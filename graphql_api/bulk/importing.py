@@ -15,16 +15,19 @@ from uuid_utils import uuid7
 
 from graphql_api.bulk.identifiers import identifier
 from graphql_api.bulk.records import Line, Record, Report, Unreadable
+from graphql_api.domain import token as tokens
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, InputError, Problem
+from graphql_api.domain.facts import NO_FACTS, Facts
 from graphql_api.domain.inputs import Gateways, Save
-from graphql_api.domain.token import Action, DeactivationReason, Edit, Event, Given, Token
-from graphql_api.domain.values import Problems
+from graphql_api.domain.token import REPORTED, Action, DeactivationReason, Edit, Event, Given, Token
+from graphql_api.domain.values import Problems, check_not_ahead
 from graphql_api.service.problems import taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.saving import BatchSaver
 from graphql_api.storage import staging
 from graphql_api.storage.changes import TokenTransaction
+from graphql_api.storage.reads import Pair
 from graphql_api.storage.selects import ALL
 from graphql_api.storage.staging import StagedToken
 from graphql_api.storage.tokens import TokenStore
@@ -130,7 +133,7 @@ class Parser:
         is_active = record.get("isActive", True)
         if is_active is None:
             problems.add(Code.INVALID, _KINDS["isActive"][1], "isActive")
-        past = _EMPTY_PAST if _PAST.keys().isdisjoint(record) else _past(problems, record)
+        past = _EMPTY_PAST if _PAST.keys().isdisjoint(record) else _past(problems, record, now)
         for former_id in past.get("former_ids") or ():
             problems.parse("formerGatewayCustomerIds", customer_id, former_id)
         if user_id is None or gateway is None or customer is None or is_active is None or not problems.are_none:
@@ -178,7 +181,7 @@ def _user_id(value: object) -> str:
     return values.user_id(identifier(value, "userId"))
 
 
-def _past(problems: Problems, record: Record) -> Mapping[str, Any]:
+def _past(problems: Problems, record: Record, now: datetime) -> Mapping[str, Any]:
     """What a record says of the token's past, by column."""
     past = {
         column: problems.parse(name, parse, record[name])
@@ -188,6 +191,8 @@ def _past(problems: Problems, record: Record) -> Mapping[str, Any]:
     for name in ("deactivatedAt", "deactivationReason"):
         if record.get(name) is not None and record.get("isActive") is not False:
             problems.add(Code.INVALID, "deactivatedAt and deactivationReason need isActive false.", name)
+    for name in _TIMES:
+        problems.parse(name, partial(check_not_ahead, now=now), past.get(_PAST[name][0]))
     created_at, updated_at = past.get("created_at"), past.get("updated_at")
     if created_at and updated_at and updated_at < created_at:
         problems.add(Code.INVALID, "updatedAt must not be before createdAt.", "updatedAt")
@@ -236,6 +241,7 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "deactivationReason": (_OPTIONAL_TEXT, "deactivationReason must be a string."),
     "formerGatewayCustomerIds": ((list, NoneType), "formerGatewayCustomerIds must be a list of strings."),
 }
+_TIMES = ("createdAt", "updatedAt", "activatedAt", "deactivatedAt", "lastVerifiedAt")
 _PAST: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "id": ("id", _id),
     "createdAt": ("created_at", values.instant),
@@ -282,9 +288,12 @@ class _Writer:
         for number, refused in chunk.refused.items():
             report.reject(number, refused, chunk.records[number])
         users = {row.user_id for row in chunk.rows.values()}
-        async with self._store.transaction(users, dry_run=self._dry_run) as store:
+        customers = {(row.gateway, row.gateway_customer_id) for row in chunk.rows.values()}
+        async with self._store.transaction(users, customers=customers, dry_run=self._dry_run) as store:
             erased = await store.erased(users) if await staging.is_anybody_erased(store) else set[str]()
-            rows = [row._replace(deferred=True) if row.user_id in erased else row for row in chunk.rows.values()]
+            facts = await store.facts(customers)
+            settled = (_settled(row, facts) for row in chunk.rows.values())
+            rows = [row._replace(deferred=True) if row.user_id in erased else row for row in settled]
             stored = await staging.store_new(store, rows, all_are=all_are_new)
             report.created, report.unchanged = stored.created, stored.unchanged
             if stored.others:
@@ -292,6 +301,15 @@ class _Writer:
         self._all_are_new = not stored.unchanged and not stored.others
         report.rejected.sort(key=attrgetter("line"))
         return report
+
+
+def _settled(row: StagedToken, facts: Mapping[Pair, Facts]) -> StagedToken:
+    """The row as its gateway's latest word has it."""
+    known = facts.get((row.gateway, row.gateway_customer_id))
+    if known is None and row.deactivation_reason != DeactivationReason.GATEWAY_DELETED.value:
+        return row
+    token = tokens.settled(_token(row), known or NO_FACTS)
+    return row._replace(**{name: getattr(token, name) for name in REPORTED})
 
 
 async def _write_others(
@@ -303,7 +321,7 @@ async def _write_others(
     batch = BatchSaver(
         now=now,
         stored=await store.lock_at({(row.user_id, row.gateway) for row in rows}),
-        owners=await store.owners(list(identifiers)),
+        customers=await store.customers(identifiers),
         erased=erased,
         action=Action.IMPORTED,
     )
@@ -359,9 +377,13 @@ def save_input(row: StagedToken) -> Save:
 
 
 def _import_event(row: StagedToken, now: datetime) -> Event:
+    return Event(_token(row), Action.IMPORTED, row.deactivation_reason, at=now)
+
+
+def _token(row: StagedToken) -> Token:
     columns: dict[str, Any] = {name: getattr(row, name) for name in ALL}
     columns["metadata"] = _metadata(row)
-    return Event(Token(**columns), Action.IMPORTED, row.deactivation_reason, at=now)
+    return Token(**columns)
 
 
 def _metadata(row: StagedToken) -> dict[str, Any] | None:

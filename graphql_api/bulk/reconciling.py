@@ -11,8 +11,9 @@ from graphql_api.bulk.identifiers import identifier
 from graphql_api.bulk.records import Line, Record, Rejection, Unreadable, values_of
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import BadInputError, Code, InputError, Problem
+from graphql_api.domain.facts import Facts
 from graphql_api.domain.inputs import Gateways
-from graphql_api.domain.token import Action, Changes, DeactivationReason, Event, Token
+from graphql_api.domain.token import Action, Changes
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.storage.connection import Row
 from graphql_api.storage.customer_lists import (
@@ -151,7 +152,8 @@ async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[
             token = stored.get((row["user_id"], customer_list.gateway))
             if token is None or token.gateway_customer_id != row["gateway_customer_id"]:
                 continue  # it was changed since
-            event = _event(token, customer_list.at, now, is_listed=row["is_listed"])
+            facts = Facts(exists_at=customer_list.at) if row["is_listed"] else Facts(gone_at=customer_list.at)
+            event = tokens.reported(token, facts, now)
             if event is not None:
                 changes.change(token, event)
                 applied.deactivated += not row["is_listed"]
@@ -159,9 +161,3 @@ async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[
                 applied.verified += row["is_listed"] and event.action is not Action.ACTIVATED
         await transaction.write(changes, ACTOR)
     return applied
-
-
-def _event(token: Token, at: datetime, now: datetime, *, is_listed: bool) -> Event | None:
-    if is_listed:
-        return tokens.verified(token, at, now)
-    return tokens.deactivated_at_gateway(token, DeactivationReason.GATEWAY_DELETED, at, now)

@@ -50,13 +50,14 @@ async def _write(store: TokenStore, gateways: Gateways, gateway: str, lines: lis
         except InputError as refused:
             report.reject(number, refused, record)
     old = [(gateway, old) for old, _ in pairs.values()]
-    users = set((await store.owners(old)).values())
-    async with store.transaction(users, dry_run=dry_run) as transaction:
-        owners = await transaction.owners([*old, *((gateway, new) for _, new in pairs.values())])
-        if not users.issuperset(owners[customer] for customer in old if customer in owners):
+    new = [(gateway, new) for _, new in pairs.values()]
+    users = set((await store.customers(old)).owners.values())
+    async with store.transaction(users, customers=new, dry_run=dry_run) as transaction:
+        customers = await transaction.customers([*old, *new])
+        if not users.issuperset(customers.owners[customer] for customer in old if customer in customers.owners):
             raise ConflictError
         stored = await transaction.lock_at((user, gateway) for user in users)
-        batch = BatchSaver(now=await transaction.now(), stored=stored, owners=owners, erased=set())
+        batch = BatchSaver(now=await transaction.now(), stored=stored, customers=customers, erased=set())
         for number, (before, after) in pairs.items():
             try:
                 is_changed = _replace(batch, gateway, before, after)

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from graphql_api.domain.facts import NO_FACTS, Facts
 from graphql_api.domain.json import is_same_json
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ class Action(Enum):
     DEACTIVATED = "DEACTIVATED"
     VERIFIED = "VERIFIED"
     MERGED = "MERGED"
+    REASSIGNED = "REASSIGNED"
     DELETED = "DELETED"
     ERASED = "ERASED"
     IMPORTED = "IMPORTED"
@@ -61,13 +63,14 @@ class Token(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One line of a token's history: the token as it was after the change, what was done and why.
+    """What a change makes of a token, and its line of history: what was done and why.
 
-    It was done `at` the token's last change, unless that was brought along from elsewhere.
+    It was done `at` the token's last change, unless that was brought along from elsewhere. Without an action it is
+    bookkeeping: the token is written, with the version that it had, and no line of history.
     """
 
     token: Token
-    action: Action
+    action: Action | None
     reason: str | None = None
     at: datetime | None = None
 
@@ -83,17 +86,24 @@ class Edit(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """What one transaction writes: tokens as they become, lines of history in order, and whose identifiers are."""
+    """What one transaction writes: tokens as they become, lines of history in order, and whose identifiers are.
+
+    `facts` are those of customer ids that are no longer their token's; `arrived` are the ids of tokens that have their
+    customer id by these changes.
+    """
 
     created: dict[str, Token] = field(default_factory=dict[str, Token])
     changed: dict[str, Token] = field(default_factory=dict[str, Token])
     deleted: list[Token] = field(default_factory=list[Token])
     events: list[Event] = field(default_factory=list[Event])
     identifiers: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    facts: dict[tuple[str, str], Facts] = field(default_factory=dict[tuple[str, str], Facts])
+    arrived: set[str] = field(default_factory=set[str])
 
     def create(self, event: Event) -> Token:
         """A new token."""
         self.created[event.token.id] = event.token
+        self.arrived.add(event.token.id)
         self._reserve(event.token)
         return self._record(event)
 
@@ -102,26 +112,43 @@ class Changes:
         new = event.token
         (self.created if new.id in self.created else self.changed)[new.id] = new
         if new.gateway_customer_id != old.gateway_customer_id:
+            self.arrived.add(new.id)
+            self._leave(old)
             self._reserve(old)
             self._reserve(new)
         return self._record(event)
 
-    def delete(self, event: Event) -> None:
+    def delete(self, old: Token, event: Event) -> None:
         """A token goes; its identifier stays with its user."""
         self.deleted.append(event.token)
+        self._leave(old)
         self._reserve(event.token)
         self._record(event)
 
     def _record(self, event: Event) -> Token:
-        self.events.append(event)
+        if event.action is not None:
+            self.events.append(event)
         return event.token
+
+    def _leave(self, token: Token) -> None:
+        if (facts := facts_of(token)) != NO_FACTS:
+            key = (token.gateway, token.gateway_customer_id)
+            self.facts[key] = self.facts.get(key, NO_FACTS).joined(facts)
 
     def _reserve(self, token: Token) -> None:
         self.identifiers[token.gateway, token.gateway_customer_id] = token.user_id
 
 
-def created(token_id: str, user_id: str, gateway: str, edit: Edit, now: datetime, action: Action) -> Event:
-    """A new token of this user. The edit names the gateway's customer.
+def created(
+    token_id: str,
+    user_id: str,
+    gateway: str,
+    edit: Edit,
+    now: datetime,
+    action: Action,
+    facts: Facts = NO_FACTS,
+) -> Event:
+    """A new token of this user. The edit names the gateway's customer, of whom these facts are known.
 
     Raises:
         TypeError: it does not.
@@ -141,91 +168,137 @@ def created(token_id: str, user_id: str, gateway: str, edit: Edit, now: datetime
     )
     if edit.is_active is False:
         token = token._replace(**_ended(now, DeactivationReason.OTHER))
+    token = settled(token, facts)
     return Event(token, action, token.deactivation_reason)
 
 
-def edited(token: Token, edit: Edit, now: datetime) -> Event | None:
-    """The token after this edit, or None where it changes nothing. The most telling part of an edit names it."""
-    changes, action = dict[str, Any](), Action.UPDATED
+def edited(token: Token, edit: Edit, now: datetime, facts: Facts = NO_FACTS) -> Event | None:
+    """The token after this edit, or None if it changes nothing. The most telling part of an edit names it.
+
+    Args:
+        token: the token as it is
+        edit: what is to change
+        now: the time of the change
+        facts: what is known of the edit's customer id, if that is another one than the token's
+    """
+    new, action = token, Action.UPDATED
     if edit.description is not None and edit.description.value != token.description:
-        changes["description"] = edit.description.value
+        new = new._replace(description=edit.description.value)
     if edit.metadata is not None and not is_same_json(edit.metadata.value, token.metadata):
-        changes["metadata"] = edit.metadata.value
-    if edit.is_active is not None and edit.is_active != token.is_active:
-        at = _moment(token, now)
-        if edit.is_active:
-            changes |= {"is_active": True, "activated_at": at, "deactivated_at": None, "deactivation_reason": None}
-            action = Action.ACTIVATED
-        else:
-            changes |= _ended(at, DeactivationReason.OTHER)
-            action = Action.DEACTIVATED
+        new = new._replace(metadata=edit.metadata.value)
     if edit.gateway_customer_id is not None and edit.gateway_customer_id != token.gateway_customer_id:
-        # What was verified was the other customer.
-        changes |= {"gateway_customer_id": edit.gateway_customer_id, "last_verified_at": None}
-        action = Action.REPLACED
-    return _next(token, action, now, **changes) if changes else None
-
-
-def deactivated(token: Token, reason: DeactivationReason, now: datetime) -> Event | None:
-    """The token after its deactivation, or None where it is inactive already."""
-    if not token.is_active:
+        new, action = _with_customer(new, edit.gateway_customer_id, facts), Action.REPLACED
+    at = _moment(token, now)
+    if edit.is_active is True and not token.is_active:
+        gone_at = facts_of(new).gone_at
+        activated_at = at if gone_at is None else max(at, gone_at + _TICK)
+        new = new._replace(is_active=True, activated_at=activated_at, deactivated_at=None, deactivation_reason=None)
+        action = Action.REPLACED if action is Action.REPLACED else Action.ACTIVATED
+    elif edit.is_active is False and (token.is_active or (action is Action.REPLACED and not has_own_reason(new))):
+        new = new._replace(**_ended(at, DeactivationReason.OTHER))
+        action = Action.REPLACED if action is Action.REPLACED else Action.DEACTIVATED
+    if new is token:
         return None
-    return _next(token, Action.DEACTIVATED, now, **_ended(_moment(token, now), reason))
+    return _next(token, new, action, now, new.deactivation_reason if new.is_active != token.is_active else None)
 
 
-def deactivated_at_gateway(token: Token, reason: DeactivationReason, at: datetime, now: datetime) -> Event | None:
-    """The token after the gateway reported a deletion that happened then; None where that is older than its activation.
-
-    An inactive token keeps its version (see `earlier_deactivation`).
-    """
-    if not token.is_active or at < token.activated_at:
+def deactivated(token: Token, reason: DeactivationReason, now: datetime, at: datetime | None = None) -> Event | None:
+    """The token after its deactivation at this time, or now; None if it is inactive, or was activated since then."""
+    if not token.is_active or (at is not None and at < (facts_of(token).activated_at or at)):
         return None
-    return _next(token, Action.DEACTIVATED, now, **_ended(at, reason))
-
-
-def earlier_deactivation(token: Token, reason: DeactivationReason, at: datetime) -> Token | None:
-    """An inactive token with the earliest of its deletions, or None where this report is not the earliest.
-
-    Reports come in any order and have to end in one state. That is bookkeeping and no change: the version stays.
-    """
-    if token.is_active or token.deactivated_at is None or at < token.activated_at:
-        return None
-    stored = (token.deactivated_at, token.deactivation_reason or "")
-    return token._replace(**_ended(at, reason)) if (at, reason.value) < stored else None
-
-
-def verified(token: Token, at: datetime, now: datetime) -> Event | None:
-    """The token after the gateway confirmed its customer, or None where it was confirmed as late before."""
-    if token.last_verified_at is not None and at <= token.last_verified_at:
-        return None
-    return _next(token, Action.VERIFIED, now, last_verified_at=at)
+    new = token._replace(**_ended(at or _moment(token, now), reason))
+    return _next(token, new, Action.DEACTIVATED, now, reason.value)
 
 
 def merged(token: Token, user_id: str, now: datetime) -> Event:
     """The token after it moved to this user, or stayed with them and took over a former identifier."""
-    return _next(token, Action.MERGED, now, user_id=user_id)
+    return _next(token, token._replace(user_id=user_id), Action.MERGED, now)
 
 
 def merged_away(token: Token, user_id: str, now: datetime) -> Event:
     """The last line of a token whose place at the gateway another token of this user has."""
-    ended = _ended(_moment(token, now), DeactivationReason.MERGED)
-    return _next(token, Action.MERGED, now, user_id=user_id, **ended)
+    new = token._replace(user_id=user_id, **_ended(_moment(token, now), DeactivationReason.MERGED))
+    return _next(token, new, Action.MERGED, now, new.deactivation_reason)
 
 
-def gone(token: Token, action: Action, now: datetime) -> Event:
+def reassigned(token: Token, user_id: str, now: datetime, reason: str | None) -> Event:
+    """The token after it was given to the user whose customer it is."""
+    return _next(token, token._replace(user_id=user_id), Action.REASSIGNED, now, reason)
+
+
+def gone(token: Token, action: Action, now: datetime, reason: str | None = None) -> Event:
     """The last line of a token's history."""
-    return _next(token, action, now)
+    return _next(token, token, action, now, reason)
 
 
-def _next(token: Token, action: Action, now: datetime, **changes: Any) -> Event:
-    """What this change makes of the token; its reason is the one for which the token ends."""
-    new = token._replace(version=token.version + 1, updated_at=_moment(token, now), **changes)
-    return Event(new, action, changes.get("deactivation_reason"))
+# --- what is known of its customer: see `graphql_api.domain.facts`
+
+
+def facts_of(token: Token) -> Facts:
+    """What a token says of its customer id. A deletion while it is inactive for our own reasons is kept beside it."""
+    return Facts(
+        gone_at=token.deactivated_at if token.deactivation_reason == _GONE else None,
+        exists_at=token.last_verified_at,
+        activated_at=token.activated_at if token.activated_at > token.created_at else None,
+    )
+
+
+def has_own_reason(token: Token) -> bool:
+    """Whether the token is inactive for a reason of our own, which no report lifts."""
+    return not token.is_active and token.deactivation_reason != _GONE
+
+
+def settled(token: Token, facts: Facts) -> Token:
+    """The token as these facts have it, together with those that it carries."""
+    known = facts_of(token).joined(facts)
+    token = token._replace(last_verified_at=known.exists_at, activated_at=known.activated_at or token.activated_at)
+    if has_own_reason(token):
+        return token
+    if known.is_gone:
+        return token._replace(is_active=False, deactivated_at=known.gone_at, deactivation_reason=_GONE)
+    return token._replace(is_active=True, deactivated_at=None, deactivation_reason=None)
+
+
+def reported(token: Token, facts: Facts, now: datetime) -> Event | None:
+    """The token after a report of its gateway, or None if it says nothing new. It is a change if `is_active` is."""
+    new = settled(token, facts)
+    if new == token:
+        return None
+    if new.is_active == token.is_active:
+        return Event(new, None)
+    if new.is_active:
+        return _next(token, new, Action.ACTIVATED, now, "VERIFIED")
+    return _next(token, new, Action.DEACTIVATED, now, _GONE)
+
+
+def cannot_carry(token: Token, facts: Facts) -> bool:
+    """Whether a token does not show these facts, since it is inactive for a reason of our own."""
+    return has_own_reason(token) and facts.gone_at is not None and facts_of(token).joined(facts).is_gone
+
+
+def _with_customer(token: Token, customer: str, facts: Facts) -> Token:
+    """The token with another customer id: what was known of the one before goes with that."""
+    token = token._replace(gateway_customer_id=customer, last_verified_at=None, activated_at=token.created_at)
+    if not has_own_reason(token):
+        token = token._replace(is_active=True, deactivated_at=None, deactivation_reason=None)
+    return settled(token, facts)
+
+
+# What reports of gateways may change in a token, besides its version and time.
+REPORTED = ("is_active", "activated_at", "deactivated_at", "deactivation_reason", "last_verified_at")
+
+_GONE = DeactivationReason.GATEWAY_DELETED.value
+_TICK = timedelta(microseconds=1)
+
+
+def _next(token: Token, new: Token, action: Action, now: datetime, reason: str | None = None) -> Event:
+    """A change that makes of the token a new one."""
+    return Event(new._replace(version=token.version + 1, updated_at=_moment(token, now)), action, reason)
 
 
 def _moment(token: Token, now: datetime) -> datetime:
     """Now, but later than the token's last change, whatever the clocks say."""
-    return max(now, token.updated_at + timedelta(microseconds=1))
+    return max(now, token.updated_at + _TICK)
 
 
 def _ended(at: datetime, reason: DeactivationReason) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 from unicodedata import category
 from uuid import UUID
@@ -14,6 +14,7 @@ from graphql_api.domain.errors import Code, InputError, Problem
 MAX_ID_LENGTH = 255  # characters of a user id or of a gateway's customer id
 MAX_DESCRIPTION_LENGTH = 2000  # characters
 MAX_METADATA_BYTES = 16 * 1024  # of its compact UTF-8 JSON
+MAX_AHEAD = timedelta(minutes=5)  # that a time may lie in the future, by another machine's clock
 MAX_METADATA_DEPTH = 10  # objects and arrays inside one another, the root included
 
 _MOST_BYTES = 4  # of JSON for a character of Python's `repr`, which is made faster
@@ -42,12 +43,12 @@ class Problems:
         """Remember one more problem."""
         self._found.append(Problem(code, message, field))
 
-    def parse(self, field: str, parse: Callable[[V], T], value: V) -> T | None:
-        """The canonical value, or None where it is refused; its problems then stand at this field."""
+    def parse(self, field: str, parse: Callable[[V], T], value: V, *place: str) -> T | None:
+        """The canonical value, or None if it is refused; its problems then stand at this field, in this place."""
         try:
             return parse(value)
         except InputError as refused:
-            self._found += [Problem(problem.code, problem.message, (field,)) for problem in refused.problems]
+            self._found += [Problem(problem.code, problem.message, (*place, field)) for problem in refused.problems]
             return None
 
     @property
@@ -176,6 +177,16 @@ def instant(value: object) -> datetime:
     except (ValueError, OverflowError):
         pass
     raise _invalid("A DateTime must be ISO 8601 with an offset, such as 2026-11-22T17:28:02Z.")
+
+
+def check_not_ahead(at: datetime | None, now: datetime) -> None:
+    """Go on only if this is no time of the future, but for what clocks may differ.
+
+    Raises:
+        InputError: it is.
+    """
+    if at is not None and at > now + MAX_AHEAD:
+        raise _invalid("This time lies in the future: send when it happened, by a clock that is right.")
 
 
 def is_well_formed(text: str) -> bool:

@@ -193,6 +193,8 @@ class Metrics(Collector):
         self._token_cache = counter("token_cache", "Access tokens by cache result", "result")
         self._fallbacks = counter("engine_fallbacks", "Operations run by graphql-core instead, by reason", "reason")
         self._webhooks = counter("webhooks", "Gateway events by the status of the answer", "sender", "status")
+        about = "Gateway events about another account or mode, or without their content, by reason"
+        self._webhooks_ignored = counter("webhooks_ignored", about, "sender", "reason")
         self._spans_lost = counter("spans_lost", "Spans that the trace collector did not accept")
         gauge("build_info", "The version that runs", "version", combine=max).set(1, version)
         self._of_process = {
@@ -266,6 +268,10 @@ class Metrics(Collector):
     def _add(self, family: F) -> F:
         self._families[family.name] = family
         return family
+
+    def webhook_ignored(self, sender: str, reason: str) -> None:
+        """An event of a gateway was none of ours."""
+        self._webhooks_ignored.add(sender, reason)
 
     def _of_request(self, operation: str, kind: str, outcome: str, *, teaches: bool) -> Callable[[float], None]:
         if operation not in self._operations:

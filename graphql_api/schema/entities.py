@@ -37,11 +37,16 @@ async def _by_ids(tokens: Tokens, keys: list[tuple[str]], wanted: frozenset[str]
     return {(key,): token for key, token in (await tokens.by_ids([key for (key,) in keys], wanted)).items()}
 
 
+async def _by_customers(tokens: Tokens, keys: list[tuple[str, str]], wanted: frozenset[str] | None) -> dict[Any, Any]:
+    """An entity answers to its own key alone: a former customer id is not the key of any."""
+    return await tokens.by_customers(keys, wanted, former=False)
+
+
 # The keys of a token; a representation is taken by the first that is complete.
 _LOOKUPS: dict[tuple[str, ...], Lookup] = {
     ("id",): _by_ids,
     ("userId", "gateway"): Tokens.by_users_and_gateways,
-    ("gateway", "gatewayCustomerId"): Tokens.by_customers,
+    ("gateway", "gatewayCustomerId"): _by_customers,
 }
 _NO_USER_KEY = "A representation of User needs its key: `id`, a string."
 _NO_KEY = (

@@ -29,12 +29,16 @@ class MergeConflictPolicy(Enum):
     KEEP_SOURCE = "KEEP_SOURCE"
 
 
+_DEPRECATED: dict[Any, str] = {Action.VERIFIED: "A verification is not a change, so it adds no entry."}
+
+
 def _described(enum: type[Enum], name: str, description: str, **values: str) -> None:
     """Register an enumeration with GraphQL, in place; every member has to be described."""
     registered: Any = strawberry.enum(enum, name=name, description=description)
     definition: StrawberryEnumDefinition = registered.__strawberry_definition__
     for value in definition.values:
         value.description = values[value.name]
+        value.deprecation_reason = _DEPRECATED.get(value.value)
 
 
 _described(
@@ -53,10 +57,11 @@ _described(
     "What happened to a token.",
     CREATED="The token was created.",
     UPDATED="Its description or metadata changed.",
+    REASSIGNED="It was moved to the user it belongs to, or gave way to a token that was.",
     REPLACED="It got another customer id; the previous one is kept as a former id.",
     ACTIVATED="It was activated.",
     DEACTIVATED="It was deactivated.",
-    VERIFIED="The gateway confirmed that its customer exists.",
+    VERIFIED="The gateway confirmed that its customer exists. No longer written: older entries keep it.",
     MERGED="Two users were merged: the token moved, took over a former id, or lost its place.",
     DELETED="It was deleted.",
     ERASED="It was deleted because its user was erased.",

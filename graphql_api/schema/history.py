@@ -26,6 +26,11 @@ class Event:
     version: int = strawberry.field(description="The token's version afterwards.")
     gateway_customer_id: str = strawberry.field(description="The customer's id at the gateway afterwards.")
     is_active: bool = strawberry.field(description="Whether the token was active afterwards.")
+    token_id: strawberry.ID = strawberry.field(description="The token's id.")
+    gateway: str = strawberry.field(description="The gateway of the token.")
+    user_id: strawberry.ID | None = strawberry.field(
+        description="The user whose token it was after the change; null once they were erased."
+    )
     reason: str | None = strawberry.field(description="The reason, if there was one.")
 
 
@@ -93,5 +98,8 @@ def _event(line: Any) -> Event:
         version=line["version"],
         gateway_customer_id=line["gateway_customer_id"],
         is_active=line["is_active"],
+        token_id=strawberry.ID(str(line["token_id"])),
+        gateway=line["gateway"],
+        user_id=line["user_id"],
         reason=line["reason"],
     )

@@ -4,9 +4,12 @@ from typing import Any, TypeVar
 
 import strawberry
 
+from graphql_api.domain import values
 from graphql_api.domain.inputs import Gateways, Save, Update
 from graphql_api.domain.token import Given
+from graphql_api.domain.values import Problems
 from graphql_api.schema.scalars import Json
+from graphql_api.service.reassigning import Reassignment
 
 T = TypeVar("T")
 
@@ -114,6 +117,22 @@ class GatewayCustomerInput:
 
     gateway: str = strawberry.field(description="The gateway. Case does not matter.")
     gateway_customer_id: str = strawberry.field(description="The customer's id at the gateway.")
+
+
+@strawberry.input(description="A customer of a gateway, and the user it belongs to.")
+class ReassignGatewayCustomerInput:
+    """Whose customer it is."""
+
+    gateway: str = strawberry.field(description=_GATEWAY)
+    gateway_customer_id: str = strawberry.field(description="The customer's current or former id at the gateway.")
+    to_user_id: strawberry.ID = strawberry.field(description="The user it belongs to.")
+
+    def to_domain(self, problems: Problems, gateways: Gateways, *place: str) -> Reassignment:
+        """Check and convert; what is wrong is added to the problems of the list at this place."""
+        gateway = problems.parse("gateway", gateways.parse, self.gateway, *place) or ""
+        customer = problems.parse("gatewayCustomerId", values.gateway_customer_id, self.gateway_customer_id, *place)
+        user_id = problems.parse("toUserId", values.user_id, self.to_user_id, *place)
+        return Reassignment(gateway, customer or "", user_id or "")
 
 
 def _given(value: Any) -> Given[Any] | None:

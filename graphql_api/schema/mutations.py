@@ -20,6 +20,7 @@ from graphql_api.schema.enums import BatchErrorPolicy, DeactivationReason, Merge
 from graphql_api.schema.inputs import (
     CreateCustomerGatewayTokenInput,
     GatewayCustomerInput,
+    ReassignGatewayCustomerInput,
     SaveCustomerGatewayTokenInput,
     UpdateCustomerGatewayTokenInput,
     optional,
@@ -34,12 +35,14 @@ from graphql_api.schema.payloads import (
     GatewayCustomerClaim,
     LiftUserErasurePayload,
     MergeUserGatewayTokensPayload,
+    ReassignGatewayCustomersPayload,
+    ReleaseGatewayCustomerClaimPayload,
     SaveCustomerGatewayTokenPayload,
     SaveCustomerGatewayTokensPayload,
     UserError,
     user_errors,
 )
-from graphql_api.service import claims, erasing, gateway_reports, merging, saving, updating
+from graphql_api.service import claims, erasing, gateway_reports, merging, reassigning, saving, updating
 from graphql_api.service.saving import SaveResult
 from graphql_api.service.tokens import Tokens
 
@@ -245,12 +248,57 @@ async def _claim(
         claimed = await claims.claim(tokens, user, name, seconds)
     except InputError as refusal:
         return ClaimGatewayCustomerPayload(gateway_token=None, claim=None, user_errors=user_errors(refusal.problems))
-    claim = claimed.lease and GatewayCustomerClaim(
-        idempotency_key=claimed.lease.idempotency_key,
-        expires_at=claimed.lease.expires_at,
-        acquired=claimed.lease.acquired,
+    claim = claimed.claim and GatewayCustomerClaim(
+        idempotency_key=claimed.claim.idempotency_key,
+        expires_at=claimed.claim.expires_at,
+        acquired=claimed.claim.acquired,
+        replaces=claimed.claim.replaces,
     )
     return ClaimGatewayCustomerPayload(gateway_token=payloads.shown(claimed.token), claim=claim, user_errors=[])
+
+
+async def _release_claim(
+    info: Info,
+    user_id: UserId,
+    gateway: Gateway,
+    idempotency_key: Annotated[str, strawberry.argument(description="The key of the claim that you give up.")],
+) -> ReleaseGatewayCustomerClaimPayload:
+    tokens, problems = info.context.begin("releaseGatewayCustomerClaim"), Problems()
+    user = problems.parse("userId", values.user_id, user_id) or ""
+    name = problems.parse("gateway", tokens.gateways.parse, gateway) or ""
+    key = problems.parse("idempotencyKey", values.well_formed, idempotency_key) or ""
+    try:
+        problems.check()
+        released = await claims.release(tokens, user, name, key)
+    except InputError as refusal:
+        return ReleaseGatewayCustomerClaimPayload(released=False, user_errors=user_errors(refusal.problems))
+    return ReleaseGatewayCustomerClaimPayload(released=released, user_errors=[])
+
+
+async def _reassign(
+    info: Info,
+    customers: Annotated[
+        list[ReassignGatewayCustomerInput],
+        strawberry.argument(description="At most 1,000 customers, each once, and whose they are."),
+    ],
+    reason: Annotated[
+        str | None, strawberry.argument(description="Why, for the history: at most 2,000 characters.")
+    ] = strawberry.UNSET,
+) -> ReassignGatewayCustomersPayload:
+    tokens, problems = info.context.begin("reassignGatewayCustomers"), Problems()
+    if len(customers) > MAX_BATCH:
+        message = f"At most {MAX_BATCH} customers are reassigned at once; these are {len(customers)}."
+        errors = user_errors([Problem(Code.INVALID, message, ("customers",))])
+        return ReassignGatewayCustomersPayload(gateway_tokens=[], user_errors=errors)
+    why = problems.parse("reason", values.description, optional(reason))
+    wanted = [each.to_domain(problems, tokens.gateways, "customers", str(at)) for at, each in enumerate(customers)]
+    try:
+        problems.check()
+        found = await reassigning.reassign(tokens, wanted, why)
+    except InputError as refusal:
+        errors = user_errors(refusal.problems)
+        return ReassignGatewayCustomersPayload(gateway_tokens=[None] * len(customers), user_errors=errors)
+    return ReassignGatewayCustomersPayload(gateway_tokens=list(map(payloads.shown, found)), user_errors=[])
 
 
 async def _merge(
@@ -277,12 +325,13 @@ async def _merge(
             merged = await merging.merge(tokens, merge)
     except InputError as refusal:
         return MergeUserGatewayTokensPayload(
-            user=None, moved=[], conflicts=[], user_errors=user_errors(refusal.problems)
+            user=None, moved=[], conflicts=[], winners=[], user_errors=user_errors(refusal.problems)
         )
     return MergeUserGatewayTokensPayload(
         user=payloads.user(into_user_id),
         moved=payloads.all_shown(merged.moved),
         conflicts=payloads.all_shown(merged.conflicts),
+        winners=payloads.all_shown(merged.winners),
         user_errors=user_errors(merged.problems),
     )
 
@@ -413,6 +462,23 @@ class Mutation:
         directives=[_COST],
         resolver=_counted(_claim),
         description=("Ask before you create a customer at a gateway: who creates it, and with which idempotency key?"),
+    )
+    release_gateway_customer_claim: ReleaseGatewayCustomerClaimPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_release_claim,
+        description=(
+            "Give up a claim whose key is spent, for example because the gateway stored a failure for it. The next"
+            " claim gets a new key."
+        ),
+    )
+    reassign_gateway_customers: ReassignGatewayCustomersPayload = strawberry.federation.field(
+        directives=[_COST],
+        resolver=_reassign,
+        description=(
+            "Correct customers that were saved for the wrong user, all or nothing. They are evaluated together, so you"
+            " can swap two users' customers. Each token moves to the right user; if that user keeps another one there,"
+            " the answer is ALREADY_EXISTS."
+        ),
     )
     merge_user_gateway_tokens: MergeUserGatewayTokensPayload = strawberry.federation.field(
         directives=[_COST],

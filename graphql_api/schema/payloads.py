@@ -88,7 +88,14 @@ class MergeUserGatewayTokensPayload:
     conflicts: list[CustomerGatewayToken] = strawberry.field(
         description=(
             "The losing tokens, as they were, at gateways where both users had a customer. Their ids became former ids"
-            " of the winning tokens. Under FAIL, the tokens that could not move."
+            " of the winning tokens. Under FAIL, the tokens that could not move. A token that is inactive because of"
+            " GATEWAY_DELETED is no conflict: the other one keeps or takes the place."
+        )
+    )
+    winners: list[CustomerGatewayToken] = strawberry.field(
+        description=(
+            "In the order of `conflicts`: the tokens that keep the place, in their current state. Under FAIL, the"
+            " target's tokens."
         )
     )
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
@@ -126,16 +133,44 @@ class LiftUserErasurePayload:
 @strawberry.type(description="A short lease on creating a user's customer at a gateway.")
 class GatewayCustomerClaim:
     idempotency_key: str = strawberry.field(
-        description="Pass it to the gateway as its idempotency key. All callers get the same key until the save."
+        description=(
+            "Pass it to the gateway as its idempotency key. All callers get the same key until the customer is saved or"
+            " the claim is released; no later claim and no other database has it."
+        )
     )
     expires_at: datetime = strawberry.field(description="When another caller may take over the lease.")
     acquired: bool = strawberry.field(description="Whether you hold the lease; false if another caller holds it.")
+    replaces: str | None = strawberry.field(
+        description="The deleted customer that the new one replaces: pass it to save as `replaces`."
+    )
+
+
+@strawberry.type(description="The result of giving up a claim.")
+class ReleaseGatewayCustomerClaimPayload:
+    released: bool = strawberry.field(description="False if this is no longer the claim's key.")
+    user_errors: list[UserError] = strawberry.field(description=_ERRORS)
+
+
+@strawberry.type(description="The result of reassigning customers.")
+class ReassignGatewayCustomersPayload:
+    gateway_tokens: list[CustomerGatewayToken | None] = strawberry.field(
+        description=(
+            "In input order: the tokens in their current state; null if the id is not the current one of any token, and"
+            " for all if one was refused."
+        )
+    )
+    user_errors: list[UserError] = strawberry.field(
+        description="What is wrong and how to fix it. `field` starts with `customers` and the index of the customer."
+    )
 
 
 @strawberry.type(description="The customer if it exists, or a claim on creating it.")
 class ClaimGatewayCustomerPayload:
     gateway_token: CustomerGatewayToken | None = strawberry.field(
-        description="The token if the customer already exists: there is nothing to create."
+        description=(
+            "The token if the customer already exists: there is nothing to create. It may be inactive for one of your"
+            " own reasons, never because of GATEWAY_DELETED."
+        )
     )
     claim: GatewayCustomerClaim | None = strawberry.field(description="The claim if the customer does not exist.")
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)

@@ -1,36 +1,25 @@
 """Claims: of many checkouts of one user at once, which one creates the customer at the gateway."""
 
-from dataclasses import dataclass
-from datetime import datetime
-from uuid import NAMESPACE_URL, uuid5
+from typing import NamedTuple
 
 from graphql_api.domain.errors import InputError
-from graphql_api.domain.token import Token
+from graphql_api.domain.token import DeactivationReason, Token
 from graphql_api.service.problems import erased_problem
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
 from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.tokens import Claim
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to create a customer at the gateway, for a short time."""
-
-    idempotency_key: str
-    expires_at: datetime
-    acquired: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimResult:
+class ClaimResult(NamedTuple):
     """The customer that is there already, or the lease on creating it."""
 
     token: Token | None = None
-    lease: Lease | None = None
+    claim: Claim | None = None
 
 
 async def claim(service: Tokens, user_id: str, gateway: str, lease_seconds: int) -> ClaimResult:
-    """Who creates this user's first customer at the gateway, with which idempotency key?
+    """Who creates this user's customer at the gateway, the first one or one for a deleted one, with which key?
 
     Raises:
         InputError: ERASED.
@@ -41,17 +30,21 @@ async def claim(service: Tokens, user_id: str, gateway: str, lease_seconds: int)
 
 async def _claim(service: Tokens, user_id: str, gateway: str, lease_seconds: int) -> ClaimResult:
     stored = (await service.store.read_at(user_id, gateway)).token
-    if stored is not None:
+    if stored is not None and stored.deactivation_reason != DeactivationReason.GATEWAY_DELETED.value:
         return ClaimResult(stored)
-    claim = await service.store.claim(user_id, gateway, lease_seconds)
-    if claim is not None:
-        key = idempotency_key(user_id, gateway, claim.generation)
-        return ClaimResult(lease=Lease(key, claim.expires_at, claim.acquired))
+    claimed = await service.store.claim(user_id, gateway, lease_seconds)
+    if claimed is not None:
+        return ClaimResult(claim=claimed)
     if await service.store.erased([user_id]):
         raise InputError([erased_problem("userId")])
     raise ConflictError  # a customer was saved meanwhile
 
 
-def idempotency_key(user_id: str, gateway: str, generation: int) -> str:
-    """The key that every caller hands to the gateway for this user's pending customer."""
-    return str(uuid5(NAMESPACE_URL, f"gateway-customer:{generation}:{gateway}:{user_id}"))
+async def release(service: Tokens, user_id: str, gateway: str, key: str) -> bool:
+    """Give up the claim whose idempotency key is this: the next one gets another key.
+
+    Returns:
+        False if it is no longer the claim's key.
+    """
+    service.caller.authorize("Mutation.releaseGatewayCustomerClaim")
+    return await service.store.release_claim(user_id, gateway, key)

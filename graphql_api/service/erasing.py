@@ -23,7 +23,7 @@ async def erase(service: Tokens, user_id: str) -> list[Pair]:
             now = await store.now()
             changes = Changes()
             for token in await store.lock_of([user_id]):
-                changes.delete(tokens.gone(token, Action.ERASED, now))
+                changes.delete(token, tokens.gone(token, Action.ERASED, now))
             await store.write(changes, service.actor)
             return await store.erase(user_id)
 

@@ -1,10 +1,14 @@
-"""What gateways say of their customers: that one is gone, or that one exists."""
+"""What gateways say of their customers: that one is gone, or that one exists. `domain.facts` states the rule."""
 
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
+from graphql_api.domain.facts import Facts
 from graphql_api.domain.token import DeactivationReason, Token
+from graphql_api.domain.values import MAX_AHEAD, Problems, check_not_ahead
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
 from graphql_api.storage.changes import ConflictError
@@ -16,55 +20,110 @@ async def deactivate_customer(
     customer: str,
     reason: DeactivationReason,
     occurred_at: datetime | None,
-    precision: timedelta = timedelta(0),
+    *,
+    caps: bool = False,
 ) -> Token | None:
-    """The gateway says that this customer is gone. None where it is unknown, which is no error.
+    """The gateway, or another system that knows only its customer id, says that this customer is not to be used.
+
+    With the reason GATEWAY_DELETED that is the gateway's word, kept for whoever will have the customer. Any other
+    reason is our own, and deactivates an active token.
 
     Args:
         service: for whom
         gateway: where the customer is
         customer: its identifier there
         reason: why the token becomes inactive
-        occurred_at: when it happened; now where that is not known
-        precision: how much later it may have happened, by a clock that tells no more
+        occurred_at: when it happened; None for now
+        caps: date it now if it is dated too far in the future, since a gateway does not correct its event
+
+    Returns:
+        The token that has the customer, or had it and is left alone; None if it is unknown, which is no error.
+
+    Raises:
+        InputError: INVALID for a time too far in the future.
     """
     service.caller.authorize("Mutation.deactivateGatewayCustomer")
 
+    def dated(now: datetime) -> datetime:
+        return _dated(occurred_at, now, "occurredAt", caps=caps)
+
     async def attempt() -> Token | None:
+        if reason is DeactivationReason.GATEWAY_DELETED:
+            return await _report(service, gateway, customer, lambda now: Facts(gone_at=dated(now)))
         token, now = await _customer(service, gateway, customer)
+        at = dated(now)
         if token is None or token.gateway_customer_id != customer:
             return token
-        at = occurred_at or now
-        if at < token.activated_at < at + precision:
-            at = token.activated_at
-        event = tokens.deactivated_at_gateway(token, reason, at, now)
-        if event is not None:
-            return await service.store.change(token, event, service.actor)
-        moved = tokens.earlier_deactivation(token, reason, at)
-        if moved is not None:
-            await service.store.move_deactivation(token, moved)
-        return moved or token
-
-    return await retry_on_conflict(attempt)
-
-
-async def verify_customer(service: Tokens, gateway: str, customer: str, at: datetime | None) -> Token:
-    """The gateway says that this customer exists.
-
-    Raises:
-        InputError: NOT_FOUND.
-    """
-    service.caller.authorize("Mutation.verifyGatewayCustomer")
-
-    async def attempt() -> Token:
-        token, now = await _customer(service, gateway, customer)
-        if token is None:
-            message = f"No token has the customer {customer} at {gateway}. Save it first."
-            raise InputError([Problem(Code.NOT_FOUND, message, ("gatewayCustomerId",))])
-        event = None if token.gateway_customer_id != customer else tokens.verified(token, at or now, now)
+        event = tokens.deactivated(token, reason, now, occurred_at and at)
         return token if event is None else await service.store.change(token, event, service.actor)
 
     return await retry_on_conflict(attempt)
+
+
+async def verify_customer(
+    service: Tokens, gateway: str, customer: str, at: datetime | None, *, caps: bool = False
+) -> Token:
+    """The gateway says that this customer exists. That is kept for whoever will have the customer.
+
+    Args:
+        service: for whom
+        gateway: where the customer is
+        customer: its identifier there
+        at: when the gateway confirmed it; None for now
+        caps: as in `deactivate_customer`
+
+    Raises:
+        InputError: NOT_FOUND, or INVALID for a time too far in the future.
+    """
+    service.caller.authorize("Mutation.verifyGatewayCustomer")
+
+    async def attempt() -> Token | None:
+        return await _report(service, gateway, customer, lambda now: Facts(exists_at=_dated(at, now, "at", caps=caps)))
+
+    token = await retry_on_conflict(attempt)
+    if token is None:
+        message = f"No token has the customer {customer} at {gateway}. Save it first."
+        raise InputError([Problem(Code.NOT_FOUND, message, ("gatewayCustomerId",))])
+    return token
+
+
+async def _report(service: Tokens, gateway: str, customer: str, facts_at: Callable[[datetime], Facts]) -> Token | None:
+    token, now = await _customer(service, gateway, customer)
+    facts = facts_at(now)
+    if token is None or token.gateway_customer_id != customer:
+        await _remember(service, gateway, customer, facts)
+        return token
+    event = tokens.reported(token, facts, now)
+    if event is not None:
+        token = await service.store.change(token, event, service.actor)
+    if tokens.cannot_carry(token, facts):
+        await service.store.remember_facts({(gateway, customer): facts})
+        if (await service.store.read(token.id)).token != token:
+            raise ConflictError  # it may be able to now
+    return token
+
+
+def _dated(at: datetime | None, now: datetime, field: str, *, caps: bool) -> datetime:
+    if at is None or (caps and at > now + MAX_AHEAD):
+        return now
+    problems = Problems()
+    problems.parse(field, partial(check_not_ahead, now=now), at)
+    problems.check()
+    return at
+
+
+async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts) -> None:
+    """Keep what was said of a customer that no token has.
+
+    Raises:
+        ConflictError: one has it now.
+    """
+    key = (gateway, customer)
+    async with service.store.transaction((), customers=[key], exclusive=True) as transaction:
+        if await transaction.is_current(key):
+            raise ConflictError
+        await transaction.remember_facts({key: facts})
+        await transaction.forget_expired_facts()
 
 
 async def _customer(service: Tokens, gateway: str, customer: str) -> tuple[Token | None, datetime]:

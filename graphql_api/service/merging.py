@@ -11,7 +11,7 @@ from typing import Any
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
-from graphql_api.domain.token import Changes, Token
+from graphql_api.domain.token import Changes, DeactivationReason, Token
 from graphql_api.service.problems import erased_problem
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
@@ -39,10 +39,18 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The tokens that moved, as they are now, and the ones that lost their gateway to another, as they were."""
+    """What became of the tokens.
+
+    Attributes:
+        moved: those that moved, as they are now
+        conflicts: those that lost their gateway to another, as they were
+        winners: those to which they lost it, as they are now
+        problems: why nothing was done
+    """
 
     moved: list[Token] = field(default_factory=list[Token])
     conflicts: list[Token] = field(default_factory=list[Token])
+    winners: list[Token] = field(default_factory=list[Token])
     problems: tuple[Problem, ...] = ()
 
 
@@ -127,27 +135,43 @@ async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetim
     locked = sorted(await store.lock_of([from_user, into_user]), key=attrgetter("gateway"))
     moving = [token for token in locked if token.user_id == from_user]
     there = {token.gateway: token for token in locked if token.user_id == into_user}
-    conflicts = [token for token in moving if token.gateway in there]
+    conflicts = [
+        token
+        for token in moving
+        if token.gateway in there and not _is_gone(token) and not _is_gone(there[token.gateway])
+    ]
     if conflicts and asked.on_conflict not in {KEEP_TARGET, KEEP_SOURCE}:
-        return Merged(conflicts=conflicts, problems=tuple(map(_both_have_one, conflicts)))
-    keeps_source = asked.on_conflict == KEEP_SOURCE
-    losers = [there[token.gateway] if keeps_source else token for token in conflicts]
-    movers = [token for token in moving if keeps_source or token.gateway not in there]
+        winners = [there[token.gateway] for token in conflicts]
+        return Merged(conflicts=conflicts, winners=winners, problems=tuple(map(_both_have_one, conflicts)))
     changes = Changes()
-    for loser in losers:
-        changes.delete(tokens.merged_away(loser, into_user, now))
-    moved = [changes.change(token, tokens.merged(token, into_user, now)) for token in movers]
-    if not keeps_source:
-        for token in conflicts:
-            winner = there[token.gateway]
-            changes.change(winner, tokens.merged(winner, into_user, now))
+    result = Merged()
+    for token in moving:
+        target = there.get(token.gateway)
+        if target is None:
+            result.moved.append(changes.change(token, tokens.merged(token, into_user, now)))
+            continue
+        moves = not _is_gone(token) and (_is_gone(target) or asked.on_conflict == KEEP_SOURCE)
+        winner, loser = (token, target) if moves else (target, token)
+        changes.delete(loser, tokens.merged_away(loser, into_user, now))
+        kept = changes.change(winner, tokens.merged(winner, into_user, now))
+        if moves:
+            result.moved.append(kept)
+        if token in conflicts:
+            result.conflicts.append(loser)
+            result.winners.append(kept)
     # What a token is called is reserved under its old user first, since a row may have come by other ways than ours.
     await store.reserve({(token.gateway, token.gateway_customer_id): token.user_id for token in moving})
     await store.depart(moving)
     await store.reassign_identifiers(from_user, into_user)
     await store.write(changes, actor)
-    await store.end_claims(moved)
-    return Merged(moved, losers)
+    if result.moved:
+        await store.end_claims(result.moved)
+    return result
+
+
+def _is_gone(token: Token) -> bool:
+    """Whether the gateway deleted the customer: another one then takes or keeps its place without a conflict."""
+    return token.deactivation_reason == DeactivationReason.GATEWAY_DELETED.value
 
 
 def _both_have_one(token: Token) -> Problem:

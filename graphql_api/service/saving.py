@@ -8,11 +8,13 @@ from uuid_utils import uuid7
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
+from graphql_api.domain.facts import NO_FACTS, Facts
 from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Action, Changes, Token
 from graphql_api.service.problems import erased_problem, expect_version, stale_problem, taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
+from graphql_api.storage.changes import Customers
 from graphql_api.storage.reads import Pair
 
 
@@ -57,12 +59,13 @@ async def save_many(service: Tokens, saves: Sequence[Save], *, abort: bool) -> l
 
 
 async def _save_all(service: Tokens, saves: Sequence[Save], *, abort: bool = False) -> list[SaveResult | InputError]:
-    async with service.store.transaction(save.user_id for save in saves) as store:
+    users, customers = {save.user_id for save in saves}, {(save.gateway, save.customer) for save in saves}
+    async with service.store.transaction(users, customers=customers) as store:
         batch = BatchSaver(
             now=await store.now(),
             stored=await store.lock_at({(save.user_id, save.gateway) for save in saves}),
-            owners=await store.owners(list({(save.gateway, save.customer) for save in saves})),
-            erased=await store.erased({save.user_id for save in saves}),
+            customers=await store.customers(customers),
+            erased=await store.erased(users),
         )
         results = [batch.save(save) for save in saves]
         if not (abort and any(isinstance(result, InputError) for result in results)):
@@ -76,7 +79,7 @@ class BatchSaver:
     Args:
         now: the time of the changes
         stored: the tokens that are there, by user and gateway
-        owners: the users whose identifiers are taken, by gateway and identifier
+        customers: whose the identifiers of gateways are, and what is known of them
         erased: the users who were erased
         action: what the history calls every change, where that is not to be told from what is changed
     """
@@ -86,13 +89,14 @@ class BatchSaver:
         *,
         now: datetime,
         stored: dict[Pair, Token],
-        owners: dict[Pair, str],
+        customers: Customers,
         erased: set[str],
         action: Action | None = None,
     ) -> None:
         self.changes = Changes()
         self.stored = stored
-        self.owners = owners
+        self.owners = customers.owners
+        self._facts = customers.facts
         self._now = now
         self._erased = erased
         self._action = action
@@ -112,7 +116,11 @@ class BatchSaver:
     def _save(self, save: Save, born: tokens.Event | None) -> SaveResult:
         place, customer = (save.user_id, save.gateway), (save.gateway, save.customer)
         token = self.stored.get(place)
-        event = born or _created(save, self._now) if token is None else _saved(token, save, self._now)
+        facts = self._known(customer)
+        if token is None:
+            event = _born(born, facts) if born else _created(save, self._now, facts)
+        else:
+            event = _saved(token, save, self._now, facts)
         if token is None and save.user_id in self._erased:
             raise InputError([erased_problem("userId")])
         if event is None:
@@ -125,16 +133,25 @@ class BatchSaver:
         self.stored[place] = new
         return SaveResult(new, created=token is None)
 
+    def _known(self, customer: Pair) -> Facts:
+        """What was known of a customer at the beginning, and what tokens that had it until now knew."""
+        return self._facts.get(customer, NO_FACTS).joined(self.changes.facts.get(customer, NO_FACTS))
 
-def _created(save: Save, now: datetime) -> tokens.Event:
+
+def _born(born: tokens.Event, facts: Facts) -> tokens.Event:
+    token = tokens.settled(born.token, facts)
+    return born._replace(token=token, reason=token.deactivation_reason)
+
+
+def _created(save: Save, now: datetime, facts: Facts) -> tokens.Event:
     if save.expected_version is not None:
         raise InputError(
             [stale_problem(f"This user has no token at {save.gateway}. Omit expectedVersion to create it.")]
         )
-    return tokens.created(str(uuid7()), save.user_id, save.gateway, save.edit, now, Action.CREATED)
+    return tokens.created(str(uuid7()), save.user_id, save.gateway, save.edit, now, Action.CREATED, facts)
 
 
-def _saved(token: Token, save: Save, now: datetime) -> tokens.Event | None:
+def _saved(token: Token, save: Save, now: datetime, facts: Facts = NO_FACTS) -> tokens.Event | None:
     """What this save makes of the stored token; None where it changes nothing."""
     expect_version(token, save.expected_version)
     if token.gateway_customer_id not in {save.customer, save.replaces}:
@@ -143,4 +160,4 @@ def _saved(token: Token, save: Save, now: datetime) -> tokens.Event | None:
             " Use that one, or name it in `replaces` to replace it."
         )
         raise InputError([Problem(Code.ALREADY_EXISTS, message, ("gatewayCustomerId",))], token)
-    return tokens.edited(token, save.edit, now) if save.allow_update else None
+    return tokens.edited(token, save.edit, now, facts) if save.allow_update else None

@@ -55,8 +55,10 @@ class Tokens:
         found = await self.reads.by_users_and_gateways(list(known.values()), columns, coalesce=coalesce)
         return {pair: found[key] for pair, key in known.items() if self._sees(found.get(key))}
 
-    async def by_customers(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, TokenView]:
-        """Tokens by (gateway in any spelling, gateway customer id), the current or a former one."""
+    async def by_customers(
+        self, pairs: Sequence[Pair], columns: Columns = None, *, former: bool = True
+    ) -> dict[Pair, TokenView]:
+        """Tokens by (gateway in any spelling, gateway customer id), the current one, or a `former` one too."""
         self.caller.authorize("Query.customerGatewayTokenByCustomer")
         known = {
             (text, customer): (gateway, customer)
@@ -64,7 +66,9 @@ class Tokens:
             if (gateway := self.gateways.key(text)) is not None and values.can_be_an_id(customer)
         }
         owner = None if self.caller.has(Permission.READ) else self.caller.subject
-        found = await self.reads.by_customers(list(known.values()), columns, owner=owner) if known else {}
+        found = (
+            await self.reads.by_customers(list(known.values()), columns, owner=owner, former=former) if known else {}
+        )
         return {pair: found[key] for pair, key in known.items() if self._sees(found.get(key))}
 
     def unreadable(self, user_ids: Sequence[str]) -> dict[str, ForbiddenError]:

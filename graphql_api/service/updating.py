@@ -4,6 +4,7 @@ from datetime import datetime
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain import values
+from graphql_api.domain.facts import NO_FACTS
 from graphql_api.domain.inputs import Update
 from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, Token
 from graphql_api.service.problems import expect_version, not_found, taken
@@ -32,12 +33,14 @@ async def _update(service: Tokens, update: Update) -> Token:
     if event.action is not Action.REPLACED:
         return await service.store.change(token, event, service.actor)
     key = (token.gateway, event.token.gateway_customer_id)
-    async with service.store.transaction([token.user_id]) as store:
+    async with service.store.transaction([token.user_id], customers=[key]) as store:
         locked = (await store.lock_at([(token.user_id, token.gateway)])).get((token.user_id, token.gateway))
         if locked != token:
             raise ConflictError
-        if (await store.owners([key])).get(key, token.user_id) != token.user_id:
+        customers = await store.customers([key])
+        if customers.owners.get(key, token.user_id) != token.user_id:
             raise taken("gatewayCustomerId")
+        event = tokens.edited(token, update.edit, now, customers.facts.get(key, NO_FACTS)) or event
         changes = Changes()
         changes.change(token, event)
         await store.write(changes, service.actor)
@@ -93,7 +96,7 @@ async def _delete(service: Tokens, token_id: str | None, expected_version: int |
         if (await store.lock_at([(token.user_id, token.gateway)])).get((token.user_id, token.gateway)) != token:
             raise ConflictError
         changes = Changes()
-        changes.delete(tokens.gone(token, Action.DELETED, await store.now()))
+        changes.delete(token, tokens.gone(token, Action.DELETED, await store.now()))
         await store.write(changes, service.actor)
     return token.user_id
 

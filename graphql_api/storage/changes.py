@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from graphql_api.domain.token import Changes, Token
+from graphql_api.domain.facts import Facts
+from graphql_api.domain.token import Changes, Token, has_own_reason
 from graphql_api.storage import statements as sql
 from graphql_api.storage.connection import Row, Runner, Statement
 from graphql_api.storage.connector import RawConnection
@@ -14,6 +15,13 @@ from graphql_api.storage.transaction import Transaction
 
 class ConflictError(Exception):
     """Another change came in between: read again and decide again."""
+
+
+class Customers(NamedTuple):
+    """By (gateway, gateway customer id): whose it is, was or is reserved for, and what is known that no token says."""
+
+    owners: dict[Pair, str]
+    facts: dict[Pair, Facts]
 
 
 class Lookups:
@@ -31,10 +39,26 @@ class Lookups:
         """The database's time."""
         return (await self._run.fetch(sql.NOW))[0][0]
 
-    async def owners(self, pairs: Sequence[Pair]) -> dict[Pair, str]:
-        """By (gateway, gateway customer id), the user whose identifier it is, was, or is reserved for."""
-        rows = await self._run.fetch(sql.OWNERS, *unzip(pairs))
-        return {(row["gateway"], row["gateway_customer_id"]): row["user_id"] for row in rows}
+    async def customers(self, pairs: Iterable[Pair]) -> Customers:
+        """What is known of these identifiers of gateways."""
+        owners: dict[Pair, str] = {}
+        facts: dict[Pair, Facts] = {}
+        for gateway, customer, user_id, *times in await self._run.fetch(sql.CUSTOMERS, *unzip(list(pairs))):
+            if user_id is None:
+                facts[gateway, customer] = Facts(*times)
+            else:
+                owners[gateway, customer] = user_id
+        return Customers(owners, facts)
+
+    async def facts(self, pairs: Iterable[Pair]) -> dict[Pair, Facts]:
+        """What is known of these customers that no token says."""
+        rows = await self._run.fetch(sql.FACTS, *unzip(list(pairs)))
+        return {(gateway, customer): Facts(*times) for gateway, customer, *times in rows}
+
+    async def remember_facts(self, facts: Mapping[Pair, Facts]) -> None:
+        """Keep what was said of these customers, each by (gateway, gateway customer id)."""
+        times = [list(column) for column in zip(*facts.values(), strict=True)]
+        await self._run.fetch(sql.REMEMBER_FACTS, *unzip(list(facts)), *times)
 
     async def deleted(self, token_id: str) -> tuple[bool, str | None]:
         """Whether a token that is not there left a line of history, and whose it was unless they were erased."""
@@ -67,6 +91,10 @@ class TokenTransaction(Lookups):
         """The database's time, when the transaction began if it is to be committed."""
         return self._transaction.began or await super().now()
 
+    async def is_current(self, customer: Pair) -> bool:
+        """Whether a token has this (gateway, gateway customer id) now."""
+        return bool(await self._run.fetch(sql.IS_CURRENT, *customer))
+
     async def lock_at(self, pairs: Iterable[Pair]) -> dict[Pair, Token]:
         """Tokens by (user id, gateway), which nobody else changes before the transaction ends."""
         rows = await self._run.fetch(sql.LOCK_BY_USERS_AND_GATEWAYS, *unzip(list(pairs)))
@@ -86,13 +114,15 @@ class TokenTransaction(Lookups):
         if changes.identifiers:
             await self.reserve(changes.identifiers)
         if deleted:  # first, since a token that is kept may take the place of one that goes
-            await self._run.fetch(sql.DELETE, [token.id for token in deleted])
-            await self.depart(deleted)
+            await self.remove(deleted)
         if changed:
             await self._run.fetch(sql.UPDATE, *sql.token_arrays(list(changed)))
         if created:
             await self._run.fetch(sql.INSERT, *sql.token_arrays(list(created)))
-            await self.end_claims(created)
+        if changes.facts:
+            await self.remember_facts(changes.facts)
+        if changes.arrived:
+            await self.end_claims(token for token in (*changed, *created) if token.id in changes.arrived)
         if changes.events:
             await self._run.fetch(sql.RECORD, *sql.event_arrays(changes.events), actor)
 
@@ -115,8 +145,25 @@ class TokenTransaction(Lookups):
         await self._run.fetch(sql.REASSIGN_IDENTIFIERS, from_user, into_user)
 
     async def end_claims(self, tokens: Iterable[Token]) -> None:
-        """These customers are there: nobody waits for them any longer."""
-        await self._run.fetch(sql.END_CLAIMS, *unzip([(token.user_id, token.gateway) for token in tokens]))
+        """These customers are there: nobody waits for them any longer, and their tokens carry what is known of them."""
+        keys = [
+            (token.user_id, token.gateway, None if has_own_reason(token) else token.gateway_customer_id)
+            for token in tokens
+        ]
+        await self._run.fetch(sql.END_CLAIMS, *(list(column) for column in zip(*keys, strict=True)))
+
+    async def forget_expired_facts(self) -> None:
+        """Delete some of what was said long ago of customers that nobody has."""
+        await self._run.fetch(sql.FORGET_EXPIRED_FACTS)
+
+    async def remove(self, tokens: Sequence[Token]) -> None:
+        """Delete the rows of these tokens, and remember that their users had them."""
+        await self._run.fetch(sql.DELETE, [token.id for token in tokens])
+        await self.depart(tokens)
+
+    async def reassign(self, identifiers: Mapping[Pair, str]) -> None:
+        """Make each (gateway, gateway customer id) this user's, whosever it was."""
+        await self._run.fetch(sql.REASSIGN, *unzip(list(identifiers)), list(identifiers.values()))
 
     async def erase(self, user_id: str) -> list[Pair]:
         """Take a user out of everything but the tokens, which are deleted before; keep a hash of who it was.
@@ -129,6 +176,7 @@ class TokenTransaction(Lookups):
         token_ids = [row["token_id"] for row in rows]
         await self._run.fetch(sql.ERASE_HISTORY, token_ids, user_id)
         await self._run.fetch(sql.FORGET_NAMELESS, token_ids)
+        await self._run.fetch(sql.FORGET_FACTS, user_id)
         await self._run.fetch(sql.FORGET_IDENTIFIERS, user_id)
         await self._run.fetch(sql.FORGET_CLAIMS, user_id)
         await self._run.fetch(sql.REMEMBER_ERASURE, user_hash)

@@ -81,6 +81,26 @@ class GatewayCustomerRow(SQLModel, table=True):
     since: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
 
 
+class GatewayCustomerReportRow(SQLModel, table=True):
+    """What is known of a customer id that is not a token's, or that its token cannot carry: see `domain.facts`.
+
+    It expires if the id is nobody's; until then it counts once the id is saved.
+    """
+
+    __tablename__ = "gateway_customer_reports"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        PrimaryKeyConstraint("gateway_customer_id", "gateway", name="gateway_customer_reports_pkey"),
+        Index("gateway_customer_reports_by_expiry", "expires_at", postgresql_where=text("expires_at is not null")),
+    )
+
+    gateway_customer_id: str = Field(sa_column=Column(Text, nullable=False))
+    gateway: str = Field(sa_column=Column(Text, nullable=False))
+    gone_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    exists_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    activated_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    expires_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+
+
 class EventRow(SQLModel, table=True):
     """One line of a token's history; lines are added and never changed, but for what erasure takes out of them."""
 
@@ -113,7 +133,7 @@ class DepartedTokenRow(SQLModel, table=True):
 
 
 class ClaimRow(SQLModel, table=True):
-    """Somebody is about to create a user's first customer at a gateway; gone once it is saved."""
+    """Somebody is about to create a user's customer at a gateway; gone once it is saved."""
 
     __tablename__ = "gateway_customer_claims"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (PrimaryKeyConstraint("user_id", "gateway", name="gateway_customer_claims_pkey"),)

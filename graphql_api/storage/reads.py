@@ -82,9 +82,9 @@ class TokenReads(Protocol):
         ...
 
     def by_customers(
-        self, pairs: Sequence[Pair], columns: Columns = None, *, owner: str | None = None
+        self, pairs: Sequence[Pair], columns: Columns = None, *, owner: str | None = None, former: bool = True
     ) -> Awaitable[dict[Pair, TokenView]]:
-        """Tokens by (gateway, gateway customer id), the current one or a former one.
+        """Tokens by (gateway, gateway customer id), the current one, or a `former` one too.
 
         A single current identifier has a statement of its own, since that is what webhook handlers ask all day. With an
         `owner` it finds only their token: another user's token then takes the same way, and as long, as one that does
@@ -162,16 +162,16 @@ class TokenReader:
         return {(row.user_id, row.gateway): row for row in rows}
 
     async def by_customers(
-        self, pairs: Sequence[Pair], columns: Columns = None, *, owner: str | None = None
+        self, pairs: Sequence[Pair], columns: Columns = None, *, owner: str | None = None, former: bool = True
     ) -> dict[Pair, TokenView]:
-        """Tokens by (gateway, gateway customer id), the current one or a former one."""
-        if len(pairs) == 1:
+        """Tokens by (gateway, gateway customer id), the current one, or a `former` one too."""
+        if len(pairs) == 1 or not former:
             if owner is None:
                 found = await self._found(self._customers, columns, self._by_current_customers, pairs, coalesce=True)
             else:
                 found = await self._by_current_customers(columns, pairs, owner)
-            if pairs[0] in found:
-                return {pairs[0]: found[pairs[0]]}
+            if not former or pairs[0] in found:
+                return {pair: found[pair] for pair in pairs if pair in found}
         gateways, customers = unzip(pairs)
         rows: list[Any] = await self._run.fetch(selects.by_customers(columns), customers, gateways)
         return {(row[1], row[0]): row for row in rows}

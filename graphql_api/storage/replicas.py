@@ -250,13 +250,13 @@ class ReplicaReads:
         return await self._ask_primary(TokenReader.by_ids, ids, columns, coalesce=coalesce)
 
     async def by_customers(
-        self, pairs: Sequence[Pair], columns: Columns = None, *, owner: str | None = None
+        self, pairs: Sequence[Pair], columns: Columns = None, *, owner: str | None = None, former: bool = True
     ) -> dict[Pair, TokenView]:
         """Tokens by (gateway, gateway customer id)."""
-        found = await self._ask((), TokenReader.by_customers, pairs, columns, owner=owner)
+        found = await self._ask((), TokenReader.by_customers, pairs, columns, owner=owner, former=former)
         if self._shows(pairs, found):
             return found
-        return await self._ask_primary(TokenReader.by_customers, pairs, columns, owner=owner)
+        return await self._ask_primary(TokenReader.by_customers, pairs, columns, owner=owner, former=former)
 
     async def by_users_and_gateways(
         self, pairs: Sequence[Pair], columns: Columns = None, *, coalesce: bool = False

@@ -81,9 +81,13 @@ _RECORD = f"""
     '{ACTOR}'
   from staged where not deferred
 """
+# Nobody waits for these customers any longer, and their tokens carry what was known of them.
 _END_CLAIMS = """
   delete from gateway_customer_claims claim using staged
-  where not deferred and claim.user_id = staged.user_id and claim.gateway = staged.gateway
+  where not deferred and claim.user_id = staged.user_id and claim.gateway = staged.gateway;
+  delete from gateway_customer_reports report using staged
+  where not deferred and (is_active or deactivation_reason = 'GATEWAY_DELETED')
+    and report.gateway_customer_id = staged.gateway_customer_id and report.gateway = staged.gateway
 """
 # An id that a token had once breaks no constraint. The limit keeps it from being looked for in the whole history.
 _REFUSE_USED_IDS = """

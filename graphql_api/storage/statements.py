@@ -29,7 +29,8 @@ def event_arrays(events: Sequence[Event]) -> list[list[Any]]:
     names = ("id", "version", "user_id", "gateway", "gateway_customer_id", "is_active")
     columns: list[list[Any]] = [[getattr(event.token, name) for event in events] for name in names]
     times = [event.at or event.token.updated_at for event in events]
-    return [*columns, times, [event.action.value for event in events], [event.reason for event in events]]
+    actions = [event.action and event.action.value for event in events]
+    return [*columns, times, actions, [event.reason for event in events]]
 
 
 # --- a change of one token
@@ -59,6 +60,9 @@ _changed = attrgetter(*CHANGED)
 _CHANGE = {
     "id": "uuid",
     "version": "integer",
+    "new_version": "integer",
+    "old_deactivated_at": "timestamptz",
+    "old_verified_at": "timestamptz",
     **{name: _TYPES[name] for name in CHANGED},
     "keeps_metadata": "boolean",
     "metadata": "jsonb",
@@ -67,8 +71,9 @@ _CHANGE = {
     "actor": "text",
 }
 # Argument: `change_object`s, as JSON, for which the driver takes half the time of as many arrays. Answers the index of
-# each change that found its token as it was read. Rows are locked in the order of their ids: the limit leaves none out,
-# but has PostgreSQL expect so few that it takes one after the other.
+# each change that found its token as it was read; reports change two of its times, and not its version. Rows are locked
+# in the order of their ids: the limit leaves none out, but has PostgreSQL expect so few that it takes one after the
+# other.
 CHANGE = Statement(
     "change",
     f"""
@@ -79,15 +84,17 @@ CHANGE = Statement(
       order by id limit jsonb_array_length($1)
     ), changed as (
       update customer_gateway_tokens t set {", ".join(f"{name} = new.{name}" for name in CHANGED)},
-        version = t.version + 1, metadata = case when new.keeps_metadata then t.metadata else new.metadata end
+        version = new.new_version, metadata = case when new.keeps_metadata then t.metadata else new.metadata end
       from new where t.id = new.id and t.version = new.version
+        and t.deactivated_at is not distinct from new.old_deactivated_at
+        and t.last_verified_at is not distinct from new.old_verified_at
       returning t.id, t.version, t.user_id, t.gateway, t.gateway_customer_id, t.is_active, t.updated_at,
         new.action, new.reason, new.actor, new.place
     ), recorded as (
       insert into customer_gateway_token_events
         (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor)
       select id, version, user_id, gateway, gateway_customer_id, is_active, updated_at, action, reason, actor
-      from changed
+      from changed where action is not null
     )
     select place - 1 as index from changed
     """,
@@ -101,6 +108,9 @@ def change_object(old: Token, event: Event, actor: str) -> dict[str, Any]:
     return {
         "id": old.id,
         "version": old.version,
+        "new_version": new.version,
+        "old_deactivated_at": old.deactivated_at,
+        "old_verified_at": old.last_verified_at,
         **dict(zip(CHANGED, _changed(new), strict=True)),
         "keeps_metadata": keeps_metadata,
         "metadata": None if keeps_metadata else new.metadata,
@@ -109,15 +119,6 @@ def change_object(old: Token, event: Event, actor: str) -> dict[str, Any]:
         "actor": actor,
     }
 
-
-MOVE_DEACTIVATION = Statement(
-    "move_deactivation",
-    """
-    update customer_gateway_tokens set deactivated_at = $1, deactivation_reason = $2
-    where id = $3 and version = $4 and deactivated_at = $5
-    returning id
-    """,
-)
 
 # --- changes of many tokens, in a transaction
 
@@ -188,6 +189,16 @@ REASSIGN_IDENTIFIERS = Statement(
     """,
 )
 
+# These identifiers are these users' from now on, whosever they were.
+REASSIGN = Statement(
+    "reassign",
+    """
+    insert into gateway_customers (gateway, gateway_customer_id, user_id)
+    select * from unnest($1::text[], $2::text[], $3::text[]) as new(gateway, gateway_customer_id, user_id) order by 1, 2
+    on conflict (gateway_customer_id, gateway) do update set user_id = excluded.user_id
+    """,
+)
+
 # --- identifiers and history
 
 IDENTIFIERS = Statement(
@@ -206,14 +217,69 @@ IDENTIFIERS_OF = Statement(
     order by gateway, gateway_customer_id
     """,
 )
-OWNERS = Statement(
-    "owners",
+# Whose these identifiers are, and in rows without a user what is known of them.
+CUSTOMERS = Statement(
+    "customers",
     """
     with keys as (select * from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id))
-    select gateway, gateway_customer_id, user_id from keys join gateway_customers using (gateway_customer_id, gateway)
-    union
-    select gateway, gateway_customer_id, user_id from keys
+    select gateway, gateway_customer_id, user_id, null::timestamptz, null::timestamptz, null::timestamptz
+    from keys join gateway_customers using (gateway_customer_id, gateway)
+    union all
+    select gateway, gateway_customer_id, user_id, null, null, null from keys
     join customer_gateway_tokens using (gateway_customer_id, gateway)
+    union all
+    select gateway, gateway_customer_id, null, gone_at, exists_at, activated_at from keys
+    join gateway_customer_reports using (gateway_customer_id, gateway)
+    where expires_at is null or expires_at > now()
+    """,
+)
+IS_CURRENT = Statement(
+    "is_current", "select from customer_gateway_tokens where gateway = $1 and gateway_customer_id = $2"
+)
+FACTS = Statement(
+    "facts",
+    """
+    select gateway, gateway_customer_id, gone_at, exists_at, activated_at
+    from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id)
+    join gateway_customer_reports using (gateway_customer_id, gateway)
+    where expires_at is null or expires_at > now()
+    """,
+)
+# Keeps the latest of each kind. What is said of an id that is nobody's expires.
+REMEMBER_FACTS = Statement(
+    "remember_facts",
+    """
+    insert into gateway_customer_reports as known
+      (gateway, gateway_customer_id, gone_at, exists_at, activated_at, expires_at)
+    select *, case when not exists (
+      select from gateway_customers c
+      where c.gateway_customer_id = new.gateway_customer_id and c.gateway = new.gateway
+    ) then now() + interval '90 days' end
+    from unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[])
+      as new(gateway, gateway_customer_id, gone_at, exists_at, activated_at)
+    order by 2, 1
+    on conflict (gateway_customer_id, gateway) do update set
+      gone_at = greatest(known.gone_at, excluded.gone_at),
+      exists_at = greatest(known.exists_at, excluded.exists_at),
+      activated_at = greatest(known.activated_at, excluded.activated_at),
+      expires_at = excluded.expires_at
+    """,
+)
+# A few at a time, with each report on an id that is nobody's: so there are never many.
+FORGET_EXPIRED_FACTS = Statement(
+    "forget_expired_facts",
+    """
+    delete from gateway_customer_reports where (gateway_customer_id, gateway) in (
+      select gateway_customer_id, gateway from gateway_customer_reports
+      where expires_at < now() order by expires_at limit 10 for update skip locked
+    )
+    """,
+)
+FORGET_FACTS = Statement(
+    "forget_facts",
+    """
+    delete from gateway_customer_reports r using gateway_customers c
+    where c.user_id = $1 and r.gateway_customer_id = c.gateway_customer_id and r.gateway = c.gateway
     """,
 )
 HISTORY = Statement(
@@ -237,11 +303,11 @@ CLAIM = Statement(
     "claim",
     """
     with wanted as (
-      select * from unnest($1::text[], $2::text[], $3::integer[], $4::bytea[])
-        as wanted(user_id, gateway, seconds, user_hash)
-      where not exists (select from erased_users e where e.user_hash = wanted.user_hash) and not exists (
-        select from customer_gateway_tokens t where t.user_id = wanted.user_id and t.gateway = wanted.gateway
-      )
+      select wanted.*, t.gateway_customer_id as replaces
+      from unnest($1::text[], $2::text[], $3::integer[], $4::bytea[]) as wanted(user_id, gateway, seconds, user_hash)
+      left join customer_gateway_tokens t on t.user_id = wanted.user_id and t.gateway = wanted.gateway
+      where not exists (select from erased_users e where e.user_hash = wanted.user_hash)
+        and (t.id is null or t.deactivation_reason = 'GATEWAY_DELETED')
     ), acquired as (
       insert into gateway_customer_claims as claim (user_id, gateway, expires_at)
       select user_id, gateway, clock_timestamp() + make_interval(secs => seconds) from wanted
@@ -249,20 +315,32 @@ CLAIM = Statement(
         where claim.expires_at <= clock_timestamp()
       returning *
     )
-    select user_id, gateway, generation, expires_at, true as acquired from acquired
+    select user_id, gateway, generation, expires_at, true as acquired, replaces
+    from acquired join wanted using (user_id, gateway)
     union all
-    select user_id, gateway, claim.generation, claim.expires_at, false
+    select user_id, gateway, claim.generation, claim.expires_at, false, replaces
     from wanted join gateway_customer_claims claim using (user_id, gateway)
     where not exists (select from acquired where (acquired.user_id, acquired.gateway) = (claim.user_id, claim.gateway))
     """,
 )
+# Nobody waits for these customers any longer, and what was known of those in `$3` is in their tokens.
 END_CLAIMS = Statement(
     "end_claims",
     """
-    delete from gateway_customer_claims
-    using unnest($1::text[], $2::text[]) as keys(user_id, gateway)
-    where gateway_customer_claims.user_id = keys.user_id and gateway_customer_claims.gateway = keys.gateway
+    with keys as (
+      select * from unnest($1::text[], $2::text[], $3::text[]) as keys(user_id, gateway, gateway_customer_id)
+    ), carried as (
+      delete from gateway_customer_reports r using keys
+      where r.gateway_customer_id = keys.gateway_customer_id and r.gateway = keys.gateway
+    )
+    delete from gateway_customer_claims claim using keys
+    where claim.user_id = keys.user_id and claim.gateway = keys.gateway
     """,
+)
+CLAIMED = Statement("claimed", "select generation from gateway_customer_claims where user_id = $1 and gateway = $2")
+RELEASE_CLAIM = Statement(
+    "release_claim",
+    "delete from gateway_customer_claims where user_id = $1 and gateway = $2 and generation = $3 returning generation",
 )
 ERASURE_KEY = Statement("erasure_key", "select key from erasure_key")
 ERASED = Statement("erased", "select user_hash from erased_users where user_hash = any($1::bytea[])")

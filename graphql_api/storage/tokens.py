@@ -11,6 +11,7 @@ from zlib import crc32
 
 import asyncpg
 
+from graphql_api.domain.claims import idempotency_key
 from graphql_api.domain.token import Event, Token
 from graphql_api.storage import statements as sql
 from graphql_api.storage.changes import ConflictError, Lookups, TokenTransaction
@@ -20,7 +21,8 @@ from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.reads import Pair, TokenReader, token_of, unzip
 
 _LOCKS = 0x746F6B65  # the first key of our advisory locks: "toke" in ASCII
-_STRIPES = 1024  # so many locks share all users: a batch of a thousand users must not exhaust PostgreSQL's lock table
+# So many locks share all users and customers: a batch of a thousand must not exhaust PostgreSQL's lock table.
+_STRIPES = 1024
 _MICROSECOND = timedelta(microseconds=1)
 _MAX_LATE = timedelta(seconds=1)
 _RACES = (
@@ -40,11 +42,12 @@ class TokenSnapshot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A pending first customer: its generation is never used twice."""
+    """A pending customer, and the deleted one that it replaces."""
 
-    generation: int
+    idempotency_key: str
     expires_at: datetime
     acquired: bool
+    replaces: str | None
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +61,7 @@ class _Change:
 
 @dataclass(slots=True, eq=False)
 class ClaimRequest:
-    """To create a user's first customer at a gateway, within so many seconds."""
+    """To create a user's customer at a gateway, within so many seconds."""
 
     user_id: str
     gateway: str
@@ -136,6 +139,8 @@ class TokenStore(TokenReader, Lookups):
     async def _is_recorded(self, change: _Change) -> bool:
         """Whether the history has this change, whose time no other change of the token has."""
         new, event = change.event.token, change.event
+        if event.action is None:
+            return False  # nothing is recorded of it, and to do it again does no harm
         rows = await self._run.fetch(sql.HISTORY, [new.id], new.version + 1, 1)
         written = (new.version, new.updated_at, event.action.value, event.reason, change.actor)
         return [(row["version"], row["at"], row["action"], row["reason"], row["actor"]) for row in rows] == [written]
@@ -145,19 +150,8 @@ class TokenStore(TokenReader, Lookups):
         rows = await self._run.fetch(sql.CHANGE, objects)
         return {changes[row["index"]]: None for row in rows}
 
-    async def move_deactivation(self, old: Token, new: Token) -> None:
-        """Remember an earlier deactivation of an inactive token, which is no change of it.
-
-        Raises:
-            ConflictError: the token is no longer as it was read.
-        """
-        arguments = (new.deactivated_at, new.deactivation_reason, old.id, old.version, old.deactivated_at)
-        if not await self._run.fetch(sql.MOVE_DEACTIVATION, *arguments):
-            raise ConflictError
-        self._note([old.user_id])
-
     async def claim(self, user_id: str, gateway: str, lease_seconds: int) -> Claim | None:
-        """Take the lease on this user's first customer, where nobody holds it; None where there is nothing to create.
+        """Take the lease on this user's customer, if nobody holds it; None if there is nothing to create.
 
         Who asks at the same time is answered in one transaction, and one of them has the lease.
 
@@ -175,19 +169,43 @@ class TokenStore(TokenReader, Lookups):
             rows = await store.fetch(sql.CLAIM, *unzip(list(first)), seconds, hashes)
         found = {(row["user_id"], row["gateway"]): row for row in rows}
         return {
-            request: Claim(row["generation"], row["expires_at"], row["acquired"] and request is first[pair])
+            request: Claim(
+                self._idempotency_key(*pair, row["generation"]),
+                row["expires_at"],
+                row["acquired"] and request is first[pair],
+                row["replaces"],
+            )
             for request in requestes
             if (row := found.get(pair := (request.user_id, request.gateway))) is not None
         }
 
+    async def release_claim(self, user_id: str, gateway: str, key: str) -> bool:
+        """Give the claim with this key up, so that the next one has another key; False if it is no longer the key."""
+        await self._load_erasure_key()
+        rows = await self._run.fetch(sql.CLAIMED, user_id, gateway)
+        if not rows or self._idempotency_key(user_id, gateway, rows[0][0]) != key:
+            return False
+        return bool(await self._run.fetch(sql.RELEASE_CLAIM, user_id, gateway, rows[0][0]))
+
+    def _idempotency_key(self, user_id: str, gateway: str, generation: int) -> str:
+        secret = hmac.digest(self._erasure_key, b"idempotency keys", hashlib.sha256)
+        return idempotency_key(secret, user_id, gateway, generation)
+
     @asynccontextmanager
     async def transaction(
-        self, users: Iterable[str], *, exclusive: bool = False, dry_run: bool = False
+        self,
+        users: Iterable[str],
+        *,
+        customers: Iterable[Pair] = (),
+        exclusive: bool = False,
+        dry_run: bool = False,
     ) -> AsyncGenerator[TokenTransaction]:
-        """A transaction that begins with a lock on these users.
+        """A transaction that begins with a lock on these users, and on these customers of gateways.
 
-        Whoever creates or deletes shares the lock; who claims, merges or erases has it alone. What the transaction
-        writes is there for everybody at its end; after an exception, or where it runs dry, it never was.
+        Whoever creates or deletes shares the lock on users; who claims, merges or erases has it alone. Who gives a
+        token a customer shares the lock on that; who keeps a report on one that no token has, has it alone: so no
+        report is lost between the two. What the transaction writes is there for everybody at its end; after an
+        exception, or in a dry run, it never was.
 
         Raises:
             ConflictError: a race was lost; nothing was written.
@@ -195,7 +213,8 @@ class TokenStore(TokenReader, Lookups):
         await self._load_erasure_key()  # before the transaction holds a connection
         users = list(users)
         lock = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
-        stripes = ",".join(map(str, sorted({crc32(user.encode()) % _STRIPES for user in users})))
+        locked = {*users, *(f"{gateway}:{customer}" for gateway, customer in customers)}
+        stripes = ",".join(map(str, sorted({crc32(name.encode()) % _STRIPES for name in locked})))
         first = f"select {lock}({_LOCKS}, stripe) from unnest('{{{stripes}}}'::int[]) as stripe"  # noqa: S608 - numbers
         try:
             async with self.pool.transaction(first, commits=not dry_run) as transaction:

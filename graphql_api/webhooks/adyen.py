@@ -7,16 +7,17 @@ are disabled, since their shopper may have others.
 
 import hmac
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 
 from graphql_api.domain import values
 from graphql_api.domain.errors import InputError
-from graphql_api.webhooks.reports import Report, SignatureError, UnreadableEventError, accounts, read
+from graphql_api.webhooks.reports import Endpoint, Report, SignatureError, UnreadableEventError, read
 
 _CONFIRMING = {"recurring.token.created", "recurring.token.updated", "recurring.token.alreadyExisting"}
 _DISABLING = "recurring.token.disabled"
+_IS_TEST: Mapping[object, bool] = {"test": True, "live": False}
 
 
 class Adyen:
@@ -25,33 +26,37 @@ class Adyen:
     path = "/webhooks/adyen"
     name = "adyen-webhook"
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._accounts = [(gateway, bytes.fromhex(key)) for gateway, key in accounts("ADYEN", keys)]
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = [(endpoint, bytes.fromhex(endpoint.secret)) for endpoint in endpoints]
 
     def reports(self, body: bytes, headers: Mapping[str, str]) -> list[Report]:
         """See `Sender`."""
-        gateway = self._signer(body, headers.get("hmacsignature", ""))
+        endpoint = self._signer(body, headers.get("hmacsignature", ""))
         match read(body):
             case {"type": str(kind)} if kind not in {*_CONFIRMING, _DISABLING}:
                 return []
             case {
                 "type": str(kind),
                 "createdAt": str(time),
-                "data": {"storedPaymentMethodId": str(stored), "shopperReference": str(shopper)},
-            }:
+                "data": {"storedPaymentMethodId": str(stored), "shopperReference": str(shopper)} as data,
+            } as event:
+                if endpoint.accounts:
+                    endpoint.check_account(data.get("merchantAccount"))
+                endpoint.check_mode(is_test=_IS_TEST.get(event.get("environment")))
                 at = _time(time)
                 if kind == _DISABLING:
-                    return [Report(gateway, stored, at, is_gone=True)]
-                return [Report(gateway, customer, at, is_gone=False) for customer in (stored, shopper)]
+                    return [Report(endpoint.gateway, stored, at, is_gone=True)]
+                return [Report(endpoint.gateway, customer, at, is_gone=False) for customer in (stored, shopper)]
             case _:
                 raise UnreadableEventError
 
-    def _signer(self, body: bytes, signature: str) -> str:
-        for gateway, key in self._accounts:
+    def _signer(self, body: bytes, signature: str) -> Endpoint:
+        for endpoint, key in self._endpoints:
             expected = b64encode(hmac.digest(key, body, sha256))
             if hmac.compare_digest(expected, signature.encode()):
-                return gateway
-        raise SignatureError("HmacSignature is missing or invalid.")
+                return endpoint
+        detail = "it is invalid: another key, or a body that was changed on the way" if signature else "it is missing"
+        raise SignatureError("HmacSignature is missing or invalid.", detail)
 
 
 def _time(text: str) -> datetime:

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -16,10 +18,17 @@ from graphql_api.domain.token import DeactivationReason
 from graphql_api.service import gateway_reports
 from graphql_api.service.tokens import Tokens
 from graphql_api.webhooks.adyen import Adyen
-from graphql_api.webhooks.reports import Report, Sender, SignatureError, UnreadableEventError
+from graphql_api.webhooks.reports import (
+    Endpoint,
+    IgnoredEventError,
+    Report,
+    Sender,
+    SignatureError,
+    UnreadableEventError,
+)
 from graphql_api.webhooks.stripe import Stripe
 
-_PRECISION = timedelta(seconds=1)  # gateways cut off the fraction of a second
+_LOG_EVERY_SECONDS = 60  # what is ignored for one reason
 
 _log = structlog.get_logger()
 
@@ -29,8 +38,8 @@ def webhooks(
     gateways: Gateways,
     max_body_bytes: int,
     max_body_seconds: float = 10,
-    stripe: Sequence[str] = (),
-    adyen: Sequence[str] = (),
+    stripe: Sequence[Endpoint] = (),
+    adyen: Sequence[Endpoint] = (),
 ) -> list[Route]:
     """A page for each gateway whose signing secrets are given.
 
@@ -38,11 +47,8 @@ def webhooks(
         gateways: those that may have tokens
         max_body_bytes: how large an event may be
         max_body_seconds: how long an event may take to arrive
-        stripe: secrets of endpoints, `whsec_…`, or `STRIPE_EU:whsec_…` for another gateway than STRIPE
-        adyen: HMAC keys of endpoints in hexadecimal, or `ADYEN_EU:…`
-
-    Raises:
-        ValueError: a key is none.
+        stripe: endpoints whose secrets are Stripe's, `whsec_…`
+        adyen: endpoints whose secrets are Adyen's HMAC keys, in hexadecimal
     """
     senders: list[Sender] = [
         *([Stripe(stripe)] if stripe else ()),
@@ -61,6 +67,7 @@ class _Page:
         self._gateways = gateways
         self._max_body_bytes = max_body_bytes
         self._max_body_seconds = max_body_seconds
+        self._ignored: dict[tuple[str, str], _Ignored] = {}
 
     async def answer(self, request: Request) -> Response:
         """Answer, and count by the status."""
@@ -80,8 +87,13 @@ class _Page:
             # In a thread: a library is loaded here, and nobody else should wait for that.
             reports = await asyncio.to_thread(self._sender.reports, body, request.headers)
         except (SignatureError, UnreadableEventError) as error:
-            _log.warning("webhook rejected", sender=self._sender.name, reason=str(error))
+            detail = error.detail if isinstance(error, SignatureError) else None
+            _log.warning("webhook rejected", sender=self._sender.name, reason=str(error), detail=detail)
             return JSONResponse({"error": str(error)}, 400)
+        except IgnoredEventError as ignored:
+            request.state.metrics.webhook_ignored(self._sender.name, ignored.reason)
+            self._note(ignored)
+            return JSONResponse({"received": True})
         except _BodyTooLargeError:
             return JSONResponse({"error": f"The event is larger than {self._max_body_bytes} bytes."}, 413)
         except (TimeoutError, ClientDisconnect):
@@ -94,6 +106,20 @@ class _Page:
         except UnavailableError:
             return JSONResponse({"error": "The database is unavailable right now. Try again."}, 503)
         return JSONResponse({"received": True})
+
+    def _note(self, ignored: IgnoredEventError) -> None:
+        """Log what is ignored for one reason at most once a minute, with how many came since the last time."""
+        seen = self._ignored.setdefault((ignored.gateway, ignored.reason), _Ignored())
+        seen.events += 1
+        if monotonic() - seen.logged_at >= _LOG_EVERY_SECONDS:
+            _log.warning(
+                "webhook ignored",
+                sender=self._sender.name,
+                gateway=ignored.gateway,
+                reason=str(ignored),
+                events=seen.events,
+            )
+            seen.logged_at, seen.events = monotonic(), 0
 
     async def _body(self, request: Request) -> bytes:
         """The body, once there is a place for it."""
@@ -111,6 +137,14 @@ class _Page:
         return b"".join(pieces)
 
 
+@dataclass(slots=True)
+class _Ignored:
+    """How many events were ignored since that was logged, and when that was."""
+
+    events: int = 0
+    logged_at: float = -inf
+
+
 class _BodyTooLargeError(Exception):
     """The event is larger than any."""
 
@@ -122,11 +156,9 @@ async def _done(tokens: Tokens, report: Report) -> bool:
         customer = tokens.gateways.customer_id(gateway, report.customer)
         if report.is_gone:
             reason = DeactivationReason.GATEWAY_DELETED
-            found = await gateway_reports.deactivate_customer(
-                tokens, gateway, customer, reason, report.at, precision=_PRECISION
-            )
+            found = await gateway_reports.deactivate_customer(tokens, gateway, customer, reason, report.at, caps=True)
             return found is not None
-        await gateway_reports.verify_customer(tokens, gateway, customer, report.at)
+        await gateway_reports.verify_customer(tokens, gateway, customer, report.at, caps=True)
     except InputError:
         return False
     return True

@@ -1,17 +1,22 @@
-"""What the gateways' modules have in common: reports on customers, and who signed for which gateway."""
+"""What the gateways' modules have in common: reports on customers, and whose events count."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
 
-from graphql_api.domain import values
-
 
 class SignatureError(Exception):
-    """Nobody whom we know signed this, or it was signed too long ago."""
+    """Nobody whom we know signed this, or it was signed too long ago.
+
+    The message is for whoever sent it, who may be anybody; the `detail` is for the log.
+    """
+
+    def __init__(self, message: str, detail: str) -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class UnreadableEventError(Exception):
@@ -19,6 +24,20 @@ class UnreadableEventError(Exception):
 
     def __init__(self) -> None:
         super().__init__("The event is malformed.")
+
+
+class IgnoredEventError(Exception):
+    """It is signed, and it is not about customers of this gateway here.
+
+    Attributes:
+        reason: a word for the metric
+        gateway: whose secret signed it
+    """
+
+    def __init__(self, gateway: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.gateway = gateway
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,33 +50,61 @@ class Report:
     is_gone: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Whose events a secret stands for. So the signature says which gateway an event comes from.
+
+    Attributes:
+        gateway: the gateway
+        secret: what signs its events
+        accounts: the accounts that count, if the events name one
+        is_test: whether the gateway is in test mode
+    """
+
+    gateway: str
+    secret: str
+    accounts: frozenset[str]
+    is_test: bool
+
+    def check_account(self, *named: object) -> None:
+        """Go on only with an event that names none but these accounts.
+
+        Raises:
+            IgnoredEventError: it is another account's.
+        """
+        for account in named:
+            if account is not None and not (isinstance(account, str) and account in self.accounts):
+                message = f"The event is another account's, {str(account)[:100]}."
+                raise IgnoredEventError(self.gateway, "account", message)
+
+    def check_mode(self, *, is_test: bool | None) -> None:
+        """Go on only with an event of this gateway's mode, or of none.
+
+        Raises:
+            IgnoredEventError: it is of the other mode.
+        """
+        if is_test is not None and is_test is not self.is_test:
+            mode, other = ("test", "live") if is_test else ("live", "test")
+            message = f"The event is of {mode} mode and the gateway of {other} mode; see TEST_GATEWAYS."
+            raise IgnoredEventError(self.gateway, "mode", message)
+
+
 class Sender(Protocol):
     """A gateway that sends webhooks."""
 
     path: str
     name: str
-    """Who the history says did it."""
+    """The actor that the history names."""
 
     def reports(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Report]:
         """What the body says of customers; most of what gateways send says nothing of them.
 
         Raises:
-            SignatureError: the signature is missing or wrong.
+            SignatureError: the signature is missing, wrong or too old.
             UnreadableEventError: the body is no event.
+            IgnoredEventError: the event is not about customers of this gateway here.
         """
         ...
-
-
-def accounts(gateway: str, secrets: Iterable[str]) -> list[tuple[str, str]]:
-    """Whose signature stands for which gateway: `whsec_…` for this one, `STRIPE_EU:whsec_…` for the one it names.
-
-    So the signature says which account an event comes from, and nothing that is not signed can.
-
-    Raises:
-        InputError: what stands before a secret is no gateway's name.
-    """
-    parts = (secret.partition(":") for secret in secrets)
-    return [(values.gateway(first), rest) if colon else (gateway, first) for first, colon, rest in parts]
 
 
 def read(body: bytes) -> Any:

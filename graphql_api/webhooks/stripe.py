@@ -1,12 +1,20 @@
 """Stripe's events (https://docs.stripe.com/webhooks), checked by Stripe's own library."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from graphql_api.webhooks.reports import Report, SignatureError, UnreadableEventError, accounts, read
+from graphql_api.webhooks.reports import (
+    Endpoint,
+    IgnoredEventError,
+    Report,
+    SignatureError,
+    UnreadableEventError,
+    read,
+)
 
 _IS_GONE = {"customer.created": False, "customer.updated": False, "customer.deleted": True}
-_TOLERANCE = 300  # seconds that an event may take to us, as Stripe's library has it
+_TOLERANCE_SECONDS = 300  # that an event may take to us, as Stripe's library has it
+_THIN = "The endpoint sends thin events, which do not name what happened: give it the payload style snapshot in Stripe."
 
 
 class Stripe:
@@ -15,31 +23,49 @@ class Stripe:
     path = "/webhooks/stripe"
     name = "stripe-webhook"
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        self._accounts = accounts("STRIPE", secrets)
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = endpoints
 
     def reports(self, body: bytes, headers: Mapping[str, str]) -> list[Report]:
         """See `Sender`."""
-        gateway = self._signer(body, headers.get("stripe-signature"))
+        endpoint = self._signer(body, headers.get("stripe-signature"))
         match read(body):
+            case {"object": "v2.core.event", "type": str(kind)}:
+                if kind.removeprefix("v1.") in _IS_GONE:
+                    raise IgnoredEventError(endpoint.gateway, "thin", _THIN)
+                return []
             case {"type": str(kind)} if kind not in _IS_GONE:
                 return []
-            case {"type": str(kind), "created": int(created), "data": {"object": {"id": str(customer)}}}:
-                return [Report(gateway, customer, _time(created), _IS_GONE[kind])]
+            case {"type": str(kind), "created": int(created), "data": {"object": {"id": str(customer)}}} as event:
+                endpoint.check_account(event.get("account"), event.get("context"))
+                is_live = event.get("livemode")
+                endpoint.check_mode(is_test=None if is_live is None else not is_live)
+                return [Report(endpoint.gateway, customer, _time(created), _IS_GONE[kind])]
             case _:
                 raise UnreadableEventError
 
-    def _signer(self, body: bytes, signature: str | None) -> str:
-        # The library takes half a second and ten megabytes: whoever has no webhooks does without.
-        from stripe import SignatureVerificationError, WebhookSignature  # noqa: PLC0415
+    def _signer(self, body: bytes, signature: str | None) -> Endpoint:
+        for endpoint in self._endpoints:
+            if _is_signed(body, signature, endpoint.secret, _TOLERANCE_SECONDS):
+                return endpoint
+        if not signature:
+            detail = "it is missing"
+        elif any(_is_signed(body, signature, endpoint.secret, None) for endpoint in self._endpoints):
+            detail = f"it is older than {_TOLERANCE_SECONDS} seconds by this machine's clock"
+        else:
+            detail = "it is invalid: another secret, or a body that was changed on the way"
+        raise SignatureError("Stripe-Signature is missing, invalid or too old.", detail)
 
-        for gateway, secret in self._accounts:
-            try:
-                WebhookSignature.verify_header(body, signature, secret, _TOLERANCE)
-            except (SignatureVerificationError, UnicodeDecodeError, TypeError):  # the last two for what is no ASCII
-                continue
-            return gateway
-        raise SignatureError("Stripe-Signature is missing, invalid or too old.")
+
+def _is_signed(body: bytes, signature: str | None, secret: str, tolerance: int | None) -> bool:
+    # The library takes half a second and ten megabytes: whoever has no webhooks does without.
+    from stripe import SignatureVerificationError, WebhookSignature  # noqa: PLC0415
+
+    try:
+        WebhookSignature.verify_header(body, signature, secret, tolerance)
+    except (SignatureVerificationError, UnicodeDecodeError, TypeError):  # the last two for what is no ASCII
+        return False
+    return True
 
 
 def _time(seconds: int) -> datetime:

@@ -90,6 +90,11 @@ async def test_applied_it_deactivates_what_is_missing_and_verifies_what_is_there
         "USER_REQUEST",
         at,
     )
+    lines = await table(
+        "select gateway_customer_id, action, reason, version from customer_gateway_token_events"
+        " where actor = 'reconcile' order by 1"
+    )
+    assert lines == [("cus_4", "DEACTIVATED", "GATEWAY_DELETED", 2)]
     again = await command(*arguments)
     assert again.err.splitlines()[-1] == "reconcile list.csv with STRIPE: 0 deactivated, 0 activated, 0 verified"
 
@@ -113,7 +118,8 @@ async def test_a_former_identifier_is_neither_missing_here_nor_verified(
     file = listing("cus_1", "cus_2", "cus_3", "cus_4", "cus_2b")
     assert (await command("reconcile", file, "--gateway", "STRIPE", "--apply", "--exported-at", now())).status == 0
     assert differences("list.csv.report.csv") == []
-    assert (await graph.customer("STRIPE", "cus_2b"))["lastVerifiedAt"]
+    verified = await graph.customer("STRIPE", "cus_2b")
+    assert (bool(verified["lastVerifiedAt"]), verified["version"]) == (True, 2)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ async def test_a_statement_that_takes_too_long_counts(empty_database, connection
 
 
 async def test_an_event_of_a_gateway_counts_by_the_status_of_the_answer(empty_database):
-    app = create_app(Settings(database_url=empty_database, auth_mode="disabled", adyen_webhook_hmac_key="00"))
+    app = create_app(Settings(database_url=empty_database, auth_mode="disabled", adyen_webhook_hmac_key="00" * 32))
     genuine = b64encode(hmac.digest(b"\0", b'{"type": "something.new"}', "sha256")).decode()
     async with opened(app) as running:
         client = Client(running)

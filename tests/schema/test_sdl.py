@@ -44,10 +44,11 @@ PROMISED = {
     "CustomerGatewayTokenDeactivationReason": "GATEWAY_DELETED | USER_REQUEST | MERGED | FRAUD | OTHER",
     "CustomerGatewayTokenEvent": (
         "id: ID!; action: CustomerGatewayTokenAction!; actor: String!; at: DateTime!; version: Int!; "
-        "gatewayCustomerId: String!; isActive: Boolean!; reason: String"
+        "gatewayCustomerId: String!; isActive: Boolean!; reason: String; tokenId: ID!; gateway: String!; userId: ID"
     ),
     "CustomerGatewayTokenAction": (
-        "CREATED | UPDATED | REPLACED | ACTIVATED | DEACTIVATED | VERIFIED | MERGED | DELETED | ERASED | IMPORTED"
+        "CREATED | UPDATED | REPLACED | ACTIVATED | DEACTIVATED | VERIFIED | MERGED | REASSIGNED | DELETED | ERASED"
+        " | IMPORTED"
     ),
     "CustomerGatewayTokenEventConnection": (
         "edges: [CustomerGatewayTokenEventEdge!]!; nodes: [CustomerGatewayTokenEvent!]!; pageInfo: PageInfo!"
@@ -101,14 +102,19 @@ PROMISED = {
     "DeleteCustomerGatewayTokenPayload": ("deletedId: ID; user: User; userErrors: [CustomerGatewayTokenUserError!]!"),
     "MergeUserGatewayTokensPayload": (
         "user: User; moved: [CustomerGatewayToken!]!; conflicts: [CustomerGatewayToken!]!; "
-        "userErrors: [CustomerGatewayTokenUserError!]!"
+        "winners: [CustomerGatewayToken!]!; userErrors: [CustomerGatewayTokenUserError!]!"
     ),
     "ErasedGatewayCustomer": "gateway: String!; gatewayCustomerId: String!",
     "LiftUserErasurePayload": "user: User; userErrors: [CustomerGatewayTokenUserError!]!",
     "EraseUserGatewayTokensPayload": (
         "erased: [ErasedGatewayCustomer!]!; userErrors: [CustomerGatewayTokenUserError!]!"
     ),
-    "GatewayCustomerClaim": "idempotencyKey: String!; expiresAt: DateTime!; acquired: Boolean!",
+    "GatewayCustomerClaim": "idempotencyKey: String!; expiresAt: DateTime!; acquired: Boolean!; replaces: String",
+    "ReleaseGatewayCustomerClaimPayload": "released: Boolean!; userErrors: [CustomerGatewayTokenUserError!]!",
+    "ReassignGatewayCustomerInput": "gateway: String!; gatewayCustomerId: String!; toUserId: ID!",
+    "ReassignGatewayCustomersPayload": (
+        "gatewayTokens: [CustomerGatewayToken]!; userErrors: [CustomerGatewayTokenUserError!]!"
+    ),
     "ClaimGatewayCustomerPayload": (
         "gatewayToken: CustomerGatewayToken; claim: GatewayCustomerClaim; userErrors: [CustomerGatewayTokenUserError!]!"
     ),
@@ -128,6 +134,10 @@ PROMISED = {
         "verifyGatewayCustomer(gateway: String!, gatewayCustomerId: String!, at: DateTime): "
         "CustomerGatewayTokenPayload!; "
         "claimGatewayCustomer(userId: ID!, gateway: String!, leaseSeconds: Int! = 30): ClaimGatewayCustomerPayload!; "
+        "releaseGatewayCustomerClaim(userId: ID!, gateway: String!, idempotencyKey: String!): "
+        "ReleaseGatewayCustomerClaimPayload!; "
+        "reassignGatewayCustomers(customers: [ReassignGatewayCustomerInput!]!, reason: String): "
+        "ReassignGatewayCustomersPayload!; "
         "mergeUserGatewayTokens(fromUserId: ID!, intoUserId: ID!, onConflict: MergeConflictPolicy! = FAIL, dryRun: "
         "Boolean! = false): MergeUserGatewayTokensPayload!; "
         "eraseUserGatewayTokens(userId: ID!): EraseUserGatewayTokensPayload!; "

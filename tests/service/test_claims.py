@@ -133,3 +133,61 @@ async def test_an_erased_user_has_nothing_to_claim(graph):
     payload = await graph.claim("u1", "STRIPE")
     assert problems(payload) == [("ERASED", ["userId"])]
     assert payload["claim"] is payload["gatewayToken"] is None
+
+
+async def test_a_deleted_customer_is_claimed_like_a_first_one_by_one_of_many(graph):
+    await graph.saved("u1", "STRIPE", "cus_a")
+    await graph.deactivate_customer("STRIPE", "cus_a")
+    payloads = await asyncio.gather(*(graph.claim("u1", "STRIPE") for _ in range(3)))
+    assert [payload["gatewayToken"] for payload in payloads] == [None] * 3
+    assert {payload["claim"]["replaces"] for payload in payloads} == {"cus_a"}
+    assert sum(payload["claim"]["acquired"] for payload in payloads) == 1
+    assert len({key(payload) for payload in payloads}) == 1
+    saved = await graph.saved("u1", "STRIPE", "cus_b", replaces="cus_a")
+    assert (saved["isActive"], saved["formerGatewayCustomerIds"]) == (True, ["cus_a"])
+    await graph.deactivate_customer("STRIPE", "cus_b")
+    again = await graph.claim("u1", "STRIPE")
+    assert (again["claim"]["replaces"], again["claim"]["acquired"]) == ("cus_b", True)
+    assert key(again) != key(payloads[0])
+
+
+@pytest.mark.parametrize("reason", ["USER_REQUEST", "FRAUD", "OTHER"])
+async def test_a_customer_that_is_inactive_for_a_reason_of_our_own_is_there(graph, reason):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.deactivate(token, reason=reason)
+    payload = await graph.claim("u1", "STRIPE")
+    assert (payload["gatewayToken"]["deactivationReason"], payload["claim"]) == (reason, None)
+
+
+async def test_a_released_claim_has_another_key(graph):
+    first = await graph.claim("u1", "STRIPE")
+    assert (await graph.release("u1", "stripe", key(first)))["released"] is True
+    second = await graph.claim("u1", "STRIPE")
+    assert (key(second) != key(first), second["claim"]["acquired"]) == (True, True)
+    for spent in (key(first), "", "nonsense"):
+        assert await graph.release("u1", "STRIPE", spent) == {"released": False, "userErrors": []}
+    assert key(await graph.claim("u1", "STRIPE")) == key(second)
+    await graph.saved("u1", "STRIPE", "cus_1")
+    assert (await graph.release("u1", "STRIPE", key(second)))["released"] is False
+
+
+async def test_of_many_who_release_one_key_one_does(graph):
+    first = key(await graph.claim("u1", "STRIPE"))
+    released = await asyncio.gather(*(graph.release("u1", "STRIPE", first) for _ in range(10)))
+    assert sum(payload["released"] for payload in released) == 1
+
+
+async def test_what_cannot_be_a_claim_is_refused_with_its_place(graph):
+    payload = await graph.release("", "1", "\0")
+    assert [field for _, field in problems(payload)] == [["userId"], ["gateway"], ["idempotencyKey"]]
+
+
+async def test_no_two_databases_have_a_key_in_common(service_with, connection):
+    stored = await connection.fetchval("select key from erasure_key")
+    mine = key(await (await service_with()).claim("u1", "STRIPE"))
+    await connection.execute("update erasure_key set key = $1", b"the secret of another database")
+    try:
+        assert key(await (await service_with()).claim("u1", "STRIPE")) != mine
+    finally:
+        await connection.execute("update erasure_key set key = $1", stored)
+    assert key(await (await service_with()).claim("u1", "STRIPE")) == mine

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import os
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from hypothesis import Phase, settings
@@ -17,12 +18,15 @@ CUSTOMERS = ["c1", "c2", "c3", "c4", "c5"]
 REASONS = ["GATEWAY_DELETED", "USER_REQUEST", "FRAUD", "OTHER"]
 EMPTY = (
     "truncate customer_gateway_tokens, gateway_customers, customer_gateway_token_events, departed_tokens,"
-    " gateway_customer_claims, erased_users, gateway_erasures"
+    " gateway_customer_claims, erased_users, gateway_customer_reports, gateway_erasures"
 )
 EXAMPLES = int(os.environ.get("LIFE_EXAMPLES", "60"))
 
 NOWHERE = "0192d4e5-8c1a-7bbb-8ccc-0123456789ab"
 
+NOW = 1000
+
+seconds = st.none() | st.integers(1, 9)
 numbers = st.integers(0, 5)
 users, gateways, customers = st.sampled_from(USERS), st.sampled_from(GATEWAYS), st.sampled_from(CUSTOMERS)
 edits = st.fixed_dictionaries(
@@ -52,14 +56,34 @@ class Held:
     gateway: str
     customer: str
     description: str | None = None
-    active: bool = True
-    reason: str | None = None
-    verified: int | None = None
+    own: str | None = None
+    """The reason of our own for which it is inactive."""
     version: int = 0
 
     @property
     def place(self):
         return self.user, self.gateway
+
+    @property
+    def key(self):
+        return self.gateway, self.customer
+
+
+@dataclass
+class Facts:
+    """The latest times at which a customer was said to be gone, to exist, and to be active by our own decision."""
+
+    gone: int | None = None
+    exists: int | None = None
+    activated: int | None = None
+
+    @property
+    def alive(self):
+        return self.gone is None or any(at is not None and at > self.gone for at in (self.exists, self.activated))
+
+    def say(self, what, at):
+        before = getattr(self, what)
+        setattr(self, what, at if before is None else max(before, at))
 
 
 @dataclass
@@ -74,6 +98,28 @@ class Model:
     to_erase: dict = field(default_factory=dict)
     lines: dict = field(default_factory=dict)
     """By token: (version, action, user, gateway, customer, active, reason)."""
+    facts: dict = field(default_factory=lambda: defaultdict(Facts))
+    """By (gateway, customer), whoever has it."""
+    clock: int = 1000
+    """What happens now is later than all times of reports that come late."""
+
+    def now(self):
+        self.clock += 1
+        return self.clock
+
+    def active(self, token):
+        return token.own is None and self.facts[token.key].alive
+
+    def reason(self, token):
+        return None if self.active(token) else token.own or "GATEWAY_DELETED"
+
+    def report(self, key, what, at):
+        token = self.by_customer(*key)
+        was = token and self.active(token)
+        self.facts[key].say(what, self.now() if at is None else at)
+        if token and token.key == key and self.active(token) != was:
+            action, reason = ("DEACTIVATED", "GATEWAY_DELETED") if was else ("ACTIVATED", "VERIFIED")
+            self.record(token, action, reason)
 
     def by_id(self, token_id):
         token = next((token for token in self.tokens.values() if token.id == token_id), None)
@@ -95,7 +141,7 @@ class Model:
 
     def record(self, token, action, reason=None):
         token.version += 1
-        line = (token.version, action, token.user, token.gateway, token.customer, token.active, reason)
+        line = (token.version, action, *token.place, token.customer, self.active(token), reason)
         self.lines.setdefault(token.id, []).append(line)
 
     def save(self, wish, *, updates=True):
@@ -114,33 +160,31 @@ class Model:
         if user in self.erased:
             raise RefusalError("ERASED")
         self.take(user, gateway, customer)
-        active = wish.get("isActive", True)
-        reason = None if active else "OTHER"
-        token = Held("new", user, gateway, customer, wish.get("description"), active, reason)
+        own = None if wish.get("isActive", True) else "OTHER"
+        token = Held("new", user, gateway, customer, wish.get("description"), own)
         self.tokens[token.place] = token
         self.end_claim(token.place)
-        self.record(token, "CREATED", reason)
+        self.record(token, "CREATED", self.reason(token))
         return token, True
 
     def edit(self, token, wish):
-        before, action, reason = copy.copy(token), "UPDATED", None
-        token.description = wish.get("description", token.description)
-        if wish.get("isActive", token.active) != token.active:
-            token.active = wish["isActive"]
-            token.reason = reason = None if token.active else "OTHER"
-            action = "ACTIVATED" if token.active else "DEACTIVATED"
-        if wish.get("gatewayCustomerId", token.customer) != token.customer:
-            self.take_or_restore(token, before, wish["gatewayCustomerId"])
-            token.customer, token.verified, action = wish["gatewayCustomerId"], None, "REPLACED"
-        if token != before:
-            self.record(token, action, reason)
-
-    def take_or_restore(self, token, before, customer):
-        try:
+        before, was, actions = copy.copy(token), self.active(token), ["UPDATED"]
+        customer = wish.get("gatewayCustomerId", token.customer)
+        if customer != token.customer:
             self.take(token.user, token.gateway, customer)
-        except RefusalError:
-            vars(token).update(vars(before))
-            raise
+            token.customer, actions = customer, ["REPLACED"]
+            self.end_claim(token.place)
+        token.description = wish.get("description", token.description)
+        if wish.get("isActive") is True and not was:
+            token.own = None
+            self.facts[token.key].say("activated", self.now())
+            actions.append("ACTIVATED")
+        if wish.get("isActive") is False and (was or ("REPLACED" in actions and token.own is None)):
+            token.own = "OTHER"
+            actions.append("DEACTIVATED")
+        if token != before or self.active(token) != was:
+            action = "REPLACED" if "REPLACED" in actions else actions[-1]
+            self.record(token, action, self.reason(token) if self.active(token) != was else None)
 
     def take(self, user, gateway, customer):
         if self.owners.setdefault((gateway, customer), user) != user:
@@ -151,8 +195,11 @@ class Model:
             self.spent_keys.add(self.claims.pop(place))
 
     def deactivate(self, token, reason):
-        if token.active:
-            token.active, token.reason = False, reason
+        if self.active(token):
+            if reason == "GATEWAY_DELETED":
+                self.facts[token.key].say("gone", self.now())
+            else:
+                token.own = reason
             self.record(token, "DEACTIVATED", reason)
 
     def delete(self, token, action):
@@ -160,7 +207,7 @@ class Model:
         self.record(token, action)
 
     def merge(self, source, target, policy):
-        """Which customers move and which lose, by gateway."""
+        """Which customers move, which lose, and which win over those, by gateway."""
         if source == target:
             raise RefusalError("INVALID")
         if target in self.erased:
@@ -168,25 +215,56 @@ class Model:
         moving = {gateway: token for (user, gateway), token in self.tokens.items() if user == source}
         there = {gateway: token for (user, gateway), token in self.tokens.items() if user == target}
         both = moving.keys() & there.keys()
-        if both and policy == "FAIL":
-            return {}, {gateway: moving[gateway].customer for gateway in both}
-        losers = [(there if policy == "KEEP_SOURCE" else moving)[gateway] for gateway in both]
-        lost = {token.gateway: token.customer for token in losers}
-        for token in losers:
-            del self.tokens[token.place]
-            token.user, token.active = target, False
-            self.record(token, "MERGED", "MERGED")
-        moved = [token for token in moving.values() if token not in losers]
-        for token in moved:
-            del self.tokens[token.place]
-            token.user = target
-            self.tokens[token.place] = token
-            self.end_claim(token.place)
-        winners = moved if policy == "KEEP_SOURCE" else [*moved, *(there[gateway] for gateway in both)]
-        for token in winners:
-            self.record(token, "MERGED")
+        gone = {token.id for token in self.tokens.values() if self.reason(token) == "GATEWAY_DELETED"}
+        conflicts = {gateway for gateway in both if not {moving[gateway].id, there[gateway].id} & gone}
+        if conflicts and policy == "FAIL":
+            return {}, *({gateway: some[gateway].customer for gateway in conflicts} for some in (moving, there))
+        moved, lost, won = {}, {}, {}
+        for gateway, token in moving.items():
+            other = there.get(gateway)
+            stays = other and (token.id in gone or (other.id not in gone and policy != "KEEP_SOURCE"))
+            winner, loser = (other, token) if stays else (token, other)
+            if gateway in conflicts:
+                lost[gateway], won[gateway] = loser.customer, winner.customer
+            if loser:
+                del self.tokens[loser.place]
+                loser.user, loser.own = target, "MERGED"
+                self.record(loser, "MERGED", "MERGED")
+            if not stays:
+                del self.tokens[token.place]
+                moved[gateway] = token.customer
+                token.user = target
+                self.tokens[token.place] = token
+                self.end_claim(token.place)
+            self.record(winner, "MERGED")
         self.owners = {place: target if user == source else user for place, user in self.owners.items()}
-        return {token.gateway: token.customer for token in moved}, lost
+        return moved, lost, won
+
+    def reassign(self, wanted):
+        """The customers that are some token's, in the order of the list."""
+        if len({key for key, _ in wanted}) < len(wanted):
+            raise RefusalError("INVALID")
+        if any(key not in self.owners for key, _ in wanted):
+            raise RefusalError("NOT_FOUND")
+        if any(user in self.erased for _, user in wanted):
+            raise RefusalError("ERASED")
+        held = {token.key: token for token in self.tokens.values()}
+        moving = {key: user for key, user in wanted if key in held and held[key].user != user}
+        places = [(user, key[0]) for key, user in moving.items()]
+        there = [token for place in places if (token := self.tokens.get(place)) and token.key not in moving]
+        if len(set(places)) < len(places) or any(self.reason(token) != "GATEWAY_DELETED" for token in there):
+            raise RefusalError("ALREADY_EXISTS")
+        for token in [*there, *(held[key] for key in moving)]:
+            del self.tokens[token.place]
+        for token in there:
+            self.record(token, "REASSIGNED", "mix-up")
+        for key, user in moving.items():
+            held[key].user = user
+            self.tokens[held[key].place] = held[key]
+            self.end_claim(held[key].place)
+            self.record(held[key], "REASSIGNED", "mix-up")
+        self.owners |= dict(wanted)
+        return [key[1] if key in held and held[key].place in self.tokens else None for key, _ in wanted]
 
     def erase(self, user):
         self.to_erase |= {place: user for place, owner in self.owners.items() if owner == user}
@@ -200,11 +278,18 @@ class Model:
                 for line in lines
                 for version, action, owner, gateway, customer, active, _ in [line]
             ]
+        for key in [key for key, owner in self.owners.items() if owner == user]:
+            self.facts.pop(key, None)
         self.owners = {place: owner for place, owner in self.owners.items() if owner != user}
         for place in [place for place in self.claims if place[0] == user]:
             self.end_claim(place)
         self.erased.add(user)
         return sorted(place for place, was in self.to_erase.items() if was == user and place not in self.owners)
+
+
+def late(time):
+    """The second of a report that came late; NOW for what happened in this life."""
+    return time and (time.second if time.year == 2020 else NOW)
 
 
 def expect(token, wish):
@@ -232,7 +317,7 @@ class Life(RuleBasedStateMachine):
         self.run, self.graph, self.connection = run, graph, connection
         self.model = Model()
         self.times = {}
-        self.base = "2026-11-22T00:00:{:02}Z"
+        self.base = "2020-02-02T00:00:{:02}Z"
         run(connection.execute(EMPTY))
 
     def wish(self, drawn, token=None):
@@ -340,34 +425,61 @@ class Life(RuleBasedStateMachine):
         if found:
             self.model.delete(found, "DELETED")
 
-    @rule(gateway=gateways, customer=customers, reason=st.sampled_from(REASONS))
-    def gone_at_gateway(self, gateway, customer, reason):
+    @rule(gateway=gateways, customer=customers, reason=st.sampled_from(["USER_REQUEST", "FRAUD", "OTHER"]))
+    def deactivate_customer(self, gateway, customer, reason):
         payload = self.run(self.graph.deactivate_customer(gateway, customer, reason=reason))
         token = self.model.by_customer(gateway, customer)
         assert (payload["gatewayToken"] or {"id": None})["id"] == (token and token.id)
         if token and token.customer == customer:
             self.model.deactivate(token, reason)
 
-    @rule(gateway=gateways, customer=customers, second=st.integers(0, 9))
+    @rule(gateway=gateways, customer=customers, second=seconds)
+    def gone_at_gateway(self, gateway, customer, second):
+        payload = self.run(self.graph.deactivate_customer(gateway, customer, occurredAt=self.time(second)))
+        token = self.model.by_customer(gateway, customer)
+        assert (payload["gatewayToken"] or {"id": None})["id"] == (token and token.id)
+        self.model.report((gateway, customer), "gone", second)
+
+    @rule(gateway=gateways, customer=customers, second=seconds)
     def verify(self, gateway, customer, second):
-        payload = self.run(self.graph.verify(gateway, customer, at=self.base.format(second)))
+        payload = self.run(self.graph.verify(gateway, customer, at=self.time(second)))
         token = self.model.by_customer(gateway, customer)
         assert code_of(payload) == (None if token else "NOT_FOUND")
-        if token and token.customer == customer and (token.verified is None or second > token.verified):
-            token.verified = second
-            self.model.record(token, "VERIFIED")
+        self.model.report((gateway, customer), "exists", second)
+
+    def time(self, second):
+        return None if second is None else self.base.format(second)
+
+    @rule(wanted=st.lists(st.tuples(st.tuples(gateways, customers), users), min_size=1, max_size=3))
+    def reassign(self, wanted):
+        payload = self.run(self.graph.reassign(*((*key, user) for key, user in wanted), reason="mix-up"))
+        found, code = predicted(self.model.reassign, wanted)
+        assert code in {code for code, _ in problems(payload)} | {None}
+        assert bool(problems(payload)) == (code is not None)
+        assert [token and token["gatewayCustomerId"] for token in payload["gatewayTokens"]] == (
+            found or [None] * len(wanted)
+        )
+
+    @rule(user=users, gateway=gateways, is_mine=st.booleans())
+    def release(self, user, gateway, is_mine):
+        key = self.model.claims.get((user, gateway), "none")
+        released = self.run(self.graph.release(user, gateway, key if is_mine else "another"))["released"]
+        assert released is (is_mine and key != "none")
+        if released:
+            self.model.end_claim((user, gateway))
 
     @rule(user=users, gateway=gateways)
     def claim(self, user, gateway):
         payload = self.run(self.graph.claim(user, gateway, leaseSeconds=300))
         token, pending = self.model.tokens.get((user, gateway)), self.model.claims.get((user, gateway))
-        if token:
+        if token and self.model.reason(token) != "GATEWAY_DELETED":
             assert (payload["gatewayToken"]["id"], payload["claim"]) == (token.id, None)
         elif user in self.model.erased:
             assert code_of(payload) == "ERASED"
         else:
             key = payload["claim"]["idempotencyKey"]
             assert payload["claim"]["acquired"] == (pending is None)
+            assert payload["claim"]["replaces"] == (token and token.customer)
             assert pending in {None, key}
             assert key not in self.model.spent_keys
             self.model.claims[user, gateway] = key
@@ -384,9 +496,10 @@ class Life(RuleBasedStateMachine):
         if code:
             assert code_of(payload) == code
             return
-        moved, conflicts = outcome
+        moved, conflicts, winners = outcome
         assert {token["gateway"]: token["gatewayCustomerId"] for token in payload["moved"]} == moved
         assert {token["gateway"]: token["gatewayCustomerId"] for token in payload["conflicts"]} == conflicts
+        assert {token["gateway"]: token["gatewayCustomerId"] for token in payload["winners"]} == winners
         assert code_of(payload) == ("ALREADY_EXISTS" if conflicts and policy == "FAIL" else None)
 
     @rule(user=users, once_in_a_while=st.integers(0, 2))
@@ -417,7 +530,8 @@ class Life(RuleBasedStateMachine):
                 row["description"],
                 row["is_active"],
                 row["deactivation_reason"],
-                row["last_verified_at"] and row["last_verified_at"].second,
+                late(row["last_verified_at"]),
+                row["deactivation_reason"] == "GATEWAY_DELETED" and late(row["deactivated_at"]),
                 row["version"],
             )
             for row in rows
@@ -427,9 +541,10 @@ class Life(RuleBasedStateMachine):
                 *token.place,
                 token.customer,
                 token.description,
-                token.active,
-                token.reason,
-                token.verified,
+                self.model.active(token),
+                self.model.reason(token),
+                self.model.facts[token.key].exists and min(self.model.facts[token.key].exists, NOW),
+                self.model.reason(token) == "GATEWAY_DELETED" and min(self.model.facts[token.key].gone, NOW),
                 token.version,
             )
             for token in self.model.tokens.values()
@@ -474,8 +589,8 @@ class Life(RuleBasedStateMachine):
             assert [token["id"] for token in answer["gatewayTokens"]] == [token.id for token in mine]
             former = [set(token["formerGatewayCustomerIds"]) for token in answer["gatewayTokens"]]
             assert former == [self.model.former(token) for token in mine]
-        by_customer = [self.model.by_customer(*key) for key in keys]
-        assert [each and each["key"] for each in found[len(USERS) :]] == [token and token.id for token in by_customer]
+        by_key = {token.key: token.id for token in self.model.tokens.values()}  # a former one is nobody's key
+        assert [each and each["key"] for each in found[len(USERS) :]] == [by_key.get(key) for key in keys]
 
 
 async def test_any_life_keeps_every_promise(graph, connection):

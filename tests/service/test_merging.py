@@ -14,6 +14,7 @@ EVERYTHING = f"""
       plain: gatewayTokens {{ id }} }}
     moved {{ {FIELDS} {HISTORY} user {{ id gatewayTokens {{ gateway gatewayCustomerId }} }} }}
     conflicts {{ {FIELDS} {HISTORY} user {{ id gatewayTokens {{ gateway }} }} }}
+    winners {{ {FIELDS} {HISTORY} user {{ id gatewayTokens {{ gateway }} }} }}
     userErrors {{ code message field }}
 """
 MERGE = f"""
@@ -57,6 +58,7 @@ async def test_under_fail_each_conflict_is_named_and_nothing_moves(graph, connec
     for gateway, error in zip(("PAYPAL", "STRIPE"), payload["userErrors"], strict=True):
         assert gateway in error["message"]
     assert customers(payload["conflicts"]) == {"STRIPE": "guest_new", "PAYPAL": "guest_pp"}
+    assert customers(payload["winners"]) == {"STRIPE": "u1_new", "PAYPAL": "u1_pp"}
     assert (payload["moved"], payload["user"]) == ([], {"id": "u1"})
     assert await dump(connection) == before
 
@@ -94,6 +96,9 @@ async def test_the_side_that_is_kept_is_the_row_and_the_other_ones_customers_are
     assert {token["gateway"] for token in payload["moved"]} == moved
     shown = [{**token, "formerGatewayCustomerIds": None} for token in payload["conflicts"]]
     assert shown == [{**before[loser, gateway], "formerGatewayCustomerIds": None} for gateway in ("PAYPAL", "STRIPE")]
+    assert [token["id"] for token in payload["winners"]] == [
+        before[winner, gateway]["id"] for gateway in ("PAYPAL", "STRIPE")
+    ]
     assert await graph.tokens("guest") == []
     after = {token["gateway"]: token for token in await graph.tokens("u1")}
     assert customers(after.values()) == {
@@ -197,7 +202,7 @@ async def test_a_second_run_changes_nothing(graph, connection, policy):
     await graph.merge("guest", "u1", onConflict=policy)
     before = await dump(connection)
     again = await graph.merge("guest", "u1", onConflict=policy)
-    assert again == {"user": {"id": "u1"}, "moved": [], "conflicts": [], "userErrors": []}
+    assert again == {"user": {"id": "u1"}, "moved": [], "conflicts": [], "winners": [], "userErrors": []}
     assert await dump(connection) == before
 
 
@@ -222,3 +227,22 @@ async def test_a_late_event_for_the_losing_customer_leaves_the_winner_alone(grap
     assert token_of(await graph.deactivate_customer("STRIPE", "cus_2")) == now
     assert token_of(await graph.verify("STRIPE", "cus_2")) == now
     assert now["isActive"] is True
+
+
+@pytest.mark.parametrize("policy", ["FAIL", "KEEP_TARGET", "KEEP_SOURCE"])
+@pytest.mark.parametrize(
+    ("deleted", "kept", "moves"), [("guest", "u1", False), ("u1", "guest", True), ("guest u1", "u1", False)]
+)
+async def test_a_deleted_customer_is_no_conflict(graph, policy, deleted, kept, moves):
+    tokens = {user: await graph.saved(user, "STRIPE", f"cus_{user}") for user in ("guest", "u1")}
+    for user in deleted.split():
+        await graph.deactivate_customer("STRIPE", f"cus_{user}")
+    rehearsed = await graph.merge("guest", "u1", onConflict=policy, dryRun=True)
+    payload = await graph.merge("guest", "u1", onConflict=policy)
+    assert without_new_times(rehearsed) == without_new_times(payload)
+    assert (problems(payload), payload["conflicts"], payload["winners"]) == ([], [], [])
+    assert customers(payload["moved"]) == ({"STRIPE": "cus_guest"} if moves else {})
+    [token] = await graph.tokens("u1")
+    assert (token["id"], token["isActive"]) == (tokens[kept]["id"], kept not in deleted.split())
+    other = "cus_u1" if moves else "cus_guest"
+    assert token["formerGatewayCustomerIds"] == [other]

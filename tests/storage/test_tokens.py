@@ -7,7 +7,8 @@ import orjson
 import pytest
 from uuid_utils import uuid7
 
-from graphql_api.domain.token import Action, Changes, Edit, created, verified
+from graphql_api.domain.facts import Facts
+from graphql_api.domain.token import Action, Changes, Edit, created, reported
 from graphql_api.schema.scalars import written
 from graphql_api.storage import selects
 from graphql_api.storage.changes import ConflictError
@@ -52,7 +53,7 @@ async def test_changes_of_many_tokens_and_locks_on_them_wait_for_each_other(stor
         await transaction.write(new_tokens(users[::-1], "cus_{}"), "a-test")
         tokens = await transaction.lock_of(users)
     pairs = [(user, "STRIPE") for user in users]
-    changes = [_Change(token, verified(token, NOW, NOW), "a-test") for token in tokens]
+    changes = [_Change(token, reported(token, Facts(gone_at=NOW), NOW), "a-test") for token in tokens]
 
     async def lock():
         async with store.transaction(users) as transaction:

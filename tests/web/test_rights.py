@@ -63,6 +63,9 @@ TOKEN_FIELDS = [
 
 MUTATIONS = {
     "claimGatewayCustomer": 'claimGatewayCustomer(userId: "u1", gateway: "PAYPAL") { userErrors { code } }',
+    "releaseGatewayCustomerClaim": (
+        'releaseGatewayCustomerClaim(userId: "u1", gateway: "PAYPAL", idempotencyKey: "k") { userErrors { code } }'
+    ),
     "createCustomerGatewayToken": (
         'createCustomerGatewayToken(input: {userId: "u1", gateway: "PAYPAL", gatewayCustomerId: "p1"})'
         " { userErrors { code } }"
@@ -88,6 +91,10 @@ MUTATIONS = {
     ),
     "deleteCustomerGatewayToken": "deleteCustomerGatewayToken(id: $id) { userErrors { code } }",
     "mergeUserGatewayTokens": ('mergeUserGatewayTokens(fromUserId: "u1", intoUserId: "u2") { userErrors { code } }'),
+    "reassignGatewayCustomers": (
+        'reassignGatewayCustomers(customers: [{gateway: "STRIPE", gatewayCustomerId: "cus_1", toUserId: "u2"}])'
+        " { userErrors { code } }"
+    ),
     "eraseUserGatewayTokens": 'eraseUserGatewayTokens(userId: "u1") { userErrors { code } }',
     "confirmGatewayErasures": (
         'confirmGatewayErasures(customers: [{gateway: "STRIPE", gatewayCustomerId: "cus_9"}]) { userErrors { code } }'

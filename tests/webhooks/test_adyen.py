@@ -6,19 +6,19 @@ import json
 from base64 import b64encode
 
 import pytest
+from pydantic import ValidationError
 
-from graphql_api.app import create_app
-from graphql_api.settings import ConfigurationError, Settings
+from graphql_api.settings import Settings
 
 KEY, OTHER = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056", "00" * 32
 PATH = "/webhooks/adyen"
 
 
-def event(kind, created="2999-01-01T12:00:00+01:00", **data):
+def event(kind, created="2026-01-01T12:00:00+01:00", environment="live", **data):
     return json.dumps(
         {
             "createdAt": created,
-            "environment": "live",
+            "environment": environment,
             "eventId": "QBQQ9DLNRHHKGK38",
             "type": kind,
             "version": "1",
@@ -59,7 +59,7 @@ async def test_disabled_details_are_gone_and_their_shopper_stays(graph, send):
     inactive = await graph.token(stored["id"])
     assert (inactive["deactivationReason"], inactive["deactivatedAt"]) == (
         "GATEWAY_DELETED",
-        "2999-01-01T11:00:00.000000+00:00",
+        "2026-01-01T11:00:00.000000+00:00",
     )
     assert await graph.token(shopper["id"]) == shopper
     assert (await graph.history(stored))[0]["actor"] == "adyen-webhook"
@@ -70,7 +70,7 @@ async def test_disabled_details_are_gone_and_their_shopper_stays(graph, send):
 async def test_stored_details_confirm_themselves_and_their_shopper(graph, send, kind, customer):
     token = await graph.saved("u1", "ADYEN", customer)
     assert (await send(event(f"recurring.token.{kind}"))).status_code == 200
-    assert (await graph.token(token["id"]))["lastVerifiedAt"] == "2999-01-01T11:00:00.000000+00:00"
+    assert (await graph.token(token["id"]))["lastVerifiedAt"] == "2026-01-01T11:00:00.000000+00:00"
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,27 @@ async def test_what_is_signed_and_no_webhook_is_refused(graph, send, body):
     assert (await send(body)).status_code == 400
 
 
-async def test_the_key_says_whose_event_it_is(graph, send):
-    live, test = await graph.saved("u1", "ADYEN", "shopper-1"), await graph.saved("u1", "ADYEN_TEST", "shopper-1")
-    body = event("recurring.token.created")
-    assert (await send(body, signed(body, OTHER))).status_code == 200
-    assert (await graph.token(live["id"]))["lastVerifiedAt"] is None
-    assert (await graph.token(test["id"]))["lastVerifiedAt"] is not None
+@pytest.mark.parametrize(("key", "gateway", "environment"), [(KEY, "ADYEN", "live"), (OTHER, "ADYEN_TEST", "test")])
+async def test_the_key_says_whose_event_it_is_and_the_environment_has_to_be_its(graph, send, key, gateway, environment):
+    tokens = {name: await graph.saved("u1", name, "shopper-1") for name in ("ADYEN", "ADYEN_TEST")}
+    for sent in ({"live", "test"} - {environment}, {environment}):
+        body = event("recurring.token.created", environment=sent.pop())
+        assert (await send(body, signed(body, key))).status_code == 200
+        verified = {name for name, token in tokens.items() if (await graph.token(token["id"]))["lastVerifiedAt"]}
+        assert verified == ({gateway} if f'"{environment}"' in body else set())
 
 
-def test_a_key_that_is_none_stops_the_service():
-    with pytest.raises(ConfigurationError, match="ADYEN_WEBHOOK_HMAC_KEY"):
-        create_app(Settings(database_url="postgresql://x/y", adyen_webhook_hmac_key="no hex"))
+async def test_merchant_accounts_count_if_some_are_named(service_with):
+    graph = await service_with(adyen_webhook_hmac_key=KEY, adyen_merchant_accounts="adyen:Shop")
+    token = await graph.saved("u1", "ADYEN", "M5N7TQ4TG5PFWR50")
+    for account, is_active in (("OtherShop", True), ("Shop", False)):
+        body = event("recurring.token.disabled", merchantAccount=account)
+        assert (await graph.client.http.post(PATH, content=body, headers=signed(body))).status_code == 200
+        assert (await graph.token(token["id"]))["isActive"] is is_active
+
+
+@pytest.mark.parametrize("key", ["no hex", KEY[:-2], KEY + "00", f"{KEY},{KEY}", f"ADYEN_EU:{KEY},{KEY}"])
+def test_a_key_that_is_none_or_there_twice_is_refused(key):
+    with pytest.raises(ValidationError) as refused:
+        Settings(database_url="postgresql://x/y", adyen_webhook_hmac_key=key)
+    assert KEY[:8] not in str(refused.value)

@@ -5,7 +5,8 @@ import json
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -61,6 +62,18 @@ def send(graph):
     return post
 
 
+@pytest.fixture
+def logged(monkeypatch):
+    """What the page logs from now on."""
+    lines = []
+
+    def log(event, **fields):
+        lines.append({"event": event} | fields)
+
+    monkeypatch.setattr("graphql_api.webhooks.endpoint._log", SimpleNamespace(info=log, warning=log))
+    return lines
+
+
 async def test_a_deleted_customer_is_deactivated_since_then_by_the_webhook(graph, send):
     token = await graph.saved("u1", "STRIPE", "cus_1")
     at = int(time.time()) + 2
@@ -78,25 +91,117 @@ async def test_an_event_of_a_customer_who_is_there_verifies(graph, send, kind):
     token = await graph.saved("u1", "STRIPE", "cus_1")
     assert (await send(event(kind, created=1_700_000_000))).status_code == 200
     verified = await graph.token(token["id"])
-    assert (verified["lastVerifiedAt"], verified["isActive"]) == ("2023-11-14T22:13:20.000000+00:00", True)
-    assert (await graph.history(token))[0]["actor"] == "stripe-webhook"
+    assert verified == token | {"lastVerifiedAt": "2023-11-14T22:13:20.000000+00:00"}
+    assert [line["action"] for line in await graph.history(token)] == ["CREATED"]
 
 
-async def test_a_deletion_in_the_very_second_of_the_saving_counts(graph, send):
-    """Stripe tells whole seconds, so that what comes after may look as if it came before."""
+@pytest.mark.parametrize("seconds", [0, 10, 86_400])
+async def test_a_deletion_counts_however_long_before_the_saving_it_happened(graph, send, seconds):
     token = await graph.saved("u1", "STRIPE", "cus_1")
-    made = datetime.fromisoformat(token["createdAt"])
-    await send(event("customer.deleted", created=int(made.timestamp()) - 1))
-    assert await graph.token(token["id"]) == token
-    await send(event("customer.deleted", created=int(made.timestamp())))
-    assert (await graph.token(token["id"]))["deactivatedAt"] == token["createdAt"]
+    assert (await send(event("customer.deleted", created=int(time.time()) - seconds))).status_code == 200
+    assert (await graph.token(token["id"]))["deactivationReason"] == "GATEWAY_DELETED"
+
+
+async def test_a_deletion_that_comes_before_the_saving_counts(graph, send):
+    assert (await send(event("customer.deleted", "cus_late"))).status_code == 200
+    assert (await graph.saved("late", "STRIPE", "cus_late"))["deactivationReason"] == "GATEWAY_DELETED"
+
+
+async def test_a_later_event_makes_a_deleted_customer_active_again(graph, send):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    await send(event("customer.deleted", created=int(time.time()) - 200))
+    await send(event("customer.updated", created=int(time.time()) - 80))
+    assert (await graph.token(token["id"]))["isActive"] is True
+    assert (await graph.history(token))[0]["reason"] == "VERIFIED"
 
 
 async def test_an_event_from_before_the_last_activation_changes_nothing(graph, send):
     token = await graph.saved("u1", "STRIPE", "cus_1")
     late = event("customer.deleted", created=int(time.time()) - 3600)
+    await send(late)
+    active = (await graph.activate(token))["gatewayToken"]
     assert (await send(late)).status_code == 200
+    assert await graph.token(token["id"]) == active
+
+
+async def test_an_event_of_the_future_is_dated_at_its_arrival(graph, send):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    before = datetime.now(UTC)
+    assert (await send(event("customer.deleted", created=4_070_908_800))).status_code == 200
+    at = datetime.fromisoformat((await graph.token(token["id"]))["deactivatedAt"])
+    assert abs(at - before) < timedelta(minutes=5)
+
+
+OF_OTHERS = {
+    "another account's": ({"account": "acct_1Other"}, "account"),
+    "another context's": ({"context": "acct_1Other"}, "account"),
+    "of an account that is no text": ({"account": {"id": "acct_1"}}, "account"),
+    "of test mode": ({"livemode": False}, "mode"),
+    "thin, of its first version": ({"object": "v2.core.event", "kind": "v1.customer.deleted", "data": None}, "thin"),
+    "thin, by its plain name": ({"object": "v2.core.event", "data": None}, "thin"),
+}
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+async def test_an_event_of_others_does_nothing_and_is_counted_and_logged_once(graph, send, logged, name):
+    rest, reason = OF_OTHERS[name]
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    counted = f'gateway_tokens_webhooks_ignored_total{{reason="{reason}",sender="stripe-webhook"}}'
+
+    async def count():
+        lines = (await graph.client.http.get("/metrics")).text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(counted))
+
+    before = await count()
+    for _ in range(5):
+        assert (await send(event(**({"kind": "customer.deleted"} | rest)))).status_code == 200
     assert await graph.token(token["id"]) == token
+    assert await count() == before + 5
+    [line] = [line for line in logged if line["event"] == "webhook ignored"]
+    assert (line["gateway"], line["sender"], line["events"]) == ("STRIPE", "stripe-webhook", 1)
+
+
+async def test_an_account_of_ours_counts_for_its_gateway_alone(service_with):
+    graph = await service_with(stripe_webhook_secret=SECRETS, stripe_accounts="stripe:acct_1, STRIPE_EU:acct_2")
+    await graph.saved("u1", "STRIPE", "cus_1")
+
+    async def is_active_after(**named):
+        body = event("customer.deleted", created=int(time.time()) - 60, **named)
+        await graph.client.http.post(PATH, content=body, headers=signed(body))
+        token = await graph.customer("STRIPE", "cus_1")
+        await graph.saved("u1", "STRIPE", "cus_1", isActive=True)
+        return token["isActive"]
+
+    assert await is_active_after(account="acct_2") is True
+    assert await is_active_after(account="acct_1", context="acct_2") is True
+    assert await is_active_after(account="acct_1", context="acct_1") is False
+
+
+async def test_test_mode_counts_for_gateways_of_test_mode_alone(service_with):
+    secrets = f"{NEW},STRIPE_TEST:{OLD},SANDBOX:{EU}"
+    graph = await service_with(stripe_webhook_secret=secrets, test_gateways="sandbox")
+    for gateway, secret, mode in (("STRIPE", NEW, True), ("STRIPE_TEST", OLD, False), ("SANDBOX", EU, False)):
+        await graph.saved("u1", gateway, "cus_1")
+        for livemode in (not mode, mode):
+            body = event("customer.deleted", livemode=livemode)
+            await graph.client.http.post(PATH, content=body, headers=signed(body, secret))
+            assert (await graph.customer(gateway, "cus_1"))["isActive"] is (livemode is not mode)
+
+
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [
+        (lambda _: {}, "it is missing"),
+        (lambda body: signed(body, at=int(time.time()) - 3600), "it is older than 300 seconds"),
+        (lambda body: signed(body, "whsec_of_nobody_here"), "it is invalid"),
+    ],
+)
+async def test_the_log_says_what_is_wrong_with_a_signature_and_the_answer_does_not(send, logged, headers, detail):
+    body = event("customer.deleted")
+    response = await send(body, headers(body))
+    assert response.json() == {"error": "Stripe-Signature is missing, invalid or too old."}
+    [line] = [line for line in logged if line["event"] == "webhook rejected"]
+    assert line["detail"].startswith(detail)
 
 
 @pytest.mark.parametrize(
@@ -214,14 +319,13 @@ events = st.lists(st.tuples(kinds, st.integers(-3, 5)), min_size=1, max_size=5)
 async def test_events_in_any_order_end_in_the_same_state(graph, send, connection, orders):
     ends = []
     for order in orders:
-        await connection.execute("truncate customer_gateway_tokens, gateway_customers, customer_gateway_token_events")
-        token = await graph.saved("u1", "STRIPE", "cus_1")
         await connection.execute(
-            "update customer_gateway_tokens set created_at = to_timestamp($1), activated_at = to_timestamp($1)",
-            1_800_000_000,
+            "truncate customer_gateway_tokens, gateway_customers, customer_gateway_token_events,"
+            " gateway_customer_reports"
         )
+        token = await graph.saved("u1", "STRIPE", "cus_1")
         for kind, seconds in order:
-            await send(event(kind, created=1_800_000_000 + seconds))
+            await send(event(kind, created=1_700_000_000 + seconds))
         end = await graph.token(token["id"])
         ends.append([end[name] for name in ("isActive", "deactivatedAt", "deactivationReason", "lastVerifiedAt")])
     assert ends[0] == ends[1]
@@ -289,8 +393,9 @@ def test_stripes_library_is_loaded_by_the_first_event_and_not_before():
     code = """if True:
         import sys
         from graphql_api.domain.inputs import Gateways
-        from graphql_api.webhooks import webhooks
-        pages = webhooks(gateways=Gateways(), max_body_bytes=1, stripe=["whsec_1"])
+        from graphql_api.webhooks import Endpoint, webhooks
+        endpoint = Endpoint("STRIPE", "whsec_1", frozenset(), False)
+        pages = webhooks(gateways=Gateways(), max_body_bytes=1, stripe=[endpoint])
         assert len(pages) == 1 and "stripe" not in sys.modules
     """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

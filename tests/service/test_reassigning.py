@@ -1,0 +1,162 @@
+"""Customers that were saved for the wrong user: each is given to the right one, together and all or none."""
+
+import asyncio
+
+import pytest
+
+from tests.graph import problems, token_of
+from tests.service.test_gateway_reports import state
+
+PLACE = ["customers", "0"]
+
+
+def shown(payload):
+    assert problems(payload) == []
+    return [token and (token["userId"], token["gatewayCustomerId"]) for token in payload["gatewayTokens"]]
+
+
+async def test_a_token_moves_to_the_right_user_and_its_history_says_why(graph):
+    token = await graph.saved("u1", "STRIPE", "cus_1", description="x")
+    payload = await graph.reassign(("stripe", "cus_1", "u2"), reason="shifted column")
+    [moved] = payload["gatewayTokens"]
+    kept = {name: token[name] for name in token if name not in {"userId", "version", "updatedAt"}}
+    assert moved == kept | {"userId": "u2", "version": 2, "updatedAt": moved["updatedAt"]}
+    newest = (await graph.history(moved))[0]
+    assert (newest["action"], newest["reason"]) == ("REASSIGNED", "shifted column")
+    assert await graph.tokens("u1") == []
+    assert (await graph.saved("u1", "STRIPE", "cus_2"))["userId"] == "u1"  # the place is free
+    assert problems(await graph.save("u1", "STRIPE", "cus_1", replaces="cus_2")) == [
+        ("CUSTOMER_TAKEN", ["input", "gatewayCustomerId"])
+    ]
+
+
+async def test_two_users_customers_are_swapped_and_three_go_round(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.saved("u2", "STRIPE", "cus_2")
+    await graph.saved("u3", "STRIPE", "cus_3")
+    swap = await graph.reassign(("STRIPE", "cus_1", "u2"), ("STRIPE", "cus_2", "u1"))
+    assert shown(swap) == [("u2", "cus_1"), ("u1", "cus_2")]
+    ring = [("STRIPE", "cus_2", "u3"), ("STRIPE", "cus_3", "u2"), ("STRIPE", "cus_1", "u1")]
+    assert shown(await graph.reassign(*ring)) == [("u3", "cus_2"), ("u2", "cus_3"), ("u1", "cus_1")]
+    again = await graph.reassign(*ring)
+    assert [token["version"] for token in again["gatewayTokens"]] == [3, 2, 3]  # a repetition changes nothing
+
+
+async def test_a_user_with_another_customer_there_keeps_it_and_nothing_moves(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.saved("u1", "PAYPAL", "pp_1")
+    await graph.saved("u2", "STRIPE", "cus_2")
+    payload = await graph.reassign(("PAYPAL", "pp_1", "u2"), ("STRIPE", "cus_1", "u2"))
+    assert problems(payload) == [("ALREADY_EXISTS", ["customers", "1", "toUserId"])]
+    assert payload["gatewayTokens"] == [None, None]
+    assert (await graph.customer("PAYPAL", "pp_1"))["userId"] == "u1"
+    two = await graph.reassign(("STRIPE", "cus_1", "u3"), ("STRIPE", "cus_2", "u3"))
+    assert problems(two) == [("ALREADY_EXISTS", ["customers", "1", "toUserId"])]
+
+
+async def test_an_unknown_customer_refuses_all(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    payload = await graph.reassign(("STRIPE", "cus_1", "u2"), ("STRIPE", "cus_9", "u2"))
+    assert problems(payload) == [("NOT_FOUND", ["customers", "1", "gatewayCustomerId"])]
+    assert (await graph.customer("STRIPE", "cus_1"))["userId"] == "u1"
+
+
+async def test_a_deleted_token_of_the_new_user_gives_way(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    gone = await graph.saved("u2", "STRIPE", "cus_2")
+    await graph.deactivate_customer("STRIPE", "cus_2")
+    [moved] = (await graph.reassign(("STRIPE", "cus_1", "u2")))["gatewayTokens"]
+    assert (moved["userId"], moved["formerGatewayCustomerIds"]) == ("u2", ["cus_2"])
+    assert await graph.token(gone["id"]) is None
+    back = await graph.saved("u2", "STRIPE", "cus_2", replaces="cus_1")
+    assert state(back) == (False, "GATEWAY_DELETED")  # what is known of the customer went with it
+
+
+async def test_a_former_customer_moves_alone(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.saved("u1", "STRIPE", "cus_2", replaces="cus_1")
+    token = await graph.saved("u2", "STRIPE", "cus_3")
+    assert shown(await graph.reassign(("STRIPE", "cus_1", "u2"))) == [None]
+    assert (await graph.token(token["id"]))["formerGatewayCustomerIds"] == ["cus_1"]
+    assert (await graph.customer("STRIPE", "cus_1"))["id"] == token["id"]
+    assert shown(await graph.reassign(("STRIPE", "cus_1", "u9"))) == [None]
+    assert (await graph.saved("u9", "STRIPE", "cus_1"))["userId"] == "u9"
+
+
+async def test_an_erased_user_gets_nothing(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.erase("u2")
+    assert problems(await graph.reassign(("STRIPE", "cus_1", "u2"))) == [("ERASED", [*PLACE, "toUserId"])]
+    await graph.lift("u2")
+    assert shown(await graph.reassign(("STRIPE", "cus_1", "u2"))) == [("u2", "cus_1")]
+
+
+@pytest.mark.parametrize("erased", ["u1", "u2"])
+async def test_erasing_either_user_forgets_them_in_the_history(graph, connection, erased):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.reassign(("STRIPE", "cus_1", "u2"))
+    await graph.erase(erased)
+    named = "select count(*) from customer_gateway_token_events where user_id = $1"
+    assert await connection.fetchval(named, erased) == 0
+    assert bool(await graph.customer("STRIPE", "cus_1")) is (erased == "u1")
+
+
+async def test_what_is_malformed_is_refused_with_its_place(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    payload = await graph.reassign(("1", "", "undefined"))
+    assert [field for _, field in problems(payload)] == [
+        [*PLACE, name] for name in ("gateway", "gatewayCustomerId", "toUserId")
+    ]
+    twice = await graph.reassign(("STRIPE", "cus_1", "u2"), ("stripe", "cus_1", "u3"))
+    assert problems(twice) == [("INVALID", ["customers", "1", "gatewayCustomerId"])]
+    many = await graph.reassign(*[("STRIPE", f"cus_{number}", "u2") for number in range(1001)])
+    assert problems(many) == [("INVALID", ["customers"])]
+    secret = await graph.reassign(("STRIPE", "cus_1", "u2"), reason="4111 1111 1111 1111")
+    assert problems(secret) == [("CARD_NUMBER", ["reason"])]
+    assert shown(await graph.reassign()) == []
+
+
+async def test_the_claim_of_the_new_user_ends(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    before = (await graph.claim("u2", "STRIPE"))["claim"]["idempotencyKey"]
+    await graph.reassign(("STRIPE", "cus_1", "u2"))
+    assert (await graph.claim("u2", "STRIPE"))["gatewayToken"]["gatewayCustomerId"] == "cus_1"
+    await graph.delete(await graph.customer("STRIPE", "cus_1"))
+    assert (await graph.claim("u2", "STRIPE"))["claim"]["idempotencyKey"] != before
+
+
+async def test_many_at_once_leave_each_customer_with_one_user_and_each_user_with_one_customer(graph, connection):
+    users = [f"u{number}" for number in range(4)]
+    for user in users:
+        await graph.saved(user, "STRIPE", f"cus_of_{user}")
+
+    async def swap(one, other):
+        mine = {token["userId"]: token for user in users for token in await graph.tokens(user)}
+        return await graph.reassign(
+            ("STRIPE", mine[one]["gatewayCustomerId"], other), ("STRIPE", mine[other]["gatewayCustomerId"], one)
+        )
+
+    pairs = [(one, other) for one in users for other in users if one < other]
+    await asyncio.gather(*(swap(*pair) for pair in pairs for _ in range(3)), return_exceptions=True)
+    rows = await connection.fetch(
+        "select t.user_id, t.gateway_customer_id, c.user_id as owner from customer_gateway_tokens t"
+        " join gateway_customers c using (gateway_customer_id, gateway)"
+    )
+    assert sorted(row["user_id"] for row in rows) == users
+    assert {row["gateway_customer_id"] for row in rows} == {f"cus_of_{user}" for user in users}
+    assert all(row["user_id"] == row["owner"] for row in rows)
+
+
+async def test_a_save_at_once_is_refused_or_comes_first(graph):
+    for number in range(10):
+        await graph.saved(f"a{number}", "STRIPE", f"cus_{number}")
+        saved, moved = await asyncio.gather(
+            graph.save(f"b{number}", "STRIPE", f"other_{number}"),
+            graph.reassign(("STRIPE", f"cus_{number}", f"b{number}")),
+        )
+        [token] = await graph.tokens(f"b{number}")
+        if problems(moved):
+            assert token_of(saved)["id"] == token["id"]
+        else:
+            assert problems(saved)[0][0] == "ALREADY_EXISTS"
+            assert token["gatewayCustomerId"] == f"cus_{number}"
