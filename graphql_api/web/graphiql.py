@@ -1,12 +1,16 @@
 """GraphiQL for browsers that open `/graphql`: its page and its files."""
 
+import os
+from mimetypes import guess_type
 from pathlib import Path
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from graphql_api.web.compression import accepted
 
 _BUILT = Path(__file__).parent / "static" / "graphiql"
 # Monaco, its editor, makes style elements; everything else comes from this service or is part of the page.
@@ -14,6 +18,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; worker-src 'self'; "
     "font-src 'self' data:; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+_ENDINGS = {"br": ".br", "gzip": ".gz"}
 _NOT_BUILT = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Customer gateway tokens</title>
 <p>This is a GraphQL endpoint. This installation does not include GraphiQL. The released wheel and the image do; in a
@@ -35,10 +40,21 @@ async def page(_request: Request) -> Response:
 
 
 class _Files(StaticFiles):
-    """Files whose names change with what they hold."""
+    """Files whose names change with what they hold, each compressed beside it by the build."""
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """The file, in a coding that the browser accepts."""
+        accept_encoding = dict(scope["headers"]).get(b"accept-encoding")
+        coding = accepted(accept_encoding, tuple(_ENDINGS))
+        compressed = Path(f"{full_path}{_ENDINGS[coding]}") if coding else None
+        if compressed is not None and compressed.is_file():
+            media_type = guess_type(str(full_path))[0] or "application/octet-stream"
+            response = FileResponse(compressed, headers={"content-encoding": str(coding)}, media_type=media_type)
+        else:
+            response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["vary"] = "accept-encoding"
         response.headers["cache-control"] = "public, max-age=31536000, immutable"
         response.headers["content-security-policy"] = _POLICY  # a worker goes by its own
         return response

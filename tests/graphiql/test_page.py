@@ -1,5 +1,6 @@
 """Who gets GraphiQL at /graphql, and how carefully it is served."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import brotli
 import pytest
 
 from graphql_api.app import create_app
@@ -105,3 +107,41 @@ def test_the_wheel_brings_it_along(built, tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "graphql_api/web/static/graphiql/index.html" in names
     assert any(re.fullmatch(r"graphql_api/web/static/graphiql/graphiql/index-\S+\.js", name) for name in names)
+
+
+@pytest.fixture
+async def small_build(monkeypatch, tmp_path, database_url):
+    """A build of one file that has compressed siblings and one that has none, and the service that serves it."""
+    folder = tmp_path / "graphiql"
+    folder.mkdir()
+    (folder / "a.js").write_text("plain")
+    (folder / "a.js.br").write_bytes(brotli.compress(b"plain"))
+    (folder / "a.js.gz").write_bytes(gzip.compress(b"plain"))
+    (folder / "b.svg").write_text("<svg/>")
+    monkeypatch.setattr(graphiql, "_BUILT", tmp_path)
+    async with opened(create_app(Settings(database_url=database_url, auth_mode="disabled"))) as app:
+        yield Client(app).http
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"), [("gzip, deflate, br, zstd", "br"), ("gzip", "gzip"), ("zstd", None), ("identity", None)]
+)
+async def test_a_file_is_sent_as_the_build_compressed_it(small_build, accepted, coding):
+    response = await small_build.get("/graphiql/a.js", headers={"accept-encoding": accepted})
+    assert response.text == "plain"
+    assert response.headers.get("content-encoding") == coding
+    assert response.headers["content-type"].startswith("text/javascript")
+    assert response.headers["vary"] == "accept-encoding"
+    assert "immutable" in response.headers["cache-control"]
+
+
+async def test_a_file_without_a_compressed_one_is_sent_as_it_is(small_build):
+    response = await small_build.get("/graphiql/b.svg", headers={"accept-encoding": "br"})
+    assert (response.text, response.headers.get("content-encoding")) == ("<svg/>", None)
+
+
+@pytest.mark.parametrize("path", ["/graphiql/x", "/graphiql", "/graphiql/", "/graphql/"])
+async def test_what_was_not_built_is_not_found(not_built, database_url, path):
+    async with opened(create_app(Settings(database_url=database_url, auth_mode="disabled"))) as app:
+        response = await Client(app).http.get(path)
+    assert response.status_code == 404

@@ -48,6 +48,14 @@ async def test_what_is_nowhere_is_not_found(client):
     assert response.headers["cache-control"] == "private, no-store"
 
 
+@pytest.mark.parametrize("path", ["/healthz/", "/readyz/", "/metrics/", "/graphql/", "/webhooks/stripe/"])
+async def test_nothing_redirects(client, path):
+    for method in ("GET", "POST"):
+        response = await client.http.request(method, path, headers={"host": "evil.example"})
+        assert response.status_code == 404
+        assert "location" not in response.headers
+
+
 async def test_pages_have_request_ids_and_lines_in_the_log_too(service, capsys):
     client = Client(await service())
     response = await client.http.get("/4111111111111111", headers={"x-request-id": "abc"})
