@@ -50,7 +50,7 @@ class Stripe:
 
 
 @pytest.fixture
-def checkout(graph_of_all):
+async def checkout(graph_of_all):
     """Runs the page's program in a thread, as a checkout does."""
     names = {}
     exec(compile(PROGRAM, "docs/payments.md", "exec"), names)  # noqa: S102 - that is what the page is for
