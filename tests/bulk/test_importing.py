@@ -460,3 +460,44 @@ async def test_a_file_that_is_cut_says_how_far_it_went(command, folder):
         "import t.csv.gz stopped after line 10,001 (10,000 created): run the same command again to continue"
     )
     assert error.startswith("gateway-tokens: t.csv.gz cannot be decompressed, it is cut off or damaged")
+
+
+@pytest.mark.parametrize("others", [[], [token("u9", "STRIPE", "cus_9")]], ids=["all are new", "one is there"])
+async def test_what_was_reported_of_a_customer_counts_once_it_is_imported(command, write, graph, table, others):
+    for each in others:
+        await graph.saved(each["userId"], each["gateway"], each["gatewayCustomerId"])
+    at = "2026-01-02T03:04:05.000000+00:00"
+    await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=at)
+    await graph.verify("STRIPE", "cus_2", at=at)
+    await graph.deactivate_customer("STRIPE", "cus_3", occurredAt=at)
+    rows = [*others, token(), token("u2", "STRIPE", "cus_2"), token("u3", "STRIPE", "cus_3", isActive=False)]
+    assert (await command("import", write("t.jsonl", *rows))).status == 0
+    gone, verified, off = [await graph.customer("STRIPE", f"cus_{number}") for number in (1, 2, 3)]
+    assert (gone["deactivationReason"], gone["deactivatedAt"]) == ("GATEWAY_DELETED", at)
+    assert (verified["isActive"], verified["lastVerifiedAt"]) == (True, at)
+    assert off["deactivationReason"] == "OTHER"
+    assert await table("select gateway_customer_id from gateway_customer_reports") == [("cus_3",)]
+
+
+async def test_a_deletion_from_before_the_import_counts(command, write, graph):
+    assert (await command("import", write("t.jsonl", token()))).status == 0
+    await graph.deactivate_customer("STRIPE", "cus_1", occurredAt="2026-01-02T03:04:05Z")
+    assert (await graph.customer("STRIPE", "cus_1"))["deactivationReason"] == "GATEWAY_DELETED"
+
+
+async def test_what_a_file_says_of_a_customer_is_settled_by_its_latest_word(command, write, graph):
+    past = {"isActive": False, "deactivationReason": "GATEWAY_DELETED", "deactivatedAt": "2026-01-02T00:00:00Z"}
+    rows = [
+        token(**past, lastVerifiedAt="2026-01-03T00:00:00Z"),
+        token("u2", "STRIPE", "cus_2", **past, lastVerifiedAt="2026-01-01T00:00:00Z"),
+    ]
+    assert (await command("import", write("t.jsonl", *rows))).status == 0
+    assert [(await graph.customer("STRIPE", f"cus_{number}"))["isActive"] for number in (1, 2)] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["createdAt", "updatedAt", "activatedAt", "lastVerifiedAt", "deactivatedAt"])
+async def test_a_time_of_the_future_is_refused(command, write, reasons, name):
+    rest = {"isActive": False} if name == "deactivatedAt" else {}
+    file = write("t.jsonl", token(**rest, **{name: "2099-01-01T00:00:00Z"}))
+    assert (await command("import", file)).status == 1
+    assert (name, "INVALID") in {(reason[1], reason[2]) for reason in reasons("t.jsonl.rejects.jsonl")}
