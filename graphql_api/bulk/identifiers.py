@@ -19,15 +19,15 @@ def identifier(value: object, name: str) -> str:
     Raises:
         InputError: it is missing, or a spreadsheet or a program destroyed it.
     """
+    if type(value) is str:
+        if reason := _damage(value):
+            raise _invalid(f"A spreadsheet {reason}. Export the column as text, and correct {name}.")
+        return value
     if type(value) is int:
         return str(value)
     if type(value) is float:
         raise _invalid(f"{name} must be a string or an integer. This number was rounded.")
-    if not isinstance(value, str):
-        raise _invalid(f"{name} is required and must be a string.")
-    if reason := _damage(value):
-        raise _invalid(f"A spreadsheet {reason}. Export the column as text, and correct {name}.")
-    return value
+    raise _invalid(f"{name} is required and must be a string.")
 
 
 def _damage(text: str) -> str | None:

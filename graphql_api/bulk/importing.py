@@ -109,10 +109,7 @@ class Parser:
 
     def __init__(self, gateways: Gateways) -> None:
         self._gateway = lru_cache(maxsize=1000)(gateways.parse)
-        self._gateways = gateways
-
-    def _customer_id(self, gateway: str, value: object) -> str:
-        return self._gateways.customer_id(gateway, identifier(value, "gatewayCustomerId"))
+        self._customer_id = lru_cache(maxsize=1000)(partial(_customer_id_at, gateways))
 
     def row(self, line: int, record: Record | Unreadable, now: datetime) -> StagedToken:
         """The row of a record; what it does not say of a token's past is made up.
@@ -126,7 +123,7 @@ class Parser:
         _check_kinds(problems, record)
         user_id = problems.parse("userId", _user_id, record.get("userId"))
         gateway = problems.parse("gateway", self._gateway, record["gateway"])
-        customer_id = partial(self._customer_id, gateway or "")
+        customer_id = self._customer_id(gateway or "")
         customer = problems.parse("gatewayCustomerId", customer_id, record.get("gatewayCustomerId"))
         description = problems.parse("description", values.description, record.get("description"))
         metadata = problems.parse("metadata", values.metadata, record.get("metadata"))
@@ -175,6 +172,10 @@ def _check_kinds(problems: Problems, record: Record) -> None:
         if type(record.get(name)) not in kinds:
             problems.add(Code.INVALID, message, name)
     problems.check()
+
+
+def _customer_id_at(gateways: Gateways, gateway: str) -> Callable[[object], str]:
+    return lambda value: gateways.customer_id(gateway, identifier(value, "gatewayCustomerId"))
 
 
 def _user_id(value: object) -> str:

@@ -23,8 +23,9 @@ _CANDIDATES = tuple(
         ),
     )
 )
-# Every card number has four digits, at most one separator, and four more: most texts end here.
-_MAYBE = re.compile(r"\d{4}[^0-9A-Za-z]{0,2}\d{4}")
+# Every card number has twelve digits with at most one separator each before the fifth, the ninth and the eleventh: most
+# texts end here.
+_MAYBE = re.compile(r"\d{4}[^0-9A-Za-z]{0,2}\d{4}[^0-9A-Za-z]{0,2}\d{2}[^0-9A-Za-z]{0,2}\d{2}")
 _NUMBERS = re.compile(rf"\d(?:(?:{_SEPARATOR.pattern}){{0,2}}\d)*")
 _BEFORE, _AFTER = r"(?<![^\W_])", r"(?![^\W_])"
 # Digits in these are an identifier's. The quantifiers are possessive, so that a search is linear.

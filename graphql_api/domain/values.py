@@ -93,7 +93,7 @@ def user_id(text: str) -> str:
     stored_user_id(text)
     if text in _SLIPS:
         raise _invalid(f"The user id {text} usually comes from a bug in the calling program. Send the user's id.")
-    if text != text.strip():
+    if text[0].isspace() or text[-1].isspace():
         raise _invalid("This user id starts or ends with white space. Remove it.")
     if not text.isprintable() and any(category(character) in _INVISIBLE for character in text):
         raise _invalid("This user id contains a control or invisible character. Remove it.")

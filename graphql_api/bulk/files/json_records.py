@@ -8,7 +8,7 @@ reads each.
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, cast
@@ -114,8 +114,8 @@ class _Splitter:
 
 def _records(texts: Iterator[bytes | str], source: Source, columns: Columns) -> Iterator[Line]:
     @lru_cache(maxsize=100)
-    def meanings(keys: tuple[str, ...]) -> Sequence[str | None]:
-        found = columns.resolve(keys, source.options, is_complete=False)
+    def meanings(keys: tuple[str, ...]) -> tuple[str | None, ...]:
+        found = tuple(columns.resolve(keys, source.options, is_complete=False))
         if not source.columns:
             source.columns = [meaning for meaning in found if meaning is not None]
             source.recognized += renamed(keys, found)
@@ -133,7 +133,10 @@ def _records(texts: Iterator[bytes | str], source: Source, columns: Columns) -> 
             except BadInputError as error:
                 yield number, unreadable(str(error))
             else:
-                yield number, {name: value for name, value in zip(names, record.values(), strict=True) if name}
+                if names == tuple(record):
+                    yield number, record
+                else:
+                    yield number, {name: value for name, value in zip(names, record.values(), strict=True) if name}
 
 
 def _object(text: bytes) -> dict[str, Any]:
