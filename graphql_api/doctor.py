@@ -14,8 +14,10 @@ import asyncpg
 
 from graphql_api.app import PARTS
 from graphql_api.auth import Authenticator
+from graphql_api.bulk.reconciling import payment_methods
 from graphql_api.settings import ConfigurationError, Settings, weaknesses
 from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, described, place
+from graphql_api.storage.customer_lists import OTHER_OBJECTS
 from graphql_api.storage.migrate import current_revision, newest_revision
 
 _OLDEST, _NEWEST = 13, 18  # major versions of PostgreSQL that are tested
@@ -90,7 +92,7 @@ async def findings(settings: Settings, problems: Sequence[str] = ()) -> AsyncIte
         yield found
     if url is None:
         return
-    async for finding in _database(url, prepares=settings.database_prepared_statements):
+    async for finding in _database(url, settings):
         yield finding
     for address in (address for each in settings.database_replica_url for address in addresses(each)):
         yield await _replica(address, url, settings.replica_max_lag)
@@ -142,13 +144,15 @@ async def _keys(settings: Settings) -> Finding:
     return _well("keys", f"{source} has keys")
 
 
-async def _database(url: str, *, prepares: bool) -> AsyncIterator[Finding]:
+async def _database(url: str, settings: Settings) -> AsyncIterator[Finding]:
     try:
         async with _primary(url) as connection:
             yield _server(connection, described(url))
-            if prepares and await _is_shared(connection, url):
+            if settings.database_prepared_statements and await _is_shared(connection, url):
                 yield _wrong("pooler", _POOLER)
-            yield await _migrations(connection)
+            yield (migrations := await _migrations(connection))
+            if migrations.is_well and (finding := await _customer_ids(connection, settings)):
+                yield finding
             yield await _indexes(connection)
             yield await _clock(connection)
             async for finding in _log(connection):
@@ -214,6 +218,14 @@ async def _migrations(connection: asyncpg.Connection) -> Finding:
     if current is not None and current >= newest:
         return _well("migrations", f"are current, {current}")
     return _wrong("migrations", f"are at {current or 'nothing'}, not {newest}: run `gateway-tokens migrate`")
+
+
+async def _customer_ids(connection: asyncpg.Connection, settings: Settings) -> Finding | None:
+    """Whether other objects of a gateway were saved as customers, where no form of customer ids is asked for."""
+    rows = await connection.fetch(OTHER_OBJECTS.sql)
+    asked_for = settings.rules_of_gateways.id_patterns
+    says = payment_methods((gateway, count) for gateway, count in rows if gateway not in asked_for)
+    return Finding("customers", is_well=True, says=says, is_note=True) if says else None
 
 
 async def _indexes(connection: asyncpg.Connection) -> Finding:

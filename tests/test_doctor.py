@@ -37,6 +37,25 @@ async def test_where_all_is_well_every_line_is_ok(database_url):
     assert all(line.is_well for line in lines.values()), lines
 
 
+async def test_ids_of_payment_methods_are_a_note_unless_a_form_is_asked_for(own):
+    url, connection = own
+    for number, (gateway, customer) in enumerate(
+        [("STRIPE", "pm_1"), ("STRIPE", "tok_1"), ("A", "src_1"), ("A", "pmx")]
+    ):
+        await connection.execute(
+            "insert into customer_gateway_tokens (id, user_id, gateway, gateway_customer_id)"
+            " values (gen_random_uuid(), $1, $2, $3)",
+            f"u{number}",
+            gateway,
+            customer,
+        )
+    note = (await found(database_url=url))["customers"]
+    assert (note.is_well, note.is_note) == (True, True)
+    assert ": 1 at A, 2 at STRIPE. Save the customer's id instead." in note.says
+    assert ": 1 at A. " in (await found(database_url=url, customer_ids="STRIPE:cus_*"))["customers"].says
+    assert "customers" not in await found(database_url=url, customer_ids="STRIPE:cus_*,A:*")
+
+
 async def test_a_database_that_cannot_be_reached_is_one_line():
     lines = await found(database_url="postgresql://nobody@127.0.0.1:1/none")
     assert [*lines] == ["settings", "access", "keys", "database"]

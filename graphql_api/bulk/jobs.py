@@ -29,7 +29,7 @@ from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.filter import TokenFilter
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.values import instant
-from graphql_api.storage.customer_lists import CustomerList, ListCounts, ListedCustomer
+from graphql_api.storage.customer_lists import OTHER_OBJECTS, CustomerList, ListCounts, ListedCustomer
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 
@@ -252,7 +252,8 @@ async def reconcile_file(
             with writing(report) as file:
                 await customer_list.report(file.write)
             say(f"{title}: {counts}; differences are in {report}")
-            if name not in gateways.id_patterns and (misplaced := await payment_methods(store, name)):
+            others = () if name in gateways.id_patterns else await store.fetch(OTHER_OBJECTS)
+            if misplaced := payment_methods((gateway, count) for gateway, count in others if gateway == name):
                 say(f"{title}: {misplaced}")
             if guards is not None:
                 check(counts, unreadable, guards)

@@ -1,6 +1,6 @@
 """Staying true to a gateway: what its list of customers says is missing is deactivated, what it has is verified."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,6 @@ from graphql_api.storage.connection import Row
 from graphql_api.storage.customer_lists import (
     GATEWAYS,
     HAS_TOKENS,
-    OTHER_OBJECTS,
     CustomerList,
     ListCounts,
     ListedCustomer,
@@ -77,15 +76,12 @@ async def expect_tokens(store: TokenStore, gateway: str) -> None:
         raise BadInputError(f"There are no tokens at {gateway}, only at {names}.")
 
 
-async def payment_methods(store: TokenStore, gateway: str | None = None) -> str | None:
-    """A sentence about identifiers of other objects that were taken for customers, at this gateway or at any."""
-    found = [row for row in await store.fetch(OTHER_OBJECTS) if gateway in {None, row[0]}]
-    if not found:
-        return None
-    counts = ", ".join(f"{row[1]:,} at {row[0]}" for row in found)
-    return (
-        f"customer ids look like payment methods or tokens (pm_…, tok_…, card_…, src_…): {counts}. Save the customer's "
-        "id instead; CUSTOMER_IDS, such as STRIPE:cus_*, refuses others"
+def payment_methods(counts: Iterable[tuple[str, int]]) -> str | None:
+    """A sentence about customer ids of other objects, of which there are so many at these gateways; None if none is."""
+    found = ", ".join(f"{count:,} at {gateway}" for gateway, count in counts)
+    return found and (
+        f"customer ids look like payment methods or tokens (pm_…, tok_…, card_…, src_…): {found}. Save the customer's "
+        "id instead. CUSTOMER_IDS, such as STRIPE:cus_*, refuses others"
     )
 
 
