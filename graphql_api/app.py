@@ -201,6 +201,7 @@ async def _storage(
         size=settings.database_pool_size,
         timeout=settings.database_timeout,
         prepares=settings.database_prepared_statements,
+        connect_timeout=settings.database_connect_timeout,
         observe=observe_and_trace if tracing else observe,
     )
     async with open_database(str(settings.database_url)) as database:

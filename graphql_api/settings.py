@@ -173,6 +173,7 @@ class Settings(BaseSettings):
     replica_max_lag: Seconds = 5
     database_pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
     database_timeout: Seconds = 5
+    database_connect_timeout: Seconds = 1
     database_prepared_statements: bool = True
     data_dir: Path = Path(".data")
 

@@ -5,7 +5,7 @@ import secrets
 import shutil
 import signal
 from contextlib import AsyncExitStack, nullcontext
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
@@ -20,6 +20,7 @@ from graphql_api.storage.connection import Connection
 from graphql_api.storage.migrate import upgrade
 from tests.asgi import Client, opened
 from tests.coming import Coming
+from tests.faults.proxy import Proxy
 from tests.graph import Graph
 from tests.pooler import SETTINGS, count_on_no_session, pgbouncer
 
@@ -76,6 +77,19 @@ def pooled(server_url, tmp_path_factory):
 def straight(server_url):
     """The way to a database that passes no pooler."""
     return lambda url: urlsplit(server_url)._replace(path=urlsplit(url).path).geturl()
+
+
+@pytest.fixture
+async def by_tcp(server_url, straight):
+    """A proxy before the server, and the way through it to a database."""
+    [folder], [port] = (parse_qs(urlsplit(server_url).query)[name] for name in ("host", "port"))
+    async with Proxy.to_socket(f"{folder}/.s.PGSQL.{port}") as proxy:
+
+        def way(url):
+            user, _, _ = urlsplit(server_url).netloc.rpartition("@")
+            return f"postgresql://{user}@127.0.0.1:{proxy.port}{urlsplit(url).path}"
+
+        yield proxy, way
 
 
 @pytest.fixture(scope="session")

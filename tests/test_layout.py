@@ -44,8 +44,6 @@ ALONE = {
     "schema/cursors.py": "schema/test_pages.py",
     "schema/connection.py": "schema/test_pages.py",
     "storage/replicas.py": "faults/test_replicas.py",
-    "storage/pool.py": "faults/test_outages.py",
-    "storage/connector.py": "faults/test_failover.py",
     "storage/selects.py": "storage/test_plans.py",
     "storage/statements.py": "storage/test_plans.py",
     "web/graphiql.py": "graphiql/test_page.py",

@@ -17,6 +17,7 @@ import structlog
 
 from graphql_api.auth.keyring import Keyring
 from graphql_api.auth.unknown_keys import UnknownKeys
+from graphql_api.observability.supervision import supervise
 
 MAX_BYTES = 256 * 1024  # of a key server's answer
 
@@ -196,7 +197,7 @@ class ServedKeys(Keys):
 @asynccontextmanager
 async def watched(keys: FileKeys) -> AsyncGenerator[Keys]:
     """The keys of a file, as long as this is open."""
-    async with _meanwhile(keys.keep_current()):
+    async with _meanwhile(supervise("access token keys", keys.keep_current)):
         yield keys
 
 
@@ -211,7 +212,7 @@ async def served_keys(url: str, timing: Timing = DEFAULT_TIMING) -> AsyncGenerat
         keys = ServedKeys(client, url, timing)
         try:
             await keys.refresh()
-            async with _meanwhile(keys.keep_current()):
+            async with _meanwhile(supervise("access token keys", keys.keep_current)):
                 yield keys
         finally:
             await keys.close()

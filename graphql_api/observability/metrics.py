@@ -19,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from graphql_api.observability.shared_memory import SharedMemory
+from graphql_api.observability.supervision import deaths, supervise
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
 MAX_OPERATIONS = 100
@@ -195,6 +196,7 @@ class Metrics(Collector):
         self._webhooks = counter("webhooks", "Gateway events by the status of the answer", "sender", "status")
         about = "Gateway events about another account or mode, or without their content, by reason"
         self._webhooks_ignored = counter("webhooks_ignored", about, "sender", "reason")
+        self._task_deaths = counter("background_task_deaths", "Background tasks that died and were restarted", "task")
         self._spans_lost = counter("spans_lost", "Spans that the trace collector did not accept")
         gauge("build_info", "The version that runs", "version", combine=max).set(1, version)
         self._of_process = {
@@ -241,7 +243,7 @@ class Metrics(Collector):
         if self._shared is None:
             yield
         else:
-            showing = asyncio.get_running_loop().create_task(self._keep_showing())
+            showing = asyncio.get_running_loop().create_task(supervise("shared metrics", self._keep_showing))
             try:
                 yield
             finally:
@@ -343,6 +345,8 @@ class Metrics(Collector):
         self._token_cache.set(now.token_cache_misses, "miss")
         for reason, count in now.engine_fallbacks.items():
             self._fallbacks.set(count, reason)
+        for name, count in deaths.items():
+            self._task_deaths.set(count, name)
         self._spans_lost.set(now.spans_lost)
 
 

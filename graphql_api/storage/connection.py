@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from random import uniform
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from graphql_api.storage.connector import RawConnection
 
 Row = asyncpg.Record
 
-_MAX_PREPARED = 300
+_MAX_PREPARED, _MAX_PREPARED_BYTES = 300, 1_000_000  # statements of a connection, and of their text
 
 
 class ConnectionLostError(UnavailableError):
@@ -63,10 +64,13 @@ class Connection:
         self.raw = raw
         self._observe = observe
         self.answers = 0
+        self.idle_since = 0.0
+        self.patience = uniform(0.8, 1.2)  # noqa: S311 - so that connections of one age are not closed at once
         self._prepares = prepares
         self._has_pg17 = raw.get_server_version() >= (17,) and getattr(raw.get_settings(), "TimeZone", "") == "UTC"
         self._timeout = timeout
         self._prepared: OrderedDict[Statement, PreparedStatement] = OrderedDict()
+        self._prepared_bytes = 0
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
         """Run the statement and return its rows."""
@@ -86,6 +90,8 @@ class Connection:
         prepared = self._prepared.get(statement)
         if prepared is None:
             prepared = await self._prepare(statement)
+        else:
+            self._prepared.move_to_end(statement)
         return await prepared.fetch(*arguments, timeout=self._timeout)
 
     async def execute(self, statement: Statement, then: str = "") -> None:
@@ -100,11 +106,13 @@ class Connection:
         self.answers += 1
 
     async def _prepare(self, statement: Statement) -> PreparedStatement:
-        if len(self._prepared) >= _MAX_PREPARED:
-            self._prepared.popitem(last=False)  # asyncpg closes it on the server when it is no longer referenced
+        while len(self._prepared) >= _MAX_PREPARED or self._prepared_bytes > _MAX_PREPARED_BYTES:
+            oldest, _ = self._prepared.popitem(last=False)  # asyncpg closes it on the server
+            self._prepared_bytes -= len(oldest.sql)
         sql = statement.sql_pg17 if statement.sql_pg17 and self._has_pg17 else statement.sql
         prepared = await self.raw.prepare(sql, name=True, timeout=self._timeout, record_class=statement.row)
         self._prepared[statement] = prepared
+        self._prepared_bytes += len(statement.sql)
         return prepared
 
     def translate_error(self, error: BaseException) -> BaseException:

@@ -1,10 +1,11 @@
 """Opens the driver's connections, to whichever host of an address can be used; never many attempts in a second."""
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import asyncpg
@@ -17,8 +18,10 @@ RawConnection: TypeAlias = "asyncpg.Connection"
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 PRIMARY = "read-write"
 """The target that takes changes."""
-# So long an attempt may take, and the first answer on the new connection.
-_CONNECT_TIMEOUT_SECONDS = 1.0
+CONNECT_TIMEOUT_SECONDS = 1.0
+"""So long connecting to one host may take, and the first answer on the new connection."""
+# A peer that is gone without a word is noticed after half a minute.
+_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 # With the few requests to cancel a statement, each of which is a connection too, these are at most 20 in a second.
 _MAX_ATTEMPTS_PER_SECOND = 16
 _PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
@@ -30,14 +33,23 @@ class Connector:
     Args:
         url: `postgresql://…`, with several hosts as PostgreSQL's own tools take them
         session: what is set on each connection; a pooler may forbid that
+        timeout_seconds: how long connecting to one host may take
         target: which of the hosts will do, unless the address says so itself; None for any
     """
 
-    def __init__(self, url: str, *, session: Mapping[str, str] | None, target: str | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        session: Mapping[str, str] | None,
+        target: str | None,
+        timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
+    ) -> None:
         self._addresses = addresses(url)  # the one that could be used last comes first
+        self._last = self._addresses[0]
         self._session = session
         self._target = _target(url, target)
-        self._seconds = _CONNECT_TIMEOUT_SECONDS / len(self._addresses)
+        self._seconds = timeout_seconds
         self._attempts = deque([0.0] * _MAX_ATTEMPTS_PER_SECOND, _MAX_ATTEMPTS_PER_SECOND)
 
     async def connect(self) -> RawConnection:
@@ -54,10 +66,13 @@ class Connector:
                 await _set_codecs(raw)
             except FAILURES as error:
                 reason = error
+                self._addresses.remove(address)  # the next attempt begins with another host, which may answer sooner
+                self._addresses.append(address)
                 await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 self._addresses.remove(address)
                 self._addresses.insert(0, address)
+                self._last = address
                 return raw
         raise UnavailableError("The database cannot be reached.") from reason
 
@@ -65,8 +80,8 @@ class Connector:
         """Whether the host that could be used last says anything at all, on a connection of its own."""
         await self._turn()
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
-                raw = await self._open(self._addresses[0])
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                raw = await self._open(self._last)
                 try:
                     await raw.execute("select 1")
                 finally:
@@ -84,13 +99,15 @@ class Connector:
         await asyncio.sleep(turn - now)
 
     async def _open(self, address: str) -> RawConnection:
-        return await asyncpg.connect(
+        raw = await asyncpg.connect(
             address,
             timeout=self._seconds,  # pyright: ignore[reportArgumentType]
             statement_cache_size=0,
             server_settings=self._session,
             target_session_attrs=self._target,
         )
+        _keep_alive(raw)
+        return raw
 
 
 async def connect_to_primary(url: str, *, seconds: int = 60) -> RawConnection:
@@ -138,9 +155,20 @@ def described(url: str) -> str:
     return f"{name} on {', '.join(map(place, addresses(url)))}"
 
 
+def _keep_alive(raw: RawConnection) -> None:
+    """Have the kernel notice a peer that is gone. asyncpg has no public way to its socket."""
+    shown = cast("Any", raw)._transport.get_extra_info("socket")  # noqa: SLF001 - said above
+    if shown.family != socket.AF_UNIX:
+        with socket.fromfd(shown.fileno(), shown.family, shown.type) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _KEEPALIVE.items():
+                if hasattr(socket, name):  # not every system has them
+                    same.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 async def _set_codecs(raw: RawConnection) -> None:
     try:
-        async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
             await raw.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
             await raw.set_type_codec("jsonb", schema="pg_catalog", encoder=_json, decoder=orjson.loads, format="text")
     except BaseException:

@@ -9,6 +9,7 @@ from time import monotonic
 import asyncpg
 
 from graphql_api.domain.errors import UnavailableError
+from graphql_api.observability.supervision import failing
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.connector import connect_to_primary
 from graphql_api.storage.pool import ConnectionPool
@@ -62,6 +63,8 @@ async def must_be_ready(database: ConnectionPool) -> None:
     Raises:
         UnavailableError: it does not, or has not; the message says which.
     """
+    if dead := failing():
+        raise UnavailableError(f"A background task dies again and again: {', '.join(dead)}.")
     if database.trouble:
         raise UnavailableError(database.trouble)
     try:

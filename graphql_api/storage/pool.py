@@ -19,6 +19,7 @@ import asyncpg
 import structlog
 
 from graphql_api.domain.errors import UnavailableError
+from graphql_api.observability.supervision import supervise
 from graphql_api.storage import transaction as transactions
 from graphql_api.storage.connection import (
     Connection,
@@ -29,7 +30,7 @@ from graphql_api.storage.connection import (
     StatementTimeoutError,
     unobserved,
 )
-from graphql_api.storage.connector import FAILURES, PRIMARY, Connector, RawConnection
+from graphql_api.storage.connector import CONNECT_TIMEOUT_SECONDS, FAILURES, PRIMARY, Connector, RawConnection
 from graphql_api.storage.transaction import Outcome, Transaction, TransactionId
 
 # Unless told otherwise, PostgreSQL plans `= any($1)` anew at each execution, which costs more than the query, and takes
@@ -43,6 +44,13 @@ RETRY_WINDOW_SECONDS = 0.5
 STALL_TIMEOUT_SECONDS = 0.75
 _WATCH_INTERVAL_SECONDS = 0.25
 _CLEANUP_TIMEOUT_SECONDS = 1.0
+# A connection that was idle for so long may be gone without a word: it is asked whether it answers before it is used.
+REST_SECONDS = 10.0
+_PING_TIMEOUT_SECONDS = 0.5
+# An idle connection is closed after about so long, before a firewall or a load balancer forgets it.
+MAX_IDLE_SECONDS = 300.0
+# The server ends what a client that was cut off left behind: a statement, and a transaction that does nothing.
+_SERVER_GRACE_SECONDS = 5.0
 
 _BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
 
@@ -67,6 +75,8 @@ class ConnectionPool:
         size: int,
         timeout: float,
         prepares: bool,
+        watches: bool = True,
+        max_idle_seconds: float = MAX_IDLE_SECONDS,
         observe: Observer = unobserved,
     ) -> None:
         self.loop = asyncio.get_running_loop()  # asking for it costs a system call each time, until Python 3.12
@@ -75,8 +85,14 @@ class ConnectionPool:
         self.size = size
         self._timeout = timeout
         self._prepares = prepares
+        self._watches = watches
+        self._max_idle_seconds = max_idle_seconds
+        limits = _server_limits(timeout).items()
+        self._set_limits = "; ".join(f"set local {name} = {value}" for name, value in limits)
+        self._commit_timeout = _COMMIT_TIMEOUT_SECONDS if watches else timeout
         self._observe = observe
         self._idle: list[Connection] = []
+        self._rested: list[Connection] = []  # idle, and not used for a while
         self._open: set[Connection] = set()
         self._waiting: deque[asyncio.Future[Connection]] = deque()
         self._opening = 0
@@ -100,6 +116,8 @@ class ConnectionPool:
         observe: Observer = unobserved,
         target: str | None = PRIMARY,
         name: str = "database",
+        connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
+        max_idle_seconds: float = MAX_IDLE_SECONDS,
     ) -> AsyncGenerator[Self]:
         """A database whose connections are closed at the end.
 
@@ -113,11 +131,22 @@ class ConnectionPool:
             observe: is called for every statement
             target: which host to use, if there are several
             name: what the log calls it
+            connect_timeout: seconds that connecting to one host may take
+            max_idle_seconds: about how long an idle connection is kept
         """
-        connector = Connector(url, session=_SESSION if prepares else None, target=target)
-        database = cls(connector, name=name, size=size, timeout=timeout, prepares=prepares, observe=observe)
-        if watches:
-            database._start(database._watch())
+        session = {**_SESSION, **_server_limits(timeout)} if prepares else None
+        connector = Connector(url, session=session, target=target, timeout_seconds=connect_timeout)
+        database = cls(
+            connector,
+            name=name,
+            size=size,
+            timeout=timeout,
+            prepares=prepares,
+            watches=watches,
+            max_idle_seconds=max_idle_seconds,
+            observe=observe,
+        )
+        database._start(supervise(f"{name} connections", database._watch))
         try:
             yield database
         finally:
@@ -143,12 +172,12 @@ class ConnectionPool:
     @property
     def idle(self) -> int:
         """Idle connections."""
-        return len(self._idle)
+        return len(self._idle) + len(self._rested)
 
     @property
     def in_use(self) -> int:
         """Connections with a statement or a transaction under way."""
-        return len(self._open) - len(self._idle)
+        return len(self._open) - self.idle
 
     @property
     def waiting(self) -> int:
@@ -201,7 +230,7 @@ class ConnectionPool:
         """
         connection = self._idle.pop() if self._idle else await self._acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
         try:
-            await connection.execute(_BEGIN, first)
+            await connection.execute(_BEGIN, first if self._prepares else f"{self._set_limits}; {first}")
             transaction = Transaction(connection)
             if commits:
                 await transaction.identify()
@@ -224,7 +253,7 @@ class ConnectionPool:
 
     async def _commit(self, connection: Connection, transaction: TransactionId) -> None:
         try:
-            async with asyncio.timeout(_COMMIT_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._commit_timeout):
                 await connection.execute(_COMMIT)
         except asyncio.CancelledError as error:
             self._return_failed(connection, error)
@@ -285,6 +314,10 @@ class ConnectionPool:
     async def _acquire(self, deadline: float) -> Connection:
         if self._is_suspended:
             raise self._suspended_error()
+        while self._rested:
+            connection = self._rested.pop()
+            if await self._still_answers(connection):
+                return connection
         waiter: asyncio.Future[Connection] = self.loop.create_future()
         self._waiting.append(waiter)
         self._open_more()
@@ -300,6 +333,19 @@ class ConnectionPool:
                 raise
             raise UnavailableError(self.trouble or "No database connection became available in time.") from None
 
+    async def _still_answers(self, connection: Connection) -> bool:
+        """Whether a connection that rested can be used; if not, none of those that rested with it is kept."""
+        try:
+            async with asyncio.timeout(_PING_TIMEOUT_SECONDS):
+                await connection.raw.execute("select")
+        except (TimeoutError, *FAILURES):
+            self._drop({connection, *self._rested})
+            return False
+        except BaseException:
+            self._drop({connection})
+            raise
+        return True
+
     def _release(self, connection: Connection) -> None:
         if connection.raw.is_closed():
             self._open.discard(connection)
@@ -310,6 +356,7 @@ class ConnectionPool:
             if not waiter.done():
                 waiter.set_result(connection)
                 return
+        connection.idle_since = monotonic()
         self._idle.append(connection)
 
     def _translate_error(self, connection: Connection, error: BaseException) -> BaseException:
@@ -351,12 +398,13 @@ class ConnectionPool:
 
     async def _open_one(self) -> None:
         try:
-            raw = await self._connector.connect()
+            self._add(await self._connector.connect())
         except UnavailableError as trouble:
             self._notice(str(trouble), trouble.__cause__)
-        else:
-            self._add(raw)
-        self._opening -= 1
+        except Exception as error:  # noqa: BLE001 - the driver raises bare ones at authentication
+            self._notice("The database cannot be reached.", error)
+        finally:
+            self._opening -= 1
         self._open_more()
 
     def _add(self, raw: RawConnection) -> None:
@@ -383,6 +431,7 @@ class ConnectionPool:
         for connection in connections:
             connection.raw.terminate()
         self._idle = [connection for connection in self._idle if connection not in connections]
+        self._rested = [connection for connection in self._rested if connection not in connections]
         self._open = self._open - connections
         self._open_more()
 
@@ -395,17 +444,36 @@ class ConnectionPool:
         self._trouble = trouble
 
     async def _watch(self) -> None:
-        """Close all connections if statements wait and the database is silent."""
+        """Put idle connections aside, close old ones, and give up all if nothing is heard while statements wait."""
         heard, since = -1, monotonic()
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_SECONDS)
-            if heard != self._answers() or len(self._open) == len(self._idle):
+            self._rest()
+            if not self._watches:
+                continue
+            if heard != self._answers() or not self.in_use:
                 heard, since = self._answers(), monotonic()
             elif monotonic() - since >= STALL_TIMEOUT_SECONDS:
                 if not await self._connector.answers() and heard == self._answers():
                     self._notice("The database does not answer.")
                     self._drop(self._open)
                 since = monotonic()
+
+    def _rest(self) -> None:
+        """Put connections aside that nobody used for a while, and close those that nobody used for long."""
+        now = monotonic()
+        while self._idle and now - self._idle[0].idle_since >= REST_SECONDS:  # the last one is used first
+            self._rested.append(self._idle.pop(0))
+        old = {each for each in self._rested if now - each.idle_since >= self._max_idle_seconds * each.patience}
+        if old:
+            self._rested = [each for each in self._rested if each not in old]
+            self._open -= old
+            for connection in old:
+                self._start(self._close_one(connection))
+
+    async def _close_one(self, connection: Connection) -> None:
+        with suppress(*FAILURES):
+            await connection.raw.close(timeout=_CLEANUP_TIMEOUT_SECONDS)
 
     def _answers(self) -> int:
         return sum(connection.answers for connection in self._open)
@@ -415,3 +483,9 @@ class ConnectionPool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _server_limits(timeout_seconds: float) -> dict[str, str]:
+    """What the server puts an end to, in milliseconds: later than this side does, which has the better message."""
+    milliseconds = str(int((timeout_seconds + _SERVER_GRACE_SECONDS) * 1000))
+    return {"statement_timeout": milliseconds, "idle_in_transaction_session_timeout": milliseconds}

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from mmap import mmap
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -19,6 +20,7 @@ import structlog
 from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.domain.filter import TokenFilter
+from graphql_api.observability.supervision import supervise
 from graphql_api.storage.connection import Row, Statement
 from graphql_api.storage.connector import FAILURES, Connector, RawConnection, addresses, place
 from graphql_api.storage.pool import ConnectionPool
@@ -203,8 +205,9 @@ class Replicas:
                 opening = open_database(address, watches=False, target=None, name="replica")
                 database = await stack.enter_async_context(opening)
                 replicas.append(Replica(address, log, database, max_lag_seconds))
-            loops = [log.follow(primary.pool), *(replica.follow() for replica in replicas)] if replicas else []
-            tasks = [asyncio.create_task(loop) for loop in loops]
+            loops = [("log of the primary", partial(log.follow, primary.pool))] if replicas else []
+            loops += [(f"replica {replica.name}", replica.follow) for replica in replicas]
+            tasks = [asyncio.create_task(supervise(name, loop)) for name, loop in loops]
             try:
                 yield cls(replicas, primary, writes)
             finally:

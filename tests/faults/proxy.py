@@ -33,6 +33,15 @@ class Proxy:
         yield proxy
         await proxy.refuse()
 
+    @classmethod
+    @asynccontextmanager
+    async def to_socket(cls, path):
+        """The same for a server on a Unix socket."""
+        proxy = cls((path,))
+        await proxy.accept()
+        yield proxy
+        await proxy.refuse()
+
     async def accept(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -46,6 +55,12 @@ class Proxy:
     def reset(self):
         for writer in self._writers:
             writer.transport.abort()
+
+    def forget(self):
+        """Nothing comes through the connections that there are, and nobody is told; new ones work."""
+        self._flows.clear()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     def stall(self):
         """Connections are accepted, and nothing comes through."""
@@ -62,14 +77,15 @@ class Proxy:
         ends = {writer}
         self._writers.add(writer)
         try:
-            await self._flows.wait()
-            there, back = await asyncio.open_connection(*self.target)
+            await (flows := self._flows).wait()
+            opening = asyncio.open_unix_connection if len(self.target) == 1 else asyncio.open_connection
+            there, back = await opening(*self.target)
             ends.add(back)
             self._writers.add(back)
             loses = asyncio.Event()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(reader, back, loses, requests=True))
-                group.create_task(self._pass(there, writer, loses, requests=False))
+                group.create_task(self._pass(reader, back, loses, flows, requests=True))
+                group.create_task(self._pass(there, writer, loses, flows, requests=False))
         except* OSError:
             pass
         finally:
@@ -77,12 +93,12 @@ class Proxy:
             for end in ends:
                 end.transport.abort()
 
-    async def _pass(self, reader, writer, loses, *, requests):
+    async def _pass(self, reader, writer, loses, flows, *, requests):
         while chunk := await reader.read(65536):
             if loses.is_set() and not requests:
                 raise ConnectionResetError
             await asyncio.sleep(self.delay)
-            await self._flows.wait()
+            await flows.wait()
             if requests and self.loses_answer_to and self.loses_answer_to in chunk:
                 self.loses_answer_to = None
                 loses.set()

@@ -1,0 +1,108 @@
+"""What a pool does with connections that rest, hang, or cannot be opened; a database that goes away is in `faults`."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from graphql_api.domain.errors import UnavailableError
+from graphql_api.storage import pool as pools
+from graphql_api.storage.connection import Statement
+from graphql_api.storage.connector import Connector
+from graphql_api.storage.pool import ConnectionPool
+from tests.until import until
+
+BACKEND = Statement("backend", "select pg_backend_pid()")
+SETTINGS = Statement(
+    "settings",
+    "select current_setting('statement_timeout') as statement,"
+    " current_setting('idle_in_transaction_session_timeout') as idle",
+)
+
+
+async def backend(pool):
+    return (await pool.fetch(BACKEND))[0][0]
+
+
+@pytest.fixture
+def rests_at_once(monkeypatch):
+    monkeypatch.setattr(pools, "REST_SECONDS", 0)
+
+
+async def has_rested(pool):
+    await until(lambda: pool._rested, "a connection rests")
+
+
+async def test_a_connection_that_rested_is_used_again(database_url, rests_at_once):
+    async with ConnectionPool.open(database_url) as pool:
+        first = await backend(pool)
+        await has_rested(pool)
+        assert pool.idle == 1
+        assert await backend(pool) == first
+
+
+async def test_connections_that_were_dropped_without_a_word_while_they_rested_are_replaced(
+    by_tcp, database_url, rests_at_once, monkeypatch
+):
+    monkeypatch.setattr(pools, "_PING_TIMEOUT_SECONDS", 0.05)
+    proxy, way = by_tcp
+    async with ConnectionPool.open(way(database_url), watches=False) as pool:
+        first = await asyncio.gather(*(backend(pool) for _ in range(3)))
+        await until(lambda: pool._rested and len(pool._rested) == len(pool._open), "all connections rest")
+        proxy.forget()
+        assert await asyncio.wait_for(backend(pool), 5) not in first
+        assert pool.timeouts == 0
+
+
+async def test_an_idle_connection_is_closed_after_a_while(database_url, rests_at_once):
+    async with ConnectionPool.open(database_url, max_idle_seconds=0) as pool:
+        await backend(pool)
+        await until(lambda: not pool.is_open, "the connection is closed")
+        assert await backend(pool)
+
+
+async def test_the_server_ends_what_was_left_behind(database_url):
+    for prepares in (True, False):
+        async with ConnectionPool.open(database_url, timeout=5, prepares=prepares) as pool:
+            async with pool.transaction() as transaction:
+                [row] = await transaction.fetch(SETTINGS)
+            assert tuple(row) == ("10s", "10s")
+
+
+async def test_any_error_at_connecting_gives_its_slot_back(database_url, monkeypatch):
+    connect, failures = Connector.connect, [Exception("SCRAM"), asyncpg.InternalClientError("SCRAM")]
+
+    async def fail(self):
+        if failures:
+            raise failures.pop()
+        return await connect(self)
+
+    monkeypatch.setattr(Connector, "connect", fail)
+    async with ConnectionPool.open(database_url, size=1) as pool:
+        assert await backend(pool)
+        assert pool._opening == 0
+
+
+async def test_the_statement_used_last_stays_prepared_longest(database_url, monkeypatch):
+    monkeypatch.setattr("graphql_api.storage.connection._MAX_PREPARED", 2)
+    statements = [Statement(f"{number}", f"select {number}") for number in range(3)]
+    async with ConnectionPool.open(database_url, size=1) as pool:
+        for statement in (statements[0], statements[1], statements[0], statements[2]):
+            await pool.fetch(statement)
+        [connection] = pool._open
+        assert list(connection._prepared) == [statements[0], statements[2]]
+
+
+async def test_prepared_statements_are_bounded_by_their_text(database_url, monkeypatch):
+    monkeypatch.setattr("graphql_api.storage.connection._MAX_PREPARED_BYTES", 100)
+    async with ConnectionPool.open(database_url, size=1) as pool:
+        for number in range(10):
+            await pool.fetch(Statement(f"{number}", f"select {number} -- {'x' * 60}"))
+        [connection] = pool._open
+        assert len(connection._prepared) <= 2
+
+
+async def test_nobody_waits_for_ever_for_a_database_that_is_not_there():
+    async with ConnectionPool.open("postgresql://localhost:1/none") as pool:
+        with pytest.raises(UnavailableError):
+            await pool.fetch(BACKEND)
