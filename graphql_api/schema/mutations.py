@@ -261,7 +261,7 @@ async def _release_claim(
     info: Info,
     user_id: UserId,
     gateway: Gateway,
-    idempotency_key: Annotated[str, strawberry.argument(description="The key of the claim that you give up.")],
+    idempotency_key: Annotated[str, strawberry.argument(description="The key of the claim to release.")],
 ) -> ReleaseGatewayCustomerClaimPayload:
     tokens, problems = info.context.begin("releaseGatewayCustomerClaim"), Problems()
     user = problems.parse("userId", values.user_id, user_id) or ""
@@ -279,15 +279,15 @@ async def _reassign(
     info: Info,
     customers: Annotated[
         list[ReassignGatewayCustomerInput],
-        strawberry.argument(description="At most 1,000 customers, each once, and whose they are."),
+        strawberry.argument(description="At most 1,000 customers, each once, with their right users."),
     ],
     reason: Annotated[
-        str | None, strawberry.argument(description="Why, for the history: at most 2,000 characters.")
+        str | None, strawberry.argument(description="The reason, for the history: at most 2,000 characters.")
     ] = strawberry.UNSET,
 ) -> ReassignGatewayCustomersPayload:
     tokens, problems = info.context.begin("reassignGatewayCustomers"), Problems()
     if len(customers) > MAX_BATCH:
-        message = f"At most {MAX_BATCH} customers are reassigned at once; these are {len(customers)}."
+        message = f"You can reassign at most {MAX_BATCH} customers at once; this list has {len(customers)}."
         errors = user_errors([Problem(Code.INVALID, message, ("customers",))])
         return ReassignGatewayCustomersPayload(gateway_tokens=[], user_errors=errors)
     why = problems.parse("reason", values.description, optional(reason))

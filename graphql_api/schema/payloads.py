@@ -145,7 +145,7 @@ class GatewayCustomerClaim:
     )
 
 
-@strawberry.type(description="The result of giving up a claim.")
+@strawberry.type(description="The result of releasing a claim.")
 class ReleaseGatewayCustomerClaimPayload:
     released: bool = strawberry.field(description="False if this is no longer the claim's key.")
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)

@@ -117,7 +117,7 @@ def _check(
             there = stored.get(place)
             stays = there is not None and there not in moving.values() and not _gives_way(there)
             if stays or place in taken:
-                message = f"This user has, or would have, another customer at {each.gateway}: reassign that one too."
+                message = f"This user has, or would have, another customer at {each.gateway}. Reassign that one too."
                 problems.add(Code.ALREADY_EXISTS, message, *_place(index), "toUserId")
             taken.add(place)
     problems.check()
