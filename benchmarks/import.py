@@ -130,9 +130,8 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = os.environ.get("DATABASE_URL") or stack.enter_context(embedded_postgres(folder / "data"))
-        asyncio.run(
-            measure(server, folder, arguments.rows, arguments.rounds, full=arguments.full, ending=arguments.ending)
-        )
+        path = folder / f"tokens.{arguments.ending}"
+        asyncio.run(measure(server, path, arguments.rows, arguments.rounds, full=arguments.full))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import re
 
 from graphql import GraphQLError, GraphQLSyntaxError
 
+_NUMBER_FOR_STRING = re.compile(r"String cannot represent a non string value: [-+.0-9eE]+\Z")
 _SUGGESTION = re.compile(r",? did you mean [^?]*\?", re.IGNORECASE)
 
 
@@ -28,3 +29,8 @@ def without_exception(message: str) -> str:
     head, begins, _ = message.partition(", but encountered error '")
     _, ends, tail = message[len(head) :].rpartition("'; found")
     return f"{head}, found{tail}" if begins and ends else message
+
+
+def with_advice(message: str) -> str:
+    """The message, with what to do about a number that was sent where a string belongs, such as a numeric id."""
+    return f"{message}. Send it as a string, in quotes." if _NUMBER_FOR_STRING.search(message) else message

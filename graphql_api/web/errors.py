@@ -21,7 +21,7 @@ from graphql import GraphQLError, GraphQLSyntaxError
 
 from graphql_api.domain.cards import redact_card_numbers
 from graphql_api.domain.errors import BadInputError, ForbiddenError, InputError, UnauthenticatedError, UnavailableError
-from graphql_api.engine.messages import is_argument_error, without_exception
+from graphql_api.engine.messages import is_argument_error, with_advice, without_exception
 from graphql_api.web.help import link as help_link
 
 Formatted = dict[str, Any]
@@ -138,7 +138,7 @@ def _words(error: GraphQLError) -> str:
 
 def _placed(error: GraphQLError, formatted: Formatted, redacted: dict[str, str]) -> Formatted:
     """The error with its places in the document and in the answer, whose keys are looked at once for a request."""
-    answer: Formatted = {"message": _shortened(formatted["message"])}
+    answer: Formatted = {"message": _shortened(with_advice(formatted["message"]))}
     if error.locations:
         answer["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]
     if error.path is not None:

@@ -340,3 +340,19 @@ async def test_what_a_program_sends_by_mistake_is_no_user_to_write_for(graph, us
         name = write.partition("(")[0]
         answer = await graph.client(f"mutation {{ {write} {{ userErrors {{ code field }} }} }}")
         assert answer["data"][name]["userErrors"] == []
+
+
+@pytest.mark.parametrize("number", [123, 9007199254740993, 1.5, 4111111111111111])
+async def test_a_number_for_a_customer_id_is_refused_with_what_to_do(graph, number):
+    wish = {"userId": "u1", "gateway": "STRIPE", "gatewayCustomerId": number}
+    by_variable = await send(graph, SAVE, input=wish)
+    query = f'{{ customerGatewayTokenByCustomer(gateway: "STRIPE", gatewayCustomerId: {number}) {{ id }} }}'
+    by_literal = await send_document(graph, query)
+    for answer in (by_variable, by_literal):
+        [error] = answer["errors"]
+        assert error["message"].endswith(". Send it as a string, in quotes.")
+        assert "4111" not in error["message"]
+
+
+async def send_document(graph, query):
+    return (await graph.client.http.post("/graphql", json={"query": query})).json()
