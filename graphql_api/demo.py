@@ -41,7 +41,7 @@ async def _fill(store: TokenStore, users: int, show: Callable[[int], None]) -> b
     async with store.transaction(map(_user, range(1, users + 1))) as transaction:
         stored = await TokenReader(store.pool, transaction).page(TokenFilter(), size=1)
         if stored.tokens:
-            _must_be_demo(stored.tokens[0])
+            _check_is_demo(stored.tokens[0])
             return False
         for first in range(1, users + 1, _USERS_AT_ONCE):
             changes = Changes()
@@ -53,7 +53,7 @@ async def _fill(store: TokenStore, users: int, show: Callable[[int], None]) -> b
     return True
 
 
-def _must_be_demo(oldest: Token) -> None:
+def _check_is_demo(oldest: Token) -> None:
     if oldest.id != _token_id(_user(1), oldest.gateway):
         message = "The database contains other tokens. Demo tokens need an empty database."
         raise InputError([Problem(Code.ALREADY_EXISTS, message)])

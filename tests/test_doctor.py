@@ -150,7 +150,7 @@ async def test_a_version_that_is_not_tested_is_wrong(database_url, monkeypatch):
 WEAK = [
     ({"router_secret": "a"}, "ROUTER_SECRET: "),
     ({"router_secret": f"{SECRET},b"}, "ROUTER_SECRET: "),
-    ({"stripe_webhook_secret": "STRIPE_EU:whsec_1"}, "STRIPE_WEBHOOK_SECRET: "),
+    ({"stripe_webhook_secret": "STRIPE_EU:whsec_12345678"}, "STRIPE_WEBHOOK_SECRET: "),
     ({"auth_mode": "disabled"}, "AUTH_SECRET: has no effect"),
     ({"auth_mode": "disabled", "auth_secret": None, "cors_origins": "*"}, "CORS_ORIGINS: "),
     ({"auth_secret": None, "auth_jwks_url": "https://a.example/k", "auth_issuer": "i"}, "AUTH_AUDIENCE: not set"),
