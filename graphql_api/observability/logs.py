@@ -23,6 +23,9 @@ Format = Literal["console", "json"]
 Event = MutableMapping[str, Any]
 Stamp = Callable[[object, str, Event], Event]
 
+MAX_EXCEPTION_CHARACTERS = 4000
+"""What is kept of an exception: its end, where it was raised."""
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
@@ -178,7 +181,8 @@ def _exceptions(_logger: object, _level: str, event: Event) -> Event:
     if exc_info is not None and (error := _raised(exc_info)) is not None:
         with_message = access.level == "debug" or request_id.get() is None
         lines = traceback.format_exception(error) if with_message else _frames(error)
-        event["exception"] = "".join(lines).rstrip()
+        text = "".join(lines).rstrip()
+        event["exception"] = text if len(text) <= MAX_EXCEPTION_CHARACTERS else f"…{text[-MAX_EXCEPTION_CHARACTERS:]}"
     return event
 
 

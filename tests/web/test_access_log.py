@@ -1,5 +1,12 @@
 """One line for each request: who asked what, and how it went, and nothing that was sent."""
 
+import asyncio
+import io
+import json
+
+import structlog
+
+from graphql_api.observability import logs
 from tests.web.conftest import token
 
 CARD = "4111111111111111"
@@ -62,3 +69,40 @@ async def test_no_card_number_gets_into_the_log_by_any_door(web, log):
     await lines_of(web, log, json={"query": f'{{ _{CARD}: fail(how: "{CARD}") }}'}, headers=headers)
     assert len([line for line in log() if line["event"] == "request"]) == 4
     assert CARD not in str(log())
+
+
+async def test_a_request_leaves_at_most_eight_kibibytes_whatever_is_long_in_it(web, log):
+    name = "n" * 120
+    fields = " ".join(f'{"a" * 100}{number}: fail(how: "ForbiddenError")' for number in range(50))
+    headers = {"authorization": token("u" * 255), "x-request-id": "i" * 5000}
+    await web.post("/graphql", json={"query": f"query {name} {{ {fields} }}"}, headers=headers)
+    assert len(str(log())) < 8 * 1024
+
+
+async def test_no_card_number_of_a_caller_gets_into_the_log(web, log):
+    await web.post(
+        "/graphql", json={"query": '{ fail(how: "ForbiddenError") }'}, headers={"authorization": token(CARD)}
+    )
+    assert log()
+    assert CARD not in str(log())
+
+
+async def test_lines_of_one_turn_are_written_together_and_in_order():
+    written = []
+
+    class Stream(io.BytesIO):
+        def write(self, data):
+            written.append(data)
+            return len(data)
+
+    logs.configure("info", "json", Stream())
+    for number in range(3):
+        logs.access.write(str(number), {"event": "request"})
+    assert written == []
+    structlog.get_logger().error("an error")
+    logs.access.write("3", {"event": "request"})
+    await asyncio.sleep(0)
+    logs.configure("info", "json")
+    assert [data.count(b"\n") for data in written] == [3, 1, 1]
+    events = [json.loads(line) for line in b"".join(written).splitlines()]
+    assert [event.get("request_id", event["event"]) for event in events] == ["0", "1", "2", "an error", "3"]

@@ -1,11 +1,13 @@
 """How long a client may take to ask and to read its answer, and how much it may send."""
 
 import asyncio
+import socket
+import struct
 from contextlib import suppress
 
 import pytest
 
-from graphql_api.web.connection import ConnectionLimits
+from graphql_api.web.connection import Connection, ConnectionLimits
 from tests.web.conftest import listening
 
 HEAD = b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -169,3 +171,91 @@ async def test_waiting_for_one_head_does_not_count_against_the_next(peer):
         await asyncio.sleep(0.01)
         writer.write(request[400:])
         assert b"hello you" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
+
+
+async def test_a_client_that_waits_for_it_is_told_to_go_on(peer):
+    reader, writer = peer
+    writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(BODY)
+    assert b"hello you" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
+
+
+async def test_a_client_that_is_refused_early_is_not_told_to_go_on(peer):
+    reader, writer = peer
+    writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: 1000000000\r\n\r\n")
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("limits", [ConnectionLimits(max_connections=3)])
+async def test_only_so_many_connections_are_served(graphql, limits):
+    async with listening(graphql(), limits) as address:
+        first = [await asyncio.open_connection(*address) for _ in range(3)]
+        reader, writer = await asyncio.open_connection(*address)
+        assert (await answer(reader)).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        writer.close()
+        for reader, writer in first:
+            writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+            assert b"hello you" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
+            writer.close()
+
+
+class Slow:
+    """An app that answers one request after the other when it is told to."""
+
+    def __init__(self):
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, _scope, _receive, send):
+        await self.go_on.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def test_reading_pauses_while_requests_wait_and_goes_on_afterwards(monkeypatch):
+    waiting = []
+    accept = Connection._accept
+    monkeypatch.setattr(
+        Connection, "_accept", lambda self, request: (accept(self, request), waiting.append(len(self._requests)))[0]
+    )
+    app, request, count = Slow(), b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n", 3000
+    async with listening(app) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"".join(request % number for number in range(count)))
+        await asyncio.sleep(0.2)
+        read_before_an_answer = len(waiting)
+        app.go_on.set()
+        received = b""
+        while received.count(b"HTTP/1.1 200 OK") < count:
+            received += await asyncio.wait_for(reader.read(65536), 10)
+        writer.close()
+    assert read_before_an_answer < 200
+    assert max(waiting) < 200
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n", b"POST / HTTP/1.1\r\nHost: x\r\n\r\n\0"]
+)
+async def test_a_client_that_resets_the_connection_leaves_no_word_in_the_log(pages, caplog, log, request_):
+    _, writer = pages
+    reset = struct.pack("ii", 1, 0)
+    writer.write(request_ * 20)
+    await writer.drain()
+    await asyncio.sleep(0.01)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    writer.transport.abort()
+    await asyncio.sleep(0.1)
+    assert [line for line in log() if line["level"] in {"error", "warning"}] == []
+    assert [record for record in caplog.records if record.levelname in {"ERROR", "WARNING"}] == []
+
+
+async def test_an_app_that_fails_is_answered_for_and_logged_once(log):
+    async def app(_scope, _receive, _send):
+        raise ValueError("x")
+
+    async with listening(app) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)) == b"HTTP/1.1 500 Internal Server Error\r\n"
+        writer.close()
+    assert [line["event"] for line in log() if line["level"] == "error"] == ["unexpected error"]
