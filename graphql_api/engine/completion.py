@@ -330,6 +330,8 @@ class WaitingBatch(Waiting):
                     row[key] = complete(run, each, own)
                 except GraphQLError as error:
                     run.propagate(error, field.value, own)
+                    if run.data is None:
+                        return
 
     def fail(self, run: Run, error: Exception) -> None:
         """Report the error for each parent."""

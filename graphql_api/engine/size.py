@@ -8,8 +8,9 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_ANSWER_ERRORS = 1000
 """Errors that an answer tells; those beyond are only counted."""
 
-OBJECT_BYTES = 168
-"""What an object counts at least: its memory is what it costs first. So an answer has at most 100,000 objects."""
+MAX_ANSWER_OBJECTS = 40_000
+OBJECT_BYTES = MAX_ANSWER_BYTES // MAX_ANSWER_OBJECTS
+"""What an object counts at least: its time and memory cost more than its few characters."""
 
 MIN_VALUE_BYTES = 5
 """Of a value as JSON with what is around it, the key left out."""

@@ -1,0 +1,17 @@
+"""A request costs what its length allows, whatever it holds and whoever sends it: at most 50 ms and 1 µs a byte."""
+
+import pytest
+
+from tests.costs.cases import CASES
+from tests.costs.conftest import allowed_seconds
+
+MAX_GROWTH = 2.5  # times that of the size: what is quadratic grows by that of the size again, which is four at least
+NEGLIGIBLE_SECONDS = 0.02  # what is there anyway, and no measure of growth
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_request_costs_no_more_than_its_length_allows(cost, case):
+    (small, small_size), (large, large_size) = [await cost(case, size) for size in case.sizes]
+    assert large <= allowed_seconds(large_size), f"{large:.3f} s of CPU for {large_size:,} bytes"
+    growth, of_size = large / max(small, NEGLIGIBLE_SECONDS), max(large_size / small_size, 1)
+    assert growth <= MAX_GROWTH * of_size, f"{small:.3f} s for {small_size:,} bytes, {large:.3f} s for {large_size:,}"
