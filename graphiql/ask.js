@@ -1,6 +1,7 @@
 // One request to the service that serves this page, and what its answer says beside the JSON.
 import { parse } from 'graphql';
 
+import { INTRODUCTION } from './docs.jsx';
 import { accessToken } from './roles.js';
 import { store } from './store.js';
 
@@ -29,11 +30,16 @@ export async function ask(request, { headers = {} } = {}) {
   };
   try {
     const body = JSON.parse(text);
-    if (request.operationName !== 'IntrospectionQuery') answered.set({ ...answer, errors: body.errors ?? [] });
+    if (request.operationName === 'IntrospectionQuery') introduce(body);
+    else answered.set({ ...answer, errors: body.errors ?? [] });
     return body;
   } catch {
     throw new Error(`HTTP ${response.status}, and no JSON: ${text.slice(0, 200)}`);
   }
+}
+
+function introduce({ data }) {
+  if (data) data.__schema.description = INTRODUCTION;
 }
 
 // The editor names the operation of the tab before for a moment: nothing else is called that.

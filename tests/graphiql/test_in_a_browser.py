@@ -3,6 +3,8 @@
 import re
 from urllib.parse import urlencode
 
+import pytest
+
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
 
@@ -115,10 +117,61 @@ async def test_a_role_of_the_terminal_is_picked(graphiql, serving, shot):
     await shot("roles")
     await graphiql.page.get_by_label("Access token").select_option("user-1")
     await graphiql.run()
-    assert "FORBIDDEN" in await graphiql.answer()
+    assert "cus_oehgjgelijcjcf" in await graphiql.answer()
+    assert "FORBIDDEN" not in await graphiql.answer()
     await graphiql.page.reload()
     assert await graphiql.page.get_by_label("Access token").input_value() == "user-1"
     assert tokens["admin"] not in await graphiql.kept()
+
+
+async def test_no_tab_is_marked_as_wrong(graphiql, address):
+    await graphiql.open(address)
+    for name in await graphiql.tabs():
+        await graphiql.tab(name)
+        await graphiql.run()  # by then what is checked in the background has been
+        assert await graphiql.page.locator(".squiggly-error, .squiggly-warning").count() == 0, name
+
+
+async def test_the_documentation_begins_with_an_introduction_and_hides_what_only_gateways_use(graphiql, address):
+    await graphiql.open(address)
+    await graphiql.page.get_by_role("button", name="Show Documentation Explorer").click()
+    explorer = graphiql.page.locator(".graphiql-doc-explorer")
+    await explorer.get_by_text("which customer a user is at each payment gateway").wait_for()
+    await explorer.get_by_role("link", name="CustomerGatewayToken", exact=True).first.wait_for()
+    for name in ("_Any", "_Service", "_Entity"):
+        assert await explorer.get_by_role("link", name=name, exact=True).count() == 0
+    await explorer.get_by_role("link", name="Query", exact=True).first.click()
+    await explorer.get_by_role("link", name="customerGatewayTokens", exact=True).first.wait_for()
+    assert await explorer.get_by_role("link", name="_entities", exact=True).count() == 0
+
+
+async def test_a_query_is_clicked_together(graphiql, address, shot):
+    await graphiql.open(address)
+    await graphiql.page.get_by_role("button", name="Show GraphiQL Explorer").click()
+    await graphiql.page.locator(".graphiql-explorer-root").get_by_text("deactivatedAt").first.click()
+    await graphiql.query.get_by_text("deactivatedAt").wait_for()
+    await shot("explorer")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 768, 1280])
+async def test_nothing_is_cut_off(graphiql, serving, width, scheme):
+    tokens = {name: mint(AUTH_SECRET, name, (ADMIN_SCOPE,)) for name in ("user-1", "payments", "admin")}
+    address = await serving(auth_secret=AUTH_SECRET, introspection=True)
+    await graphiql.page.emulate_media(color_scheme=scheme)
+    await graphiql.page.set_viewport_size({"width": width, "height": 800})
+    await graphiql.open(f"{address}#{urlencode(tokens)}")
+    await graphiql.run()
+    assert await graphiql.page.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = {}
+    new_tab = ".graphiql-session-header [aria-label='New tab']"
+    for name in (".access-token", ".graphiql-editors", ".graphiql-response", ".graphiql-footer", new_tab):
+        boxes[name] = box = await graphiql.page.locator(name).first.bounding_box()
+        assert box["x"] >= 0, name
+        assert box["x"] + box["width"] <= width, name
+        assert box["width"] >= (20 if "tab" in name or "token" in name else min(width, 500) / 2), name
+    add, roles = boxes[new_tab], boxes[".access-token"]
+    assert add["x"] + add["width"] <= roles["x"]
 
 
 async def test_the_policy_stops_a_request_to_another_host(graphiql, address):

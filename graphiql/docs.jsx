@@ -1,0 +1,34 @@
+// The documentation: an introduction, and no fields or types of federation that only gateway servers use.
+import { DOC_EXPLORER_PLUGIN } from '@graphiql/plugin-doc-explorer';
+import { useEffect, useRef } from 'react';
+
+export const INTRODUCTION = `Customer gateway tokens: which customer a user is at each payment gateway.
+
+To read, start at **Query**: \`customerGatewayTokens\` lists tokens, the others find one. To write, start at **Mutation**:
+claim, create the customer at the gateway, then save. Errors that you can fix are in \`userErrors\`.`;
+
+const { content: DocExplorer } = DOC_EXPLORER_PLUGIN;
+
+function Docs() {
+  const root = useRef(null);
+  useEffect(() => {
+    const hide = () => root.current.querySelectorAll('a').forEach(hideIfInternal);
+    const observer = new MutationObserver(hide);
+    observer.observe(root.current, { childList: true, subtree: true });
+    hide();
+    return () => observer.disconnect();
+  }, []);
+  return (
+    <div ref={root}>
+      <DocExplorer />
+    </div>
+  );
+}
+
+// A line of a list begins with the name that it is about.
+function hideIfInternal(link) {
+  const line = link.parentElement;
+  if (line.firstElementChild === link && /^_[a-zA-Z]/.test(line.textContent.trim())) line.hidden = true;
+}
+
+export const docs = { ...DOC_EXPLORER_PLUGIN, content: Docs };
