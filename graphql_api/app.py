@@ -36,7 +36,7 @@ from graphql_api.web.cors import CORSPolicy
 from graphql_api.web.graphql import GraphQL, RequestLimits
 from graphql_api.web.help import HELP
 from graphql_api.web.hosts import AllowedHosts
-from graphql_api.web.probes import METRICS, PROBES, Readiness
+from graphql_api.web.probes import INDEX, METRICS, PROBES, Readiness
 from graphql_api.web.request import Request, Response
 from graphql_api.web.security_headers import SecurityHeadersMiddleware
 from graphql_api.web.tracing import Traced, TracedGraphQL
@@ -97,10 +97,14 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
 
     probes = PROBES if settings.metrics_port is None else [route for route in PROBES if route is not METRICS]
     browsers = graphiql.routes() if settings.introspects else []
-    starlette = Starlette(routes=[*probes, *HELP, *(events := _webhooks(settings)), *browsers], lifespan=lifespan)
+    starlette = Starlette(
+        routes=[INDEX, *probes, *HELP, *(events := _webhooks(settings)), *browsers], lifespan=lifespan
+    )
     starlette.router.redirect_slashes = False
     pages: ASGIApp = SecurityHeadersMiddleware(starlette, hosts)
-    operators_pages = SecurityHeadersMiddleware(Starlette(routes=PROBES), hosts)
+    operators = Starlette(routes=PROBES)
+    operators.router.redirect_slashes = False
+    operators_pages = SecurityHeadersMiddleware(operators, hosts)
     cors = CORSPolicy(pages, settings.cors_origins, settings.cors_headers) if settings.cors_origins else None
     if tracing:
         pages = Traced(pages, tracing, {route.path for route in events})
@@ -251,10 +255,9 @@ def _graphql(
     gateways = settings.rules_of_gateways
     router_secret = RouterSecret(secret.get_secret_value() for secret in settings.router_secret)
 
-    def context(caller: Caller, request_id: str) -> Context:
-        return Context(
-            Tokens(store, caller, gateways, replicas.reads(caller)), request_id, metrics.batch, metrics.user_error
-        )
+    def context(caller: Caller, request_id: str, user_errors: list[str]) -> Context:
+        tokens = Tokens(store, caller, gateways, replicas.reads(caller))
+        return Context(tokens, request_id, metrics.batch, metrics.user_error, user_errors)
 
     make = partial(TracedGraphQL, tracing=tracing) if tracing else GraphQL
     return make(

@@ -492,7 +492,7 @@ class Mutation:
     )
     confirm_gateway_erasures: ConfirmGatewayErasuresPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_confirm_erasures,
+        resolver=_counted(_confirm_erasures),
         description="Confirm that customers were deleted at their gateways. Unknown ones are ignored.",
     )
     lift_user_erasure: LiftUserErasurePayload = strawberry.federation.field(

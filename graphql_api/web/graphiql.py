@@ -4,6 +4,7 @@ import os
 from mimetypes import guess_type
 from pathlib import Path
 
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
@@ -63,4 +64,7 @@ class _Files(StaticFiles):
 def routes() -> list[Route | Mount]:
     """The page, and its files if they were built."""
     files = _BUILT / "graphiql"
-    return [Route("/graphql", page), *([Mount("/graphiql", _Files(directory=files))] if files.is_dir() else [])]
+    return [
+        Route("/graphql", page),
+        *([Mount("/graphiql", GZipMiddleware(_Files(directory=files)))] if files.is_dir() else []),
+    ]

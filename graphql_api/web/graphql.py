@@ -34,6 +34,7 @@ from graphql_api.web.parameters import Parameters
 from graphql_api.web.persisted_queries import PersistedQueries
 from graphql_api.web.request import ClientDisconnectedError, Interruption, Request, Response
 
+_MAX_LOGGED_USER_ERRORS = 20  # codes; a batch of a thousand inputs would make a long line
 _log = structlog.get_logger()
 
 CLIENT_HAS_GONE = "CLIENT_HAS_GONE"
@@ -64,7 +65,7 @@ class GraphQL:
     engine: Engine
     authenticator: RequestAuthenticator
     documents: TrustedDocuments | None
-    context: Callable[[Caller, str], object]
+    context: Callable[[Caller, str, list[str]], object]
     metrics: Metrics
     wait_connected: Callable[[float], Awaitable[None]]
     limits: RequestLimits
@@ -169,7 +170,7 @@ class GraphQL:
             if isinstance(asked, list):
                 return await self._answer_batch(request, asked, caller)
             request.operation = operation = self._prepare(request, asked)
-            context = self.context(caller, request.id)
+            context = self.context(caller, request.id, request.user_errors)
             if self.traces_fields and headers.get(field_trace.HEADER) == field_trace.VALUE:
                 return await self._answer_traced(request, operation, asked, context)
             executed = self._execute(request, operation, asked.variables, context)
@@ -190,7 +191,9 @@ class GraphQL:
             self.metrics.request(name or "", kind or "", outcome, seconds, teaches=teaches)
         if logs.access.is_enabled:
             subject = caller.subject if caller else None
-            batch = {"requests": request.batch_size} if request.batch_size else {}
+            more: dict[str, Any] = {"requests": request.batch_size} if request.batch_size else {}
+            if request.user_errors:
+                more["user_errors"] = request.user_errors[:_MAX_LOGGED_USER_ERRORS]
             logs.access.write(
                 request.id,
                 {
@@ -203,7 +206,7 @@ class GraphQL:
                     "kind": kind,
                     "caller": subject and errors.loggable(subject),
                     "outcome": outcome,
-                    **batch,
+                    **more,
                 },
             )
 
@@ -353,7 +356,8 @@ class GraphQL:
         began, operation = perf_counter(), None
         try:
             operation = self._prepare(request, asked)
-            executed = self._execute(request, operation, asked.variables, self.context(caller, request.id))
+            context = self.context(caller, request.id, request.user_errors)
+            executed = self._execute(request, operation, asked.variables, context)
             body, outcome = self._write(request, executed if isinstance(executed, Result) else await executed)
         except HTTPError as error:
             _, body, outcome = self._refused(request, error)

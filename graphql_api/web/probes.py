@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.metrics import CONTENT_TYPE
+from graphql_api.web.help import ERRORS_PATH
 
 READINESS_SECONDS = 0.25
 """For so long an answer of the database about its readiness counts for all who ask."""
@@ -58,5 +59,24 @@ async def metrics(request: Request) -> Response:
     return Response(request.state.metrics.text(), media_type=CONTENT_TYPE)
 
 
+async def index(request: Request) -> Response:
+    """Say what is here, for people and programs that begin at the root."""
+    accept = request.headers.get("accept", "")
+    if "text/html" in accept:
+        return HTMLResponse(_INDEX)
+    paths = ["/graphql", "/healthz", "/readyz", ERRORS_PATH]
+    return JSONResponse({"service": "Customer gateway tokens, a GraphQL subgraph", "paths": paths})
+
+
+# Relative addresses: a proxy may put a path in front of them.
+_INDEX = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Customer gateway tokens</title></head>
+<body><h1>Customer gateway tokens</h1>
+<p>This service maps users to their customers at payment gateways.</p>
+<ul><li><a href="graphql">graphql</a>: GraphQL, and GraphiQL if it is on</li>
+<li><a href="{ERRORS_PATH.removeprefix("/")}">help/errors</a>: what error codes mean</li>
+<li><a href="readyz">readyz</a>: whether the service is ready</li></ul></body></html>
+"""
+INDEX = Route("/", index)
 METRICS = Route("/metrics", metrics)
 PROBES = [Route("/healthz", healthz), Route("/readyz", readyz), METRICS]

@@ -82,6 +82,7 @@ class Request:
         "server",
         "task",
         "unread_bytes",
+        "user_errors",
     )
 
     def __init__(
@@ -123,6 +124,7 @@ class Request:
         self.caller: Caller | None = None
         self.operation: Operation | None = None
         self.batch_size = 0
+        self.user_errors: list[str] = []
 
     # --- the body, from the connection
 

@@ -1,5 +1,6 @@
 """What surrounds every page: a request id, careful headers and a line in the access log."""
 
+from http import HTTPStatus
 from time import perf_counter
 
 from starlette.responses import PlainTextResponse
@@ -20,6 +21,10 @@ SECURITY_HEADERS = (
 )
 
 _MISDIRECTED = PlainTextResponse("This host name is not in ALLOWED_HOSTS.\n", 421)
+
+
+# Asked every few seconds for as long as the service runs; only what is not well is worth a line.
+_PROBES = {"/healthz", "/readyz", "/metrics"}
 
 
 class SecurityHeadersMiddleware:
@@ -50,7 +55,8 @@ class SecurityHeadersMiddleware:
             is_allowed = self._hosts is None or self._hosts.accepts(headers.get(b"host"))
             await (self._app if is_allowed else _MISDIRECTED)(scope, receive, send_surrounded)
         finally:
-            if logs.access.is_enabled:
+            is_probe = scope["path"] in _PROBES and status < HTTPStatus.BAD_REQUEST
+            if logs.access.is_enabled and not is_probe:
                 line = {
                     "event": "request",
                     "method": scope["method"],

@@ -47,7 +47,7 @@ async def test_the_documentation_explains_a_field(graphiql, address, shot):
     explorer = graphiql.page.locator(".graphiql-doc-explorer")
     for name in ("Query", "customerGatewayTokens"):
         await explorer.get_by_role("link", name=name, exact=True).first.click()
-    await explorer.get_by_text("Tokens in the order of their making").wait_for()
+    await explorer.get_by_text("Tokens in creation order").wait_for()
     await shot("documentation")
 
 

@@ -78,7 +78,7 @@ async def graphql(log, waiting):
                     engine=Engine(standin.schema(), **engine),
                     authenticator=RequestAuthenticator(RouterSecret(router_secrets), authenticator),
                     documents=documents,
-                    context=lambda caller, request_id: SimpleNamespace(
+                    context=lambda caller, request_id, _: SimpleNamespace(
                         caller=caller, request_id=request_id, waiting=waiting
                     ),
                     metrics=Metrics("of a test"),

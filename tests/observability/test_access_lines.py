@@ -1,0 +1,39 @@
+"""What the access log has of a running service: mutations that were refused by their codes, and no probes."""
+
+import httpx
+
+from graphql_api.auth import mint
+from graphql_api.domain.caller import ADMIN_SCOPE
+from tests.conftest import AUTH_SECRET
+from tests.until import until_sync
+
+REFUSED = 'mutation { a: activateCustomerGatewayToken(id: "00000000-0000-0000-0000-000000000000") { user { id } } }'
+
+
+def test_refused_mutations_have_their_codes_and_probes_no_lines(serving):
+    service = serving()
+    headers = {"authorization": f"Bearer {mint(AUTH_SECRET, 'a-service', [ADMIN_SCOPE])}"}
+    with httpx.Client(base_url=service.url, headers=headers) as http:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert http.get(path).status_code == 200
+        http.post("/graphql", json={"query": REFUSED})
+        http.post("/graphql", json=[{"query": REFUSED}, {"query": REFUSED}])
+        http.post("/graphql", json={"query": "{ __typename }"})
+        assert http.get("/nothing").status_code == 404
+    until_sync(lambda: len(service.log("request")) >= 4, "all requests are logged")
+    lines = [(line["path"], line["status"], line.get("user_errors")) for line in service.log("request")]
+    assert lines == [
+        ("/graphql", 200, ["NOT_FOUND"]),
+        ("/graphql", 200, ["NOT_FOUND", "NOT_FOUND"]),
+        ("/graphql", 200, None),
+        ("/nothing", 404, None),
+    ]
+
+
+def test_the_root_says_what_is_here(serving):
+    url = serving().url
+    told = httpx.get(url).json()
+    assert {"/graphql", "/readyz"} <= {*told["paths"]}
+    page = httpx.get(url, headers={"accept": "text/html"})
+    assert page.status_code == 200
+    assert 'href="graphql"' in page.text
