@@ -118,7 +118,8 @@ async def test_a_pipe_takes_tokens_from_one_command_to_the_next(folder, graph, n
     pipe = f"{command} export - --format csv | DATABASE_URL='{other}' {command} import - --format csv"
     done = subprocess.run(["/bin/sh", "-c", pipe], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
-    assert sorted(without_database(done.stderr)) == ["export -: 17 tokens", "import -: 17 created"]
+    assert "export -: 17 tokens" in done.stderr
+    assert "import -: 17 created" in done.stderr
 
 
 async def test_an_export_that_cannot_be_written_leaves_the_file_of_before(command, graph, folder):

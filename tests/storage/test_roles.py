@@ -13,6 +13,8 @@ import pytest
 from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.bulk import jobs
+from graphql_api.bulk.files.opening import ReadOptions
+from graphql_api.bulk.reconciling import Guards
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.inputs import Gateways
 from graphql_api.settings import Settings
@@ -93,6 +95,10 @@ async def test_every_mutation_works_without_the_right_to_change_history(service_
         assert set(done) == set(MUTATIONS)
 
 
+def options(name):
+    return jobs.FileOptions(Path(name), ReadOptions())
+
+
 async def test_every_bulk_command_works_without_the_right_to_change_history(service_url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = "userId,gateway,gatewayCustomerId"
@@ -102,12 +108,11 @@ async def test_every_bulk_command_works_without_the_right_to_change_history(serv
         (tmp_path / name).write_text(content)
     async with ConnectionPool.open(service_url, watches=False) as database:
         for name in ("new.csv", "known.csv"):
-            assert await jobs.import_file(database, Gateways(), Path(name), None, None)
-        file = (Path("moved.csv"), None, None)
-        assert await jobs.remap_file(database, Gateways(), *file, gateway="STRIPE", dry_run=False)
-        asked = {"gateway": "STRIPE", "column": None, "exported_at": datetime.now(UTC).isoformat()}
-        file = (Path("listed.csv"), None, None)
-        assert not await jobs.reconcile_file(database, Gateways(), *file, **asked, applies=True, force=True)
+            assert await jobs.import_file(database, Gateways(), options(name))
+        assert await jobs.remap_file(database, Gateways(), options("moved.csv"), gateway="STRIPE")
+        asked = {"gateway": "STRIPE", "exported_at": datetime.now(UTC).isoformat(), "report": None}
+        guards = Guards(max_missing_percent=100)
+        assert not await jobs.reconcile_file(database, Gateways(), options("listed.csv"), **asked, guards=guards)
         await jobs.export_file(database, Path("all.csv"), None)
         lines = await database.fetch(
             Statement("test", "select action, actor from customer_gateway_token_events where user_id in ('u3', 'u4')")
