@@ -135,7 +135,7 @@ async def apply(
     after = _BEGIN
     while rows := await customer_list.changes(after, max_tokens):
         after = (rows[-1]["created_at"], rows[-1]["id"])
-        yield await retry_on_conflict(partial(_write, store, customer_list, rows))
+        yield await retry_on_conflict(partial(_write, store, customer_list, rows), max_seconds=60)
 
 
 async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[Row]) -> ApplyReport:

@@ -37,7 +37,7 @@ async def remap(
     In a dry run each chunk is written and rolled back: a line counts for the later lines of its chunk only.
     """
     while lines := list(islice(records, max_lines)):
-        yield await retry_on_conflict(partial(_write, store, gateways, gateway, lines, dry_run=dry_run))
+        yield await retry_on_conflict(partial(_write, store, gateways, gateway, lines, dry_run=dry_run), max_seconds=60)
 
 
 async def _write(store: TokenStore, gateways: Gateways, gateway: str, lines: list[Line], *, dry_run: bool) -> Report:

@@ -1,6 +1,8 @@
 """Optimistic concurrency: what lost a race against another change is tried again from its reading on."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from random import random
 from time import monotonic
 from typing import TypeVar
 
@@ -11,22 +13,29 @@ from graphql_api.storage.pool import RETRY_WINDOW_SECONDS
 
 T = TypeVar("T")
 
-_MAX_ATTEMPTS = 1000  # each lost race is one that another change won, so this many are lost in a row by no accident
+_MAX_SECONDS = 8.0  # a little less than a request may take
+_MAX_PAUSE_SECONDS = 0.05
 
 
-async def retry_on_conflict(attempt: Callable[[], Awaitable[T]]) -> T:
+async def retry_on_conflict(attempt: Callable[[], Awaitable[T]], *, max_seconds: float = _MAX_SECONDS) -> T:
     """Run the attempt until no other change comes between its reading and its writing.
+
+    Args:
+        attempt: what is tried, from its reading on
+        max_seconds: for so long races are lost before it is given up
 
     Raises:
         UnavailableError: it lost too many races, or the database cannot be asked.
     """
-    began = monotonic()
-    for _ in range(_MAX_ATTEMPTS):
+    began, longest_pause = monotonic(), 0.001
+    while True:
         try:
             return await attempt()
         except ConflictError:
-            continue
-        except ConnectionLostError:  # what was written is found by the next attempt, and harmless to repeat
+            if monotonic() - began > max_seconds:
+                raise UnavailableError("Too many concurrent changes of the same token.") from None
+            await asyncio.sleep(random() * longest_pause)  # noqa: S311 - so that losers do not meet again
+            longest_pause = min(2 * longest_pause, _MAX_PAUSE_SECONDS)
+        except ConnectionLostError:  # nothing was changed
             if monotonic() - began > RETRY_WINDOW_SECONDS:
                 raise
-    raise UnavailableError("Too many concurrent changes of the same token.")

@@ -27,7 +27,7 @@ class Service:
     async def connections_in_use(self):
         """How many of its connections to the database have something under way."""
         reader, writer = await asyncio.open_connection(*self.address)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         page = (await reader.read()).decode()
         await close(writer)
         return float(re.search(r'database_connections{[^}]*state="in_use"[^}]*} (\S+)', page).group(1))

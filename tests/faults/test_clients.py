@@ -148,14 +148,14 @@ async def test_slow_clients_are_left_and_others_are_served(service, measured):
         await close(writer)
         return loop.time() - began
 
-    head = b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     kinds = {
         "idle sockets": (500, b"", b""),
         "slow heads": (50, head, b"X-A: a\r\n"),
         "slow bodies": (50, head + b"Content-Length: 1000\r\n\r\n", b" "),
         "slow bodies that nobody wants": (
             50,
-            b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+            b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n",
             b" ",
         ),
     }

@@ -1,0 +1,40 @@
+import pytest
+
+from graphql_api.domain.errors import UnavailableError
+from graphql_api.service.retrying import retry_on_conflict
+from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.connection import ConnectionLostError
+
+
+def attempts(*errors):
+    """A change that fails by these errors, one after the other, and how often it was tried."""
+    tried = []
+
+    async def attempt():
+        tried.append(1)
+        if len(tried) <= len(errors):
+            raise errors[len(tried) - 1]
+        return "made"
+
+    return attempt, tried
+
+
+async def test_lost_races_and_connections_are_tried_again():
+    attempt, tried = attempts(ConflictError(), ConnectionLostError(), ConflictError())
+    assert await retry_on_conflict(attempt) == "made"
+    assert len(tried) == 4
+
+
+async def test_a_change_that_loses_for_too_long_is_given_up():
+    attempt, tried = attempts(ConflictError(), ConflictError())
+    with pytest.raises(UnavailableError):
+        await retry_on_conflict(attempt, max_seconds=0)
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("error", [UnavailableError("It may have been made."), KeyError()])
+async def test_what_may_have_taken_effect_is_not_tried_again(error):
+    attempt, tried = attempts(error)
+    with pytest.raises(type(error)):
+        await retry_on_conflict(attempt)
+    assert len(tried) == 1
