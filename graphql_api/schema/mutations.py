@@ -465,7 +465,7 @@ class Mutation:
     )
     release_gateway_customer_claim: ReleaseGatewayCustomerClaimPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_release_claim,
+        resolver=_counted(_release_claim),
         description=(
             "Give up a claim whose key is spent, for example because the gateway stored a failure for it. The next"
             " claim gets a new key."
@@ -473,7 +473,7 @@ class Mutation:
     )
     reassign_gateway_customers: ReassignGatewayCustomersPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_reassign,
+        resolver=_counted(_reassign),
         description=(
             "Correct customers that were saved for the wrong user, all or nothing. They are evaluated together, so you"
             " can swap two users' customers. Each token moves to the right user; if that user keeps another one there,"
