@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from graphql_api.bulk.identifiers import _damage
 from graphql_api.bulk.importing import Parser, import_tokens, save_input
 from graphql_api.domain.errors import InputError
 from graphql_api.domain.inputs import Gateways, Save
@@ -42,6 +43,8 @@ LINE = st.fixed_dictionaries(
 @settings(max_examples=300, deadline=None)
 @given(RECORD)
 def test_a_record_is_checked_as_an_input_of_a_mutation_is(record):
+    # Only a file has passed through a spreadsheet.
+    assume(not any(_damage(record[name]) for name in ("userId", "gatewayCustomerId")))
     parsed = problems_or(lambda: save_input(Parser(Gateways()).row(1, record, datetime.now(UTC))))
     assert parsed == problems_or(lambda: save_of(record))
 
