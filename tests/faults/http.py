@@ -8,7 +8,12 @@ from urllib.parse import urlsplit
 
 def request(method, path, body=b"", *headers):
     """A request as it goes over the wire."""
-    lines = [f"{method} {path} HTTP/1.1", "host: x", "content-type: application/json", f"content-length: {len(body)}"]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "host: localhost",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+    ]
     return "\r\n".join([*lines, *headers, "", ""]).encode() + body
 
 
