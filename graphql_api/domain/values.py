@@ -147,7 +147,11 @@ def metadata(value: Any) -> dict[str, Any] | None:
         return None
     if not isinstance(value, dict):
         raise _invalid('Metadata must be a JSON object, such as {"plan": "gold"}.')
+    characters = 0
     for leaf in _leaves(value, MAX_METADATA_DEPTH):
+        characters += len(leaf) if isinstance(leaf, str) else 1
+        if characters > MAX_METADATA_BYTES:  # before more of it is looked at
+            raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES} bytes of JSON; this has more.")
         _check_leaf(leaf)
     if len(repr(value)) * _MOST_BYTES > MAX_METADATA_BYTES:
         size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())

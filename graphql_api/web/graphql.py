@@ -16,7 +16,7 @@ from graphql import GraphQLError, MiddlewareManager, OperationType
 from starlette.types import Receive, Scope, Send
 
 from graphql_api import limits
-from graphql_api.domain.caller import NOBODY, Caller
+from graphql_api.domain.caller import Caller, Permission
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.engine import MAX_ANSWER_BYTES, Engine, Operation, Result
 from graphql_api.limits.trusted import TrustedDocuments
@@ -186,7 +186,7 @@ class GraphQL:
         name = kind = None
         if operation is not None:
             name, kind = operation.name and errors.loggable(operation.name), operation.kind_name
-        teaches = outcome == "ok" and caller is not NOBODY
+        teaches = outcome == "ok" and self._names_operations(caller)
         if not request.batch_size:  # whose requests were counted one by one
             self.metrics.request(name or "", kind or "", outcome, seconds, teaches=teaches)
         if logs.access.is_enabled:
@@ -240,6 +240,10 @@ class GraphQL:
         finally:
             self.uploads.release()
         return b"".join(pieces)
+
+    def _names_operations(self, caller: Caller | None) -> bool:
+        """Whether metrics learn the names of this caller's operations: a user must not use up their number."""
+        return self.documents is not None or (caller is not None and caller.has(Permission.READ))
 
     def _prepare(self, request: Request, asked: Parameters) -> Operation:
         query = asked.query
@@ -364,7 +368,7 @@ class GraphQL:
         except Exception as error:  # noqa: BLE001 - whatever it is, the other requests are answered
             body, outcome = _unexpected(request, error)
         name, kind = (operation.name or "", operation.kind_name) if operation else ("", "")
-        teaches = outcome == "ok" and caller is not NOBODY
+        teaches = outcome == "ok" and self._names_operations(caller)
         self.metrics.request(name, kind, outcome, perf_counter() - began, teaches=teaches)
         return body, outcome
 

@@ -32,3 +32,11 @@ def test_an_answer_is_measured_in_bytes_as_it_is_sent(text):
     body, outcome = answers.write(Result({"text": text[:-100]}, None), [])
     assert outcome == "ok"
     assert len(body) <= MAX_ANSWER_BYTES
+
+
+async def test_users_do_not_use_up_the_names_of_operations_in_the_metrics(as_user, as_service):
+    await as_user("u1")("query OfAUser { __typename }")
+    await as_service("gateway-tokens:read")("query OfAService { __typename }")
+    names = (await as_user("u1").http.get("/metrics")).text
+    assert 'operation="OfAService"' in names
+    assert "OfAUser" not in names
