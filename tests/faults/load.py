@@ -94,8 +94,8 @@ class Load:
     def unexcused(self, kind="", *, after=0.0):
         """Those who asked after this time and failed for no reason of the machine's.
 
-        Either others, who asked during the last second of theirs, were answered at once: so there was an answer to be
-        had. Or the machine ran all of us meanwhile, as this process noticed by its own clock.
+        Either all others who asked for the like during the last second of theirs were answered at once: so there was an
+        answer to be had. Or the machine ran all of us meanwhile, as this process noticed by its own clock.
         """
         return [
             answer
@@ -104,9 +104,10 @@ class Load:
         ]
 
     def _others_were_served(self, answer):
-        others = [each for each in self.answers if answer.ended - 1 <= each.began < answer.ended - AT_ONCE]
-        quick = [each for each in others if not each.error and each.seconds < AT_ONCE]
-        return len(quick) > len(others) / 2
+        since, until = answer.ended - 1, answer.ended - AT_ONCE
+        others = [each for each in self.answers if each.kind == answer.kind and since <= each.began < until]
+        slow = [each for each in others if each.error or each.seconds >= AT_ONCE]
+        return len(others) > 5 and not slow
 
     def _had_time(self, answer):
         """Whether no beat of this process came late from a second before the answer on."""

@@ -44,6 +44,11 @@ class Service:
         return loop.time() - began
 
 
+def _as_fast_as_ever():
+    """The environment without what has coverage measured, which halves the speed."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def as_most_systems_begin():
     """With few open files, and the right to have more."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -57,7 +62,7 @@ async def serving(folder, *options, **environment):
     with (folder / "service.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *command,
-            env={**os.environ, "AUTH_MODE": "disabled", **environment},
+            env={**_as_fast_as_ever(), "AUTH_MODE": "disabled", **environment},
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             preexec_fn=as_most_systems_begin,
