@@ -99,6 +99,24 @@ async def test_applied_it_deactivates_what_is_missing_and_verifies_what_is_there
     assert again.err.splitlines()[-1] == "reconcile list.csv with STRIPE: 0 deactivated, 0 activated, 0 verified"
 
 
+async def test_applied_a_full_list_makes_active_again_what_was_deactivated_wrongly(
+    command, listing, customers, graph, differences
+):
+    await graph.deactivate_customer("STRIPE", "cus_1")
+    at = now()
+    file = listing("cus_1", "cus_2", "cus_3", "cus_4", "cus_5")
+    outcome = await command("reconcile", file, "--gateway", "STRIPE", "--apply", "--exported-at", at)
+    assert outcome.err.splitlines()[-1] == "reconcile list.csv with STRIPE: 0 deactivated, 1 activated, 4 verified"
+    assert differences("list.csv.report.csv") == [
+        ("INACTIVE_HERE", "GATEWAY_DELETED", "u1", "cus_1"),
+        ("INACTIVE_HERE", "USER_REQUEST", "u5", "cus_5"),
+    ]
+    token = await graph.customer("STRIPE", "cus_1")
+    assert (token["isActive"], token["deactivationReason"], token["lastVerifiedAt"]) == (True, None, at)
+    newest = (await graph.history(token))[0]
+    assert (newest["action"], newest["reason"], newest["actor"]) == ("ACTIVATED", "VERIFIED", "reconcile")
+
+
 async def test_what_is_younger_than_the_list_is_not_missing_in_it(command, listing, customers, graph, differences):
     active = await graph.customer("STRIPE", "cus_1")
     await graph.deactivate(active)

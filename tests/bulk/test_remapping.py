@@ -34,6 +34,17 @@ async def test_old_identifiers_become_former_ones(command, write, graph, custome
     assert lines == [(1, "CREATED", "a-service", "cus_2"), (2, "REPLACED", "remap", "new_2")]
 
 
+async def test_a_deleted_customer_is_active_under_its_new_identifier(command, write, graph, customers):
+    await graph.deactivate_customer("STRIPE", "cus_1")
+    await graph.deactivate(await graph.customer("STRIPE", "cus_2"), reason="FRAUD")
+    file = write("m.csv", *moved(("cus_1", "new_1"), ("cus_2", "new_2")))
+    assert (await command("remap", file, "--gateway", "STRIPE")).status == 0
+    token = await graph.customer("STRIPE", "new_1")
+    assert (token["isActive"], token["deactivatedAt"], token["deactivationReason"]) == (True, None, None)
+    ours = await graph.customer("STRIPE", "new_2")
+    assert (ours["isActive"], ours["deactivationReason"]) == (False, "FRAUD")
+
+
 async def test_each_line_that_fails_is_named_and_the_rest_goes_on(command, write, graph, customers, reasons):
     await graph.delete(await graph.customer("STRIPE", "cus_4"))
     file = write(

@@ -177,6 +177,35 @@ async def test_of_many_who_release_one_key_one_does(graph):
     assert sum(payload["released"] for payload in released) == 1
 
 
+async def test_a_release_beside_a_save_leaves_no_claim_and_its_key_is_spent(graph, connection):
+    for number in range(15):
+        user = f"u{number}"
+        spent = key(await graph.claim(user, "STRIPE"))
+        released, saved = await asyncio.gather(
+            graph.release(user, "STRIPE", spent), graph.save(user, "STRIPE", f"cus_{number}")
+        )
+        assert (problems(released), problems(saved)) == ([], [])
+        assert await connection.fetchval("select count(*) from gateway_customer_claims") == 0
+        there = await graph.claim(user, "STRIPE")
+        assert (there["gatewayToken"], there["claim"]) == (saved["gatewayToken"], None)
+        await graph.delete(there["gatewayToken"])
+        assert key(await graph.claim(user, "STRIPE")) != spent
+        await connection.execute("delete from gateway_customer_claims")
+
+
+async def test_claims_beside_a_release_have_the_old_key_or_the_next_one(graph):
+    for number in range(15):
+        old = key(await graph.claim(f"u{number}", "STRIPE"))
+        released, *claims = await asyncio.gather(
+            graph.release(f"u{number}", "STRIPE", old), *(graph.claim(f"u{number}", "STRIPE") for _ in range(3))
+        )
+        assert released["released"] is True
+        new = key(await graph.claim(f"u{number}", "STRIPE"))
+        assert new != old
+        assert {key(claim) for claim in claims} <= {old, new}
+        assert sum(claim["claim"]["acquired"] for claim in claims) == (new in {key(claim) for claim in claims})
+
+
 async def test_what_cannot_be_a_claim_is_refused_with_its_place(graph):
     payload = await graph.release("", "1", "\0")
     assert [field for _, field in problems(payload)] == [["userId"], ["gateway"], ["idempotencyKey"]]

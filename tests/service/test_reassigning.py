@@ -147,6 +147,26 @@ async def test_many_at_once_leave_each_customer_with_one_user_and_each_user_with
     assert all(row["user_id"] == row["owner"] for row in rows)
 
 
+async def test_of_two_that_cross_exactly_one_wins(graph, deadlocks):
+    """Each swaps a user of its own with one that both name: what the first makes of that one refuses the second."""
+    for number in range(15):
+        a, b, c = (f"{side}{number}" for side in "abc")
+        for user in (a, b, c):
+            await graph.saved(user, "STRIPE", f"cus_{user}")
+        payloads = await asyncio.gather(
+            graph.reassign(("STRIPE", f"cus_{a}", b), ("STRIPE", f"cus_{b}", a)),
+            graph.reassign(("STRIPE", f"cus_{c}", b), ("STRIPE", f"cus_{b}", c)),
+        )
+        assert sorted([problem for problem, _ in problems(payload)] for payload in payloads) == [[], ["ALREADY_EXISTS"]]
+        first_won = not problems(payloads[0])
+        owners = {user: (await graph.tokens(user))[0]["gatewayCustomerId"] for user in (a, b, c)}
+        swapped = (a, b) if first_won else (c, b)
+        expected = {user: f"cus_{user}" for user in (a, b, c)}
+        expected |= {swapped[0]: f"cus_{swapped[1]}", swapped[1]: f"cus_{swapped[0]}"}
+        assert owners == expected
+    assert deadlocks == []
+
+
 async def test_a_save_at_once_is_refused_or_comes_first(graph):
     for number in range(10):
         await graph.saved(f"a{number}", "STRIPE", f"cus_{number}")

@@ -107,6 +107,16 @@ async def test_a_deletion_that_comes_before_the_saving_counts(graph, send):
     assert (await graph.saved("late", "STRIPE", "cus_late"))["deactivationReason"] == "GATEWAY_DELETED"
 
 
+async def test_a_deletion_beside_the_saving_counts_whichever_comes_first(graph, send):
+    for number in range(30):
+        customer = f"cus_{number}"
+        response, saved = await asyncio.gather(
+            send(event("customer.deleted", customer)), graph.save(f"u{number}", "STRIPE", customer)
+        )
+        assert (response.status_code, saved["userErrors"]) == (200, [])
+        assert (await graph.customer("STRIPE", customer))["deactivationReason"] == "GATEWAY_DELETED"
+
+
 async def test_a_later_event_makes_a_deleted_customer_active_again(graph, send):
     token = await graph.saved("u1", "STRIPE", "cus_1")
     await send(event("customer.deleted", created=int(time.time()) - 200))
