@@ -243,7 +243,7 @@ async def test_limits_hold_to_the_last_character(graph):
 
 @pytest.mark.parametrize("field", ["gatewayCustomerId", "description", "metadata"])
 async def test_a_card_number_is_refused_by_every_way_in(graph, field):
-    value = {"metadata": {"x": "4111 1111-1111 1111"}}.get(field, "4111-1111-1111-1111")
+    value = {"metadata": {"x": "4111 1111 1111 1111"}}.get(field, "4111-1111-1111-1111")
     token = await graph.saved("u1", "STRIPE", "cus_1")
     wish = {"userId": "u1", "gateway": "STRIPE", "gatewayCustomerId": "cus_1", field: value}
     for name in ("create", "save"):
