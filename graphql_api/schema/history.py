@@ -12,6 +12,16 @@ from graphql_api.schema.connection import PageInfo, page_info, paged, size
 from graphql_api.schema.context import Info
 from graphql_api.schema.enums import Action
 
+# By its name, since the module of tokens imports this one.
+_TOKEN: Any = Annotated["CustomerGatewayToken", strawberry.lazy("graphql_api.schema.types")]  # noqa: F821 # pyright: ignore[reportUndefinedVariable]
+
+
+async def _tokens_of_events(parents: list["Event"], info: Info, *, selection: Selection | None) -> Sequence[Any]:
+    info.context.loads("CustomerGatewayTokenEvent.token", len(parents))
+    ids = list(dict.fromkeys(event.token_id for event in parents))
+    found = await info.context.tokens.by_ids(ids, None if selection is None else selection.attributes)
+    return [found.get(event.token_id) for event in parents]
+
 
 @strawberry.type(name="CustomerGatewayTokenEvent", description="An entry in a token's append-only audit trail.")
 class Event:
@@ -32,6 +42,12 @@ class Event:
         description="The user whose token it was after the change; null once they were erased."
     )
     reason: str | None = strawberry.field(description="The reason, if there was one.")
+    token: Any = batched(
+        _tokens_of_events,
+        reads=("token_id",),
+        graphql_type=_TOKEN | None,
+        description="The token as it is now; null if it no longer exists.",
+    )
 
 
 @strawberry.type(name="CustomerGatewayTokenEventEdge", description="A history entry and its cursor.")

@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 
+from graphql_api.service.tokens import Tokens
 from tests.graph import token_of, wanted
 
 PAGE = """
@@ -307,6 +308,37 @@ async def test_a_page_of_history_that_makes_no_sense_is_refused_and_the_token_st
     answer = await graph.client(HISTORY, id=token["id"], **variables)
     assert answer["data"] == {"customerGatewayToken": {"history": None}}
     assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+async def test_entries_lead_to_their_tokens_as_they_are_now_by_one_statement(graph, statements):
+    tokens = [await graph.saved(f"u{number}", "STRIPE", f"cus_{number}") for number in range(3)]
+    for token in tokens:
+        token_of(await graph.update(token, description="newer"))
+    statements.clear()
+    answer = await graph.ask(
+        "{ customerGatewayTokens { nodes { history { nodes { tokenId version token { id version description } } } } } }"
+    )
+    lines = [line for node in answer["customerGatewayTokens"]["nodes"] for line in node["history"]["nodes"]]
+    assert [(line["tokenId"], line["version"]) for line in lines] == [
+        (token["id"], version) for token in tokens for version in (2, 1)
+    ]
+    assert all(line["token"] == {"id": line["tokenId"], "version": 2, "description": "newer"} for line in lines)
+    assert len(statements) == 3  # the page, its histories, their tokens
+
+
+async def test_an_entry_of_a_token_that_no_longer_exists_leads_to_none(graph, monkeypatch):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    history = Tokens.history
+
+    async def meanwhile_deleted(*args, **options):
+        found = await history(*args, **options)
+        await graph.delete(token)
+        return found
+
+    monkeypatch.setattr(Tokens, "history", meanwhile_deleted)
+    query = "query($id: ID!) { customerGatewayToken(id: $id) { history { nodes { tokenId token { id } } } } }"
+    [line] = (await graph.ask(query, id=token["id"]))["customerGatewayToken"]["history"]["nodes"]
+    assert line == {"tokenId": token["id"], "token": None}
 
 
 async def test_the_histories_of_many_tokens_are_one_statement(graph, statements):
