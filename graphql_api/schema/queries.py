@@ -180,9 +180,9 @@ def _token_filter(info: Info, given: CustomerGatewayTokenFilter) -> TokenFilter:
     conditions = {
         name: value for name, value in vars(given).items() if value is not None and value is not strawberry.UNSET
     }
-    for name in ("user_id", "gateway_customer_id"):
+    for name, field in (("user_id", "userId"), ("gateway_customer_id", "gatewayCustomerId")):
         if not values.is_well_formed(conditions.get(name, "")):
-            raise BadInputError(f"`filter.{name}` contains a NUL character or a lone surrogate.")
+            raise BadInputError(f"`filter.{field}` contains a NUL character or a lone surrogate.")
     if "gateway" in conditions:
         conditions["gateway"] = gateway_argument(info.context, conditions["gateway"])
     return TokenFilter(**conditions)

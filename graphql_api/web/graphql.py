@@ -333,7 +333,9 @@ class GraphQL:
             result = executed if isinstance(executed, Result) else await executed
         return self._write(request, result, trace.get_results())
 
-    async def _answer_batch(self, request: Request, batch: list[Parameters], caller: Caller) -> tuple[bytes, str]:
+    async def _answer_batch(
+        self, request: Request, batch: list[Parameters | HTTPError], caller: Caller
+    ) -> tuple[bytes, str]:
         """The answers to several requests, in their order: queries run at the same time, mutations after one another.
 
         Limits count over all of them.
@@ -355,10 +357,12 @@ class GraphQL:
         outcome = next((outcome for _, outcome in answered if outcome != "ok"), "ok")
         return b"[%b]" % b",".join(bodies), outcome
 
-    async def _answer_one(self, request: Request, asked: Parameters, caller: Caller) -> tuple[bytes, str]:
+    async def _answer_one(self, request: Request, asked: Parameters | HTTPError, caller: Caller) -> tuple[bytes, str]:
         """The answer to one request of a batch."""
         began, operation = perf_counter(), None
         try:
+            if isinstance(asked, HTTPError):
+                raise asked
             operation = self._prepare(request, asked)
             context = self.context(caller, request.id, request.user_errors)
             executed = self._execute(request, operation, asked.variables, context)
@@ -421,9 +425,9 @@ async def _compressed(request: Request, body: bytes) -> tuple[bytes, bytes]:
     return await compression.compress(body, coding), lines
 
 
-def _may_change(asked: Parameters) -> bool:
+def _may_change(asked: Parameters | HTTPError) -> bool:
     """Whether a request may be a mutation: only one that names it in its document is."""
-    return asked.query is None or "mutation" in asked.query
+    return not isinstance(asked, HTTPError) and (asked.query is None or "mutation" in asked.query)
 
 
 def _lines(headers: Headers) -> bytes:

@@ -5,6 +5,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from graphql_api.engine.parsing import MAX_NAME_LENGTH
 from graphql_api.web.http_errors import HTTPError
 
 _MAX_FIELDS = 20
@@ -26,7 +27,7 @@ class Parameters(NamedTuple):
     persisted_version: Any = None
 
 
-def from_body(body: bytes, max_batch: int = 0) -> "Parameters | list[Parameters]":
+def from_body(body: bytes, max_batch: int = 0) -> "Parameters | list[Parameters | HTTPError]":
     """Read a JSON body: a request, or an array of at most so many.
 
     Raises:
@@ -43,15 +44,23 @@ def from_body(body: bytes, max_batch: int = 0) -> "Parameters | list[Parameters]
     raise _refused("The body must be a JSON object, or an array of them.")
 
 
-def _batch(found: list[Any], max_batch: int) -> list[Parameters]:
+def _batch(found: list[Any], max_batch: int) -> list[Parameters | HTTPError]:
     if not max_batch:
         raise _refused("Send one operation per request. Batches are switched off (MAX_BATCH_REQUESTS).")
     if not 0 < len(found) <= max_batch:
         message = f"A batch has from one to {max_batch} requests (MAX_BATCH_REQUESTS)."
         raise HTTPError(400, "BAD_REQUEST", message, limits=["MAX_BATCH_REQUESTS"])
-    if not all(isinstance(each, dict) for each in found):
-        raise _refused("Every request of a batch must be a JSON object.")
-    return [_checked(each) for each in found]
+    return [_of_batch(each) for each in found]
+
+
+def _of_batch(found: Any) -> Parameters | HTTPError:
+    """A request of a batch, or why it is none: the others are answered."""
+    if not isinstance(found, dict):
+        return _refused("Every request of a batch must be a JSON object.")
+    try:
+        return _checked(found)  # pyright: ignore[reportUnknownArgumentType]
+    except HTTPError as error:
+        return error
 
 
 def from_query_string(query_string: bytes) -> Parameters:
@@ -85,6 +94,9 @@ def _checked(found: dict[str, Any]) -> Parameters:
                 found[name] = None
                 continue
             raise _refused(f"`{name}` must be {'a string' if _KINDS[name] is str else 'an object'} or null.")
+    for name in ("operationName", "documentId"):
+        if len(found.get(name) or "") > MAX_NAME_LENGTH:
+            raise _refused(f"`{name}` has more than {MAX_NAME_LENGTH} characters.")
     query, extensions = found.get("query"), found.get("extensions")
     document_id, persisted = found.get("documentId"), _persisted(extensions) if extensions else None
     if query is None and document_id is None and persisted is None:

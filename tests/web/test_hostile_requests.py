@@ -98,7 +98,7 @@ REQUESTS = {
 HEADERS = {
     "a form": ({"content-type": "application/x-www-form-urlencoded"}, 415),
     "text": ({"content-type": "text/plain"}, 415),
-    "a zip bomb": ({**JSON, "content-encoding": "gzip"}, 415),
+    "no gzip": ({**JSON, "content-encoding": "gzip"}, 400),
     "an accepted type of 60,000 bytes": ({**JSON, "accept": "a/b," * 15_000}, 406),
     "an id of 60,000 bytes": ({**JSON, "x-request-id": "x" * 60_000}, 200),
     "a token of 60,000 bytes, where none is asked for": ({**JSON, "authorization": "Bearer " + "x" * 60_000}, 200),
