@@ -15,6 +15,7 @@ USES = {"compile", "match", "search", "fullmatch", "sub", "split", "findall", "f
 
 # Those that read what callers send: the reason, and units of text that would show it if it were not so.
 PATTERNS = {
+    ("engine/messages.py", "_NUMBER_FOR_STRING"): "fixed text, then one class up to the end",
     ("engine/messages.py", "_SUGGESTION"): "runs on a text that ends with a question mark: each beginning has its end",
     ("engine/parsing.py", "_NAME"): "one class, matched at a place",
     ("schema/cursors.py", "_VERSION"): "one class, bounded",

@@ -60,7 +60,7 @@ async def test_the_page_needs_nothing_from_another_host_and_its_files_are_kept_f
         assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
-        assert response.headers["content-encoding"] == "gzip"
+        assert response.headers["content-encoding"] in {"br", "gzip"}
 
 
 async def test_without_a_build_the_page_says_how_to_get_it(open_service, not_built):

@@ -223,7 +223,7 @@ USER = '{__typename: "User", id: "u"}'
 @pytest.fixture(scope="module")
 def scraped(serving, database_url):
     """What a service with two workers tells after it was asked for all sorts of things."""
-    service = serving("--workers", "2", DATABASE_REPLICA_URL=database_url, ADYEN_WEBHOOK_HMAC_KEY="00")
+    service = serving("--workers", "2", DATABASE_REPLICA_URL=database_url, ADYEN_WEBHOOK_HMAC_KEY="00" * 32)
 
     async def work():
         headers = {"authorization": f"Bearer {mint(AUTH_SECRET, 'a-service', [ADMIN_SCOPE])}"}
