@@ -361,11 +361,10 @@ class GraphQL:
         """The answer to one request of a batch."""
         began, operation = perf_counter(), None
         try:
-            if isinstance(asked, HTTPError):
-                raise asked
-            operation = self._prepare(request, asked)
+            well_formed = _well_formed(asked)
+            operation = self._prepare(request, well_formed)
             context = self.context(caller, request.id, request.user_errors)
-            executed = self._execute(request, operation, asked.variables, context)
+            executed = self._execute(request, operation, well_formed.variables, context)
             body, outcome = self._write(request, executed if isinstance(executed, Result) else await executed)
         except HTTPError as error:
             _, body, outcome = self._refused(request, error)
@@ -423,6 +422,12 @@ async def _compressed(request: Request, body: bytes) -> tuple[bytes, bytes]:
         return body, b"vary: accept-encoding\r\n"
     lines = b"vary: accept-encoding\r\ncontent-encoding: %b\r\n" % coding.encode()
     return await compression.compress(body, coding), lines
+
+
+def _well_formed(asked: Parameters | HTTPError) -> Parameters:
+    if isinstance(asked, HTTPError):
+        raise asked
+    return asked
 
 
 def _may_change(asked: Parameters | HTTPError) -> bool:

@@ -184,7 +184,7 @@ async def test_a_line_of_the_log_bears_the_id_of_its_trace(service, ask, http):
     known = len(service.log("request"))
     sampled, _ = await ask("{ __typename }")
     unsampled, _ = await ask("{ __typename }", flags="00")
-    await http.get(f"{service.url}/healthz")
+    await http.get(f"{service.url}/nothing")
     await until(lambda: len(service.log("request")) >= known + 3, "three requests are logged")
     lines = service.log("request")[known:]
     assert [line.get("trace_id") for line in lines] == [sampled, unsampled, None]
