@@ -9,7 +9,7 @@ from tests.until import until
 
 async def ask(http, service, number=1):
     for _ in range(number):
-        await http.get(f"{service.url}/healthz", headers={"connection": "close"})
+        await http.get(f"{service.url}/nothing", headers={"connection": "close"})
 
 
 async def until_said(service, level, processes):
