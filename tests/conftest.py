@@ -82,8 +82,12 @@ def straight(server_url):
 @pytest.fixture
 async def by_tcp(server_url, straight):
     """A proxy before the server, and the way through it to a database."""
-    [folder], [port] = (parse_qs(urlsplit(server_url).query)[name] for name in ("host", "port"))
-    async with Proxy.to_socket(f"{folder}/.s.PGSQL.{port}") as proxy:
+    server = urlsplit(server_url)
+    socket = {name: value for name, [value] in parse_qs(server.query).items()}
+    there = (
+        Proxy.to_socket("{host}/.s.PGSQL.{port}".format(**socket)) if socket else Proxy.to(server.hostname, server.port)
+    )
+    async with there as proxy:
 
         def way(url):
             user, _, _ = urlsplit(server_url).netloc.rpartition("@")

@@ -247,11 +247,15 @@ def test_whichever_worker_is_asked_tells_what_all_of_them_did(workers):
     assert found["process_resident_memory_bytes",] > 50e6
 
 
+def is_serving(process):
+    return process.status() != psutil.STATUS_ZOMBIE and "serve" in process.cmdline()
+
+
 def test_what_a_worker_counted_outlives_it_and_what_was_true_of_it_does_not(workers):
     ask(workers, 20)
     found = until_counted(workers, 20)
     started = found["process_start_time_seconds",]
-    (supervisor,) = (each for each in psutil.Process().children() if "serve" in each.cmdline())
+    (supervisor,) = (each for each in psutil.Process().children() if is_serving(each))
     for number, worker in enumerate(supervisor.children(), 1):
         worker.kill()
         ask(workers, 1)  # answered by the other one, or by the replacement
@@ -263,7 +267,7 @@ def test_what_a_worker_counted_outlives_it_and_what_was_true_of_it_does_not(work
 def test_workers_leave_no_file_in_shared_memory(workers):
     ask(workers, 4)
     until_counted(workers, 4)
-    (supervisor,) = (each for each in psutil.Process().children() if "serve" in each.cmdline())
+    (supervisor,) = (each for each in psutil.Process().children() if is_serving(each))
     for process in (supervisor, *supervisor.children()):
         held = [mapped.path for mapped in process.memory_maps()] + [file.path for file in process.open_files()]
         assert not [path for path in held if path.startswith("/dev/shm/")]  # noqa: S108

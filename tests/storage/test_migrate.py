@@ -51,7 +51,7 @@ async def test_nobody_waits_long_behind_a_migration_that_waits_for_an_open_trans
     await transaction.start()
     await reader.fetch(READ)
     migrating = asyncio.create_task(upgrade(url))
-    await until(lambda: "is tried again" in caplog.text, "the migration is tried again")
+    await until(lambda: "will be retried" in caplog.text, "the migration is tried again")
     for _ in range(20):
         await other.fetch(READ)
         await asyncio.sleep(0.02)

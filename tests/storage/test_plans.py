@@ -37,6 +37,8 @@ async def filled(new_database, migrated_database):
             insert into departed_tokens (user_id, token_id) select user_id, id from customer_gateway_tokens;
             insert into gateway_customer_claims (user_id, gateway, expires_at)
             select user_id, gateway, now() from customer_gateway_tokens;
+            insert into gateway_customer_reports (gateway_customer_id, gateway, gone_at)
+            select gateway_customer_id, gateway, now() from customer_gateway_tokens;
             insert into erased_users (user_hash) select sha256(n::text::bytea) from generate_series(1, 20000) n;
             analyze
             """
@@ -70,12 +72,12 @@ LOOKUPS = {
     "the tokens of users, locked": (statements.LOCK_OF_USERS, [["user-7", "user-8"]]),
     "a user's identifiers at a gateway": (statements.IDENTIFIERS, PAIR),
     "all of a user's identifiers": (statements.IDENTIFIERS_OF, ["user-7"]),
-    "whose an identifier is": (statements.OWNERS, CUSTOMER[::-1]),
+    "whose an identifier is": (statements.CUSTOMERS, CUSTOMER[::-1]),
     "a token's history": (statements.HISTORY, [[ID], None, 51]),
     "the last line of a token": (statements.LAST_LINE, [ID]),
     "whether users were erased": (statements.ERASED, [[b"hash"]]),
     "a claim": (statements.CLAIM, [["user-7"], ["STRIPE"], [30], [b"hash"]]),
-    "the end of claims": (statements.END_CLAIMS, PAIR),
+    "the end of claims": (statements.END_CLAIMS, [*PAIR, ["cus_7"]]),
     "the moving of identifiers and of tokens that are gone": (statements.REASSIGN_IDENTIFIERS, ["user-7", "user-8"]),
     "the tokens that a user had": (statements.FORGET_DEPARTED, ["user-7"]),
     "who else had them": (statements.FORGET_NAMELESS, [[ID]]),

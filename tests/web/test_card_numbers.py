@@ -21,11 +21,13 @@ SCHEMA = build_schema()._schema
 # As sent, and as it may be quoted.
 CARDS = ("4111111111111111", "4111 1111 1111 1111", "4111-1111-1111-1111", "5555555555554444")
 # A user's id is opaque and kept as it is: the User Service may well number its users.
-OPAQUE = {"userId", "fromUserId", "intoUserId"}
+OPAQUE = {"userId", "fromUserId", "intoUserId", "toUserId"}
 EXAMPLES = {
     "userId": "u1",
     "fromUserId": "u1",
     "intoUserId": "u2",
+    "toUserId": "u3",
+    "idempotencyKey": "a key",
     "id": "00000000-0000-7000-8000-000000000000",
     "gateway": "STRIPE",
     "gatewayCustomerId": "cus_1",
