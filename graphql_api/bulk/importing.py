@@ -282,7 +282,7 @@ class _Writer:
         """Write the lines of this chunk.
 
         Raises:
-            ConflictError: not all were new, though they seemed to be, or somebody else came between: write them again.
+            ConflictError: not all were new, though they seemed to be, or another writer came between: write them again.
         """
         all_are_new, self._all_are_new = self._all_are_new, False
         report = Report(chunk.last)

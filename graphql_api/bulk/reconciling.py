@@ -77,7 +77,7 @@ async def expect_tokens(store: TokenStore, gateway: str) -> None:
 
 
 def payment_methods(counts: Iterable[tuple[str, int]]) -> str | None:
-    """A sentence about customer ids of other objects, of which there are so many at these gateways; None if none is."""
+    """A sentence that counts, by gateway, the ids that belong to other objects; None if there are none."""
     found = ", ".join(f"{count:,} at {gateway}" for gateway, count in counts)
     return found and (
         f"customer ids look like payment methods or tokens (pm_…, tok_…, card_…, src_…): {found}. Save the customer's "

@@ -46,7 +46,7 @@ class Caller:
         A user passes `OWNER` here: whose tokens they are is seen once they are read.
 
         Raises:
-            UnauthenticatedError: nobody is asking and the field needs more than nothing.
+            UnauthenticatedError: there is no access token, and the field needs one.
             ForbiddenError: the caller lacks the scope.
         """
         self.require(FIELD_PERMISSIONS[field])
@@ -64,7 +64,7 @@ class Caller:
         """Go on only where the caller may read this user's tokens.
 
         Raises:
-            UnauthenticatedError: nobody is asking.
+            UnauthenticatedError: there is no access token.
             ForbiddenError: the tokens are somebody else's.
         """
         self.require(Permission.OWNER)

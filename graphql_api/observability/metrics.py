@@ -221,7 +221,7 @@ class Metrics(Collector):
         self._of_statements[name](seconds)
 
     def batch(self, field: str, size: int) -> None:
-        """A field was asked for so many representations or parents at once."""
+        """Count the representations or parents that a field was asked for at once."""
         self._of_batches[field](size)
 
     def limit(self, variable: str) -> None:

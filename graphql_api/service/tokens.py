@@ -75,7 +75,7 @@ class Tokens:
         """Those of these users whose tokens the caller may not read, and why: one error for all of them.
 
         Raises:
-            UnauthenticatedError: nobody is asking, who may read no user's tokens.
+            UnauthenticatedError: there is no access token, so no user's tokens may be read.
         """
         self.caller.require(Permission.OWNER)
         others = [user_id for user_id in user_ids if not self.caller.may_read(user_id)]
@@ -144,7 +144,7 @@ class Tokens:
         """Go on only if the caller may list with this filter.
 
         Raises:
-            UnauthenticatedError: nobody is asking.
+            UnauthenticatedError: there is no access token.
             ForbiddenError: the tokens are another user's, or every user's, and the caller lacks the scope.
         """
         if wanted.user_id is None:

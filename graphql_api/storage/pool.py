@@ -185,7 +185,7 @@ class ConnectionPool:
         return len(self._waiting)
 
     async def wait_connected(self, waited: float = 0) -> None:
-        """Wait until there is a connection; less long for who has waited for so many seconds already.
+        """Wait until there is a connection; `waited` seconds count towards the time limit.
 
         Raises:
             UnavailableError: there was none in time.

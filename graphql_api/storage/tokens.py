@@ -61,7 +61,7 @@ class _Change:
 
 @dataclass(slots=True, eq=False)
 class ClaimRequest:
-    """To create a user's customer at a gateway, within so many seconds."""
+    """A request for the lease on creating a user's customer at a gateway."""
 
     user_id: str
     gateway: str

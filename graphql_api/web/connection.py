@@ -35,7 +35,7 @@ RESPOND = "respond"
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
-_FEED_BYTES = 4096  # parsed at once: only so many short requests can be in them before reading pauses
+_FEED_BYTES = 4096  # parsed at once, which bounds the short requests that are read before reading pauses
 _MAX_LENGTH_DIGITS = 18
 _MAX_CACHED_TARGET = 64
 _CLOSE = b"connection: close\r\n\r\n"

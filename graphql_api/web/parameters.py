@@ -28,7 +28,7 @@ class Parameters(NamedTuple):
 
 
 def from_body(body: bytes, max_batch: int = 0) -> "Parameters | list[Parameters | HTTPError]":
-    """Read a JSON body: a request, or an array of at most so many.
+    """Read a JSON body: a request, or an array of at most `max_batch`.
 
     Raises:
         HTTPError: 400, it is not JSON, is a batch that is empty or too large, or a parameter has the wrong type.

@@ -144,7 +144,7 @@ class _Rejoined:
         self._file = file
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most so many; none at the end."""
+        """Up to `size` of the next bytes; none at the end."""
         if self._begin:
             begin, self._begin = self._begin[:size], self._begin[size:]
             return begin

@@ -2,7 +2,7 @@
 
 A byte order mark or NUL bytes tell UTF-16, and other text is hardly ever valid UTF-8 by chance. Everything else is
 asked for. Of 40 samples each of 1, 3, 10 and 50 lines with European names in Windows-1252, charset-normalizer decoded
-33, 28, 18 and 11 correctly, and chardet 25, 20, 17 and 3. A wrong guess would be stored as somebody's description.
+33, 28, 18 and 11 correctly, and chardet 25, 20, 17 and 3. A wrong guess would be stored in a token.
 """
 
 import codecs
