@@ -135,9 +135,17 @@ async def test_only_what_the_gateway_samples_is_sent(ask, collector):
     assert "Unsampled" not in str(collector.spans)
 
 
-async def test_requests_that_share_a_statement_have_it_in_each_of_their_traces(ask, collector):
+async def test_requests_that_share_a_statement_have_it_in_each_of_their_traces(ask, collector, database_url):
     await ask(FIND, c="cus_0")
-    traces = await asyncio.gather(*(ask(FIND, c=f"cus_{number}") for number in range(30)))
+    waiting = "select count(*) from pg_locks where relation = 'customer_gateway_tokens'::regclass and not granted"
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute("lock table customer_gateway_tokens in access exclusive mode")
+        asking = asyncio.gather(*(ask(FIND, c=f"cus_{number}") for number in range(30)))
+        await until(lambda: connection.fetchval(waiting), "a statement that waits for the lock")
+        await asyncio.sleep(0.1)  # meanwhile others come, of which no more than a few get a statement of their own
+    await connection.close()
+    traces = await asking
     statements = []
     for trace, _ in traces:
         spans = await collector.trace(trace)
