@@ -22,7 +22,7 @@ def allowed_seconds(size):
 def untraced():
     """Pauses the measuring of coverage, which takes several times the CPU of what it measures.
 
-    By the trace function, since a worker of pytest-xdist has two measurements under way, of which coverage can name one.
+    By the trace function: a worker of pytest-xdist has two measurements under way, of which coverage names one.
     """
     trace = sys.gettrace()
     sys.settrace(None)
