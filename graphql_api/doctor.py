@@ -19,6 +19,7 @@ from graphql_api.settings import ConfigurationError, Settings, weaknesses
 from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, described, place
 from graphql_api.storage.customer_lists import OTHER_OBJECTS
 from graphql_api.storage.migrate import current_revision, newest_revision
+from graphql_api.storage.transaction import FORBIDDEN, READ_LOG
 
 _OLDEST, _NEWEST = 13, 18  # major versions of PostgreSQL that are tested
 _MOST_SKEW = 1.0  # seconds
@@ -157,6 +158,8 @@ async def _database(url: str, settings: Settings) -> AsyncIterator[Finding]:
             yield await _clock(connection)
             async for finding in _log(connection):
                 yield finding
+            async for finding in _outcomes(connection):
+                yield finding
     except asyncpg.TargetServerAttributeNotMatched:
         standby = "is a read-only standby: set DATABASE_URL to the primary"
         yield _wrong("database", f"{described(url)} {standby}")
@@ -204,6 +207,19 @@ async def _log(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
     if await connection.fetchval("show log_error_verbosity") != "terse":
         advice = "PostgreSQL logs user and customer ids with errors: set log_error_verbosity = terse for this database"
         yield Finding("log", is_well=True, says=advice, is_note=True)
+
+
+async def _outcomes(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
+    """Whether it would be known what became of a change that a restart of PostgreSQL interrupted."""
+    try:
+        await connection.execute(READ_LOG)
+    except FORBIDDEN as forbidden:
+        says = (
+            f"PostgreSQL hides its log ({forbidden.args[0]}): a change that a restart of PostgreSQL interrupts may be "
+            "answered UNAVAILABLE although it was made. If your provider allows it, grant execute on "
+            "pg_walfile_name(pg_lsn), pg_current_wal_insert_lsn() and pg_control_checkpoint() to the service's role"
+        )
+        yield Finding("outcomes", is_well=True, says=says, is_note=True)
 
 
 async def _is_shared(connection: asyncpg.Connection, url: str) -> bool:

@@ -56,6 +56,14 @@ async def test_ids_of_payment_methods_are_a_note_unless_a_form_is_asked_for(own)
     assert "customers" not in await found(database_url=url, customer_ids="STRIPE:cus_*,A:*")
 
 
+async def test_a_log_that_postgresql_hides_is_a_note(own):
+    url, connection = own
+    await connection.execute("alter function pg_catalog.pg_walfile_name rename to hidden")
+    note = (await found(database_url=url))["outcomes"]
+    assert (note.is_well, note.is_note) == (True, True)
+    assert "(function pg_walfile_name(pg_lsn) does not exist)" in note.says
+
+
 async def test_a_database_that_cannot_be_reached_is_one_line():
     lines = await found(database_url="postgresql://nobody@127.0.0.1:1/none")
     assert [*lines] == ["settings", "access", "keys", "database"]

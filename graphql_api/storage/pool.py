@@ -31,7 +31,7 @@ from graphql_api.storage.connection import (
     unobserved,
 )
 from graphql_api.storage.connector import CONNECT_TIMEOUT_SECONDS, FAILURES, PRIMARY, Connector, RawConnection
-from graphql_api.storage.transaction import Outcome, Transaction, TransactionId
+from graphql_api.storage.transaction import LogForbiddenError, Outcome, Transaction, TransactionId
 
 # Unless told otherwise, PostgreSQL plans `= any($1)` anew at each execution, which costs more than the query, and takes
 # a bitmap for a handful of rows, which costs three times what the index alone does.
@@ -99,6 +99,7 @@ class ConnectionPool:
         self._is_reachable = False  # that another connection can be opened, since the last one was and none was lost
         self._trouble = ""
         self._is_suspended = False
+        self._shows_log = True  # as far as is known
         self.losses = 0
         self.timeouts = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -230,10 +231,7 @@ class ConnectionPool:
         """
         connection = self._idle.pop() if self._idle else await self._acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
         try:
-            await connection.execute(_BEGIN, first if self._prepares else f"{self._set_limits}; {first}")
-            transaction = Transaction(connection)
-            if commits:
-                await transaction.identify()
+            transaction = await self._begin(connection, first, commits=commits)
             yield transaction
             if not commits:
                 await connection.execute(_ROLLBACK)
@@ -250,6 +248,21 @@ class ConnectionPool:
             self._release(connection)
         else:
             await self._commit(connection, transaction.id)
+
+    async def _begin(self, connection: Connection, first: str, *, commits: bool) -> Transaction:
+        first = first if self._prepares else f"{self._set_limits}; {first}"
+        await connection.execute(_BEGIN, first)
+        transaction = Transaction(connection)
+        if commits:
+            try:
+                await transaction.identify(by_log=self._shows_log)
+            except LogForbiddenError as error:
+                if self._shows_log:
+                    _log.warning(f"{self._name} hides its log", reason=str(error.__cause__))
+                self._shows_log = False
+                await connection.execute(_ROLLBACK, f"begin; {first}")
+                await transaction.identify(by_log=False)
+        return transaction
 
     async def _commit(self, connection: Connection, transaction: TransactionId) -> None:
         try:
@@ -277,7 +290,7 @@ class ConnectionPool:
         try:
             async with asyncio.timeout(_OUTCOME_TIMEOUT_SECONDS):
                 outcome = await self._outcome(transaction)
-        except (TimeoutError, UnavailableError):
+        except (TimeoutError, UnavailableError, *FAILURES):
             outcome = Outcome.UNKNOWN
         if outcome is Outcome.ABORTED:
             raise ConnectionLostError("The database's connection was lost, and nothing was changed.") from error

@@ -1,7 +1,9 @@
 """Transactions, and what became of one whose answer to COMMIT was lost: the database is asked by the transaction's id.
 
 An id may mean another transaction after a failover, which begins another timeline, and after a crash, which loses what
-no log had, and resets the statistics. An answer that may be about another transaction is not believed.
+no log had, and resets the statistics. An answer that may be about another transaction is not believed. The process
+that ran ours, without a crash since then, is believed; any other one has to show its log. A managed PostgreSQL may
+forbid to look at that: the outcome is then not known.
 """
 
 from datetime import datetime
@@ -14,21 +16,31 @@ from graphql_api.storage.connection import Connection, Row, Runner, Statement
 from graphql_api.storage.connector import RawConnection
 
 _TIMELINE = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
-_IDENTIFY = Statement(
-    "identify",
-    f"select clock_timestamp(), pg_current_xact_id()::text, {_TIMELINE}, pg_backend_pid()",
+_IDENTITY = "select clock_timestamp(), pg_current_xact_id()::text, pg_postmaster_start_time(), pg_backend_pid()"
+_IDENTIFY = Statement("identify", f"{_IDENTITY}, {_TIMELINE}")
+_IDENTIFY_WITHOUT_LOG = Statement("identify", f"{_IDENTITY}, null::text")
+_ASK = Statement(
+    "outcome",
+    """
+    select pg_postmaster_start_time() = $1 and pg_stat_get_bgwriter_stat_reset_time() <= $2,
+      pg_xact_status($3::text::xid8)
+    """,
 )
 # The last checkpoint is the one at the end of the recovery from the crash if no log lies between its two positions; its
 # next id is then later than every id that the log had, and ours is not used again.
-_IS_OURS = """
-  pg_stat_get_bgwriter_stat_reset_time() <= $2 or (
-    select redo_lsn = checkpoint_lsn and
+_ASK_LOG = Statement(
+    "outcome_by_log",
+    f"""
+    select {_TIMELINE} = $1, pg_stat_get_bgwriter_stat_reset_time() <= $2 or (
+      redo_lsn = checkpoint_lsn and
       (split_part(next_xid, ':', 1)::bigint << 32) + split_part(next_xid, ':', 2)::bigint > $3::text::bigint
+    )
     from pg_control_checkpoint()
-  )
-"""
-_ASK = Statement("outcome", f"select {_TIMELINE} = $1, {_IS_OURS}, pg_xact_status($3::text::xid8)")
-_ASK_TIMELINE = Statement("timeline", f"select {_TIMELINE}")
+    """,  # noqa: S608 - a constant of ours
+)
+READ_LOG = f"select {_TIMELINE} from pg_control_checkpoint()"  # noqa: S608 - a constant of ours
+"""What has to work for an outcome to be known after a restart of PostgreSQL; `FORBIDDEN` is raised if it does not."""
+FORBIDDEN = (asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError, asyncpg.UndefinedFunctionError)
 # Ends a backend that waits for a caller who is gone, but none that waits for a standby to confirm the commit.
 _END = Statement(
     "end_backend",
@@ -39,13 +51,18 @@ _END = Statement(
 )
 
 
+class LogForbiddenError(Exception):
+    """The database does not let us look at its log."""
+
+
 class TransactionId(NamedTuple):
-    """A transaction by what the database said of it at its beginning."""
+    """A transaction by what the database said of it at its beginning; without a timeline where that is forbidden."""
 
     began: datetime
     xid: str
-    timeline: str
+    server: datetime
     backend: int
+    timeline: str | None
 
 
 class Transaction:
@@ -55,9 +72,16 @@ class Transaction:
         self._connection = connection
         self.id: TransactionId | None = None
 
-    async def identify(self) -> None:
-        """Learn the id, and the database's time."""
-        [row] = await self.fetch(_IDENTIFY)
+    async def identify(self, *, by_log: bool) -> None:
+        """Learn the id, and the database's time; by its log too, where that may be looked at.
+
+        Raises:
+            LogForbiddenError: it may not, and the transaction has failed.
+        """
+        try:
+            [row] = await self.fetch(_IDENTIFY if by_log else _IDENTIFY_WITHOUT_LOG)
+        except FORBIDDEN as error:
+            raise LogForbiddenError from error
         self.id = TransactionId(*row)
 
     @property
@@ -87,15 +111,25 @@ class Outcome(Enum):
 async def ask(runner: Runner, transaction: TransactionId) -> Outcome:
     """Ask the database what became of the transaction."""
     try:
-        arguments = (transaction.timeline, transaction.began, transaction.xid)
-        [(is_same_server, is_ours, status)] = await runner.fetch(_ASK, *arguments)
+        [(is_same_process, status)] = await runner.fetch(_ASK, transaction.server, transaction.began, transaction.xid)
     except asyncpg.InvalidParameterValueError:  # no transaction has this id: a crash lost ours
-        [(timeline,)] = await runner.fetch(_ASK_TIMELINE)
-        is_same_server, is_ours, status = timeline == transaction.timeline, True, "aborted"
-    if not is_same_server or (status == "committed" and not is_ours):
+        is_same_process, status = False, "aborted"
+    if not is_same_process and not await _is_shown_by_log(runner, transaction, status):
         return Outcome.UNKNOWN
     known = {"committed": Outcome.COMMITTED, "aborted": Outcome.ABORTED, "in progress": Outcome.IN_PROGRESS}
     return known.get(status, Outcome.UNKNOWN)
+
+
+async def _is_shown_by_log(runner: Runner, transaction: TransactionId, status: str | None) -> bool:
+    """Whether the status is ours; a crash may have given our id to another transaction only if ours was lost."""
+    if transaction.timeline is None:
+        return False
+    try:
+        arguments = (transaction.timeline, transaction.began, transaction.xid)
+        [(is_same_timeline, is_ours)] = await runner.fetch(_ASK_LOG, *arguments)
+    except FORBIDDEN:
+        return False
+    return is_same_timeline and (is_ours or status != "committed")
 
 
 async def end(runner: Runner, transaction: TransactionId) -> None:

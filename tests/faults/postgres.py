@@ -111,6 +111,13 @@ class Postgres:
         finally:
             await connection.close()
 
+    async def run(self, script):
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(script)
+        finally:
+            await connection.close()
+
     async def terminate_backends(self):
         await self.ask(
             "select count(pg_terminate_backend(pid)) from pg_stat_activity"

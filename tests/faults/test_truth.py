@@ -6,6 +6,7 @@ import secrets
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -269,6 +270,57 @@ async def differences(postgres):
         await connection.close()
 
 
+LOG_FUNCTIONS = ("pg_walfile_name(pg_lsn)", "pg_control_checkpoint()")
+"""What a managed PostgreSQL may forbid."""
+
+
+@pytest.fixture
+async def hides_its_log(postgres):
+    """A role from which PostgreSQL hides its log, as managed ones do."""
+    for function in LOG_FUNCTIONS:
+        await postgres.run(f"revoke execute on function {function} from public")
+    await postgres.run("create role limited login password 'limited' in role pg_read_all_data, pg_write_all_data")
+    for kind in ("schema", "all sequences in schema", "all functions in schema"):
+        await postgres.run(f"grant all on {kind} public to limited")
+    yield postgres.url.replace(urlsplit(postgres.url).netloc.partition("@")[0], "limited:limited")
+    await postgres.run("drop owned by limited; drop role limited")
+    for function in LOG_FUNCTIONS:
+        await postgres.run(f"grant execute on function {function} to public")
+
+
+async def test_a_lost_answer_is_found_or_said_to_be_unknown_where_postgresql_hides_its_log(
+    hides_its_log, postgres, proxy
+):
+    limited = hides_its_log.replace(f":{postgres.port}/", f":{proxy.port}/")
+    async with opened(create_app(Settings(database_url=limited, auth_secret=SECRET))) as app:
+        truth = Truth()
+        client = Client(app, mint(SECRET, "a-service", [ADMIN_SCOPE]))
+        caller = Caller(client, truth, f"caller-{secrets.token_hex(4)}", random.Random(SEED))
+        proxy.loses = lambda chunk: b"commit" in chunk
+        for step in STEPS:
+            with suppress(UnknownError):
+                await step(caller, f"{caller.name}-{step.__name__}")
+        proxy.loses = lambda _: False
+    assert truth.untruths == []
+    assert truth.answers["unavailable"] == 0
+    assert proxy.lost > 10
+
+
+async def test_the_outcome_is_unknown_after_a_restart_where_postgresql_hides_its_log(hides_its_log, postgres):
+    async with ConnectionPool.open(hides_its_log) as pool:
+        async with pool.transaction() as made:
+            pass
+        with suppress(KeyError):
+            async with pool.transaction() as undone:
+                raise KeyError
+        never = made.id._replace(xid="99999999")
+        known = [await transactions.ask(pool, each) for each in (made.id, undone.id, never)]
+        assert known == [Outcome.COMMITTED, Outcome.ABORTED, Outcome.UNKNOWN]
+        postgres.kill_a_backend()
+        unknown = [await transactions.ask(pool, each) for each in (made.id, undone.id, never)]
+        assert unknown == [Outcome.UNKNOWN] * 3
+
+
 async def test_the_outcome_of_a_transaction_is_known_but_for_another_one_with_its_id(postgres):
     async with ConnectionPool.open(postgres.url) as pool:
 
@@ -285,7 +337,9 @@ async def test_the_outcome_of_a_transaction_is_known_but_for_another_one_with_it
                 assert await outcomes(ended.id) == [Outcome.IN_PROGRESS]
                 await transactions.end(pool, ended.id)
                 await ended.fetch(NOW)
-        later_timeline, never = made.id._replace(timeline="00000009"), made.id._replace(xid="99999999")
+        other = made.id._replace(server=made.id.began)
+        later_timeline, never = other._replace(timeline="00000009"), made.id._replace(xid="99999999")
+        assert await outcomes(other) == [Outcome.COMMITTED]
         assert await outcomes(made.id, undone.id, ended.id) == [Outcome.COMMITTED, Outcome.ABORTED, Outcome.ABORTED]
         assert await outcomes(later_timeline) == [Outcome.UNKNOWN]
 
