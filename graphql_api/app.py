@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 class State(TypedDict):
     """What is open while the app runs."""
 
+    compresses: bool
     graphql: GraphQL
     metrics: Metrics
     readiness: Readiness
@@ -84,6 +85,7 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
             async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, engine, tracing)):
                 try:
                     yield {
+                        "compresses": settings.compression,
                         "graphql": graphql,
                         "metrics": metrics,
                         "readiness": Readiness(partial(must_be_ready, database)),

@@ -169,8 +169,9 @@ class Update(NamedTuple):
         elif customer is not None:  # whether its form is right depends on the token's gateway
             problems.parse("gatewayCustomerId", values.gateway_customer_id, customer)
         edit = _edit(problems, customer, description, metadata, is_active)
+        known_id = problems.parse("id", values.token_id, token_id)
         problems.check()
-        return cls(id=values.token_id(token_id), edit=edit, expected_version=expected_version)
+        return cls(id=known_id, edit=edit, expected_version=expected_version)
 
     def check_customer_id(self, gateways: Gateways, gateway: str) -> None:
         """Go on only if a new customer id may be one at this gateway, which is the token's.

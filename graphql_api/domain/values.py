@@ -161,11 +161,18 @@ def metadata(value: Any) -> dict[str, Any] | None:
 
 
 def token_id(text: str) -> str | None:
-    """A token's identifier in its one spelling, or None where no token can have it."""
+    """A token's identifier as it is printed, or None where no token can have it: it is no UUID as RFC 9562 writes it.
+
+    Upper case is the same identifier (RFC 9562, 4); braces, `urn:uuid:` and digits without hyphens are not.
+
+    Raises:
+        InputError: it is malformed text.
+    """
     try:
-        return str(UUID(text))
+        printed = str(UUID(well_formed(text)))
     except ValueError:
         return None
+    return printed if printed == text.lower() else None
 
 
 def instant(value: object) -> datetime:

@@ -5,7 +5,7 @@ import binascii
 import re
 from datetime import UTC, datetime, timedelta
 
-from graphql_api.domain.errors import BadInputError
+from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.token import Token
 from graphql_api.domain.values import is_well_formed, token_id
 
@@ -30,26 +30,27 @@ def to_token(cursor: str) -> tuple[datetime, str]:
         token = token_id(text)
         if token is not None and (kind, microseconds, text) == ("token", str(int(microseconds)), token):
             return _EPOCH + int(microseconds) * _MICROSECOND, token
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, InputError):
         pass
-    raise _not_ours(cursor)
+    raise of_another(cursor)
 
 
-def of_event(version: int) -> str:
+def of_event(token_id: str, version: int) -> str:
     """Where a line stands in a token's history."""
-    return _encode(f"event:{version}")
+    return _encode(f"event:{token_id}:{version}")
 
 
-def to_event(cursor: str) -> int:
-    """The version at this cursor.
+def to_event(cursor: str) -> tuple[str, int]:
+    """The id of the token whose history has this cursor, and the version at it.
 
     Raises:
         BadInputError: the cursor is not ours.
     """
-    kind, _, version = _decode(cursor).partition(":")
+    kind, _, place = _decode(cursor).partition(":")
+    token, _, version = place.partition(":")
     if kind == "event" and _VERSION.fullmatch(version) and int(version) < 2**31:
-        return int(version)
-    raise _not_ours(cursor)
+        return token, int(version)
+    raise of_another(cursor)
 
 
 def of_erasure(erased_at: datetime, gateway: str, customer: str) -> str:
@@ -69,7 +70,7 @@ def to_erasure(cursor: str) -> tuple[datetime, str, str]:
             return _EPOCH + int(microseconds) * _MICROSECOND, gateway, customer
     except (ValueError, OverflowError):
         pass
-    raise _not_ours(cursor)
+    raise of_another(cursor)
 
 
 def _encode(text: str) -> str:
@@ -80,11 +81,12 @@ def _decode(cursor: str) -> str:
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (ValueError, binascii.Error):
-        raise _not_ours(cursor) from None
+        raise of_another(cursor) from None
     if _encode(text) != cursor:
-        raise _not_ours(cursor)
+        raise of_another(cursor)
     return text
 
 
-def _not_ours(cursor: str) -> BadInputError:
+def of_another(cursor: str) -> BadInputError:
+    """The refusal of a cursor of another list."""
     return BadInputError(f"{cursor[:80]!r} is not a cursor of this list. Use one from a page's pageInfo or edges.")

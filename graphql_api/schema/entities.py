@@ -48,6 +48,7 @@ _LOOKUPS: dict[tuple[str, ...], Lookup] = {
     ("userId", "gateway"): Tokens.by_users_and_gateways,
     ("gateway", "gatewayCustomerId"): _by_customers,
 }
+_NUL = "A key of a representation contains a NUL character."  # JSON and GraphQL have no lone surrogates
 _NO_USER_KEY = "A representation of User needs its key: `id`, a string."
 _NO_KEY = (
     "A representation of CustomerGatewayToken needs one of its keys, all strings:"
@@ -104,6 +105,8 @@ def _parsed(representation: Any) -> User | _TokenKey | BadInputError:
         user_id: Any = given.get("id")
         if not isinstance(user_id, str):
             return BadInputError(_NO_USER_KEY)
+        if "\0" in user_id:
+            return BadInputError(_NUL)
         return User(id=user_id)  # pyright: ignore[reportArgumentType] - to say that it is an ID would be one more call
     if kind == "CustomerGatewayToken":
         return _token_key(given)
@@ -114,6 +117,8 @@ def _token_key(given: dict[str, Any]) -> _TokenKey | BadInputError:
     for names in _LOOKUPS:
         values = tuple(given.get(name) for name in names)
         if all(isinstance(value, str) for value in values):
+            if any("\0" in value for value in cast("tuple[str, ...]", values)):
+                return BadInputError(_NUL)
             return _TokenKey(names, cast("tuple[str, ...]", values))
     return BadInputError(_NO_KEY)
 

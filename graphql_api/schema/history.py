@@ -80,11 +80,15 @@ async def _histories(
     ] = strawberry.UNSET,
 ) -> Sequence[Any]:
     info.context.loads("CustomerGatewayToken.history", len(parents))
+    info.context.caller.authorize("CustomerGatewayToken.history")
     count = size("first", first)
-    before = cursors.to_event(after) if isinstance(after, str) else None
-    found = await info.context.tokens.history([token.id for token in parents], size=count + 1, before=before)
+    owner, before = cursors.to_event(after) if isinstance(after, str) else (None, None)
+    ids = [token.id for token in parents if owner is None or token.id == owner]
+    found = await info.context.tokens.history(ids, size=count + 1, before=before) if ids else {}
     return [
-        _page(found.get(token.id, []), count, has_previous=before is not None and token.version >= before)
+        cursors.of_another(str(after))
+        if owner is not None and token.id != owner
+        else _page(found.get(token.id, []), count, has_previous=before is not None and token.version >= before)
         for token in parents
     ]
 
@@ -97,7 +101,10 @@ def histories(description: str) -> Any:
 
 
 def _page(lines: Sequence[Any], count: int, *, has_previous: bool) -> EventConnection:
-    edges = [EventEdge(cursor=cursors.of_event(line["version"]), node=_event(line)) for line in lines[:count]]
+    edges = [
+        EventEdge(cursor=cursors.of_event(line["token_id"], line["version"]), node=_event(line))
+        for line in lines[:count]
+    ]
     return EventConnection(
         edges=edges,
         nodes=[edge.node for edge in edges],

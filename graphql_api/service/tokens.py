@@ -33,7 +33,11 @@ class Tokens:
         return self.caller.subject or "anonymous"
 
     async def by_ids(self, ids: Sequence[str], columns: Columns = None) -> dict[str, TokenView]:
-        """Tokens by id in any spelling; what is not there, or not the caller's to see, is left out alike."""
+        """Tokens by id in either case; what is not there, or not the caller's to see, is left out alike.
+
+        Raises:
+            InputError: an id is malformed text.
+        """
         self.caller.authorize("Query.customerGatewayToken")
         known = {text: token_id for text in ids if (token_id := values.token_id(text)) is not None}
         if not known:

@@ -7,6 +7,7 @@ from graphql_api.domain import values
 from graphql_api.domain.facts import NO_FACTS
 from graphql_api.domain.inputs import Update
 from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, Token
+from graphql_api.domain.values import Problems
 from graphql_api.service.problems import expect_version, not_found, taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
@@ -51,22 +52,24 @@ async def activate(service: Tokens, token_id: str, expected_version: int | None)
     """Make a token active.
 
     Raises:
-        InputError: NOT_FOUND or STALE.
+        InputError: INVALID, NOT_FOUND or STALE.
     """
     edit = Edit(is_active=True)
-    return await update(service, Update(id=values.token_id(token_id), edit=edit, expected_version=expected_version))
+    return await update(service, Update(id=_known(token_id), edit=edit, expected_version=expected_version))
 
 
 async def deactivate(service: Tokens, token_id: str, reason: DeactivationReason, expected_version: int | None) -> Token:
     """Make a token inactive, for this reason.
 
     Raises:
-        InputError: NOT_FOUND or STALE.
+        InputError: INVALID, NOT_FOUND or STALE.
     """
     service.caller.authorize("Mutation.deactivateCustomerGatewayToken")
 
+    known_id = _known(token_id)
+
     async def attempt() -> Token:
-        token, now = await _read(service, values.token_id(token_id))
+        token, now = await _read(service, known_id)
         expect_version(token, expected_version)
         event = tokens.deactivated(token, reason, now)
         return token if event is None else await service.store.change(token, event, service.actor)
@@ -78,10 +81,18 @@ async def delete(service: Tokens, token_id: str, expected_version: int | None) -
     """Delete a token. Answers whose it was, unless they were erased; the same again for one that is gone.
 
     Raises:
-        InputError: NOT_FOUND for one that never was, or STALE.
+        InputError: INVALID, NOT_FOUND for one that never was, or STALE.
     """
     service.caller.authorize("Mutation.deleteCustomerGatewayToken")
-    return await retry_on_conflict(lambda: _delete(service, values.token_id(token_id), expected_version))
+    known_id = _known(token_id)
+    return await retry_on_conflict(lambda: _delete(service, known_id, expected_version))
+
+
+def _known(token_id: str) -> str | None:
+    problems = Problems()
+    known_id = problems.parse("id", values.token_id, token_id)
+    problems.check()
+    return known_id
 
 
 async def _delete(service: Tokens, token_id: str | None, expected_version: int | None) -> str | None:

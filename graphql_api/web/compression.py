@@ -3,10 +3,13 @@
 import asyncio
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import brotli
+from starlette.requests import Request
+from starlette.responses import Response
 
 from graphql_api.web.http_errors import HTTPError
 
@@ -22,6 +25,8 @@ _MAX_CACHED_CHARACTERS = 200
 _IN_THREAD_BYTES = 64 * 1024  # compressing more would keep other requests waiting
 _GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15  # zlib's `wbits`
 _MAX_ZSTD_WINDOW_LOG = 23  # 8 MiB, as RFC 8878 recommends
+_MAX_MEMBERS = 1000  # a body of empty ones would take far longer to read than its length allows
+_PIECE_BYTES = 4096  # what follows a member is copied: of a whole body of small members, again and again
 _CODINGS = ("gzip", "deflate", "br", "zstd")
 PREFERRED = ("zstd", "br", "gzip", "deflate")
 """In the order of how quickly they compress well."""
@@ -69,6 +74,17 @@ async def compress(body: bytes, coding: str) -> bytes:
     return _COMPRESS[coding](body)
 
 
+async def page(request: Request, body: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A page, compressed for clients who accept that."""
+    said = dict(headers or {})
+    if request.state.compresses and len(body) > MIN_BYTES:
+        said["vary"] = "accept-encoding"
+        if coding := accepted(request.headers.get("accept-encoding", "").encode("latin-1")):
+            said["content-encoding"] = coding
+            body = await compress(body, coding)
+    return Response(body, media_type=media_type, headers=said)
+
+
 def accepted(accept_encoding: bytes | None, codings: tuple[str, ...] = PREFERRED) -> str | None:
     """The one of these codings that a client likes best, of equals the first; None if it accepts none."""
     if not accept_encoding:
@@ -104,6 +120,23 @@ def _unreadable(coding: str) -> HTTPError:
     return HTTPError(400, "BAD_REQUEST", f"The body is not valid {coding}.")
 
 
+def _members(body: bytes, size: int, start: Callable[[], Any]) -> tuple[bytes, bool]:
+    """Members one after the other, which are one body: of gzip (RFC 1952, 2.2), or frames of zstd (RFC 8878, 3)."""
+    reading, found, left, members = start(), [b""], size, 1
+    for place in range(0, len(body), _PIECE_BYTES):
+        piece = body[place : place + _PIECE_BYTES]
+        while piece and left:
+            if reading.eof:
+                members += 1
+                if members > _MAX_MEMBERS:
+                    return b"", False
+                reading = start()
+            found.append(reading.decompress(piece, left))
+            left -= len(found[-1])
+            piece = reading.unused_data if reading.eof else b""
+    return b"".join(found), reading.eof
+
+
 def _inflate(body: bytes, size: int, wbits: int) -> tuple[bytes, bool]:
     inflating = zlib.decompressobj(wbits)
     return inflating.decompress(body, size), inflating.eof and not inflating.unused_data
@@ -123,10 +156,8 @@ def _unbrotli(body: bytes, size: int) -> tuple[bytes, bool]:
     return plain, reading.is_finished()
 
 
-def _unzstd(body: bytes, size: int) -> tuple[bytes, bool]:
-    reading = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_ZSTD_WINDOW_LOG})
-    plain = reading.decompress(body, size)
-    return plain, reading.eof and not reading.unused_data
+def _zstd_frame() -> zstd.ZstdDecompressor:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_ZSTD_WINDOW_LOG})
 
 
 def _brotli(body: bytes) -> bytes:
@@ -134,10 +165,10 @@ def _brotli(body: bytes) -> bytes:
 
 
 _DECOMPRESS: dict[str, Callable[[bytes, int], tuple[bytes, bool]]] = {
-    "gzip": lambda body, size: _inflate(body, size, _GZIP),
+    "gzip": lambda body, size: _members(body, size, lambda: zlib.decompressobj(_GZIP)),
     "deflate": _deflate,
     "br": _unbrotli,
-    "zstd": _unzstd,
+    "zstd": lambda body, size: _members(body, size, _zstd_frame),
 }
 _COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "zstd": lambda body: zstd.compress(body, 1),

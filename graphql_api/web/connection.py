@@ -14,7 +14,6 @@ from functools import lru_cache
 from http import HTTPStatus
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote
 
 import httptools
 import structlog
@@ -486,11 +485,14 @@ class Connection(asyncio.Protocol):
 
 
 def _target(url: bytes) -> tuple[str, bytes, bytes]:
-    """The path as text, the path as it was sent, and the query string."""
+    """The path as text, the path as it was sent, and the query string.
+
+    Nothing of the path is decoded: no path here needs it, and a proxy's rule for `/metrics` may not know `/%6detrics`.
+    """
     try:
         parsed = httptools.parse_url(url)
         raw_path = parsed.path or b"/"
-        path = unquote(raw_path.decode("ascii"))
+        path = raw_path.decode("ascii")
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
         raise _RefusedError(HTTPStatus.BAD_REQUEST) from None
     return path, raw_path, parsed.query or b""

@@ -6,8 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
+
+from graphql_api.web import compression
 
 ERRORS_PATH = "/help/errors"
 
@@ -27,8 +29,8 @@ def link(code: str) -> str:
     return f"{ERRORS_PATH}#{code.lower()}"
 
 
-async def _errors(_request: Request) -> Response:
-    return HTMLResponse(_html(), headers={"content-security-policy": _POLICY})
+async def _errors(request: Request) -> Response:
+    return await compression.page(request, _html().encode(), "text/html", {"content-security-policy": _POLICY})
 
 
 @cache

@@ -25,7 +25,7 @@ class PersistedQueries:
         Raises:
             HTTPError: 200, clients answer this by sending the document too; 400, it is not the document of the hash.
         """
-        if asked.persisted_version not in {None, 1}:
+        if isinstance(asked.persisted_version, bool) or asked.persisted_version != 1:
             raise _refused("PersistedQueryNotSupported", "PERSISTED_QUERY_NOT_SUPPORTED")
         name = str(asked.persisted_hash).lower()
         if asked.query is not None:

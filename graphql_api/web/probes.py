@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.metrics import CONTENT_TYPE
+from graphql_api.web import compression
 from graphql_api.web.help import ERRORS_PATH
 
 READINESS_SECONDS = 0.25
@@ -56,7 +57,7 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Answer what Prometheus collects."""
-    return Response(request.state.metrics.text(), media_type=CONTENT_TYPE)
+    return await compression.page(request, request.state.metrics.text(), CONTENT_TYPE)
 
 
 async def index(request: Request) -> Response:

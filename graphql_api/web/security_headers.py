@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 from time import perf_counter
+from urllib.parse import unquote
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -60,7 +61,7 @@ class SecurityHeadersMiddleware:
                 line = {
                     "event": "request",
                     "method": scope["method"],
-                    "path": loggable(scope["path"]),
+                    "path": loggable(unquote(scope["path"])),
                     "status": status,
                 }
                 logs.access.write(request_id, {**line, "ms": round((perf_counter() - began) * 1000, 2)})

@@ -62,27 +62,31 @@ async def test_a_former_customer_is_no_key(graph, tokens):
     assert (await graph.customer("STRIPE", "old"))["id"] == tokens["stripe"]["id"]
 
 
+def other_spellings(token_id):
+    """What some libraries take for the same UUID, and RFC 9562 does not write."""
+    bare = token_id.replace("-", "")
+    full_width = token_id.translate({ord("0") + digit: 0xFF10 + digit for digit in range(10)})
+    return [bare, f"{{{token_id}}}", f"urn:uuid:{token_id}", f" {token_id}", f"-{token_id}", full_width]
+
+
 async def test_a_key_that_nothing_has_is_null(graph, tokens):
     keys = [
         token(id="0192d4e5-8c1a-7bbb-8ccc-0123456789ab"),
         token(id="no uuid"),
         token(id=""),
-        token(id="\0"),
+        *(token(id=spelling) for spelling in other_spellings(tokens["stripe"]["id"])),
         token(userId="u9", gateway="STRIPE"),
         token(userId="u1", gateway="not a name"),
         token(userId="u1", gateway=""),
-        token(userId="\0", gateway="STRIPE"),
         token(gateway="STRIPE", gatewayCustomerId="cus_9"),
         token(gateway="STRIPE", gatewayCustomerId=""),
-        token(gateway="STRIPE", gatewayCustomerId="a\0"),
-        token(gateway="\0", gatewayCustomerId="cus_1"),
         token(gateway="PAYPAL", gatewayCustomerId="cus_1"),
     ]
     assert await graph.entities(keys) == [None] * len(keys)
 
 
 async def test_a_user_is_there_whoever_they_are_and_has_what_they_have(graph, tokens):
-    answer = await graph.ask(ASK, r=[user("u1"), user("nobody"), user(""), user("\0"), user("x" * 300)])
+    answer = await graph.ask(ASK, r=[user("u1"), user("nobody"), user(""), user("x" * 300)])
     assert answer["_entities"][0] == {
         "__typename": USER,
         "id": "u1",
@@ -122,6 +126,11 @@ MALFORMED = [
     token(userId=1, gateway="STRIPE"),
     token(gateway=None, gatewayCustomerId="cus_1"),
     token(gateway="STRIPE", gatewayCustomerId={"a": 1}),
+    user("u1\0"),
+    token(id="\0"),
+    token(userId="\0", gateway="STRIPE"),
+    token(userId="u1", gateway="STRIPE\0"),
+    token(gateway="STRIPE", gatewayCustomerId="cus_1\0"),
 ]
 
 

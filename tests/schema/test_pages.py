@@ -300,8 +300,33 @@ async def test_history_is_paged_newest_first(graph):
     assert [node["version"] for node in after["nodes"]] == [4, 3]
 
 
+async def test_a_cursor_of_another_tokens_history_is_refused_in_its_place(graph):
+    one, two = [await graph.saved("u1", gateway, "cus_1") for gateway in ("STRIPE", "PAYPAL")]
+    for token in (one, two):
+        token_of(await graph.update(token, description="x"))
+    page = (await graph.ask(HISTORY, id=one["id"], first=1))["customerGatewayToken"]["history"]
+    query = """query ($after: String) { customerGatewayTokens(filter: {userId: "u1"}) {
+      nodes { gateway history(after: $after) { nodes { version } } }
+    } }"""
+    answer = await graph.client(query, after=page["pageInfo"]["endCursor"])
+    found = {node["gateway"]: node["history"] for node in answer["data"]["customerGatewayTokens"]["nodes"]}
+    assert found == {"STRIPE": {"nodes": [{"version": 1}]}, "PAYPAL": None}
+    [error] = answer["errors"]
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert "is not a cursor of this list" in error["message"]
+
+
+def cursor_of(text):
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
 @pytest.mark.parametrize(
-    "variables", [{"first": 0}, {"first": 501}, {"first": -1}, {"after": "x"}, {"after": ""}], ids=str
+    "variables",
+    [
+        *({"first": 0}, {"first": 501}, {"first": -1}, {"after": "x"}, {"after": ""}, {"after": "\0"}),
+        *({"after": cursor_of(text)} for text in ("event:1", "event:no uuid:1", "event:\0:1", "token:1:x")),
+    ],
+    ids=str,
 )
 async def test_a_page_of_history_that_makes_no_sense_is_refused_and_the_token_stands(graph, variables):
     token = await graph.saved("u1", "STRIPE", "cus_1")

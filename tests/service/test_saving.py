@@ -231,11 +231,18 @@ async def test_a_deletion_may_be_repeated_and_leaves_its_history(graph, connecti
 
 
 async def test_a_token_that_never_was_is_not_found(graph):
-    for token in (NOWHERE, {"id": "no uuid"}, {"id": ""}, {"id": "\0"}):
+    for token in (NOWHERE, {"id": "no uuid"}, {"id": ""}, {"id": f"urn:uuid:{NOWHERE['id']}"}):
         for attempt in (graph.activate, graph.deactivate, graph.delete):
             assert problems(await attempt(token)) == [("NOT_FOUND", ["id"])]
         assert problems(await graph.update(token, description="x")) == [("NOT_FOUND", ["input", "id"])]
         assert await graph.token(token["id"]) is None
+
+
+async def test_an_id_that_is_malformed_text_is_invalid(graph):
+    token = {"id": "\0"}
+    for attempt in (graph.activate, graph.deactivate, graph.delete):
+        assert problems(await attempt(token)) == [("INVALID", ["id"])]
+    assert problems(await graph.update(token, description="x")) == [("INVALID", ["input", "id"])]
 
 
 async def test_a_change_of_what_was_deleted_is_not_found(graph):

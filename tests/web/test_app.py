@@ -18,6 +18,11 @@ from tests.until import until
 from tests.web.conftest import listening
 
 
+@pytest.fixture
+def settings_of_nobody(database_url):
+    return Settings(database_url=database_url, auth_secret=AUTH_SECRET)
+
+
 async def test_it_is_alive_and_ready(client):
     for path in ("/healthz", "/readyz"):
         response = await client.http.get(path)
@@ -54,6 +59,29 @@ async def test_nothing_redirects(client, path):
         response = await client.http.request(method, path, headers={"host": "evil.example"})
         assert response.status_code == 404
         assert "location" not in response.headers
+
+
+@pytest.mark.parametrize("path", [b"/%6detrics", b"/metrics%2f", b"/%2fmetrics", b"/help%2ferrors", b"/%67raphql"])
+async def test_a_path_is_taken_as_it_is_written(settings_of_nobody, path):
+    """A proxy's rule for a path need not know its other spellings."""
+    async with listening(create_app(settings_of_nobody), lifespan="on") as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path)
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/help/errors"])
+async def test_long_pages_are_compressed_for_who_accepts_it(client, service_with, path):
+    for accepts, coding in (("gzip", "gzip"), ("identity", None)):
+        response = await client.http.get(path, headers={"accept-encoding": accepts})
+        assert response.status_code == 200
+        assert response.headers.get("content-encoding") == coding
+        assert response.headers["vary"] == "accept-encoding"
+        assert len(response.text) > 1024
+    plain = (await service_with(compression=False)).client
+    assert "content-encoding" not in (await plain.http.get(path, headers={"accept-encoding": "gzip"})).headers
 
 
 async def test_pages_have_request_ids_and_lines_in_the_log_too(service, capsys):

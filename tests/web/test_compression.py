@@ -26,6 +26,7 @@ def bare_deflate(body):
 
 
 COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstd.compress}
+MEMBERS = ("gzip", "zstd")
 JSON = {"content-type": "application/json"}
 LONG = "x" * 5000
 
@@ -46,10 +47,35 @@ def test_whatever_bytes_come_are_read_or_refused(body):
 @pytest.mark.parametrize("coding", COMPRESS)
 def test_what_breaks_off_or_goes_on_is_refused(coding):
     whole = COMPRESS[coding](b"hello" * 100)
-    for broken in (whole[:-1], whole[: len(whole) // 2], b"", whole + b"x", whole * 2):
+    more = [whole + b"x"] if coding in MEMBERS else [whole + b"x", whole * 2]
+    for broken in (whole[:-1], whole[: len(whole) // 2], b"", *more):
         with pytest.raises(HTTPError) as refusal:
             decompress(broken, coding, 100_000)
         assert refusal.value.status == 400
+
+
+@pytest.mark.parametrize("coding", MEMBERS)
+@given(bodies=st.lists(st.binary(max_size=9000), min_size=1, max_size=5), cut=st.integers(1, 8))
+def test_members_one_after_the_other_are_one_body(coding, bodies, cut):
+    """RFC 1952, 2.2; RFC 8878, 3: what loggers and parallel compressors write."""
+    plain, compressed = b"".join(bodies), b"".join(map(COMPRESS[coding], bodies))
+    assert decompress(compressed, coding, len(plain)) == plain
+    with pytest.raises(HTTPError) as refusal:
+        decompress(compressed[:-cut], coding, len(plain))
+    assert refusal.value.status == 400
+    if plain:
+        with pytest.raises(HTTPError) as refusal:
+            decompress(compressed, coding, len(plain) - 1)
+        assert refusal.value.status == 413
+
+
+@pytest.mark.parametrize("coding", MEMBERS)
+def test_a_body_of_thousands_of_members_is_refused(coding):
+    member = COMPRESS[coding](b"")
+    assert decompress(member * 1000, coding, 10) == b""
+    with pytest.raises(HTTPError) as refusal:
+        decompress(member * 1001, coding, 10)
+    assert refusal.value.status == 400
 
 
 @pytest.mark.parametrize("coding", COMPRESS)

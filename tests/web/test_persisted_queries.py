@@ -61,9 +61,10 @@ async def test_a_document_that_is_not_valid_is_not_remembered(web):
         assert codes(await ask(web, extensions=extensions(query)))[0][0] == "PersistedQueryNotFound"
 
 
-@pytest.mark.parametrize("version", [2, "1", 0])
+@pytest.mark.parametrize("version", [{"version": version} for version in (2, "1", 0, True, None)] + [{}], ids=str)
 async def test_another_version_is_not_supported(web, version):
-    response = await ask(web, query=QUERY, extensions=extensions(version=version))
+    named = {"persistedQuery": {"sha256Hash": hash_of(QUERY), **version}}
+    response = await ask(web, query=QUERY, extensions=named)
     assert response.status_code == 200
     assert codes(response) == [("PersistedQueryNotSupported", "PERSISTED_QUERY_NOT_SUPPORTED")]
 
