@@ -180,14 +180,24 @@ def test_a_number_that_is_none_is_kept(value):
 ID = "0192d4e5-8c1a-7bbb-8ccc-0123456789ab"
 
 
-@pytest.mark.parametrize("text", [ID, ID.upper(), ID.replace("-", ""), f"{{{ID}}}", f"urn:uuid:{ID}"])
-def test_a_token_id_has_one_spelling(text):
-    assert values.token_id(text) == ID
+def test_a_token_id_has_one_spelling_in_either_case():
+    assert [values.token_id(text) for text in (ID, ID.upper(), ID.title())] == [ID] * 3
 
 
-@pytest.mark.parametrize("text", ["", "1", ID[:-1], ID + "0", "g" + ID[1:], "\0", "\ud800", "é" * 32])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "1", ID[:-1], ID + "0", "g" + ID[1:], "é" * 32, f" {ID}", f"{ID}\n"),
+        *(ID.replace("-", ""), f"{{{ID}}}", f"urn:uuid:{ID}", ID.replace("0", "\uff10")),
+    ],
+)
 def test_what_no_token_can_have_as_an_id_is_none(text):
     assert values.token_id(text) is None
+
+
+@pytest.mark.parametrize("text", ["\0", f"{ID}\0", "\ud800"])
+def test_a_token_id_of_malformed_text_is_refused(text):
+    assert code_of(values.token_id, text) is Code.INVALID
 
 
 @pytest.mark.parametrize(

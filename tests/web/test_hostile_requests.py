@@ -51,7 +51,7 @@ REQUESTS = {
     "ten megabytes": (b" " * 10_000_000, 413, "PAYLOAD_TOO_LARGE"),
     "other than UTF-8": (b'{"query": "{ \xff }"}', 400, "BAD_REQUEST"),
     "a lone surrogate": (rb'{"query": "{ __typename }", "operationName": "\ud800"}', 400, "BAD_REQUEST"),
-    "a NUL in an id": (asking(f"query($x: ID!) {{ {TOKEN} }}", x="\0"), 200, None),
+    "a NUL in an id": (asking(f"query($x: ID!) {{ {TOKEN} }}", x="\0"), 200, "BAD_USER_INPUT"),
     "a NUL in a user's id": (saving(userId="\0"), 200, None),
     "a hundred thousand names": (json.dumps({f"a{n}": n for n in range(60_000)}).encode(), 400, "BAD_REQUEST"),
     "variables that are not asked for": (asking("{ __typename }", **{f"a{n}": n for n in range(50_000)}), 200, None),
