@@ -17,6 +17,7 @@ async def opened(app):
     async def with_state(scope, receive, send):
         await app({**scope, "state": dict(state)}, receive, send)
 
+    with_state.state = state
     yield with_state
     await asked.put({"type": "lifespan.shutdown"})
     assert (await said.get()) == {"type": "lifespan.shutdown.complete"}

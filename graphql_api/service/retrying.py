@@ -6,6 +6,7 @@ from random import random
 from time import monotonic
 from typing import TypeVar
 
+from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.storage.changes import ConflictError
 from graphql_api.storage.connection import ConnectionLostError
@@ -32,10 +33,10 @@ async def retry_on_conflict(attempt: Callable[[], Awaitable[T]], *, max_seconds:
         try:
             return await attempt()
         except ConflictError:
-            if monotonic() - began > max_seconds:
+            if monotonic() - began > max_seconds or deadline.is_over():
                 raise UnavailableError("Too many concurrent changes of the same token.") from None
             await asyncio.sleep(random() * longest_pause)  # noqa: S311 - so that losers do not meet again
             longest_pause = min(2 * longest_pause, _MAX_PAUSE_SECONDS)
         except ConnectionLostError:  # nothing was changed
-            if monotonic() - began > RETRY_WINDOW_SECONDS:
+            if monotonic() - began > RETRY_WINDOW_SECONDS or deadline.is_over():
                 raise

@@ -6,6 +6,7 @@ from copy import copy
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import spans
 from graphql_api.storage.pool import RETRY_WINDOW_SECONDS, ConnectionPool
@@ -90,6 +91,7 @@ class RequestCoalescer(Generic[K, V]):
 
     async def _run(self, batch: list[_Request[K, V]]) -> None:
         spans.current.set(tuple([span for request in batch for span in request.spans]))
+        deadline.at.set(None)  # that of whoever had this task started
         try:
             found = await self._load(list({key: None for request in batch for key in request.keys}))
         except UnavailableError as error:

@@ -18,6 +18,7 @@ from typing import Any, Self
 import asyncpg
 import structlog
 
+from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.supervision import supervise
 from graphql_api.storage import transaction as transactions
@@ -202,9 +203,9 @@ class ConnectionPool:
         Raises:
             UnavailableError: the database did not answer in time.
         """
-        deadline = monotonic() + ACQUIRE_TIMEOUT_SECONDS
+        until = monotonic() + ACQUIRE_TIMEOUT_SECONDS
         while True:
-            connection = self._idle.pop() if self._idle else await self._acquire(deadline)
+            connection = self._idle.pop() if self._idle else await self._acquire(until)
             try:
                 rows = await connection.fetch(statement, *arguments)
             except BaseException as error:
@@ -227,16 +228,21 @@ class ConnectionPool:
 
         Raises:
             ConnectionLostError: the connection was lost, and nothing took effect.
-            UnavailableError: the database did not answer in time; the message says if it may have taken effect.
+            UnavailableError: the database did not answer in time, or the deadline of the mutation is over; the message
+                says if it may have taken effect.
         """
         connection = self._idle.pop() if self._idle else await self._acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
+        limit = asyncio.timeout_at(deadline.at.get())
         try:
-            transaction = await self._begin(connection, first, commits=commits)
-            yield transaction
-            if not commits:
-                await connection.execute(_ROLLBACK)
+            async with limit:
+                transaction = await self._begin(connection, first, commits=commits)
+                yield transaction
+                if not commits:
+                    await connection.execute(_ROLLBACK)
         except BaseException as error:
             translated = self._translate_error(connection, error)
+            if limit.expired() and isinstance(translated, StatementTimeoutError):
+                translated = UnavailableError("The change took too long, and nothing was changed.")
             if isinstance(translated, ConnectionLostError):
                 self._lose(connection, error)
             else:
@@ -324,7 +330,7 @@ class ConnectionPool:
 
     # --- connections go out and come back
 
-    async def _acquire(self, deadline: float) -> Connection:
+    async def _acquire(self, until: float) -> Connection:
         if self._is_suspended:
             raise self._suspended_error()
         while self._rested:
@@ -335,7 +341,7 @@ class ConnectionPool:
         self._waiting.append(waiter)
         self._open_more()
         try:
-            async with asyncio.timeout(deadline - monotonic()):
+            async with asyncio.timeout(until - monotonic()):
                 return await waiter
         except BaseException as error:
             if waiter.done() and not waiter.cancelled() and not waiter.exception():  # it came at this very moment

@@ -16,6 +16,7 @@ from graphql import GraphQLError, MiddlewareManager, OperationType
 from starlette.types import Receive, Scope, Send
 
 from graphql_api import limits
+from graphql_api.domain import deadline
 from graphql_api.domain.caller import Caller, Permission
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.engine import MAX_ANSWER_BYTES, Engine, Operation, Result
@@ -34,6 +35,8 @@ from graphql_api.web.parameters import Parameters
 from graphql_api.web.persisted_queries import PersistedQueries
 from graphql_api.web.request import ClientDisconnectedError, Interruption, Request, Response
 
+# Of the time of a request, for its last commit and the answer: a mutation begins and changes nothing during this share.
+_SHARE_FOR_THE_ANSWER = 0.25
 _MAX_LOGGED_USER_ERRORS = 20  # codes; a batch of a thousand inputs would make a long line
 _log = structlog.get_logger()
 
@@ -176,7 +179,10 @@ class GraphQL:
             executed = self._execute(request, operation, asked.variables, context)
             result = executed if isinstance(executed, Result) else await executed
         finally:
-            self._places.release()
+            if request.mutation is None or request.mutation.done():
+                self._places.release()
+            else:
+                request.mutation.add_done_callback(lambda _: self._places.release())
 
         return self._write(request, result)
 
@@ -314,11 +320,12 @@ class GraphQL:
         if isinstance(result, Result) or operation.kind is OperationType.QUERY:
             return result
         request.is_interruptible = False
-        return self._to_its_end(result)
+        return self._to_its_end(request, result)
 
-    async def _to_its_end(self, mutation: Coroutine[Any, Any, Result]) -> Result:
+    async def _to_its_end(self, request: Request, mutation: Coroutine[Any, Any, Result]) -> Result:
         """A mutation that has begun goes on although its caller stops waiting: nothing is left half done."""
-        task = self._loop.create_task(mutation)
+        deadline.at.set(request.deadline - self.limits.timeout_seconds * _SHARE_FOR_THE_ANSWER)
+        request.mutation = task = self._loop.create_task(mutation)
         self._mutations.add(task)
         task.add_done_callback(self._mutations.discard)
         return await asyncio.shield(task)
@@ -406,6 +413,8 @@ class GraphQL:
             )
         status = 504 if request.media_type is MediaType.GRAPHQL else 200
         message = f"The request took longer than {self.limits.timeout_seconds:g} s (REQUEST_TIMEOUT)."
+        if request.mutation is not None:
+            message += " What it changes may have been changed."
         return HTTPError(status, "TIMEOUT", message, limits=["REQUEST_TIMEOUT"])
 
 

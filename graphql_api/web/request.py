@@ -10,7 +10,7 @@ from graphql_api.web.media_types import MediaType
 
 if TYPE_CHECKING:
     from graphql_api.domain.caller import Caller
-    from graphql_api.engine import Operation
+    from graphql_api.engine import Operation, Result
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -73,6 +73,7 @@ class Request:
         "keep_alive",
         "media_type",
         "method",
+        "mutation",
         "operation",
         "path",
         "query_string",
@@ -123,6 +124,7 @@ class Request:
         self.media_type = MediaType.JSON
         self.caller: Caller | None = None
         self.operation: Operation | None = None
+        self.mutation: asyncio.Future[Result] | None = None
         self.batch_size = 0
         self.user_errors: list[str] = []
 

@@ -215,3 +215,40 @@ async def test_queries_that_were_ended_leave_the_database_to_the_next(service, l
     await locking.execute("rollback")
     answers = await asyncio.gather(*(client(query) for _ in range(5)))
     assert answers == [{"data": {"customerGatewayTokens": {"totalCount": 0}}}] * 5
+
+
+DELETE = 'mutation { deleteCustomerGatewayToken(id: "%s") { deletedId } }'
+
+
+@pytest.fixture
+async def token_id(empty_database, connection):
+    return await connection.fetchval(
+        "insert into customer_gateway_tokens (id, user_id, gateway, gateway_customer_id)"
+        " values (gen_random_uuid(), 'u1', 'STRIPE', 'cus_1') returning id::text"
+    )
+
+
+async def test_a_mutation_whose_time_is_over_changes_nothing_and_says_so(service, token_id, locking):
+    await locking.execute("rollback; begin; lock table customer_gateway_tokens in exclusive mode")  # reads go on
+    client = Client(await service(request_timeout=1))
+    answer = await client(DELETE % token_id)
+    [error] = answer["errors"]
+    assert error["extensions"]["code"] == "UNAVAILABLE"
+    assert await locking.fetchval("select count(*) from customer_gateway_tokens") == 1
+    await locking.execute("rollback")
+    assert await client(DELETE % token_id) == {"data": {"deleteCustomerGatewayToken": {"deletedId": token_id}}}
+
+
+async def test_a_mutation_keeps_its_place_as_long_as_it_runs(service, token_id, locking, monkeypatch):
+    monkeypatch.setattr("graphql_api.web.graphql._SHARE_FOR_THE_ANSWER", -10)
+    app = await service(request_timeout=0.3, max_concurrent_requests=1)
+    client, places = Client(app), app.state["graphql"]._places
+    [error] = (await client(DELETE % token_id))["errors"]
+    assert error["extensions"]["code"] == "TIMEOUT"
+    assert "may have been changed" in error["message"]
+    assert not places._free
+    await locking.execute("rollback")
+    await until(lambda: places._free, "the mutation has ended")
+    assert await client("{ customerGatewayTokens { totalCount } }") == {
+        "data": {"customerGatewayTokens": {"totalCount": 0}}
+    }
