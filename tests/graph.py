@@ -5,6 +5,10 @@ FIELDS = (
     " deactivationReason lastVerifiedAt formerGatewayCustomerIds"
 )
 HISTORY = "history { nodes { id action actor at version gatewayCustomerId isActive reason } }"
+FEED = (
+    "edges { cursor node { id } } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } nodes { id action"
+    " actor at version gatewayCustomerId isActive reason tokenId gateway userId token { id version isActive userId } }"
+)
 _ERRORS = "userErrors { code message field }"
 _CHANGED = f"gatewayToken {{ {FIELDS} }} user {{ id }} {_ERRORS}"
 _BY_ID = {"id": "ID!", "expectedVersion": "Int"}
@@ -142,6 +146,23 @@ class Graph:
             **arguments,
         )
         return data["gatewayErasures"]
+
+    async def feed(self, fields=FEED, **arguments):
+        """A page of the change feed."""
+        types = {
+            "after": "String",
+            "startAt": "EventStart!",
+            "first": "Int",
+            "filter": "CustomerGatewayTokenEventFilter",
+        }
+        declared = ", ".join(f"${name}: {types[name]}" for name in arguments)
+        passed = ", ".join(f"{name}: ${name}" for name in arguments)
+        data = await self.ask(
+            f"query{f'({declared})' if declared else ''}"
+            f" {{ customerGatewayTokenEvents{f'({passed})' if passed else ''} {{ {fields} }} }}",
+            **arguments,
+        )
+        return data["customerGatewayTokenEvents"]
 
     async def lift(self, user):
         return await self.mutate("lift", userId=user)

@@ -14,7 +14,7 @@ from joserfc import jws, jwt
 from joserfc.errors import ClaimError, ExpiredTokenError, JoseError
 from joserfc.jwk import Key, OctKey
 
-from graphql_api.domain.caller import ADMIN_SCOPE, READ_SCOPE, WRITE_SCOPE, Caller
+from graphql_api.domain.caller import ADMIN_SCOPE, EVENTS_SCOPE, READ_SCOPE, WRITE_SCOPE, Caller
 from graphql_api.domain.errors import UnauthenticatedError
 
 KEY_ALGORITHMS = frozenset(
@@ -26,7 +26,7 @@ MAX_TOKEN_BYTES = 8 * 1024
 MAX_SUBJECT_LENGTH = 255  # characters, as many as a user id may have
 LEEWAY = 10  # seconds that the issuer's clock may be ahead; expiry gets no leeway
 
-_SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, ADMIN_SCOPE})
+_SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, EVENTS_SCOPE, ADMIN_SCOPE})
 _TYPES = frozenset({"jwt", "at+jwt"})
 # A token must not name the location of its own key, and no extensions are supported.
 _FORBIDDEN_PARAMETERS = frozenset({"crit", "b64", "jku", "jwk", "x5c", "x5u"})

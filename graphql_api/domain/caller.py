@@ -8,6 +8,7 @@ from graphql_api.domain.errors import ForbiddenError, UnauthenticatedError
 
 READ_SCOPE = "gateway-tokens:read"
 WRITE_SCOPE = "gateway-tokens:write"
+EVENTS_SCOPE = "gateway-tokens:events"
 ADMIN_SCOPE = "gateway-tokens:admin"
 
 
@@ -18,6 +19,7 @@ class Permission(Enum):
     OWNER = "the user whose tokens they are, or the scope gateway-tokens:read", READ_SCOPE, WRITE_SCOPE, ADMIN_SCOPE
     READ = "the scope gateway-tokens:read", READ_SCOPE, WRITE_SCOPE, ADMIN_SCOPE
     WRITE = "the scope gateway-tokens:write", WRITE_SCOPE, ADMIN_SCOPE
+    EVENTS = "the scope gateway-tokens:events", EVENTS_SCOPE, ADMIN_SCOPE
     ADMIN = "the scope gateway-tokens:admin", ADMIN_SCOPE
 
     def __init__(self, what: str, *scopes: str) -> None:
@@ -85,6 +87,7 @@ FIELD_PERMISSIONS: Mapping[str, Permission] = {
     "Query.customerGatewayToken": Permission.OWNER,
     "Query.customerGatewayTokenByCustomer": Permission.OWNER,
     "Query.customerGatewayTokens": Permission.OWNER,  # one user's; without filter.userId ADMIN
+    "Query.customerGatewayTokenEvents": Permission.EVENTS,
     "Query.gatewayErasures": Permission.ADMIN,
     "User.id": Permission.NOTHING,
     "User.gatewayTokens": Permission.OWNER,

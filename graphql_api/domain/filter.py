@@ -1,8 +1,9 @@
-"""Which tokens a list shows."""
+"""Which tokens a list shows, and which entries the change feed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,3 +23,20 @@ class TokenFilter:
     def conditions(self) -> dict[str, Any]:
         """The conditions that are set, by name, always in the same order."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+
+class FeedFilter(NamedTuple):
+    """Which entries of the change feed are wanted; None is no condition."""
+
+    gateways: Sequence[str] | None = None
+    actions: Sequence[str] | None = None
+
+
+NO_FILTER = FeedFilter()
+
+
+class Place(NamedTuple):
+    """A place in the change feed: after the entry with this position, on this timeline of the database."""
+
+    timeline: str
+    position: int

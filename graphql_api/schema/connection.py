@@ -34,7 +34,9 @@ class PageInfo:
         resolver=_has_previous_page, description="Whether there are items before this page."
     )
     start_cursor: str | None = strawberry.field(description="The cursor of the first item; null if the page is empty.")
-    end_cursor: str | None = strawberry.field(description="The cursor of the last item; null if the page is empty.")
+    end_cursor: str | None = strawberry.field(
+        description="The cursor of the last item; null if the page is empty, except in the change feed."
+    )
     next_page: strawberry.Private[Known]
     previous_page: strawberry.Private[Known]
 

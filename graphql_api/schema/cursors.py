@@ -6,11 +6,13 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from graphql_api.domain.errors import BadInputError, InputError
+from graphql_api.domain.filter import Place
 from graphql_api.domain.token import Token
 from graphql_api.domain.values import is_well_formed, token_id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_POSITION = re.compile("(?P<timeline>[0-9A-F]{1,8}):(?P<position>0|[1-9][0-9]{0,18})")
 _VERSION = re.compile("[1-9][0-9]{0,9}")
 
 
@@ -50,6 +52,24 @@ def to_event(cursor: str) -> tuple[str, int]:
     token, _, version = place.partition(":")
     if kind == "event" and _VERSION.fullmatch(version) and int(version) < 2**31:
         return token, int(version)
+    raise of_another(cursor)
+
+
+def of_place(place: Place) -> str:
+    """A place in the change feed."""
+    return _encode(f"feed:{place.timeline}:{place.position}")
+
+
+def to_place(cursor: str) -> Place:
+    """The place at this cursor.
+
+    Raises:
+        BadInputError: the cursor is not ours.
+    """
+    kind, _, rest = _decode(cursor).partition(":")
+    found = _POSITION.fullmatch(rest)
+    if kind == "feed" and found and int(found["position"]) < 2**63:
+        return Place(found["timeline"], int(found["position"]))
     raise of_another(cursor)
 
 

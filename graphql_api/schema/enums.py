@@ -11,7 +11,7 @@ from graphql_api.domain.token import Action, DeactivationReason
 if TYPE_CHECKING:
     from strawberry.types.enum import StrawberryEnumDefinition
 
-__all__ = ["Action", "BatchErrorPolicy", "Code", "DeactivationReason", "MergeConflictPolicy"]
+__all__ = ["Action", "BatchErrorPolicy", "Code", "DeactivationReason", "EventStart", "MergeConflictPolicy"]
 
 
 class BatchErrorPolicy(Enum):
@@ -27,6 +27,13 @@ class MergeConflictPolicy(Enum):
     FAIL = "FAIL"
     KEEP_TARGET = "KEEP_TARGET"
     KEEP_SOURCE = "KEEP_SOURCE"
+
+
+class EventStart(Enum):
+    """Where a follower of the change feed starts who has no cursor."""
+
+    OLDEST = "OLDEST"
+    NOW = "NOW"
 
 
 _DEPRECATED: dict[Any, str] = {Action.VERIFIED: "A verification is not a change, so it adds no entry."}
@@ -93,4 +100,11 @@ _described(
     FAIL="Nothing moves; each conflict is reported.",
     KEEP_TARGET="Keep the target's token. The source's customer id becomes a former id of it.",
     KEEP_SOURCE="Move and keep the source's token. The target's customer id becomes a former id of it.",
+)
+_described(
+    EventStart,
+    "EventStart",
+    "Where to start in the change feed.",
+    OLDEST="At the oldest entry.",
+    NOW="After the newest entry: the page is empty, and its `endCursor` is where to continue.",
 )

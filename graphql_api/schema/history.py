@@ -19,7 +19,7 @@ _TOKEN: Any = Annotated["CustomerGatewayToken", strawberry.lazy("graphql_api.sch
 async def _tokens_of_events(parents: list["Event"], info: Info, *, selection: Selection | None) -> Sequence[Any]:
     info.context.loads("CustomerGatewayTokenEvent.token", len(parents))
     ids = list(dict.fromkeys(event.token_id for event in parents))
-    found = await info.context.tokens.by_ids(ids, None if selection is None else selection.attributes)
+    found = await info.context.tokens.of_events(ids, None if selection is None else selection.attributes)
     return [found.get(event.token_id) for event in parents]
 
 
@@ -58,7 +58,7 @@ class EventEdge:
     node: Event = strawberry.field(description="The entry.")
 
 
-@strawberry.type(name="CustomerGatewayTokenEventConnection", description="A page of history, newest first.")
+@strawberry.type(name="CustomerGatewayTokenEventConnection", description="A page of history entries.")
 class EventConnection:
     """A page of lines."""
 
@@ -102,7 +102,7 @@ def histories(description: str) -> Any:
 
 def _page(lines: Sequence[Any], count: int, *, has_previous: bool) -> EventConnection:
     edges = [
-        EventEdge(cursor=cursors.of_event(line["token_id"], line["version"]), node=_event(line))
+        EventEdge(cursor=cursors.of_event(line["token_id"], line["version"]), node=event_of(line))
         for line in lines[:count]
     ]
     return EventConnection(
@@ -112,7 +112,8 @@ def _page(lines: Sequence[Any], count: int, *, has_previous: bool) -> EventConne
     )
 
 
-def _event(line: Any) -> Event:
+def event_of(line: Any) -> Event:
+    """The entry of a row."""
     return Event(
         id=strawberry.ID(f"{line['token_id']}:{line['version']}"),
         action=Action(line["action"]),

@@ -16,6 +16,8 @@ from graphql_api.schema.connection import PageInfo, page_info, paged, size
 from graphql_api.schema.context import Info
 from graphql_api.schema.entities import Entity, entities
 from graphql_api.schema.erasures import GatewayErasureConnection, gateway_erasures
+from graphql_api.schema.feed import token_events
+from graphql_api.schema.history import EventConnection
 from graphql_api.schema.types import CustomerGatewayToken, columns, gateway_argument
 from graphql_api.service.tokens import Tokens
 
@@ -203,6 +205,15 @@ class Query:
         resolver=_tokens,
         directives=[paged("first", "last")],
         description="Tokens in creation order: one user's with `filter.userId`. Without it, you need the admin scope.",
+    )
+    customer_gateway_token_events: EventConnection = strawberry.federation.field(
+        resolver=token_events,
+        directives=[paged("first")],
+        description=(
+            "The change feed: changes of all users' tokens in the order in which they became visible, oldest first."
+            " Pass `pageInfo.endCursor`, which an empty page has too, as `after` to continue: you miss nothing."
+            " Needs the scope gateway-tokens:events or admin."
+        ),
     )
     gateway_erasures: GatewayErasureConnection = strawberry.federation.field(
         resolver=gateway_erasures,

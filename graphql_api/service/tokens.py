@@ -45,6 +45,12 @@ class Tokens:
         found = await self.reads.by_ids(list(known.values()), columns, coalesce=self.caller.has(Permission.READ))
         return {text: found[token_id] for text, token_id in known.items() if self._sees(found.get(token_id))}
 
+    async def of_events(self, ids: Sequence[str], columns: Columns = None) -> dict[str, TokenView]:
+        """Tokens by id, of entries of the history or the change feed that the caller was answered."""
+        if not self.caller.has(Permission.READ):
+            self.caller.require(Permission.EVENTS)
+        return await self.reads.by_ids(ids, columns, coalesce=self.caller.has(Permission.READ))
+
     async def by_users_and_gateways(self, pairs: Sequence[Pair], columns: Columns = None) -> dict[Pair, TokenView]:
         """Tokens by (user id, gateway in any spelling)."""
         self.caller.authorize("User.gatewayToken")

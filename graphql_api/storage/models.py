@@ -105,7 +105,15 @@ class EventRow(SQLModel, table=True):
     """One line of a token's history; lines are added and never changed, but for what erasure takes out of them."""
 
     __tablename__ = "customer_gateway_token_events"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (PrimaryKeyConstraint("token_id", "version", name="one_event_per_version"),)
+    __table_args__ = (
+        PrimaryKeyConstraint("token_id", "version", name="one_event_per_version"),
+        Index(
+            "customer_gateway_token_events_by_position",
+            "position",
+            unique=True,
+            postgresql_where=text("position > 0"),
+        ),
+    )
 
     token_id: str = Field(sa_column=Column(Uuid(as_uuid=False), nullable=False))
     version: int = Field(sa_column=Column(Integer, nullable=False))
@@ -117,6 +125,35 @@ class EventRow(SQLModel, table=True):
     reason: str | None = Field(sa_column=Column(Text))
     actor: str = Field(sa_column=Column(Text, nullable=False))
     at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    position: int = Field(sa_column=Column(BigInteger, Identity(always=True), nullable=False))
+
+
+class EventTimelineRow(SQLModel, table=True):
+    """How far the change feed was settled on a timeline of the database: see `graphql_api.storage.feed`."""
+
+    __tablename__ = "event_timelines"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (PrimaryKeyConstraint("timeline", name="event_timelines_pkey"),)
+
+    timeline: str = Field(sa_column=Column(Text, nullable=False))
+    settled: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class EventEndpointRow(SQLModel, table=True):
+    """How far a webhook endpoint is in the change feed, and which process sends to it."""
+
+    __tablename__ = "event_endpoints"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (PrimaryKeyConstraint("name", name="event_endpoints_pkey"),)
+
+    name: str = Field(sa_column=Column(Text, nullable=False))
+    position: int = Field(sa_column=Column(BigInteger, nullable=False))
+    attempts: int = Field(sa_column=Column(Integer, server_default=text("0"), nullable=False))
+    next_attempt_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    retry_after: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    failing_since: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    last_error: str | None = Field(sa_column=Column(Text))
+    disabled_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    leased_by: str | None = Field(sa_column=Column(Text))
+    leased_until: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
 
 
 class DepartedTokenRow(SQLModel, table=True):

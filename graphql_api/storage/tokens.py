@@ -17,6 +17,7 @@ from graphql_api.storage import statements as sql
 from graphql_api.storage.changes import ConflictError, Lookups, TokenTransaction
 from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connection import Row
+from graphql_api.storage.feed import Feed
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.reads import Pair, TokenReader, token_of, unzip
 
@@ -81,6 +82,7 @@ class TokenStore(TokenReader, Lookups):
     def __init__(self, pool: ConnectionPool, note: Callable[[Sequence[str]], None] = _unnoted) -> None:
         TokenReader.__init__(self, pool)
         Lookups.__init__(self, pool, self._hash_user)
+        self.feed = Feed(pool)
         self._note = note
         self._erasure_key = b""
         self._latest = datetime.min.replace(tzinfo=UTC)

@@ -15,9 +15,9 @@ import asyncpg
 from graphql_api.storage.connection import Connection, Row, Runner, Statement
 from graphql_api.storage.connector import RawConnection
 
-_TIMELINE = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
+TIMELINE = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 _IDENTITY = "select clock_timestamp(), pg_current_xact_id()::text, pg_postmaster_start_time(), pg_backend_pid()"
-_IDENTIFY = Statement("identify", f"{_IDENTITY}, {_TIMELINE}")
+_IDENTIFY = Statement("identify", f"{_IDENTITY}, {TIMELINE}")
 _IDENTIFY_WITHOUT_LOG = Statement("identify", f"{_IDENTITY}, null::text")
 _ASK = Statement(
     "outcome",
@@ -31,14 +31,14 @@ _ASK = Statement(
 _ASK_LOG = Statement(
     "outcome_by_log",
     f"""
-    select {_TIMELINE} = $1, pg_stat_get_bgwriter_stat_reset_time() <= $2 or (
+    select {TIMELINE} = $1, pg_stat_get_bgwriter_stat_reset_time() <= $2 or (
       redo_lsn = checkpoint_lsn and
       (split_part(next_xid, ':', 1)::bigint << 32) + split_part(next_xid, ':', 2)::bigint > $3::text::bigint
     )
     from pg_control_checkpoint()
     """,  # noqa: S608 - a constant of ours
 )
-READ_LOG = f"select {_TIMELINE} from pg_control_checkpoint()"  # noqa: S608 - a constant of ours
+READ_LOG = f"select {TIMELINE} from pg_control_checkpoint()"  # noqa: S608 - a constant of ours
 """What has to work for an outcome to be known after a restart of PostgreSQL; `FORBIDDEN` is raised if it does not."""
 FORBIDDEN = (asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError, asyncpg.UndefinedFunctionError)
 # Ends a backend that waits for a caller who is gone, but none that waits for a standby to confirm the commit.

@@ -14,7 +14,8 @@ UNUSED = frozenset()
 
 TABLE = "customer_gateway_tokens"
 _COLUMNS = """
-  select relname, attname, format_type(atttypid, atttypmod) as kind, attnotnull and not atthasdef as is_needed
+  select relname, attname, format_type(atttypid, atttypmod) as kind,
+    attnotnull and not atthasdef and attidentity = '' as is_needed
   from pg_attribute join pg_class on pg_class.oid = attrelid
   where relnamespace = 'public'::regnamespace and relkind = 'r' and attnum > 0 and not attisdropped
 """

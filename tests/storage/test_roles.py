@@ -25,6 +25,17 @@ from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
 from tests.graph import MUTATIONS, Graph, wanted
 
+# What the change feed counts on: a transaction that records something changed or created a token, and so had its id,
+# before it asks for a position.
+ASKS_FOR_AN_ID_FIRST = """
+  create function has_an_id() returns trigger language plpgsql as $$ begin
+    if pg_current_xact_id_if_assigned() is null then
+      raise 'the transaction has no id yet, but position %', new.position;
+    end if;
+    return new;
+  end $$;
+  create trigger has_an_id before insert on customer_gateway_token_events for each row execute function has_an_id()
+"""
 PAGE = Path(__file__).parents[2] / "docs" / "database-roles.md"
 
 
@@ -54,6 +65,7 @@ async def service_url(new_database, straight):
         await upgrade(as_role(url, owner))
         await run(as_role(url, owner), grants)
         await run(url, publication)
+        await run(url, ASKS_FOR_AN_ID_FIRST)
         yield as_role(url, service)
     finally:
         await run(url, f"drop owned by {owner}, {service} cascade; drop role {owner}, {service}")

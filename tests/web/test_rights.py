@@ -7,12 +7,13 @@ import pytest
 from graphql_api.domain.caller import FIELD_PERMISSIONS, Permission
 from graphql_api.schema import build_schema
 
-CALLERS = ("nobody", "owner", "other", "wrong scope", "read", "write", "admin")
+CALLERS = ("nobody", "owner", "other", "wrong scope", "events", "read", "write", "admin")
 MAY = {
     Permission.NOTHING: set(CALLERS),
     Permission.OWNER: {"owner", "read", "write", "admin"},
     Permission.READ: {"read", "write", "admin"},
     Permission.WRITE: {"write", "admin"},
+    Permission.EVENTS: {"events", "admin"},
     Permission.ADMIN: {"admin"},
 }
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
@@ -123,6 +124,7 @@ def callers(client, as_user, as_service):
         "owner": as_user("u1"),
         "other": as_user("u2"),
         "wrong scope": as_service("gateway-tokens:list", "GATEWAY-TOKENS:ADMIN", "gateway-tokens:", "admin"),
+        "events": as_service("gateway-tokens:events"),
         "read": as_service("gateway-tokens:read"),
         "write": as_service("gateway-tokens:write"),
         "admin": as_service("gateway-tokens:admin"),
@@ -250,6 +252,38 @@ async def test_a_users_tokens_are_counted_by_those_who_may_read_them(callers, va
 async def test_customers_to_delete_are_listed_for_admins(callers, variables, caller):
     answer = await ask(callers[caller], "gatewayErasures { nodes { gateway } }", variables)
     assert answer.codes == ([] if caller in MAY[Permission.ADMIN] else [refusal(caller)])
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+async def test_the_change_feed_and_its_tokens_are_read_by_those_who_may(callers, variables, caller):
+    for field in TOKEN_FIELDS:
+        text = f"customerGatewayTokenEvents {{ nodes {{ userId token {{ {LEAVES.get(field, field)} }} }} }}"
+        answer = await ask(callers[caller], text, variables)
+        internal = FIELD_PERMISSIONS[f"CustomerGatewayToken.{field}"] is Permission.READ
+        if caller not in MAY[Permission.EVENTS]:
+            assert (answer.data, answer.codes) == (None, [refusal(caller)])
+            continue
+        entries = answer.data["customerGatewayTokenEvents"]["nodes"]
+        assert len(entries) == 3
+        assert {entry["userId"] for entry in entries} == {"u1"}
+        if caller == "events" and internal:
+            assert [entry["token"] for entry in entries] == [{field: None}] * 3
+            assert answer.codes == ["FORBIDDEN"] * 3
+        else:
+            assert all(entry["token"][field] is not None for entry in entries)
+            assert answer.codes == []
+
+
+@pytest.mark.parametrize("caller", ["events"])
+async def test_who_reads_the_feed_reads_nothing_else(callers, variables, caller):
+    tokens = "customerGatewayTokenEvents { nodes { token { user { id gatewayTokens { id } } } } }"
+    answer = await ask(callers[caller], tokens, variables)
+    users = [entry["token"]["user"] for entry in answer.data["customerGatewayTokenEvents"]["nodes"]]
+    assert users == [{"id": "u1", "gatewayTokens": None}] * 3
+    assert set(answer.codes) == {"FORBIDDEN"}
+    # In one request with the feed, too.
+    both = f"customerGatewayTokenEvents {{ nodes {{ id }} }} {BY_KEY['id'][0] % 'id'}"
+    assert (await ask(callers[caller], both, variables)).data["customerGatewayToken"] is None
 
 
 @pytest.mark.parametrize("caller", CALLERS)
