@@ -83,7 +83,7 @@ class _Statements:
 STATEMENTS = _Statements(TIMELINE)
 # A managed PostgreSQL that forbids to look at its log keeps its commits elsewhere, and begins no timelines.
 _WITHOUT_TIMELINES = _Statements("'0'")
-_PRECEDES = Statement(
+PRECEDES = Statement(
     "feed_precedes",
     f"""
     select exists (
@@ -96,7 +96,7 @@ _PRECEDES = Statement(
     """,
 )
 _MARKED = Statement("feed_marked", "select settled from event_timelines where timeline = $1")
-_AGE = Statement(
+AGE = Statement(
     "feed_age",
     f"""
     select extract(epoch from clock_timestamp() - at)::float8 from {_EVENTS}
@@ -185,7 +185,7 @@ class Feed:
 
     async def precedes(self, place: Place, wanted: FeedFilter) -> bool:
         """Whether there is an entry up to this place; not all are looked at."""
-        [[found]] = await self._pool.fetch(_PRECEDES, place.position, *wanted)
+        [[found]] = await self._pool.fetch(PRECEDES, place.position, *wanted)
         return found
 
     async def look(self) -> None:
@@ -214,7 +214,7 @@ class Feed:
     async def measure(self) -> None:
         """See how long the oldest entry has waited that is not settled."""
         await self.look()
-        rows = [] if self.is_settled else await self._pool.fetch(_AGE, self._settled)
+        rows = [] if self.is_settled else await self._pool.fetch(AGE, self._settled)
         self.lag = max(0.0, rows[0][0]) if rows else 0.0
 
     async def follow(self) -> None:

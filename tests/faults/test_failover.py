@@ -6,10 +6,13 @@ import sys
 
 import pytest
 
+from graphql_api.storage.feed import Feed
 from graphql_api.storage.migrate import newest_revision, upgrade
+from graphql_api.storage.pool import ConnectionPool
 from tests.faults.load import Load
 from tests.faults.proxy import Proxy
 from tests.faults.service import serving
+from tests.until import until
 
 
 @pytest.fixture
@@ -49,6 +52,45 @@ async def test_writes_follow_a_switchover_and_never_go_back(pair, tmp_path, meas
     assert await first.ask("select pg_is_in_recovery()")
     assert not load.failed(after=back)
     assert await load.differences(second.url) == []
+
+
+RECORD = """
+  insert into customer_gateway_token_events
+    (token_id, version, user_id, gateway, gateway_customer_id, is_active, action, actor, at)
+  select gen_random_uuid(), 1, 'u', 'STRIPE', 'c', true, 'CREATED', '%s', now() from generate_series(1, %s)
+"""
+
+
+async def test_a_follower_misses_nothing_after_a_failover_that_lost_entries(pair):
+    """Positions are given again, so entries of the new primary stand where the follower has been."""
+    first, second = pair
+    await upgrade(first.url)
+    url = first.url.replace(f"127.0.0.1:{first.port}", f"127.0.0.1:{first.port},127.0.0.1:{second.port}")
+    async with ConnectionPool.open(url) as pool:
+        feed = Feed(pool)
+        await first.ask(RECORD % ("both", 10))
+        place = (await feed.page(None, 100)).end
+        caught_up = f"select pg_last_wal_replay_lsn() >= '{await first.ask('select pg_current_wal_lsn()::text')}'"
+        await until(lambda: second.ask(caught_up), "the standby has replayed what there is")
+        await second.ask("alter system set primary_conninfo = ''")
+        await second.ask("select pg_reload_conf()")
+        await until(lambda: _follows_nobody(second), "the standby follows nobody")
+        await first.ask(RECORD % ("lost", 500))
+        page = await feed.page(place, 1000)
+        assert len(page.lines) == 500
+        await first.kill()
+        await second.ask("select pg_promote()")
+        await second.ask(RECORD % ("new", 100))
+        after = await feed.page(page.end, 1000)
+        assert [line["actor"] for line in after.lines][-100:] == ["new"] * 100
+        assert {line["actor"] for line in after.lines} <= {"both", "new"}
+        assert after.lines[-100]["position"] <= page.end.position
+        assert after.end.timeline != page.end.timeline
+        assert not (await feed.page(after.end, 10)).lines
+
+
+async def _follows_nobody(standby):
+    return not await standby.ask("select count(*) from pg_stat_wal_receiver")
 
 
 async def test_migrations_go_to_the_primary_wherever_it_stands_among_the_hosts(pair):

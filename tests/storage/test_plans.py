@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from graphql_api.storage import selects, statements
+from graphql_api.storage import feed, selects, statements
 from graphql_api.storage.pool import _SESSION, ConnectionPool
 
 MOMENT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -80,6 +80,11 @@ LOOKUPS = {
     "the end of claims": (statements.END_CLAIMS, [*PAIR, ["cus_7"]]),
     "the moving of identifiers and of tokens that are gone": (statements.REASSIGN_IDENTIFIERS, ["user-7", "user-8"]),
     "the tokens that a user had": (statements.FORGET_DEPARTED, ["user-7"]),
+    "what is new in the feed": (feed.STATEMENTS.look, [0]),
+    "a page of the feed": (feed.STATEMENTS.page, [5000, 20000, 501]),
+    "a page of the feed with a filter": (feed.STATEMENTS.filtered_page, [5000, 20000, 501, ["STRIPE"], ["DELETED"]]),
+    "what precedes a place in the feed": (feed.PRECEDES, [5000, None, ["DELETED"]]),
+    "the age of an entry": (feed.AGE, [5000]),
     "who else had them": (statements.FORGET_NAMELESS, [[ID]]),
 }
 

@@ -56,19 +56,20 @@ async def run(url, script):
 async def service_url(new_database, straight):
     """A database as the page says: migrated by its owner, opened by the service. Roles are all databases' together."""
     prefix = f"test_{secrets.token_hex(6)}_"
-    owner, service = f"{prefix}owner", f"{prefix}service"
-    page = PAGE.read_text().replace("gateway_tokens_owner", owner).replace("gateway_tokens_service", service)
-    create_roles, grants, publication = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    owner, service, auditor = f"{prefix}owner", f"{prefix}service", f"{prefix}auditor"
+    page = PAGE.read_text().replace("gateway_tokens_", prefix)
+    create_roles, grants, create_auditor, publication = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     url = straight(await new_database())  # a pooler does not let anybody take a role
     await run(url, create_roles)
     try:
         await upgrade(as_role(url, owner))
         await run(as_role(url, owner), grants)
+        await run(url, create_auditor)
         await run(url, publication)
         await run(url, ASKS_FOR_AN_ID_FIRST)
         yield as_role(url, service)
     finally:
-        await run(url, f"drop owned by {owner}, {service} cascade; drop role {owner}, {service}")
+        await run(url, f"drop owned by {owner}, {service}, {auditor} cascade; drop role {owner}, {service}, {auditor}")
 
 
 async def test_every_mutation_works_without_the_right_to_change_history(service_url):
