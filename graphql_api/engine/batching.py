@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from graphql.pyutils import Path
 
 
+Refusal: TypeAlias = Callable[[Any, Any], Exception | None]
+"""Why a field is not loaded for a parent, in a context; None: it is. It is known at once."""
+
 BatchFunction: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 """`async def f(parents, info, *, selection, **arguments)`: one field for many parents at once, in their order. An
 exception in the list is that parent's error."""
@@ -19,9 +22,10 @@ exception in the list is that parent's error."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """The batch function of one field."""
+    """The batch function of one field, and what is refused before it is asked."""
 
     function: BatchFunction
+    refusal: Refusal | None = None
 
     async def values(
         self, parents: list[Any], info: Any, selection: Selection | None, arguments: Mapping[str, Any]

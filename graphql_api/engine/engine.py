@@ -1,7 +1,7 @@
 """Documents in, operations out: parsed, limited, validated and compiled once, then kept."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from typing import Literal
 
@@ -71,9 +71,9 @@ class Engine:
             before_validation: what a parsed document is checked for first
             before_execution: make what an operation is checked for before each of its executions
             max_tokens: of a document
-            max_documents: that are kept; of large ones and those that cannot run, a tenth of that
-            max_characters: of all the documents that are kept, and of all the others; a token counts as eight, which
-                it mostly has; a large document has an eighth of that
+            max_documents: that are kept; of large ones, and of those that cannot run, a tenth of that
+            max_characters: of all the documents that are kept, of all large ones, and of all that cannot run; a token
+                counts as eight, which it mostly has; a large document has an eighth of that
             suggestions: whether errors say which names may have been meant
             phase: is entered with `parse`, `validate` and `compile` while that is done, which is once for a document
         """
@@ -90,22 +90,28 @@ class Engine:
         self._suggestions = suggestions
         self._phase = phase
         self._documents: DocumentCache[_Document] = DocumentCache(max_documents, max_characters)
-        self._others: DocumentCache[_Document | list[GraphQLError]] = DocumentCache(
-            max(1, max_documents // 10), max_characters
-        )
-        """Documents that cannot run, and large ones: a caller who sends many of them pushes out nobody else's."""
-
+        self._large: DocumentCache[_Document] = DocumentCache(max(1, max_documents // 10), max_characters, share=2)
+        self._wrong: DocumentCache[list[GraphQLError]] = DocumentCache(max(1, max_documents // 10), max_characters)
         self._max_shared = max_characters // _LARGE_SHARE
 
-    def prepare(self, query: str, operation_name: str | None = None) -> Operation | list[GraphQLError]:
-        """The operation to run, or what is wrong with the request. A document is looked at once, then remembered."""
-        document = self._documents.get(query) or self._others.get(query)
+    def prepare(
+        self, query: str, operation_name: str | None = None, owner: Hashable = None
+    ) -> Operation | list[GraphQLError]:
+        """The operation to run, or what is wrong with the request. A document is looked at once, then remembered.
+
+        Args:
+            query: the document
+            operation_name: of the operation to run, if it has several
+            owner: who sent it, in whose share it is kept; None: somebody who is trusted with all of the room
+        """
+        document = self._documents.get(query) or self._large.get(query) or self._wrong.get(query)
         if document is None:
             document, size = self._document(query)
-            if isinstance(document, list) or size > self._max_shared:
-                self._others.put(query, document, size)
+            if isinstance(document, list):
+                self._wrong.put(query, document, size)
             else:
-                self._documents.put(query, document, size)
+                cache = self._large if size > self._max_shared else self._documents
+                cache.put(query, document, size, owner)
         return document if isinstance(document, list) else document.operation(operation_name)
 
     def _document(self, query: str) -> "tuple[_Document | list[GraphQLError], int]":

@@ -9,6 +9,8 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
+from graphql_api.engine.batching import Refusal
+from graphql_api.engine.fields import refusal_of
 from graphql_api.engine.size import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, OBJECT_BYTES, AnswerTooLargeError
 
 __all__ = ["VALIDATION_RULES", "CoreExecutor", "is_awaitable"]
@@ -29,6 +31,27 @@ class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
     def _places(self) -> dict[int, tuple[Any, GraphQLError]]:
         """Errors that say where fields stand, with what they were made of, by its identity."""
         return {}
+
+    @cached_property
+    def _refusals(self) -> dict[int, tuple[Any, Refusal | None]]:
+        """What fields refuse at once, with what they were made of, by its identity."""
+        return {}
+
+    def execute_field(
+        self, parent_type: Any, source: Any, field_details_list: Any, path: Any, position_context: Any
+    ) -> Any:
+        """Resolve a field, unless it is refused at once: for thousands of parents that takes a fraction of the time."""
+        known = self._refusals.get(id(field_details_list))
+        if known is None:
+            definition = self.schema.get_field(parent_type, field_details_list[0].node.name.value)
+            refusal = refusal_of(definition) if definition else None
+            known = self._refusals[id(field_details_list)] = (field_details_list, refusal)
+        _, refusal = known
+        if refusal is not None and (error := refusal(source, self.context_value)) is not None:
+            return_type = parent_type.fields[field_details_list[0].node.name.value].type
+            self.handle_field_error(error, return_type, field_details_list, path)
+            return None
+        return super().execute_field(parent_type, source, field_details_list, path, position_context)
 
     def handle_field_error(self, raw_error: Exception, return_type: Any, field_details_list: Any, path: Any) -> None:
         """Locate an error and collect it, or raise it if null is not allowed here."""

@@ -26,7 +26,7 @@ from strawberry.types.base import (
 from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 
-from graphql_api.engine.batching import Batch, BatchFunction
+from graphql_api.engine.batching import Batch, BatchFunction, Refusal
 from graphql_api.engine.size import VALUE_LENGTH
 
 _BATCH = "engine.batch"
@@ -79,17 +79,20 @@ class Delegated:
 Resolution: TypeAlias = Attribute | Resolver | Batched | Delegated
 
 
-def batched(function: BatchFunction, *, reads: tuple[str, ...] | None = None, **options: Any) -> Any:
+def batched(
+    function: BatchFunction, *, reads: tuple[str, ...] | None = None, refusal: Refusal | None = None, **options: Any
+) -> Any:
     """A Strawberry field that loads by its parent, declared once for both ways of execution.
 
     `async def function(parents, info, *, selection, **arguments)` answers one value for each parent; its keyword
     arguments other than `selection` become the field's arguments. `reads` names the attributes that it reads from a
-    parent; `options` are those of `strawberry.federation.field`.
+    parent; `refusal` says of which parents the function would answer with an error, so that graphql-core need not load
+    anything for them; `options` are those of `strawberry.federation.field`.
 
         class User:
             tokens: list[Token] | None = batched(tokens_of_users, reads=("id",), description="…")
     """
-    batch = Batch(function)
+    batch = Batch(function, refusal)
 
     def resolve(root: Any, info: strawberry.Info, **arguments: Any) -> Any:
         return batch.load(root, info, arguments)
@@ -101,6 +104,13 @@ def batched(function: BatchFunction, *, reads: tuple[str, ...] | None = None, **
     resolve.__dict__["__signature__"] = inspect.Signature([root, info, *arguments])
     metadata = {_BATCH: batch} if reads is None else {_BATCH: batch, _READS: reads}
     return strawberry.federation.field(resolver=resolve, metadata=metadata, **options)
+
+
+def refusal_of(definition: GraphQLField) -> Refusal | None:
+    """What a batched field refuses at once."""
+    field = strawberry_field(definition)
+    batch: Batch | None = field.metadata.get(_BATCH) if field is not None else None
+    return batch.refusal if batch is not None else None
 
 
 def reads(*attributes: str) -> dict[str, Any]:

@@ -44,6 +44,10 @@ def gateway_argument(context: Context, text: str) -> str:
         raise BadInputError(str(refused)) from None
 
 
+def _refusal(user: "User", context: Context) -> Exception | None:
+    return context.tokens.refusal(user.id)
+
+
 async def _tokens_of_users(
     parents: list["User"],
     info: Info,
@@ -126,6 +130,7 @@ class User:
     gateway_tokens: list["CustomerGatewayToken"] | None = batched(
         _tokens_of_users,
         reads=("id",),
+        refusal=_refusal,
         directives=[listed(_GATEWAYS_PER_USER), NEVER_SHARED],
         description=(
             "The user's tokens, ordered by gateway; empty if there are none."
@@ -135,6 +140,7 @@ class User:
     gateway_token: "CustomerGatewayToken | None" = batched(
         _token_of_users,
         reads=("id",),
+        refusal=_refusal,
         directives=[NEVER_SHARED],
         description="The user's token at one gateway; null if there is none.",
     )

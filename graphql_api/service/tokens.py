@@ -26,6 +26,7 @@ class Tokens:
         self.caller = caller
         self.gateways = gateways
         self.reads = reads or store
+        self._refusal: ForbiddenError | None = None
 
     @property
     def actor(self) -> str:
@@ -89,12 +90,18 @@ class Tokens:
         """
         self.caller.require(Permission.OWNER)
         others = [user_id for user_id in user_ids if not self.caller.may_read(user_id)]
-        try:
-            for user_id in others[:1]:
+        return dict.fromkeys(others, error) if others and (error := self.refusal(others[0])) else {}
+
+    def refusal(self, user_id: str) -> ForbiddenError | None:
+        """Why the caller may not read this user's tokens, one error for all of them; None: they may."""
+        if self.caller.may_read(user_id):
+            return None
+        if self._refusal is None:
+            try:
                 self.caller.authorize_read(user_id)
-        except ForbiddenError as error:
-            return dict.fromkeys(others, error)
-        return {}
+            except ForbiddenError as error:
+                self._refusal = error
+        return self._refusal
 
     async def of_users(self, user_ids: Sequence[str], columns: Columns = None) -> dict[str, list[TokenView]]:
         """The tokens of users whom the caller may read, each user's by gateway; users without one are left out."""

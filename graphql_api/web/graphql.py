@@ -19,7 +19,7 @@ from graphql_api import limits
 from graphql_api.domain import deadline
 from graphql_api.domain.caller import Caller, Permission
 from graphql_api.domain.errors import UnavailableError
-from graphql_api.engine import MAX_ANSWER_BYTES, Engine, Operation, Result
+from graphql_api.engine import Engine, Operation, Result
 from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
@@ -262,11 +262,12 @@ class GraphQL:
             query = self.persisted.find(asked)
         elif query is None:
             raise HTTPError(400, "BAD_REQUEST", "`query` is missing. This service knows no documents by id.")
-        operation = self.engine.prepare(query, asked.operation_name)
+        owner = _owner(request.caller)
+        operation = self.engine.prepare(query, asked.operation_name, owner)
         if isinstance(operation, list):
             raise _not_run(errors.about_document(operation), operation)
         if asked.persisted_hash is not None and asked.query is not None and self.documents is None:
-            self.persisted.remember(asked, query)
+            self.persisted.remember(asked, query, owner)
         if request.method != "POST" and operation.kind is not OperationType.QUERY:
             raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send mutations by POST.", [(b"allow", b"POST")])
         return operation
@@ -348,6 +349,7 @@ class GraphQL:
         Limits count over all of them.
         """
         request.batch_size = len(batch)
+        request.room = answers.Room(len(batch))
         token = limits.spent.set(limits.Spent())
         try:
             if any(_may_change(asked) for asked in batch):
@@ -356,13 +358,8 @@ class GraphQL:
                 answered = await asyncio.gather(*(self._answer_one(request, asked, caller) for asked in batch))
         finally:
             limits.spent.reset(token)
-        bodies: list[bytes] = []
-        room = MAX_ANSWER_BYTES
-        for body, _ in answered:
-            room -= len(body)
-            bodies.append(body if room >= 0 else answers.too_large()[0])
         outcome = next((outcome for _, outcome in answered if outcome != "ok"), "ok")
-        return b"[%b]" % b",".join(bodies), outcome
+        return b"[%b]" % b",".join([body for body, _ in answered]), outcome
 
     async def _answer_one(self, request: Request, asked: Parameters | HTTPError, caller: Caller) -> tuple[bytes, str]:
         """The answer to one request of a batch."""
@@ -392,11 +389,11 @@ class GraphQL:
         """
         found = result.errors
         if not found:
-            return answers.write(result, [], extensions)
+            return answers.write(result, [], extensions, request.room)
         if not result.executed:
             raise _not_run(errors.about_variables(found), found)
         told = errors.about_fields(found, request.id, request.caller.subject if request.caller else None)
-        return answers.write(result, told, extensions)
+        return answers.write(result, told, extensions, request.room)
 
     def _refused(self, request: Request, error: HTTPError) -> tuple[int, bytes, str]:
         """The answer to a request that was not run; by GraphQL's own media type a failure, else one like any other."""
@@ -404,7 +401,7 @@ class GraphQL:
             self.metrics.limit(limit)
         status = error.status or (400 if request.media_type is MediaType.GRAPHQL else 200)
         told = error.errors or [errors.refused(error.code, str(error))]
-        return status, orjson.dumps({"errors": told}), error.code
+        return status, answers.refuse(told, request.room), error.code
 
     def _too_late(self, request: Request) -> HTTPError:
         if request.operation is None:
@@ -431,6 +428,13 @@ async def _compressed(request: Request, body: bytes) -> tuple[bytes, bytes]:
         return body, b"vary: accept-encoding\r\n"
     lines = b"vary: accept-encoding\r\ncontent-encoding: %b\r\n" % coding.encode()
     return await compression.compress(body, coding), lines
+
+
+def _owner(caller: Caller | None) -> str | None:
+    """In whose share of the caches documents are kept; services that may read everything have no share."""
+    if caller is None or caller.has(Permission.READ):
+        return None
+    return caller.subject or ""
 
 
 def _well_formed(asked: Parameters | HTTPError) -> Parameters:

@@ -37,11 +37,11 @@ class PersistedQueries:
             raise _refused("PersistedQueryNotFound", "PERSISTED_QUERY_NOT_FOUND")
         return document
 
-    def remember(self, asked: Parameters, document: str) -> None:
-        """Keep a valid document that came with its hash."""
+    def remember(self, asked: Parameters, document: str, owner: str | None = None) -> None:
+        """Keep a valid document that came with its hash, in the share of its owner."""
         name = str(asked.persisted_hash).lower()
         if len(document) <= self._max_document and self._documents.get(name) is None:
-            self._documents.put(name, document, len(document))
+            self._documents.put(name, document, len(document), owner)
 
 
 def _refused(message: str, code: str) -> HTTPError:

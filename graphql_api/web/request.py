@@ -11,6 +11,7 @@ from graphql_api.web.media_types import MediaType
 if TYPE_CHECKING:
     from graphql_api.domain.caller import Caller
     from graphql_api.engine import Operation, Result
+    from graphql_api.web.answers import Room
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -80,6 +81,7 @@ class Request:
         "raw_headers",
         "raw_path",
         "refusal",
+        "room",
         "server",
         "task",
         "unread_bytes",
@@ -126,6 +128,7 @@ class Request:
         self.operation: Operation | None = None
         self.mutation: asyncio.Future[Result] | None = None
         self.batch_size = 0
+        self.room: Room | None = None
         self.user_errors: list[str] = []
 
     # --- the body, from the connection

@@ -44,10 +44,12 @@ def document(before: str, piece: str, after: str) -> Callable[[int], Request]:
     return lambda size: asked(filled(size, before, piece, after))
 
 
-def entities(fields: str, count: int, make: Callable[[int], dict[str, Any]]) -> Request:
-    """A request for entities."""
-    query = f"query($r: [_Any!]!) {{ _entities(representations: $r) {{ {fields} }} }}"
-    return asked(query, {"r": [make(number) for number in range(count)]})
+def entities(
+    fields: str, count: int, make: Callable[[int], dict[str, Any]], declared: str = "", **variables: Any
+) -> Request:
+    """A request for entities, which may have other variables."""
+    query = f"query($r: [_Any!]! {declared}) {{ _entities(representations: $r) {{ {fields} }} }}"
+    return asked(query, {"r": [make(number) for number in range(count)], **variables})
 
 
 def users(fields: str, size: int) -> Request:
@@ -71,6 +73,8 @@ def text_of(unit: str) -> Callable[[int], Request]:
     """Makes an argument of the same text over and over, which messages quote."""
     return lambda size: asked('{ customerGatewayTokens(first: "' + unit * (size // len(unit)) + '") { totalCount } }')
 
+
+DENIED = each(29, 'a#: gatewayToken(gateway: "S") { id } ')
 
 CASES = [
     # What a document holds
@@ -108,10 +112,21 @@ CASES = [
     ),
     Case("the schema", lambda size: asked("{ " + each(30, "a#: _service { sdl } ") + "#" * size + "\n}")),
     # What variables hold
-    Case("users that may not be read", lambda size: users(each(30, 'a#: gatewayToken(gateway: "S") { id } '), size)),
+    Case("users that may not be read", lambda size: users(DENIED, size)),
+    Case(
+        "users that may not be read, by graphql-core, since a condition without a value is no program",
+        lambda size: entities(
+            f'... on User {{ {DENIED} }} }} other: customerGatewayToken(id: "") {{ id @skip(if: $no)',
+            min(2000, size // 45),
+            lambda number: {"__typename": "User", "id": f"user-{number}"},
+            "$no: Boolean = true",
+            no=None,
+        ),
+    ),
     Case("lists that may not be read", lambda size: users(each(30, "a#: gatewayTokens { id } "), size)),
     Case("others' lists", lambda size: users(each(30, "a#: gatewayTokens { id } "), size), caller="user"),
-    Case("others' tokens", lambda size: users(each(30, 'a#: gatewayToken(gateway: "S") { id } '), size), caller="user"),
+    Case("others' tokens", lambda size: users(DENIED, size), caller="user"),
+    Case("ids of users", lambda size: users(each(30, "a#: id "), size)),
     Case(
         "aliases that look like card numbers",
         lambda size: users(f"a{'4111111111111111x1' * 7}: gatewayTokens {{ id }}", size),

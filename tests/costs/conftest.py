@@ -6,9 +6,14 @@ import time
 import httpx
 import pytest
 
+from graphql_api.app import create_app
+from graphql_api.auth import mint
 from graphql_api.domain.caller import READ_SCOPE, WRITE_SCOPE
 from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS
 from graphql_api.schema import build_schema
+from graphql_api.settings import Settings
+from tests.asgi import Client, opened
+from tests.conftest import AUTH_SECRET
 
 MAX_CPU_SECONDS, MAX_CPU_SECONDS_PER_BYTE = 0.05, 1e-6
 SLOW_MACHINE = 5  # what is promised may take that many times as long on the slowest one
@@ -49,8 +54,20 @@ async def callers(client, as_user, as_service, graph):
 
 @pytest.fixture
 def cost(callers):
-    """Sends a request some times; the least CPU seconds that it took, and its answer."""
+    """Sends a request some times; the least CPU seconds that it took, and its length."""
+    return measuring(callers)
 
+
+@pytest.fixture
+async def cost_by_core(database_url):
+    """The same from a service that runs every operation by graphql-core."""
+    async with opened(
+        create_app(Settings(database_url=database_url, auth_secret=AUTH_SECRET, engine="graphql-core"))
+    ) as app:
+        yield measuring({None: Client(app), "user": Client(app, mint(AUTH_SECRET, "rich"))})
+
+
+def measuring(callers):
     async def measure(case, size):
         request = case.make(size)
         http = callers[case.caller].http

@@ -98,8 +98,8 @@ def test_what_was_prepared_stays_in_memory_up_to_a_bound(schema, retained):
 
 
 def test_a_cache_without_a_bound_would_be_found(schema, retained, monkeypatch):
-    def put(self, source, document, size):
-        self._documents[source] = (document, size)
+    def put(self, source, document, _size, _owner=None):
+        self._documents[source] = document, None
 
     monkeypatch.setattr(DocumentCache, "put", put)
     engine = Engine(schema, max_documents=50, max_characters=20_000)

@@ -168,16 +168,20 @@ def test_the_name_of_an_operation_is_quoted_in_part():
     assert error.message == f"Unknown operation named '{'b' * 128}…'."
 
 
-def test_documents_that_cannot_run_and_large_ones_push_out_none_that_can():
+def test_whatever_one_caller_sends_pushes_out_nothing_of_others():
     seen = []
     engine = Engine(
         SCHEMA._schema, max_characters=4000, before_validation=[lambda document: seen.append(document) or []]
     )
     used = "{ nodes(count: 1) { number } }"
     engine.prepare(used)
+    large = "{ nodes(count: 2) { number } }".ljust(700)
+    engine.prepare(large, None, "somebody")
     for number in range(300):
-        engine.prepare(f"{{ nodes(count: {number}) }}")
-        engine.prepare(f"{{ nodes(count: {number}) {{ number }} }}".ljust(600))
+        engine.prepare(f"{{ nodes(count: {number}) }}", None, "a caller")
+        engine.prepare(f"{{ nodes(count: {number}) {{ number }} }}", None, "a caller")
+        engine.prepare(f"{{ nodes(count: {number}) {{ number }} }}".ljust(600), None, "a caller")
     seen.clear()
     assert not isinstance(engine.prepare(used), list)
+    assert not isinstance(engine.prepare(large), list)
     assert not seen

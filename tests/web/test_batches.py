@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 
+from graphql_api.web import answers
 from tests.graph import Graph
 from tests.observability.test_metrics import grown
 
@@ -88,6 +89,28 @@ async def test_limits_count_over_the_whole_batch(as_service):
         answers = (await ask(client.http, *batch)).json()
         assert ["errors" in answer for answer in answers] == refused
     assert answers[1]["errors"][0]["extensions"]["code"] == "DOCUMENT_TOO_COMPLEX"
+
+
+async def test_errors_count_over_the_whole_batch(client):
+    fields = " ".join(f'a{number}: gatewayToken(gateway: "S") {{ id }}' for number in range(3))
+    query = f"query ($r: [_Any!]!) {{ _entities(representations: $r) {{ ... on User {{ {fields} }} }} }}"
+    users = [{"__typename": "User", "id": f"u{number}"} for number in range(200)]
+    wrong = {"query": " ".join(["{", *(f"a{number}" for number in range(20)), "}"])}
+    answers = (await ask(client.http, *[{"query": query, "variables": {"r": users}}] * 9, wrong)).json()
+    told = [len(answer["errors"]) for answer in answers]
+    assert (sum(told), min(told)) == (1000, 1)
+    left_out = sum(answer.get("extensions", {}).get("errorsLeftOut", 0) for answer in answers)
+    assert sum(told[:9]) + left_out == 9 * 200 * 3
+    assert all(answer["data"]["_entities"][199] == {"a0": None, "a1": None, "a2": None} for answer in answers[:9])
+
+
+async def test_bytes_count_over_the_whole_batch(web, monkeypatch):
+    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 2500)
+    long = {"query": "query ($n: String!) { hello(name: $n) }", "variables": {"n": "x" * 1000}}
+    found = (await ask(web, long, long, long, {"query": "{ hello }"})).json()
+    codes = [answer["errors"][0]["extensions"]["code"] if "errors" in answer else None for answer in found]
+    assert sorted(codes, key=str) == ["ANSWER_TOO_LARGE", None, None, None]
+    assert found[codes.index("ANSWER_TOO_LARGE")]["data"] is None
 
 
 async def test_the_next_request_has_its_limits_for_itself(as_service):

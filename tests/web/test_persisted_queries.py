@@ -9,6 +9,7 @@ from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.web.http_errors import HTTPError
 from graphql_api.web.parameters import Parameters
 from graphql_api.web.persisted_queries import PersistedQueries
+from tests.web.conftest import token
 
 QUERY = "{ hello }"
 
@@ -74,6 +75,17 @@ async def test_beside_trusted_documents_nothing_is_remembered(graphql, web):
     for body in ({"query": QUERY, "extensions": extensions()}, {"extensions": extensions()}):
         assert codes(await ask(web, **body))[0][1] == "DOCUMENT_NOT_TRUSTED"
     assert (await ask(web, extensions=extensions("{ caller }"))).json() == {"data": {"caller": None}}
+
+
+async def test_one_caller_pushes_out_nothing_that_others_stored(graphql, web):
+    graphql.made[-1].persisted = PersistedQueries(max_documents=40)
+    await ask(web, query=QUERY, extensions=extensions())
+    for number in range(50):
+        query = f'{{ hello(name: "{number}") }}'
+        body = {"query": query, "extensions": extensions(query)}
+        response = await web.post("/graphql", json=body, headers={"authorization": token()})
+        assert response.status_code == 200
+    assert (await ask(web, extensions=extensions())).json() == {"data": {"hello": "hello you"}}
 
 
 def asked(query):
