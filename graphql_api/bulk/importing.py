@@ -144,7 +144,7 @@ class Parser:
             has_description="description" in record,
             has_metadata="metadata" in record,
             has_is_active="isActive" in record,
-            former_ids=[name for name in past.get("former_ids", ()) if name != customer],
+            former_ids=[name for name in past["former_ids"] if name != customer] if "former_ids" in past else (),
             id=past.get("id") or str(uuid7()),
             user_id=user_id,
             gateway=gateway,
@@ -168,9 +168,11 @@ def _check_kinds(problems: Problems, record: Record) -> None:
     Raises:
         InputError: with all that are not.
     """
-    for name, (kinds, message) in _KINDS.items():
-        if type(record.get(name)) not in kinds:
-            problems.add(Code.INVALID, message, name)
+    for name, value in record.items():
+        if name in _KINDS and type(value) not in _KINDS[name][0]:
+            problems.add(Code.INVALID, _KINDS[name][1], name)
+    if "gateway" not in record:
+        problems.add(Code.INVALID, _KINDS["gateway"][1], "gateway")
     problems.check()
 
 

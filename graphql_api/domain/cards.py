@@ -34,6 +34,7 @@ _IDENTIFIERS = re.compile(
     re.IGNORECASE,
 )
 _DIGIT_SUM_OF_DOUBLE = str.maketrans("0123456789", "0246813579")
+_MIN_DIGITS = 14
 _MAX_PHONE_DIGITS = 15  # ITU-T E.164, with the country's code
 
 
@@ -80,10 +81,12 @@ def has_card_number(text: str) -> bool:
     or a word of 16 or more hexadecimal characters with a letter are none, nor is a `+` with up to 15 digits (a phone).
     Takes time in proportion to the text's length.
     """
+    if len(text) < _MIN_DIGITS:
+        return False
     if not text.isascii():
         text = "".join([str(unicodedata.digit(character)) if character.isdigit() else character for character in text])
     if _MAYBE.search(text) is None:
-        return _HIDDEN.search(text) is not None and has_card_number(_HIDDEN.sub("", text))
+        return not text.isascii() and _HIDDEN.search(text) is not None and has_card_number(_HIDDEN.sub("", text))
     visible = _IDENTIFIERS.sub("x", text)
     return _is_found(visible) or (_HIDDEN.search(visible) is not None and _is_found(_HIDDEN.sub("", visible)))
 

@@ -148,7 +148,7 @@ def metadata(value: Any) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise _invalid('Metadata must be a JSON object, such as {"plan": "gold"}.')
     characters = 0
-    for leaf in _leaves(value, MAX_METADATA_DEPTH):
+    for leaf in _leaves(cast("dict[str, Any]", value), MAX_METADATA_DEPTH):
         characters += len(leaf) if isinstance(leaf, str) else 1
         if characters > MAX_METADATA_BYTES:  # before more of it is looked at
             raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES} bytes of JSON; this has more.")
@@ -237,19 +237,20 @@ def _invalid(message: str) -> InputError:
     return InputError([Problem(Code.INVALID, message)])
 
 
-def _leaves(value: Any, depth: int) -> Iterator[Any]:
+def _leaves(container: dict[str, Any] | list[Any], depth: int) -> Iterator[Any]:
     """Every key and every value that is no object or array."""
-    if not isinstance(value, dict | list):
-        yield value
-        return
     if depth == 0:
         raise _invalid(f"Metadata can nest at most {MAX_METADATA_DEPTH} objects and arrays deep.")
-    container = cast("dict[str, Any] | list[Any]", value)
     if isinstance(container, dict):
         yield from container
-        container = list(container.values())
-    for child in container:
-        yield from _leaves(child, depth - 1)
+        children = container.values()
+    else:
+        children = container
+    for child in children:
+        if isinstance(child, dict | list):
+            yield from _leaves(cast("dict[str, Any] | list[Any]", child), depth - 1)
+        else:
+            yield child
 
 
 def _check_leaf(leaf: Any) -> None:

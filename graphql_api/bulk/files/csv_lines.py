@@ -144,7 +144,9 @@ def _records(
             text.keep_first()
             yield number, unreadable(f"This line is not valid CSV: {error}.")
             continue
-        if not any(cells) and not any('""' in line for line in text.taken):
+        taken = text.taken[0] if len(text.taken) == 1 else "".join(text.taken)
+        has_empty_text = '""' in taken
+        if not has_empty_text and not any(cells):
             continue
         if len(cells) != len(meanings):
             if any(cells[len(meanings) :]) or len(cells) < len(meanings):
@@ -152,8 +154,8 @@ def _records(
                 continue
             del cells[len(meanings) :]
         record = {meaning: cell or None for meaning, cell in zip(meanings, cells, strict=True) if meaning is not None}
-        if any('""' in line for line in text.taken):
-            for meaning, cell in zip(meanings, quoted.finditer("".join(text.taken)), strict=False):
+        if has_empty_text:
+            for meaning, cell in zip(meanings, quoted.finditer(taken), strict=False):
                 if cell[1] == '""' and meaning is not None:
                     record[meaning] = ""
         yield number, _undecodable(record) if text.has_undecodable and not _is_text(text.taken) else record
