@@ -22,7 +22,7 @@ from graphql_api.observability.shared_memory import SharedMemory
 from graphql_api.schema import build_schema
 from graphql_api.schema.context import Context
 from graphql_api.service.tokens import Tokens
-from graphql_api.settings import ConfigurationError, Settings
+from graphql_api.settings import ConfigurationError, Settings, is_test_gateway
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.migrate import must_be_ready
 from graphql_api.storage.pool import ConnectionPool
@@ -293,7 +293,7 @@ def _webhooks(settings: Settings) -> list[Route]:
                 gateway,
                 secret,
                 frozenset(account for of, account in named if of == gateway),
-                gateway.endswith("_TEST") or gateway in settings.test_gateways,
+                is_test_gateway(gateway, settings.test_gateways),
             )
             for gateway, secret in pairs
         ]

@@ -22,6 +22,8 @@ from graphql_api.process import (
 
 if TYPE_CHECKING:
     from graphql_api.bulk.jobs import FileOptions
+    from graphql_api.gateway_apis.keys import GatewayKey
+    from graphql_api.settings import Settings
 
 cli = typer.Typer(
     help="Maps users to their customers at payment gateways: a federated GraphQL subgraph.",
@@ -208,8 +210,8 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _must_be_there(file: Path) -> Path:
-    if file != Path("-") and not os.access(file, os.R_OK):
+def _must_be_there(file: Path | None) -> Path | None:
+    if file is not None and file != Path("-") and not os.access(file, os.R_OK):
         raise typer.BadParameter(f"{file} does not exist or is not readable.")
     return file
 
@@ -449,3 +451,114 @@ def reconcile(
         ),
         embedded=embedded,
     )
+
+
+LimitOption = Annotated[int | None, typer.Option(help="Stop after N customers.", metavar="N", min=1)]
+ReportOption = Annotated[Path | None, typer.Option(help="Where to report customers as CSV.", dir_okay=False)]
+
+
+@cli.command()
+def check(
+    *,
+    gateway: GatewayOption,
+    limit: LimitOption = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Requests a second. Default: what the gateway allows.", metavar="R", min=0.1, max=10_000),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Read the gateway's deletions since a time, or for a duration such as 30d. Default: since the last "
+            "check.",
+            metavar="TIME",
+        ),
+    ] = None,
+    older_than: Annotated[
+        str,
+        typer.Option(help="Only customers that were not verified for a duration, such as 12h or 7d.", metavar="D"),
+    ] = "24h",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask the gateway, and change nothing.")] = False,
+    report: ReportOption = None,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Ask a gateway's API whether customers still exist: first its deletions, then those verified longest ago.
+
+    Customers that the gateway says are deleted are deactivated, those that it has are verified. Customers that it does
+    not know are reported. Several checks at once share the work, and a check continues where the last one stopped.
+    """
+    from datetime import UTC, datetime
+
+    from graphql_api.gateway_apis import jobs
+    from graphql_api.gateway_apis.checking import CheckOptions
+    from graphql_api.gateway_apis.client import Pace
+
+    settings, key, logs = _gateway_key(gateway)
+    options = CheckOptions(
+        limit,
+        None if since is None else jobs.since(since, datetime.now(UTC)),
+        jobs.duration(older_than, "--older-than"),
+        dry_run,
+    )
+    pace = Pace(rate or key.api.rate)
+    run_bulk(
+        lambda pool, gateways: jobs.check_gateway(pool, gateways, key, options, pace=pace, report=report, logs=logs),
+        embedded=embedded,
+        given=settings,
+    )
+
+
+@cli.command()
+def purge(
+    *,
+    gateway: GatewayOption,
+    limit: LimitOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, and delete nothing.")] = False,
+    missing_is_done: Annotated[
+        bool,
+        typer.Option("--missing-is-done", help="Count customers that the gateway does not know as deleted."),
+    ] = False,
+    skip_file: Annotated[
+        Path | None,
+        typer.Option(help="Customer ids that must be kept, one on each line.", dir_okay=False, callback=_must_be_there),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    report: ReportOption = None,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Delete at a gateway the customers that erased users left there, and confirm it.
+
+    A customer that somebody has is never deleted. After a failure it goes on with the next customer.
+    """
+    from graphql_api.gateway_apis import jobs
+    from graphql_api.gateway_apis.purging import PurgeOptions
+
+    settings, key, logs = _gateway_key(gateway)
+    skipped = frozenset[str]() if skip_file is None else jobs.skipped_customers(skip_file)
+    options = PurgeOptions(limit, dry_run, missing_is_done, skipped)
+    if not (yes or dry_run):
+        if not sys.stdin.isatty():
+            raise UsageError("purge deletes customers for good: add --yes, or --dry-run to see which")
+        typer.confirm(f"Delete the customers of erased users at {key.gateway}? This cannot be undone.", abort=True)
+    run_bulk(
+        lambda pool, gateways: jobs.purge_gateway(pool, gateways, key, options, report=report, logs=logs),
+        embedded=embedded,
+        given=settings,
+    )
+
+
+def _gateway_key(gateway: str) -> "tuple[Settings, GatewayKey, bool]":
+    """The settings, how to ask this gateway, and whether programs read the log, which then has the summary."""
+    from graphql_api.domain.errors import BadInputError, InputError
+    from graphql_api.gateway_apis.keys import gateway_key
+    from graphql_api.observability.logs import configure
+
+    settings = load_settings()
+    try:
+        key = gateway_key(settings, settings.rules_of_gateways.parse(gateway))
+    except InputError as refused:
+        raise BadInputError(str(refused)) from None
+    logs = settings.log_format == "json"
+    if logs:
+        configure(settings.log_level, settings.log_format)
+    return settings, key, logs

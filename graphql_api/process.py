@@ -107,8 +107,12 @@ def run_bulk(
     job: "Callable[[ConnectionPool, Gateways], Coroutine[Any, Any, bool | None]]",
     *,
     embedded: bool,
+    given: "Settings | None" = None,
 ) -> None:
-    """Run a bulk command; if it reported something, the exit status is 1."""
+    """Run a bulk command; if it reported something, the exit status is 1.
+
+    Its settings are those that are given, or else the environment's.
+    """
     from graphql_api.storage.migrate import upgrade
     from graphql_api.storage.pool import ConnectionPool
 
@@ -124,7 +128,7 @@ def run_bulk(
             return await job(opened, settings.rules_of_gateways)
 
     gc.set_threshold(100_000)  # looking for cycles among rows, which have none, takes a fifth of the time
-    with database(load_settings(), embedded=embedded) as settings:
+    with database(given or load_settings(), embedded=embedded) as settings:
         all_well = run(work(settings))
     if all_well is False:
         raise typer.Exit(1)

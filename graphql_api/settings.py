@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
@@ -109,6 +109,8 @@ Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 _STRIPE_SECRET = re.compile(r"whsec_[!-~]{8,}")
 _ADYEN_KEY = re.compile(r"[0-9A-Fa-f]{64}")
+_STRIPE_API_KEY = re.compile(r"(?:rk|sk)_(live|test)_[0-9A-Za-z_]{5,}")
+_MOLLIE_API_KEY = re.compile(r"(live|test)_[0-9A-Za-z]{5,}")
 
 
 def _of_gateway(pair: str, what: str) -> str:
@@ -137,6 +139,32 @@ def _signing_secrets(
     if len(set(secrets)) < len(secrets):
         raise ValueError(f"takes {what}, each once; one is there twice")
     return tuple(map(SecretStr, pairs))
+
+
+def _api_keys(
+    given: tuple[SecretStr, ...], gateway: str, form: re.Pattern[str], what: str, info: ValidationInfo
+) -> tuple[SecretStr, ...]:
+    """Keys of gateways' APIs, each with its gateway before it, and of its mode."""
+    pairs = _signing_secrets(given, gateway, form, what)
+    names: set[str] = set()
+    for pair in pairs:
+        name, _, key = pair.get_secret_value().partition(":")
+        if name in names:
+            raise ValueError(f"takes one key for each gateway; {name} has two")
+        names.add(name)
+        mode = form.fullmatch(key)
+        if mode is not None and (mode[1] == "test") is not is_test_gateway(name, info.data.get("test_gateways", ())):
+            expected = "live" if mode[1] == "test" else "test"
+            raise ValueError(
+                f"takes {what}; that of {name} is for {mode[1]} mode, and {name} is a gateway in {expected} mode. "
+                "Gateways in test mode end in _TEST or are in TEST_GATEWAYS"
+            )
+    return pairs
+
+
+def is_test_gateway(name: str, test_gateways: Sequence[str]) -> bool:
+    """Whether a gateway is in test mode, by its name or by what TEST_GATEWAYS lists."""
+    return name.endswith("_TEST") or name in test_gateways
 
 
 def _said(problem: ErrorDetails) -> str:
@@ -221,6 +249,10 @@ class Settings(BaseSettings):
     adyen_webhook_hmac_key: Secrets = ()
     adyen_merchant_accounts: Names = ()
     test_gateways: Names = ()
+    stripe_api_key: Secrets = ()
+    stripe_api_base: str | None = None
+    mollie_api_key: Secrets = ()
+    mollie_api_base: str | None = None
     otel_exporter_otlp_endpoint: str | None = None
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = "info"
@@ -353,6 +385,29 @@ class Settings(BaseSettings):
             value, "ADYEN", _ADYEN_KEY, "the HMAC keys of webhooks, which are 64 hexadecimal digits"
         )
 
+    @field_validator("stripe_api_key")
+    @classmethod
+    def _stripe_api_keys(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        what = "restricted API keys, which begin with rk_live_ or rk_test_"
+        return _api_keys(value, "STRIPE", _STRIPE_API_KEY, what, info)
+
+    @field_validator("mollie_api_key")
+    @classmethod
+    def _mollie_api_keys(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        return _api_keys(value, "MOLLIE", _MOLLIE_API_KEY, "API keys, which begin with live_ or test_", info)
+
+    @field_validator("stripe_api_base", "mollie_api_base")
+    @classmethod
+    def _api_base(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        wrong = _invalid_http(value)
+        if wrong is None and _is_open_to_tampering(value):
+            wrong = "http:// would show the key to anyone on the network, so it is for this machine only"
+        if wrong:
+            raise ValueError(f"takes a URL such as https://host; {wrong}")
+        return value.rstrip("/")
+
     @field_validator("stripe_accounts")
     @classmethod
     def _stripe_accounts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -364,7 +419,13 @@ class Settings(BaseSettings):
         return tuple(_of_gateway(pair, "merchant accounts with their gateways, such as ADYEN:Shop") for pair in value)
 
     @field_validator(
-        "stripe_webhook_secret", "adyen_webhook_hmac_key", "stripe_accounts", "adyen_merchant_accounts", "test_gateways"
+        "stripe_webhook_secret",
+        "adyen_webhook_hmac_key",
+        "stripe_accounts",
+        "adyen_merchant_accounts",
+        "test_gateways",
+        "stripe_api_key",
+        "mollie_api_key",
     )
     @classmethod
     def _only_gateways_of_the_platform(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:

@@ -1,17 +1,19 @@
 """What gateways say of their customers: that one is gone, or that one exists. `domain.facts` states the rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.facts import Facts
-from graphql_api.domain.token import DeactivationReason, Token
+from graphql_api.domain.token import Changes, DeactivationReason, Token
 from graphql_api.domain.values import MAX_AHEAD, Problems, check_not_ahead
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
 from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.reads import Pair
 
 
 async def deactivate_customer(
@@ -85,6 +87,40 @@ async def verify_customer(
         message = f"No token has the customer {customer} at {gateway}. Save it first."
         raise InputError([Problem(Code.NOT_FOUND, message, ("gatewayCustomerId",))])
     return token
+
+
+async def verify_customers(service: Tokens, gateway: str, confirmed: Mapping[Pair, datetime]) -> int:
+    """`verify_customer` for many at once; ids that no token has now are left to it. Writes no history for what is well.
+
+    Args:
+        service: for whom
+        gateway: where the customers are
+        confirmed: when the gateway confirmed each, by (user id, customer id)
+
+    Returns:
+        How many tokens became active again.
+    """
+    service.caller.authorize("Mutation.verifyGatewayCustomer")
+
+    async def attempt() -> tuple[int, list[tuple[str, datetime]]]:
+        changes, others = Changes(), list[tuple[str, datetime]]()
+        async with service.store.transaction({user_id for user_id, _ in confirmed}) as transaction:
+            stored = await transaction.lock_at((user_id, gateway) for user_id, _ in confirmed)
+            now = await transaction.now()
+            for (user_id, customer), at in confirmed.items():
+                token = stored.get((user_id, gateway))
+                if token is None or token.gateway_customer_id != customer:
+                    others.append((customer, at))
+                elif event := tokens.reported(token, Facts(exists_at=at), now):
+                    changes.change(token, event)
+            await transaction.write(changes, service.actor)
+        return len(changes.events), others
+
+    activated, others = await retry_on_conflict(attempt)
+    for customer, at in others:
+        with suppress(InputError):  # nobody has it any more
+            await verify_customer(service, gateway, customer, at)
+    return activated
 
 
 async def _report(service: Tokens, gateway: str, customer: str, facts_at: Callable[[datetime], Facts]) -> Token | None:

@@ -74,6 +74,14 @@ class Lookups:
         """Customers that are still to be deleted at their gateways, oldest first, after a place in this order."""
         return await self._run.fetch(sql.ERASURES, gateway, *(after or (None, None, None)), size)
 
+    async def count_erasures(self, gateway: str) -> int:
+        """How many customers are still to be deleted at this gateway."""
+        return (await self._run.fetch(sql.COUNT_ERASURES, gateway))[0][0]
+
+    async def is_to_erase(self, gateway: str, customer: str) -> bool:
+        """Whether this customer is still to be deleted at its gateway, so that nobody has or had it since."""
+        return bool(await self._run.fetch(sql.IS_TO_ERASE, gateway, customer))
+
 
 class TokenTransaction(Lookups):
     """Changes that take effect together or not at all."""

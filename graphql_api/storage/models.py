@@ -207,6 +207,37 @@ class GatewayErasureRow(SQLModel, table=True):
     erased_at: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
 
 
+class GatewayCheckRow(SQLModel, table=True):
+    """What checks of a gateway found so far, and until when its list of deletions was read."""
+
+    __tablename__ = "gateway_checks"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (PrimaryKeyConstraint("gateway", name="gateway_checks_pkey"),)
+
+    gateway: str = Field(sa_column=Column(Text, nullable=False))
+    deletions_read_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    finished_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    oldest_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    verified: int = Field(sa_column=Column(BigInteger, server_default=text("0"), nullable=False))
+    gone: int = Field(sa_column=Column(BigInteger, server_default=text("0"), nullable=False))
+    unknown: int = Field(sa_column=Column(BigInteger, server_default=text("0"), nullable=False))
+    unanswered: int = Field(sa_column=Column(BigInteger, server_default=text("0"), nullable=False))
+    throttled: int = Field(sa_column=Column(BigInteger, server_default=text("0"), nullable=False))
+
+
+class GatewayCustomerCheckRow(SQLModel, table=True):
+    """When a gateway was last asked for a token's customer, and until when somebody is about to ask."""
+
+    __tablename__ = "gateway_customer_checks"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        PrimaryKeyConstraint("token_id", name="gateway_customer_checks_pkey"),
+        {"postgresql_with": {"fillfactor": 70}},  # each row changes twice with each check
+    )
+
+    token_id: str = Field(sa_column=Column(Uuid(as_uuid=False), nullable=False))
+    asked_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    leased_until: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+
+
 class ErasureKeyRow(SQLModel, table=True):
     """The key of those hashes: one row, made by the migration that made the table."""
 

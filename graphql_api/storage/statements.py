@@ -392,6 +392,18 @@ ERASURES = Statement(
     order by erased_at, gateway, gateway_customer_id limit $5
     """,
 )
+COUNT_ERASURES = Statement(
+    "count_erasures", f"select count(*) from gateway_erasures e where {_IS_TO_ERASE} and gateway = $1"
+)
+IS_TO_ERASE = Statement(
+    "is_to_erase",
+    f"""
+    select from gateway_erasures e where gateway_customer_id = $2 and gateway = $1 and {_IS_TO_ERASE} and not exists (
+      select from customer_gateway_tokens t
+      where t.gateway_customer_id = e.gateway_customer_id and t.gateway = e.gateway
+    )
+    """,
+)
 CONFIRM_ERASURES = Statement(
     "confirm_erasures",
     f"""

@@ -1,0 +1,330 @@
+"""A check: the gateway's list of deletions first, then the tokens that were checked longest ago.
+
+Only the gateway's own word deactivates: a customer that it lists or answers as deleted. No outage, wrong key, wrong
+account or wrong mode does. A token is leased before its customer is asked for, so several checks share the work; no
+transaction is open meanwhile. What was asked is written after each batch, so a check that is killed is continued by
+the next one.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from graphql_api.domain import token as tokens
+from graphql_api.domain.caller import WRITE_SCOPE, Caller
+from graphql_api.domain.errors import InputError
+from graphql_api.domain.facts import Facts
+from graphql_api.domain.inputs import Gateways
+from graphql_api.domain.token import DeactivationReason, Token
+from graphql_api.gateway_apis.answers import Answer, Deletion, Verdict
+from graphql_api.gateway_apis.client import GatewayClient, StoppedError
+from graphql_api.service import gateway_reports
+from graphql_api.service.tokens import Tokens
+from graphql_api.storage.checks import FIRST, CheckStore, Counts, DueCheck, Lease
+from graphql_api.storage.reads import token_of
+from graphql_api.storage.tokens import TokenStore
+
+CALLER = Caller("check", frozenset({WRITE_SCOPE}))
+CONCURRENCY: Final = 16
+LEASE_SECONDS: Final = 300.0
+MAX_UNKNOWN: Final = 50
+"""If so many customers are unknown and none is known, the key is probably another account's."""
+EVIDENCE: Final = 3
+"""So many customers that were verified last are asked for, to see whether the account is the right one."""
+_PAGE = 10_000
+_MAX_BATCH = 500
+_BATCH_SECONDS = 10
+# Events may be listed late; to read one twice does no harm.
+_OVERLAP = timedelta(hours=1)
+
+
+class Found(NamedTuple):
+    """A line of the report: a token whose customer is missing there, or for which there was no answer, and why."""
+
+    difference: str
+    reason: str
+    user_id: str
+    customer: str
+    token_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """What is to be checked.
+
+    Args:
+        limit: how many tokens at most; None for all
+        since: from when to read the list of deletions, instead of where the last check ended
+        older_than: only tokens that were not checked for so long
+        dry_run: whether to ask and to change nothing
+    """
+
+    limit: int | None = None
+    since: datetime | None = None
+    older_than: timedelta = timedelta(hours=24)
+    dry_run: bool = False
+
+
+@dataclass(slots=True)
+class CheckTally:
+    """What a check found so far; `gone` are tokens that it deactivated, or would have."""
+
+    deletions: int = 0
+    verified: int = 0
+    activated: int = 0
+    gone: int = 0
+    unknown: int = 0
+    unanswered: int = 0
+    asked: int = 0
+    is_right_account: bool = False
+
+    def __str__(self) -> str:
+        return (
+            f"{self.deletions:,} deletions read, {self.asked:,} asked: {self.verified:,} verified, "
+            f"{self.activated:,} activated, {self.gone:,} deactivated, {self.unknown:,} unknown there, "
+            f"{self.unanswered:,} unanswered"
+        )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Tokens that are being checked, and when each was asked and what was answered."""
+
+    due: list[DueCheck]
+    lease: Lease
+    now: datetime
+    answers: dict[DueCheck, tuple[datetime, Answer]] = field(
+        default_factory=dict["DueCheck", "tuple[datetime, Answer]"]
+    )
+
+
+class Check:
+    """One run of a check of one gateway.
+
+    Args:
+        store: the database
+        gateways: what is known of gateways
+        gateway: which one is checked
+        client: asks it
+        options: what is to be checked
+        report: takes the lines of the report
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        gateways: Gateways,
+        gateway: str,
+        client: GatewayClient,
+        options: CheckOptions,
+        report: Callable[[Sequence[Found]], object],
+    ) -> None:
+        self.tally = CheckTally()
+        self._tokens = Tokens(store, CALLER, gateways)
+        self._store = store
+        self._checks = CheckStore(store.pool)
+        self._gateway = gateway
+        self._client = client
+        self._options = options
+        self._report = report
+        self._stopped: StoppedError | None = None
+        self._throttled = 0
+
+    async def count(self) -> int:
+        """How many tokens are due."""
+        due = await self._checks.count_due(self._gateway, await self._store.now() - self._options.older_than)
+        return due if self._options.limit is None else min(due, self._options.limit)
+
+    async def run(self) -> AsyncGenerator[CheckTally]:
+        """Check everything; the tally is told after each step.
+
+        Raises:
+            StoppedError: to ask on makes no sense.
+        """
+        before = await self._store.now() - self._options.older_than
+        if not self._options.dry_run:
+            await self._checks.forget_deleted()
+        if self._client.api.keeps_deletions:
+            async for tally in self._read_deletions():
+                yield tally
+        async for tally in self._ask_due(before):
+            yield tally
+        await self._must_be_right_account()
+        if not self._options.dry_run:
+            await self._checks.finish(self._gateway)
+
+    # --- the gateway's own list
+
+    async def _read_deletions(self) -> AsyncGenerator[CheckTally]:
+        began = await self._store.now()
+        read_at = await self._checks.deletions_read_at(self._gateway)
+        oldest = began - self._client.api.keeps_deletions
+        since = self._options.since or (read_at - _OVERLAP if read_at else oldest)
+        after: str | None = None
+        while True:
+            page = await self._client.deletions(max(since, oldest), after)
+            await self._delete_listed(page.deletions)
+            yield self.tally
+            if page.after is None:
+                break
+            if page.after == after:
+                raise StoppedError(f"{self._client.api.name}'s list of deletions has no end")
+            after = page.after
+        has_gap = self._options.since is not None and read_at is not None and self._options.since > read_at
+        if not (self._options.dry_run or has_gap):
+            await self._checks.deletions_read(self._gateway, began)
+
+    async def _delete_listed(self, deletions: Sequence[Deletion]) -> None:
+        self.tally.deletions += len(deletions)
+        found = await self._found(each.customer for each in deletions)
+        for each in deletions:
+            with suppress(InputError):  # no token can have this id
+                customer = self._tokens.gateways.customer_id(self._gateway, each.customer)
+                await self._deactivate(customer, each.at, found.get(customer))
+
+    async def _found(self, customers: Iterable[str]) -> dict[str, Token]:
+        """The tokens that have these customers now."""
+        pairs = [(self._gateway, customer) for customer in customers]
+        rows: Any = await self._store.by_customers(pairs, former=False) if pairs else {}
+        return {customer: token_of(row) for (_, customer), row in rows.items()}
+
+    async def _deactivate(self, customer: str, at: datetime, token: Token | None) -> None:
+        """The gateway says that this customer, perhaps that of a token, is gone."""
+        if not self._options.dry_run:
+            reason = DeactivationReason.GATEWAY_DELETED
+            now = await gateway_reports.deactivate_customer(
+                self._tokens, self._gateway, customer, reason, at, caps=True
+            )
+            is_gone = now is not None and not now.is_active
+        else:
+            is_gone = token is not None and _becomes_inactive(token, at)
+        if token is not None and token.is_active and is_gone:
+            self.tally.gone += 1
+            self._report([Found("MISSING_THERE", "DELETED", token.user_id, customer, token.id)])
+
+    # --- one customer after another
+
+    async def _ask_due(self, before: datetime) -> AsyncGenerator[CheckTally]:
+        after = FIRST
+        left = self._options.limit
+        while left != 0 and (page := await self._checks.due(self._gateway, before, after, _PAGE)):
+            after = page[-1].place
+            for some in _pieces(page, self._batch_size):
+                left = await self._check(some[:left], before, left)
+                yield self.tally
+                if left == 0:
+                    return
+
+    def _batch_size(self) -> int:
+        most = _MAX_BATCH if self.tally.is_right_account else MAX_UNKNOWN
+        return max(1, min(most, int(self._client.pace.rate * _BATCH_SECONDS)))
+
+    async def _check(self, due: list[DueCheck], before: datetime, left: int | None) -> int | None:
+        """Check those of these tokens that no other check has. Returns how many more may be checked."""
+        batch = await self._take(due, before)
+        try:
+            await self._ask(batch)
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self._settle(batch)))
+        if self._stopped:
+            raise self._stopped
+        if self.tally.unknown >= MAX_UNKNOWN:
+            await self._must_be_right_account()
+        return None if left is None else left - len(batch.answers)
+
+    async def _take(self, due: list[DueCheck], before: datetime) -> _Batch:
+        if self._options.dry_run:
+            return _Batch(due, Lease({}, None), await self._store.now())
+        lease = await self._checks.lease([each.token_id for each in due], before, LEASE_SECONDS)
+        mine = [each for each in due if each.token_id in lease.until]
+        return _Batch(mine, lease, lease.now or before)
+
+    async def _ask(self, batch: _Batch) -> None:
+        clock = self._client.pace.clock
+        began = clock()
+        waiting = iter(batch.due)
+
+        async def ask() -> None:
+            for each in waiting:
+                if self._stopped:
+                    return
+                try:
+                    answer = await self._client.customer(each.customer, began + LEASE_SECONDS)
+                except StoppedError as stopped:
+                    self._stopped = self._stopped or stopped
+                    return
+                if answer.verdict is not Verdict.LATE:
+                    batch.answers[each] = batch.now + timedelta(seconds=answer.sent - began), answer
+                    self._count(answer)
+
+        await asyncio.gather(*(ask() for _ in range(min(CONCURRENCY, len(batch.due)))))
+
+    def _count(self, answer: Answer) -> None:
+        self.tally.asked += 1
+        match answer.verdict:
+            case Verdict.UNKNOWN:
+                self.tally.unknown += 1
+            case Verdict.OUTAGE:
+                self.tally.unanswered += 1
+            case _:
+                self.tally.is_right_account = True
+
+    async def _must_be_right_account(self) -> None:
+        """Go on only if the key's account knows a customer, of those that were asked or of those verified last.
+
+        Raises:
+            StoppedError: it knows none.
+        """
+        if self.tally.unknown == 0 or self.tally.is_right_account:
+            return
+        if not await self._client.knows_one(await self._checks.last_verified(self._gateway, EVIDENCE)):
+            raise StoppedError(
+                f"{self._client.api.name} knows none of {self.tally.unknown:,} customers: "
+                "this looks like another account"
+            )
+        self.tally.is_right_account = True
+
+    async def _settle(self, batch: _Batch) -> None:
+        """Write down what was answered, and give the lease back."""
+        by_verdict: dict[Verdict, dict[DueCheck, datetime]] = {}
+        for each, (at, answer) in batch.answers.items():
+            by_verdict.setdefault(answer.verdict, {})[each] = at
+        exists = by_verdict.get(Verdict.EXISTS, {})
+        gone = by_verdict.get(Verdict.GONE, {})
+        unknown = by_verdict.get(Verdict.UNKNOWN, {})
+        unanswered = by_verdict.get(Verdict.OUTAGE, {})
+        self.tally.verified += len(exists)
+        if exists and not self._options.dry_run:
+            confirmed = {(each.user_id, each.customer): at for each, at in exists.items()}
+            self.tally.activated += await gateway_reports.verify_customers(self._tokens, self._gateway, confirmed)
+        found = await self._found(each.customer for each in gone)
+        for each, at in gone.items():
+            await self._deactivate(each.customer, at, found.get(each.customer))
+        self._report(
+            [Found("MISSING_THERE", "UNKNOWN", each.user_id, each.customer, each.token_id) for each in unknown]
+            + [Found("UNANSWERED", "OUTAGE", each.user_id, each.customer, each.token_id) for each in unanswered]
+        )
+        if not self._options.dry_run:
+            await self._checks.settle(
+                batch.lease, {each.token_id: at for each, at in (exists | gone | unknown).items()}
+            )
+            throttled, self._throttled = self._client.throttled - self._throttled, self._client.throttled
+            counts = Counts(len(exists), len(gone), len(unknown), len(unanswered), throttled)
+            await self._checks.count(self._gateway, counts)
+
+
+def _becomes_inactive(token: Token, at: datetime) -> bool:
+    event = tokens.reported(token, Facts(gone_at=at), at)
+    return event is not None and not event.token.is_active
+
+
+def _pieces(page: Sequence[DueCheck], size: Callable[[], int]) -> Iterator[list[DueCheck]]:
+    """The page in pieces, each of the size that is wanted when it is its turn."""
+    begin = 0
+    while begin < len(page):
+        end = begin + size()
+        yield list(page[begin:end])
+        begin = end

@@ -1,0 +1,235 @@
+"""Asks a gateway's API: at a rate, with retries, and only for as long as its answers make sense."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+from math import inf
+from time import monotonic
+from typing import Final
+
+import httpx
+import orjson
+
+from graphql_api.gateway_apis.answers import Answer, DeletionPage, GatewayAPI, Reply, Request, Verdict
+
+Clock = Callable[[], float]
+Sleep = Callable[[float], Awaitable[None]]
+
+MAX_OUTAGES: Final = 10
+"""So many requests in a row that failed for good end the work."""
+MAX_THROTTLED: Final = 5
+"""So many requests in a row that came too soon end the work."""
+_PAUSES = (1.0, 4.0)  # seconds before each retry after an outage
+_TIMEOUT_SECONDS = 10.0
+_OK, _REFUSED, _TOO_MANY_REQUESTS, _SERVER_ERROR = 200, {401, 403}, 429, 500
+_PAUSE_SECONDS = 2.0  # after 429 without a Retry-After
+_MAX_PAUSE_SECONDS = 300.0
+_CATCH_UP_SECONDS = 0.25
+_MIN_RATE = 0.1
+_RECOVERY = 0.001  # of the rate that was set, with each answer
+# What would name another path than that of a customer, whatever a server makes of an escape.
+_NO_ID = re.compile(r"\.+|.*[/\\%?#].*", re.DOTALL)
+
+
+class StoppedError(Exception):
+    """It makes no sense to ask on; the message says why."""
+
+
+class Pace:
+    """At most `rate` requests a second. What a pause held up is made up for, but no more than a quarter of a second."""
+
+    def __init__(self, rate: float, clock: Clock = monotonic, sleep: Sleep = asyncio.sleep) -> None:
+        self.rate = rate
+        self.clock = clock
+        self.sleep = sleep
+        self._max_rate = rate
+        self._next = self._resumes = -inf
+
+    async def turn(self) -> float:
+        """Wait until it is this request's turn. Returns the time."""
+        while True:
+            now = self.clock()
+            at = max(self._next, self._resumes, now - _CATCH_UP_SECONDS)
+            self._next = at + 1 / self.rate
+            if at > now:
+                await self.sleep(at - now)
+            if (now := self.clock()) >= self._resumes:
+                return now
+
+    def slow_down(self, seconds: float) -> None:
+        """Ask nothing for some seconds, and then half as often."""
+        self.rate = max(self.rate / 2, _MIN_RATE)
+        self._next = self._resumes = self.clock() + seconds
+
+    def recover(self) -> None:
+        """Ask a little more often, up to what was set."""
+        self.rate = min(self.rate + self._max_rate * _RECOVERY, self._max_rate)
+
+
+class GatewayClient:
+    """Asks one gateway with one key."""
+
+    def __init__(self, api: GatewayAPI, http: httpx.AsyncClient, pace: Pace) -> None:
+        self.api = api
+        self.pace = pace
+        self.throttled = 0
+        self._http = http
+        self._outages = 0
+        self._throttled_in_a_row = 0
+        self._slowed_at = -inf
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, api: GatewayAPI, key: str, *, base_url: str | None = None, pace: Pace
+    ) -> "AsyncGenerator[GatewayClient]":
+        """Keep connections open meanwhile. The key is in the headers of requests and nowhere else."""
+        async with httpx.AsyncClient(
+            base_url=base_url or api.base_url, headers=dict(api.headers(key)), timeout=_TIMEOUT_SECONDS
+        ) as http:
+            yield cls(api, http, pace)
+
+    async def customer(self, customer: str, until: float = inf) -> Answer:
+        """Ask for a customer.
+
+        Args:
+            customer: its identifier
+            until: the clock's time from which on it must not be asked any more
+
+        Raises:
+            StoppedError: asking on makes no sense.
+        """
+        return await self._ask("GET", customer, self.api.read_customer, until)
+
+    async def delete(self, customer: str) -> Answer:
+        """Delete a customer; raises as `customer` does."""
+        return await self._ask("DELETE", customer, self.api.read_deleted, inf)
+
+    async def knows_one(self, customers: Iterable[str]) -> bool:
+        """Whether one of these customers exists or was deleted there: only the right account says so."""
+        for customer in customers:
+            if (await self.customer(customer)).verdict in {Verdict.EXISTS, Verdict.GONE}:
+                return True
+        return False
+
+    async def deletions(self, since: datetime, after: str | None) -> DeletionPage:
+        """A page of the gateway's list of deletions since this time; raises as `customer` does."""
+        pages: list[DeletionPage] = []
+
+        def read(reply: Reply) -> Answer:
+            page = self.api.read_deletions(reply)
+            if isinstance(page, Answer):
+                return page
+            pages.append(page)
+            return Answer(Verdict.EXISTS)
+
+        answer = await self._send("GET", self.api.deletions(since, after), read, inf)
+        if not pages:
+            raise StoppedError(f"{self.api.name}'s list of deletions cannot be read: {answer.detail}")
+        return pages[0]
+
+    async def probe(self) -> None:
+        """Ask for what the key has to be allowed to read.
+
+        Raises:
+            StoppedError: the gateway does not answer, or not with this key.
+        """
+        for request in self.api.probes():
+            answer = await self._send("GET", request, _any_json, inf)
+            if answer.verdict is not Verdict.EXISTS:
+                raise StoppedError(f"{self.api.name} cannot be asked: {answer.detail}")
+
+    async def _ask(self, method: str, customer: str, read: Callable[[Reply, str], Answer], until: float) -> Answer:
+        if _NO_ID.fullmatch(customer):
+            return Answer(Verdict.UNKNOWN, sent=self.pace.clock())
+        return await self._send(method, self.api.customer(customer), partial(_read_with, read, customer), until)
+
+    async def _send(self, method: str, request: Request, read: Callable[[Reply], Answer], until: float) -> Answer:
+        """Send a request, again if it came too soon or failed."""
+        pauses = iter(_PAUSES)
+        while True:
+            sent = await self.pace.turn()
+            if sent >= until:
+                return Answer(Verdict.LATE)
+            answer = (await self._send_once(method, request, read))._replace(sent=sent)
+            match answer.verdict:
+                case Verdict.REFUSED:
+                    raise StoppedError(
+                        f"{self.api.name} refuses the key ({answer.detail}). It needs {self.api.permissions}"
+                    )
+                case Verdict.WRONG_MODE:
+                    raise StoppedError(
+                        f"{self.api.name} answers for the other mode: the key is for test mode and the customers are "
+                        "live, or the other way round. Check the key and TEST_GATEWAYS"
+                    )
+                case Verdict.THROTTLED:
+                    self._slow_down(sent, answer.retry_after)
+                case Verdict.OUTAGE:
+                    pause = next(pauses, None)
+                    if pause is None:
+                        return self._fail(answer)
+                    await self.pace.sleep(pause)
+                case _:
+                    self._outages = self._throttled_in_a_row = 0
+                    self.pace.recover()
+                    return answer
+
+    def _slow_down(self, sent: float, seconds: float | None) -> None:
+        self.throttled += 1
+        if sent < self._slowed_at:
+            return  # it was sent before the others were told to wait
+        self._throttled_in_a_row += 1
+        if self._throttled_in_a_row >= MAX_THROTTLED:
+            raise StoppedError(
+                f"{self.api.name} answered {MAX_THROTTLED} times in a row that requests come too often. "
+                "Use a lower --rate"
+            )
+        seconds = _PAUSE_SECONDS if seconds is None else seconds
+        if seconds > _MAX_PAUSE_SECONDS:
+            raise StoppedError(f"{self.api.name} asks to wait for {seconds:,.0f} seconds")
+        self.pace.slow_down(seconds)
+        self._slowed_at = self.pace.clock()
+
+    def _fail(self, answer: Answer) -> Answer:
+        self._outages += 1
+        if self._outages >= MAX_OUTAGES:
+            raise StoppedError(
+                f"{self.api.name} did not answer {MAX_OUTAGES} requests in a row; the last one got {answer.detail}"
+            )
+        return answer
+
+    async def _send_once(self, method: str, request: Request, read: Callable[[Reply], Answer]) -> Answer:
+        try:
+            response = await self._http.request(method, request.path, params=request.query or None)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return Answer(Verdict.OUTAGE, f"no answer ({type(error).__name__})")
+        status = response.status_code
+        if status in _REFUSED:
+            return Answer(Verdict.REFUSED, f"status {status}")
+        if status == _TOO_MANY_REQUESTS:
+            return Answer(Verdict.THROTTLED, retry_after=_seconds(response.headers.get("retry-after")))
+        if status >= _SERVER_ERROR:
+            return Answer(Verdict.OUTAGE, f"status {status}")
+        try:
+            body = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            body = None
+        return read(Reply(status, body))
+
+
+def _read_with(read: Callable[[Reply, str], Answer], customer: str, reply: Reply) -> Answer:
+    return read(reply, customer)
+
+
+def _any_json(reply: Reply) -> Answer:
+    if reply.status == _OK and isinstance(reply.body, dict):
+        return Answer(Verdict.EXISTS)
+    return Answer(Verdict.OUTAGE, f"an unexpected answer with status {reply.status}")
+
+
+def _seconds(text: str | None) -> float | None:
+    """How long to wait by a `Retry-After`; of its two forms, gateways send seconds."""
+    return float(text) if text is not None and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) else None

@@ -1,0 +1,197 @@
+"""The commands that ask a gateway: what they say while they work and at the end, and their reports."""
+
+import asyncio
+import csv
+import re
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from graphql_api.bulk.jobs import JobStoppedError
+from graphql_api.bulk.progress import Show, Write, progress, say
+from graphql_api.bulk.reconciling import expect_tokens
+from graphql_api.domain.errors import BadInputError, InputError
+from graphql_api.domain.inputs import Gateways
+from graphql_api.domain.values import instant
+from graphql_api.gateway_apis.checking import Check, CheckOptions, CheckTally, Found
+from graphql_api.gateway_apis.client import GatewayClient, Pace, StoppedError
+from graphql_api.gateway_apis.keys import GatewayKey
+from graphql_api.gateway_apis.purging import Purge, Purged, PurgeOptions, PurgeTally
+from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.tokens import TokenStore
+
+_DURATION = re.compile(r"([0-9]{1,6})([mhd])")
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+_COLUMNS = ("difference", "reason", "userId", "gateway", "gatewayCustomerId", "id")
+
+_log = structlog.get_logger()
+
+
+def duration(text: str, option: str) -> timedelta:
+    """`12h` or `7d`.
+
+    Raises:
+        BadInputError: it is something else; the message names the option.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise BadInputError(f"{option} takes a duration such as 12h or 7d, not {text!r}.")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def since(text: str, now: datetime) -> datetime:
+    """A time, or how long ago it is.
+
+    Raises:
+        BadInputError: it is neither, or in the future.
+    """
+    if _DURATION.fullmatch(text):
+        return now - duration(text, "--since")
+    try:
+        at = instant(text)
+    except InputError:
+        message = f"--since takes a time such as 2026-11-30T08:00:00Z, or a duration such as 30d, not {text!r}."
+        raise BadInputError(message) from None
+    if at > now:
+        raise BadInputError(f"--since is in the future: {at.isoformat()}.")
+    return at
+
+
+def skipped_customers(path: Path) -> frozenset[str]:
+    """The customer ids in a file, one on each line; empty lines and those that begin with # are left out.
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} cannot be read: {error}") from None
+    return frozenset(text for line in lines if (text := line.strip()) and not text.startswith("#"))
+
+
+async def check_gateway(
+    pool: ConnectionPool,
+    gateways: Gateways,
+    key: GatewayKey,
+    options: CheckOptions,
+    *,
+    pace: Pace | None = None,
+    report: Path | None = None,
+    logs: bool = False,
+) -> bool:
+    """Check the tokens of a gateway. Returns whether the gateway knew and answered all.
+
+    Args:
+        pool: the database
+        gateways: what is known of gateways
+        key: the gateway, and how to ask it
+        options: what is to be checked
+        pace: how often to ask; None for what the gateway bears
+        report: where to write what differs
+        logs: whether the summary goes into the log, too
+
+    Raises:
+        BadInputError: there are no tokens at the gateway.
+        JobStoppedError: it was interrupted, or to ask on made no sense.
+    """
+    store = TokenStore(pool)
+    await expect_tokens(store, key.gateway)
+    title = f"{'dry run of ' if options.dry_run else ''}check of {key.gateway}"
+    with _report(report, _COLUMNS) as write:
+
+        def found(lines: Sequence[Found]) -> None:
+            write(
+                (each.difference, each.reason, each.user_id, key.gateway, each.customer, each.token_id)
+                for each in lines
+            )
+
+        pace = pace or Pace(key.api.rate)
+        async with GatewayClient.open(
+            key.api, key.secret.get_secret_value(), base_url=key.base_url, pace=pace
+        ) as client:
+            check = Check(store, gateways, key.gateway, client, options, found)
+            with progress(title, await check.count()) as show:
+                await _run(title, check.run(), check.tally, show, logs=logs)
+    say(f"{title}: {check.tally}{_where(report)}")
+    return not (check.tally.unknown or check.tally.unanswered)
+
+
+async def purge_gateway(
+    pool: ConnectionPool,
+    gateways: Gateways,
+    key: GatewayKey,
+    options: PurgeOptions,
+    *,
+    report: Path | None = None,
+    logs: bool = False,
+) -> bool:
+    """Delete at a gateway what erased users left there. Returns whether nothing is left but what was to be kept.
+
+    Raises:
+        JobStoppedError: it was interrupted, or to ask on made no sense.
+    """
+    title = f"{'dry run of ' if options.dry_run else ''}purge of {key.gateway}"
+    with _report(report, ("outcome", "gateway", "gatewayCustomerId")) as write:
+
+        def purged(lines: Sequence[Purged]) -> None:
+            write((each.outcome.value, key.gateway, each.customer) for each in lines)
+
+        pace = Pace(key.api.rate)
+        async with GatewayClient.open(
+            key.api, key.secret.get_secret_value(), base_url=key.base_url, pace=pace
+        ) as client:
+            purge = Purge(TokenStore(pool), gateways, key.gateway, client, options, purged)
+            with progress(title, await purge.count()) as show:
+                await _run(title, purge.run(), purge.tally, show, logs=logs)
+    say(f"{title}: {purge.tally}{_where(report)}")
+    return not (purge.tally.unknown or purge.tally.failed)
+
+
+async def _run(
+    title: str, steps: AsyncGenerator[object], tally: CheckTally | PurgeTally, show: Show, *, logs: bool
+) -> None:
+    """Take all steps; how it ends is said, and logged if that is wanted."""
+    ended = "complete"
+    try:
+        async with aclosing(steps) as each:
+            async for _ in each:
+                show(tally.asked, str(tally))
+    except StoppedError as stopped:
+        ended = str(stopped)
+        raise JobStoppedError(f"{title} stopped ({tally}): {stopped}. The next run continues there") from None
+    except asyncio.CancelledError:
+        ended = "interrupted"
+        raise JobStoppedError(f"{title} was interrupted ({tally}): run the same command again to continue") from None
+    finally:
+        if logs:
+            _log.info(title, ended=ended, **asdict(tally))
+
+
+@contextmanager
+def _report(path: Path | None, columns: Sequence[str]) -> Generator[Write]:
+    """A CSV file of what is found, if one is wanted; it holds what was found even if the command stops early."""
+    if path is None:
+        yield lambda _: None
+        return
+    try:
+        opened = path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be opened: {error.strerror}") from None
+    with opened as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(columns)
+
+        def write(some: Iterable[Sequence[object]]) -> None:
+            rows.writerows(some)
+            file.flush()
+
+        yield write
+
+
+def _where(report: Path | None) -> str:
+    return f"; details are in {report}" if report else ""

@@ -1,0 +1,66 @@
+"""Which gateways can be asked: those with an API key in the settings, each with its API."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pydantic import SecretStr
+
+from graphql_api.gateway_apis.answers import GatewayAPI
+from graphql_api.gateway_apis.mollie import Mollie
+from graphql_api.gateway_apis.stripe import Stripe
+from graphql_api.settings import ConfigurationError, Settings, is_test_gateway
+
+
+class GatewayKey(NamedTuple):
+    """A gateway's API, the key for it, and where it is if not at its own address."""
+
+    gateway: str
+    api: GatewayAPI
+    secret: SecretStr
+    base_url: str | None
+
+
+def gateway_keys(settings: Settings) -> Mapping[str, GatewayKey]:
+    """Every gateway that can be asked, by its name.
+
+    Raises:
+        ConfigurationError: two keys are for one gateway, or it is not clear which of a gateway's accounts is meant.
+    """
+    found: dict[str, GatewayKey] = {}
+    for make, secrets, base_url in (
+        (_stripe, settings.stripe_api_key, settings.stripe_api_base),
+        (_mollie, settings.mollie_api_key, settings.mollie_api_base),
+    ):
+        for pair in secrets:
+            gateway, _, secret = pair.get_secret_value().partition(":")
+            if gateway in found:
+                raise ConfigurationError(f"{gateway} has keys for {found[gateway].api.name} and another API")
+            found[gateway] = GatewayKey(gateway, make(settings, gateway), SecretStr(secret), base_url)
+    return found
+
+
+def gateway_key(settings: Settings, gateway: str) -> GatewayKey:
+    """The key for a gateway; raises as `gateway_keys` does, or if there is none."""
+    keys = gateway_keys(settings)
+    if gateway not in keys:
+        known = f"there are keys for {', '.join(sorted(keys))}" if keys else "there is no key for any gateway"
+        raise ConfigurationError(
+            f"{gateway} cannot be asked: {known}. Set STRIPE_API_KEY or MOLLIE_API_KEY, such as {gateway}:…"
+        )
+    return keys[gateway]
+
+
+def _stripe(settings: Settings, gateway: str) -> GatewayAPI:
+    named = (pair.split(":", 1) for pair in settings.stripe_accounts)
+    accounts = sorted({account for of, account in named if of == gateway})
+    if len(accounts) > 1:
+        raise ConfigurationError(
+            f"STRIPE_ACCOUNTS: {gateway} has {len(accounts)} accounts, and a customer can be asked for in one only; "
+            "give each account a gateway of its own"
+        )
+    is_test = is_test_gateway(gateway, settings.test_gateways)
+    return Stripe(is_test=is_test, account=accounts[0] if accounts else None)
+
+
+def _mollie(settings: Settings, gateway: str) -> GatewayAPI:
+    return Mollie(is_test=is_test_gateway(gateway, settings.test_gateways))

@@ -1,0 +1,191 @@
+"""A purge: deletes at the gateway the customers of erased users, and confirms each, one after another.
+
+A customer that somebody has is never deleted: that is looked up once more right before it is asked for. A customer that
+the gateway does not know may be another account's, so it counts as deleted only if that is wanted and the account is
+shown to be the right one.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NamedTuple
+
+from graphql_api.domain.caller import ADMIN_SCOPE, Caller
+from graphql_api.domain.inputs import Gateways
+from graphql_api.gateway_apis.answers import Verdict
+from graphql_api.gateway_apis.checking import EVIDENCE
+from graphql_api.gateway_apis.client import GatewayClient, StoppedError
+from graphql_api.service import erasing
+from graphql_api.service.tokens import Tokens
+from graphql_api.storage.checks import CheckStore
+from graphql_api.storage.tokens import TokenStore
+
+CALLER = Caller("purge", frozenset({ADMIN_SCOPE}))
+_PAGE: Final = 500
+
+
+class PurgeOutcome(Enum):
+    """What became of a customer; the report has a line for each that is still on the list."""
+
+    DELETED = "DELETED"
+    DELETED_BEFORE = "DELETED_BEFORE"
+    UNKNOWN = "UNKNOWN"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+    SAVED_AGAIN = "SAVED_AGAIN"
+
+
+class Purged(NamedTuple):
+    """A customer and what became of it."""
+
+    customer: str
+    outcome: PurgeOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeOptions:
+    """What is to be deleted.
+
+    Args:
+        limit: how many customers at most; None for all
+        dry_run: whether to list them only
+        missing_is_done: whether a customer that the gateway does not know counts as deleted
+        skipped: customers that must be kept
+    """
+
+    limit: int | None = None
+    dry_run: bool = False
+    missing_is_done: bool = False
+    skipped: Collection[str] = ()
+
+
+@dataclass(slots=True)
+class PurgeTally:
+    """How many customers had each outcome so far."""
+
+    deleted: int = 0
+    deleted_before: int = 0
+    unknown: int = 0
+    failed: int = 0
+    skipped: int = 0
+    saved_again: int = 0
+
+    def add(self, outcome: PurgeOutcome) -> None:
+        """Count one more."""
+        name = outcome.name.lower()
+        setattr(self, name, getattr(self, name) + 1)
+
+    @property
+    def asked(self) -> int:
+        """How many of them count towards the limit."""
+        return self.deleted + self.deleted_before + self.unknown + self.failed
+
+    def __str__(self) -> str:
+        return (
+            f"{self.deleted:,} deleted, {self.deleted_before:,} deleted before, {self.unknown:,} unknown there, "
+            f"{self.failed:,} failed, {self.skipped:,} skipped"
+        )
+
+
+class Purge:
+    """One run of a purge of one gateway.
+
+    Args:
+        store: the database
+        gateways: what is known of gateways
+        gateway: which one is purged
+        client: asks it
+        options: what is to be deleted
+        report: takes the lines of the report
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        gateways: Gateways,
+        gateway: str,
+        client: GatewayClient,
+        options: PurgeOptions,
+        report: Callable[[Sequence[Purged]], object],
+    ) -> None:
+        self.tally = PurgeTally()
+        self._tokens = Tokens(store, CALLER, gateways)
+        self._store = store
+        self._gateway = gateway
+        self._client = client
+        self._options = options
+        self._report = report
+        self._is_right_account = False
+
+    async def count(self) -> int:
+        """How many customers are to be deleted."""
+        listed = await self._store.count_erasures(self._gateway)
+        return listed if self._options.limit is None else min(listed, self._options.limit)
+
+    async def run(self) -> AsyncGenerator[PurgeTally]:
+        """Delete everything; the tally is told after each customer.
+
+        Raises:
+            StoppedError: to ask on makes no sense.
+        """
+        if not self._options.dry_run:
+            await self._must_not_be_another_account()
+        after = None
+        while rows := await erasing.erasures(self._tokens, self._gateway, size=_PAGE, after=after):
+            for gateway, customer, erased_at in rows:
+                if self.tally.asked == self._options.limit:
+                    return
+                outcome = await self._purge(customer)
+                self.tally.add(outcome)
+                if outcome not in {PurgeOutcome.DELETED, PurgeOutcome.DELETED_BEFORE} or self._options.dry_run:
+                    self._report([Purged(customer, outcome)])
+                yield self.tally
+                after = (erased_at, gateway, customer)
+
+    async def _purge(self, customer: str) -> PurgeOutcome:
+        if customer in self._options.skipped:
+            return PurgeOutcome.SKIPPED
+        if not await self._store.is_to_erase(self._gateway, customer):
+            return PurgeOutcome.SAVED_AGAIN
+        if self._options.dry_run:
+            return PurgeOutcome.DELETED
+        verdict = (await self._client.delete(customer)).verdict
+        if verdict is Verdict.GONE:
+            self._is_right_account = True
+            await self._confirm(customer)
+            return PurgeOutcome.DELETED
+        if verdict is not Verdict.UNKNOWN:
+            return PurgeOutcome.FAILED
+        return await self._see_why_unknown(customer)
+
+    async def _see_why_unknown(self, customer: str) -> PurgeOutcome:
+        """Some gateways do not know a deleted customer by DELETE, and do by GET."""
+        match (await self._client.customer(customer)).verdict:
+            case Verdict.GONE:
+                self._is_right_account = True
+                await self._confirm(customer)
+                return PurgeOutcome.DELETED_BEFORE
+            case Verdict.UNKNOWN if self._options.missing_is_done and self._is_right_account:
+                await self._confirm(customer)
+                return PurgeOutcome.DELETED_BEFORE
+            case Verdict.UNKNOWN:
+                return PurgeOutcome.UNKNOWN
+            case _:
+                return PurgeOutcome.FAILED
+
+    async def _must_not_be_another_account(self) -> None:
+        """Go on only if the key's account knows a customer of those that were verified last, or if there are none.
+
+        Raises:
+            StoppedError: it knows none.
+        """
+        verified = await CheckStore(self._store.pool).last_verified(self._gateway, EVIDENCE)
+        self._is_right_account = await self._client.knows_one(verified)
+        if verified and not self._is_right_account:
+            raise StoppedError(
+                f"{self._client.api.name} knows none of the customers that were verified last: this looks like "
+                "another account"
+            )
+
+    async def _confirm(self, customer: str) -> None:
+        await erasing.confirm(self._tokens, [(self._gateway, customer)])

@@ -1,0 +1,97 @@
+"""Stripe's API (https://docs.stripe.com/api/customers, https://docs.stripe.com/api/events).
+
+It is asked by plain HTTP: Stripe's library neither heeds `Retry-After` nor shows it.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from graphql_api.gateway_apis.answers import Answer, Deletion, DeletionPage, Reply, Request, Verdict
+
+_PAGE = 100
+_OTHER_MODE = "a similar object exists in"  # Stripe says which mode after that
+
+
+class Stripe:
+    """See `GatewayAPI`.
+
+    Args:
+        is_test: whether the gateway is in test mode
+        account: the connected account that the customers belong to, if not the key's own
+    """
+
+    name = "Stripe"
+    base_url = "https://api.stripe.com"
+    rate = 20.0  # https://docs.stripe.com/rate-limits: 25 for one endpoint
+    keeps_deletions = timedelta(days=30)  # https://docs.stripe.com/api/events
+    permissions = "Customers: Read (Write to purge) and Events: Read"
+
+    def __init__(self, *, is_test: bool, account: str | None = None) -> None:
+        self._is_test = is_test
+        self._account = account
+
+    def headers(self, key: str) -> Mapping[str, str]:
+        """See `GatewayAPI`."""
+        account = {} if self._account is None else {"Stripe-Account": self._account}
+        return {"Authorization": f"Bearer {key}", **account}
+
+    def probes(self) -> list[Request]:
+        """See `GatewayAPI`."""
+        return [Request("/v1/customers", {"limit": "1"}), Request("/v1/events", {"limit": "1"})]
+
+    def customer(self, customer: str) -> Request:
+        """See `GatewayAPI`."""
+        return Request(f"/v1/customers/{quote(customer, safe='')}")
+
+    def read_customer(self, reply: Reply, customer: str) -> Answer:
+        """See `GatewayAPI`: a deleted customer is found, and says so."""
+        match reply:
+            case Reply(200, {"object": "customer", "id": str(found), "deleted": True}) if found == customer:
+                return Answer(Verdict.GONE)
+            case Reply(200, {"object": "customer", "id": str(found)} as body) if found == customer:
+                return self._mode(body) or Answer(Verdict.EXISTS)
+            case Reply(404, {"error": {"code": "resource_missing", "message": str(message)}}):
+                return Answer(Verdict.WRONG_MODE if _OTHER_MODE in message else Verdict.UNKNOWN)
+            case Reply(400, {"error": {}}):  # no customer can have this id
+                return Answer(Verdict.UNKNOWN)
+            case _:
+                return Answer(Verdict.OUTAGE, f"an unexpected answer with status {reply.status}")
+
+    def read_deleted(self, reply: Reply, customer: str) -> Answer:
+        """See `GatewayAPI`: a customer that was deleted before is unknown to DELETE, and found by GET."""
+        return self.read_customer(reply, customer)
+
+    def deletions(self, since: datetime, after: str | None) -> Request:
+        """See `GatewayAPI`: events, the newest first."""
+        query = {"type": "customer.deleted", "created[gte]": str(int(since.timestamp())), "limit": str(_PAGE)}
+        return Request("/v1/events", query if after is None else {**query, "starting_after": after})
+
+    def read_deletions(self, reply: Reply) -> DeletionPage | Answer:
+        """See `GatewayAPI`."""
+        match reply:
+            case Reply(200, {"object": "list", "data": list(events), "has_more": bool(has_more)}):
+                pass
+            case _:
+                return Answer(Verdict.OUTAGE, f"an unexpected answer with status {reply.status}")
+        deletions: list[Deletion] = []
+        last: str | None = None
+        for event in events:
+            match event:
+                case {
+                    "id": str(last),
+                    "type": "customer.deleted",
+                    "created": int(created),
+                    "data": {"object": {"id": str(customer)}},
+                }:
+                    if wrong := self._mode(event):
+                        return wrong
+                    deletions.append(Deletion(customer, datetime.fromtimestamp(created, UTC)))
+                case _:
+                    return Answer(Verdict.OUTAGE, "an event that is none")
+        return DeletionPage(deletions, last if has_more else None)
+
+    def _mode(self, body: Mapping[str, Any]) -> Answer | None:
+        is_other = body.get("livemode") is self._is_test
+        return Answer(Verdict.WRONG_MODE) if is_other else None

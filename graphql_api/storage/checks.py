@@ -1,0 +1,191 @@
+"""Checks against gateways: which tokens are due, who is asking for them now, and what earlier checks found."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from graphql_api.storage.connection import Runner, Statement
+
+# When the gateway last said something of the customer, or was asked; nothing was before 1970.
+_CHECKED_AT = "coalesce(greatest(t.last_verified_at, c.asked_at), 'epoch'::timestamptz)"
+_TOKENS = """
+  customer_gateway_tokens t left join gateway_customer_checks c on c.token_id = t.id
+  where t.gateway = $1 and t.deactivation_reason is distinct from 'GATEWAY_DELETED'
+"""
+_IS_FREE = "(c.leased_until is null or c.leased_until < clock_timestamp())"
+# Arguments: the gateway, before when they were last checked, after which place in this order, and how many.
+_DUE = Statement(
+    "due_checks",
+    f"""
+    select t.id, t.user_id, t.gateway_customer_id, {_CHECKED_AT} as checked_at
+    from {_TOKENS} and {_CHECKED_AT} < $2 and ({_CHECKED_AT}, t.id) > ($3, $4) and {_IS_FREE}
+    order by {_CHECKED_AT}, t.id limit $5
+    """,
+)
+_COUNT_DUE = Statement("count_due_checks", f"select count(*) from {_TOKENS} and {_CHECKED_AT} < $2 and {_IS_FREE}")
+# Arguments: ids, before when they were last checked, and seconds. A row that another check has, or has done with, is
+# looked at as it is after that check: so each token is one check's.
+_LEASE = Statement(
+    "lease_checks",
+    """
+    insert into gateway_customer_checks as c (token_id, leased_until)
+    select id, clock_timestamp() + make_interval(secs => $3) from customer_gateway_tokens
+    where id = any($1::uuid[]) and (last_verified_at is null or last_verified_at < $2) order by id
+    on conflict (token_id) do update set leased_until = excluded.leased_until
+      where (c.leased_until is null or c.leased_until < clock_timestamp())
+        and (c.asked_at is null or c.asked_at < $2)
+    returning token_id, leased_until, clock_timestamp() as now
+    """,
+)
+# Arguments: ids, when each was asked (null: it was not), and when each lease ends.
+_SETTLE = Statement(
+    "settle_checks",
+    """
+    update gateway_customer_checks c set asked_at = coalesce(done.asked_at, c.asked_at), leased_until = null
+    from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) as done(id, asked_at, leased_until)
+    where c.token_id = done.id and c.leased_until = done.leased_until
+    """,
+)
+_LAST_VERIFIED = Statement(
+    "last_verified",
+    """
+    select gateway_customer_id from customer_gateway_tokens where gateway = $1 and last_verified_at is not null
+    order by last_verified_at desc nulls last limit $2
+    """,
+)
+_FORGET_DELETED = Statement(
+    "forget_checks_of_deleted",
+    """
+    delete from gateway_customer_checks c
+    where not exists (select from customer_gateway_tokens t where t.id = c.token_id)
+    """,
+)
+_READ_DELETIONS_AT = Statement("read_deletions_at", "select deletions_read_at from gateway_checks where gateway = $1")
+_DELETIONS_READ = Statement(
+    "deletions_read",
+    """
+    insert into gateway_checks as c (gateway, deletions_read_at) values ($1, $2)
+    on conflict (gateway) do update set deletions_read_at = greatest(c.deletions_read_at, excluded.deletions_read_at)
+    """,
+)
+_COUNT = Statement(
+    "count_answers",
+    """
+    insert into gateway_checks as c (gateway, verified, gone, unknown, unanswered, throttled)
+    values ($1, $2, $3, $4, $5, $6)
+    on conflict (gateway) do update set verified = c.verified + excluded.verified, gone = c.gone + excluded.gone,
+      unknown = c.unknown + excluded.unknown, unanswered = c.unanswered + excluded.unanswered,
+      throttled = c.throttled + excluded.throttled
+    """,
+)
+_FINISH = Statement(
+    "finish_check",
+    f"""
+    insert into gateway_checks (gateway, finished_at, oldest_at)
+    select $1, clock_timestamp(), min(coalesce(greatest(t.last_verified_at, c.asked_at), t.created_at)) from {_TOKENS}
+    on conflict (gateway) do update set finished_at = excluded.finished_at, oldest_at = excluded.oldest_at
+    """,
+)
+_SUMMARIES = Statement(
+    "check_summaries",
+    "select gateway, finished_at, oldest_at, verified, gone, unknown, unanswered, throttled from gateway_checks",
+)
+
+FIRST = (datetime.min.replace(tzinfo=UTC), str(UUID(int=0)))
+"""The place before all tokens in the order of `CheckStore.due`."""
+
+
+class DueCheck(NamedTuple):
+    """A token whose customer is to be asked for."""
+
+    token_id: str
+    user_id: str
+    customer: str
+    checked_at: datetime
+
+    @property
+    def place(self) -> tuple[datetime, str]:
+        """Where it is in the order of `CheckStore.due`."""
+        return self.checked_at, self.token_id
+
+
+class Lease(NamedTuple):
+    """Which tokens are this check's, by id with the end of the lease, and the database's time when it began."""
+
+    until: Mapping[str, datetime]
+    now: datetime | None
+
+
+class Counts(NamedTuple):
+    """How many answers of each kind a check got, and how many requests came too soon."""
+
+    verified: int = 0
+    gone: int = 0
+    unknown: int = 0
+    unanswered: int = 0
+    throttled: int = 0
+
+
+class CheckSummary(NamedTuple):
+    """What checks of a gateway found so far: `finished_at` is the end of the last one that was not stopped early."""
+
+    gateway: str
+    finished_at: datetime | None
+    oldest_at: datetime | None
+    counts: Counts
+
+
+class CheckStore:
+    """What checks of gateways have to remember."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._run = runner
+
+    async def due(self, gateway: str, before: datetime, after: tuple[datetime, str], size: int) -> list[DueCheck]:
+        """The next tokens that were last checked before then and that no other check has, longest ago first."""
+        return [DueCheck(*row) for row in await self._run.fetch(_DUE, gateway, before, *after, size)]
+
+    async def count_due(self, gateway: str, before: datetime) -> int:
+        """How many those are."""
+        return (await self._run.fetch(_COUNT_DUE, gateway, before))[0][0]
+
+    async def lease(self, token_ids: Sequence[str], before: datetime, seconds: float) -> Lease:
+        """Take those of these tokens that are still due and that no other check has taken."""
+        rows = await self._run.fetch(_LEASE, token_ids, before, seconds)
+        return Lease({row["token_id"]: row["leased_until"] for row in rows}, rows[0]["now"] if rows else None)
+
+    async def settle(self, lease: Lease, asked: Mapping[str, datetime]) -> None:
+        """Give all of the lease back; those that were asked are not due for a while."""
+        ids = list(lease.until)
+        await self._run.fetch(_SETTLE, ids, [asked.get(each) for each in ids], list(lease.until.values()))
+
+    async def last_verified(self, gateway: str, size: int) -> list[str]:
+        """Customers that the gateway confirmed last: its account knows them."""
+        return [row[0] for row in await self._run.fetch(_LAST_VERIFIED, gateway, size)]
+
+    async def forget_deleted(self) -> None:
+        """Forget what is known of tokens that are no longer there."""
+        await self._run.fetch(_FORGET_DELETED)
+
+    async def deletions_read_at(self, gateway: str) -> datetime | None:
+        """Until when the gateway's list of deletions was read."""
+        rows = await self._run.fetch(_READ_DELETIONS_AT, gateway)
+        return rows[0][0] if rows else None
+
+    async def deletions_read(self, gateway: str, until: datetime) -> None:
+        """Remember that the list was read until then."""
+        await self._run.fetch(_DELETIONS_READ, gateway, until)
+
+    async def count(self, gateway: str, counts: Counts) -> None:
+        """Add to what earlier checks counted."""
+        await self._run.fetch(_COUNT, gateway, *counts)
+
+    async def finish(self, gateway: str) -> None:
+        """A check came to its end: remember when, and which token was checked longest ago."""
+        await self._run.fetch(_FINISH, gateway)
+
+    async def summaries(self) -> list[CheckSummary]:
+        """Of each gateway that was ever checked."""
+        rows = await self._run.fetch(_SUMMARIES)
+        return [CheckSummary(row[0], row[1], row[2], Counts(*row[3:])) for row in rows]
