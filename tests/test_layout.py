@@ -33,6 +33,8 @@ TOGETHER = {
     "observability/": "observability/test_metrics.py",
     "webhooks/": "webhooks/test_stripe.py",
     "domain/": "domain/test_values.py",
+    # What is asked of a gateway and what becomes of its answers.
+    "gateway_apis/": "gateway_apis/test_checking.py",
 }
 ALONE = {
     "app.py": "web/test_app.py",

@@ -8,6 +8,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import structlog
 
@@ -116,7 +117,7 @@ async def check_gateway(
         ) as client:
             check = Check(store, gateways, key.gateway, client, options, found)
             with progress(title, await check.count()) as show:
-                await _run(title, check.run(), check.tally, show, logs=logs)
+                await _run(title, check.run(), check.tally, show, log=logs and ("check", key.gateway))
     say(f"{title}: {check.tally}{_where(report)}")
     return not (check.tally.unknown or check.tally.unanswered)
 
@@ -147,15 +148,20 @@ async def purge_gateway(
         ) as client:
             purge = Purge(TokenStore(pool), gateways, key.gateway, client, options, purged)
             with progress(title, await purge.count()) as show:
-                await _run(title, purge.run(), purge.tally, show, logs=logs)
+                await _run(title, purge.run(), purge.tally, show, log=logs and ("purge", key.gateway))
     say(f"{title}: {purge.tally}{_where(report)}")
     return not (purge.tally.unknown or purge.tally.failed)
 
 
 async def _run(
-    title: str, steps: AsyncGenerator[object], tally: CheckTally | PurgeTally, show: Show, *, logs: bool
+    title: str,
+    steps: AsyncGenerator[object],
+    tally: CheckTally | PurgeTally,
+    show: Show,
+    *,
+    log: tuple[str, str] | Literal[False],
 ) -> None:
-    """Take all steps; how it ends is said, and logged if that is wanted."""
+    """Take all steps; how they end is said, and logged with the command and the gateway if that is wanted."""
     ended = "complete"
     try:
         async with aclosing(steps) as each:
@@ -168,8 +174,8 @@ async def _run(
         ended = "interrupted"
         raise JobStoppedError(f"{title} was interrupted ({tally}): run the same command again to continue") from None
     finally:
-        if logs:
-            _log.info(title, ended=ended, **asdict(tally))
+        if log:
+            _log.info(log[0], gateway=log[1], ended=ended, **asdict(tally))
 
 
 @contextmanager

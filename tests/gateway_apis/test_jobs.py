@@ -1,0 +1,244 @@
+"""`gateway-tokens check` and `purge` as commands: settings, what they say, and that no key is ever shown."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+from graphql_api.gateway_apis import client
+from tests.gateway_apis import standin
+from tests.gateway_apis.standin import KEY, serving
+from tests.until import until
+
+SUMMARY = (
+    "check of STRIPE: 1 deletions read, 3 asked: 2 verified, 0 activated, 2 deactivated, 0 unknown there, 0 unanswered"
+)
+CHECK = ("check", "--gateway", "STRIPE", "--rate", "10000")
+
+
+@pytest.fixture
+def address(stripe, monkeypatch, folder):
+    """A server that answers as the stand-in does, and settings that lead there."""
+    monkeypatch.setenv("STRIPE_API_KEY", KEY)
+    monkeypatch.setattr(client, "_PAUSES", (0.0, 0.0))
+    for name in ("TEST_GATEWAYS", "STRIPE_ACCOUNTS", "MOLLIE_API_KEY", "LOG_FORMAT"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(stripe) as url:
+        monkeypatch.setenv("STRIPE_API_BASE", url)
+        yield url
+
+
+async def test_a_check_says_what_it_found_and_writes_a_report(command, address, tokens, stripe, folder):
+    await tokens(4)
+    stripe.delete("cus_1")
+    stripe.customers["cus_2"] = standin.DELETED
+    outcome = await command(*CHECK, "--report", "report.csv")
+    assert (outcome.status, outcome.out, outcome.err) == (
+        0,
+        "",
+        f"{SUMMARY}; details are in report.csv\n",
+    )
+    first, *lines = (folder / "report.csv").read_text().splitlines()
+    assert first == "difference,reason,userId,gateway,gatewayCustomerId,id"
+    assert [line.rpartition(",")[0] for line in lines] == [
+        "MISSING_THERE,DELETED,u1,STRIPE,cus_1",
+        "MISSING_THERE,DELETED,u2,STRIPE,cus_2",
+    ]
+    again = await command(*CHECK)
+    assert (again.status, "0 asked" in again.err) == (0, True)
+
+
+async def test_what_is_unknown_or_unanswered_is_status_1(command, address, tokens, stripe):
+    await tokens(3)
+    del stripe.customers["cus_2"]
+    outcome = await command(*CHECK)
+    assert (outcome.status, "1 unknown there" in outcome.err) == (1, True)
+    stripe.faults.extend([None, 500, 500, 500])
+    outcome = await command(*CHECK, "--older-than", "0h", "--limit", "1", "--since", "30d")
+    says = "1 asked: 0 verified, 0 activated, 0 deactivated, 0 unknown there, 1 unanswered"
+    assert (outcome.status, says in outcome.err) == (1, True)
+
+
+async def test_a_check_that_stops_says_why_and_how_far_it_came(command, address, tokens, stripe, folder):
+    await tokens(3)
+    stripe.faults.extend([None, None, 401])
+    outcome = await command(*CHECK, "--report", "report.csv")
+    assert outcome.status == 1
+    assert outcome.err.startswith("gateway-tokens: check of STRIPE stopped (0 deletions read, ")
+    assert "Stripe refuses the key (status 401). It needs Customers: Read" in outcome.err
+    assert outcome.err.endswith("The next run continues there\n")
+    assert (folder / "report.csv").exists()
+
+
+@pytest.mark.parametrize("fault", [401, 403, 500, "html", "cut", None])
+async def test_no_key_is_ever_shown(command, address, tokens, stripe, folder, fault, monkeypatch, connection):
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    await tokens(2)
+    stripe.faults.extend([fault] * 200)
+    outcome = await command(*CHECK, "--report", "report.csv")
+    assert stripe.authorized_by == {f"Bearer {KEY}"}
+    stored = await connection.fetch("select * from gateway_checks")
+    assert KEY[8:] not in "".join([outcome.out, outcome.err, (folder / "report.csv").read_text(), str(stored)])
+
+
+async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, tokens, stripe, monkeypatch):
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    await tokens(2)
+    lines = (await command(*CHECK)).err.splitlines()
+    (line,) = [json.loads(line) for line in lines if line.startswith("{")]
+    assert (line["event"], line["gateway"], line["ended"]) == ("check", "STRIPE", "complete")
+    assert (line["asked"], line["verified"], line["gone"]) == (2, 2, 0)
+    stripe.faults.append(401)
+    lines = (await command(*CHECK)).err.splitlines()
+    (line,) = [json.loads(line) for line in lines if line.startswith("{")]
+    assert line["ended"].startswith("Stripe refuses the key")
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "says"),
+    [
+        ({"STRIPE_API_KEY": ""}, (), "STRIPE cannot be asked: there is no key for any gateway. Set STRIPE_API_KEY"),
+        (
+            {"STRIPE_API_KEY": "STRIPE_EU:rk_live_abcdefgh"},
+            (),
+            "STRIPE cannot be asked: there are keys for STRIPE_EU. Set STRIPE_API_KEY or MOLLIE_API_KEY",
+        ),
+        (
+            {"STRIPE_API_KEY": "rk_test_abcdefgh"},
+            (),
+            "that of STRIPE is for test mode, and STRIPE is a gateway in live",
+        ),
+        ({"TEST_GATEWAYS": "STRIPE"}, (), "that of STRIPE is for live mode, and STRIPE is a gateway in test mode"),
+        (
+            {"STRIPE_API_KEY": "whsec_abcdefgh"},
+            (),
+            "STRIPE_API_KEY: takes restricted API keys, which begin with rk_live_",
+        ),
+        ({"STRIPE_API_KEY": "rk_live_abcdefgh,rk_live_other123"}, (), "takes one key for each gateway; STRIPE has two"),
+        ({"GATEWAYS": "PAYPAL"}, (), "STRIPE_API_KEY: takes gateways of this platform; STRIPE is not in GATEWAYS"),
+        ({"STRIPE_API_BASE": "http://api.example"}, (), "STRIPE_API_BASE: takes a URL such as https://host; http://"),
+        ({"STRIPE_API_BASE": "ftp://x"}, (), "STRIPE_API_BASE: takes a URL such as https://host; it does not begin"),
+        ({"STRIPE_ACCOUNTS": "STRIPE:acct_1,STRIPE:acct_2"}, (), "STRIPE_ACCOUNTS: STRIPE has 2 accounts"),
+        ({"MOLLIE_API_KEY": "STRIPE:live_abcdefgh"}, (), "STRIPE has keys for Stripe and another API"),
+        ({}, ("--gateway", "S T"), "A gateway name must be a letter"),
+        ({}, ("--gateway", "PAYPAL"), "PAYPAL cannot be asked: there are keys for STRIPE."),
+        ({}, ("--since", "soon"), "--since takes a time such as 2026-11-30T08:00:00Z, or a duration such as 30d"),
+        ({}, ("--since", "2999-01-01T00:00:00Z"), "--since is in the future"),
+        ({}, ("--older-than", "7"), "--older-than takes a duration such as 12h or 7d, not '7'."),
+        ({}, ("--rate", "0"), "Invalid value for '--rate'"),
+        ({}, ("--report", "no/such/folder.csv"), "no/such/folder.csv cannot be opened: No such file or directory"),
+    ],
+)
+async def test_a_check_that_cannot_be_made_is_one_line_and_status_2(
+    command, address, tokens, monkeypatch, variables, arguments, says
+):
+    await tokens(1)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    outcome = await command(*CHECK, *arguments)
+    assert (outcome.status, says in outcome.err) == (2, True), outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+async def test_a_gateway_without_tokens_is_told_those_that_have_some(command, address, tokens, monkeypatch):
+    await tokens(1, gateway="STRIPE_EU")
+    outcome = await command(*CHECK)
+    assert (outcome.status, outcome.err) == (2, "gateway-tokens: There are no tokens at STRIPE, only at STRIPE_EU.\n")
+
+
+async def test_a_connected_account_is_named_in_each_request(command, address, tokens, stripe, monkeypatch):
+    monkeypatch.setenv("STRIPE_ACCOUNTS", "STRIPE:acct_1")
+    await tokens(1)
+    seen = []
+    real = stripe.respond
+
+    def respond(method, path, headers):
+        seen.append(headers.get("stripe-account"))
+        return real(method, path, headers)
+
+    stripe.respond = respond
+    await command(*CHECK)
+    assert seen == ["acct_1", "acct_1"]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+async def test_a_check_that_is_ended_goes_on_where_it_was(
+    command, process, address, tokens, stripe, connection, ending
+):
+    await tokens(300)
+    running = await process("check", "--gateway", "STRIPE", "--rate", "200")
+    await until(lambda: len(stripe.asked) > 60, "customers are asked for")
+    running.send_signal(ending)
+    _, err = await running.communicate()
+    if ending == signal.SIGINT:
+        assert b"check of STRIPE was interrupted" in err
+        assert running.returncode == 130
+    else:
+        await connection.execute("update gateway_customer_checks set leased_until = leased_until - interval '1 h'")
+    assert await connection.fetchval("select count(*) from customer_gateway_tokens where last_verified_at is null") > 0
+    outcome = await command(*CHECK)
+    assert outcome.status == 0
+    assert await connection.fetchval("select count(*) from customer_gateway_tokens where last_verified_at is null") == 0
+    again = [count for customer, count in stripe.count().items() if count > 1 and customer != "events"]
+    assert len(again) <= 50  # what was asked for and not written down yet: one batch
+
+
+# --- purge
+
+
+@pytest.fixture
+async def erased(tokens, graph):
+    """Three users are erased, and one stays, whose customer was confirmed."""
+    await tokens(4)
+    for user in ("u1", "u2", "u3"):
+        await graph.erase(user)
+    await graph.verify("STRIPE", "cus_4")
+
+
+async def test_a_purge_says_what_it_deleted_and_keeps_what_must_be_kept(
+    command, address, erased, stripe, graph, folder
+):
+    (folder / "hold.txt").write_text("# a legal hold\n\ncus_2\n")
+    del stripe.customers["cus_3"]
+    outcome = await command("purge", "--gateway", "stripe", "--yes", "--skip-file", "hold.txt", "--report", "left.csv")
+    assert (outcome.status, outcome.err) == (
+        1,
+        "purge of STRIPE: 1 deleted, 0 deleted before, 1 unknown there, 0 failed, 1 skipped; details are in left.csv\n",
+    )
+    assert (folder / "left.csv").read_text() == (
+        "outcome,gateway,gatewayCustomerId\nSKIPPED,STRIPE,cus_2\nUNKNOWN,STRIPE,cus_3\n"
+    )
+    assert stripe.count("DELETE") == {"cus_1": 1, "cus_3": 1}
+    left = [node["gatewayCustomerId"] for node in (await graph.erasures())["nodes"]]
+    assert left == ["cus_2", "cus_3"]
+
+
+async def test_a_purge_needs_a_yes(command, address, erased, stripe):
+    outcome = await command("purge", "--gateway", "STRIPE")
+    assert (outcome.status, "add --yes, or --dry-run" in outcome.err, stripe.asked) == (2, True, [])
+
+
+@pytest.mark.parametrize(("answer", "deleted"), [("y\n", 3), ("n\n", 0), ("\n", 0)])
+async def test_on_a_terminal_a_purge_asks_first(address, erased, stripe, answer, deleted):
+    leader, follower = os.openpty()
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "graphql_api", "purge", "--gateway", "STRIPE"),
+        stdin=follower,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.write(leader, answer.encode())
+    out, err = await running.communicate()
+    os.close(leader)
+    os.close(follower)
+    assert b"Delete the customers of erased users at STRIPE? This cannot be undone." in out + err
+    assert (sum(stripe.count("DELETE").values()), running.returncode) == (deleted, 0 if deleted else 1)
+
+
+async def test_a_file_of_customers_to_keep_must_be_there(command, address, erased, stripe):
+    outcome = await command("purge", "--gateway", "STRIPE", "--yes", "--skip-file", "hold.txt")
+    assert (outcome.status, "hold.txt does not exist" in outcome.err, stripe.asked) == (2, True, [])
