@@ -482,10 +482,11 @@ def check(
     report: ReportOption = None,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Ask a gateway's API whether customers still exist: first its deletions, then those verified longest ago.
+    """Ask a gateway's API whether customers still exist.
 
-    Customers that the gateway says are deleted are deactivated, those that it has are verified. Customers that it does
-    not know are reported. Several checks at once share the work, and a check continues where the last one stopped.
+    It reads the gateway's deletions first, then asks for the customers that were verified longest ago. It deactivates
+    those that the gateway says are deleted, verifies those that it has, and reports those that it does not know.
+    Several checks at once share the work, and a check continues where the last one stopped.
     """
     from datetime import UTC, datetime
 
@@ -526,9 +527,10 @@ def purge(
     report: ReportOption = None,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Delete at a gateway the customers that erased users left there, and confirm it.
+    """Delete at a gateway what erased users left there.
 
-    A customer that somebody has is never deleted. After a failure it goes on with the next customer.
+    Each customer that is deleted is confirmed. A customer that belongs to a user is never deleted. After a failure, the
+    purge continues with the next customer.
     """
     from graphql_api.gateway_apis import jobs
     from graphql_api.gateway_apis.purging import PurgeOptions

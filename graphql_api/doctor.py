@@ -15,6 +15,8 @@ import asyncpg
 from graphql_api.app import PARTS
 from graphql_api.auth import Authenticator
 from graphql_api.bulk.reconciling import payment_methods
+from graphql_api.gateway_apis.client import GatewayClient, Pace, StoppedError
+from graphql_api.gateway_apis.keys import GatewayKey, gateway_keys
 from graphql_api.settings import ConfigurationError, Settings, weaknesses
 from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, described, place
 from graphql_api.storage.customer_lists import OTHER_OBJECTS
@@ -86,6 +88,8 @@ async def findings(settings: Settings, problems: Sequence[str] = ()) -> AsyncIte
     yield _access(settings)
     if settings.authenticates:
         yield await _keys(settings)
+    for key in _gateway_keys(settings):
+        yield await _gateway(key)
     if (url := settings.database_url) is None:
         if any(problem.startswith("DATABASE_URL") for problem in problems):
             return
@@ -102,7 +106,7 @@ async def findings(settings: Settings, problems: Sequence[str] = ()) -> AsyncIte
 def _problems(settings: Settings) -> list[str]:
     """What is found wrong only when the parts are made that the settings are for."""
     found: list[str] = []
-    for part in PARTS:
+    for part in (*PARTS, gateway_keys):
         try:
             part(settings)
         except ConfigurationError as wrong:
@@ -143,6 +147,23 @@ async def _keys(settings: Settings) -> Finding:
     if not has_keys:
         return _wrong("keys", f"{source} gave no keys ({problem}): check that it serves a JSON Web Key Set")
     return _well("keys", f"{source} has keys")
+
+
+def _gateway_keys(settings: Settings) -> Sequence[GatewayKey]:
+    try:
+        return [*gateway_keys(settings).values()]
+    except ConfigurationError:  # it is among the problems
+        return []
+
+
+async def _gateway(key: GatewayKey) -> Finding:
+    """Whether the gateway takes its API key. Whether the key may delete is seen only by deleting."""
+    try:
+        async with GatewayClient.open(key, Pace(key.api.rate)) as client:
+            await client.probe()
+    except StoppedError as wrong:
+        return _wrong("gateway", f"{key.gateway}: {wrong}. Check the key and the network")
+    return _well("gateway", f"{key.gateway}: {key.api.name} takes the key")
 
 
 async def _database(url: str, settings: Settings) -> AsyncIterator[Finding]:

@@ -7,12 +7,15 @@ from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
 from graphql_api import doctor
 from graphql_api.cli import main
 from graphql_api.embedded import embedded_postgres
+from graphql_api.gateway_apis import client
 from graphql_api.settings import Settings, weaknesses
 from tests.faults.postgres import servers
+from tests.gateway_apis import standin
 from tests.pooler import pgbouncer
 
 SECRET = "a secret of the tests, which is no secret"
@@ -275,3 +278,35 @@ async def test_the_exit_status_is_one_where_a_line_is_wrong(database_url, monkey
     assert (end.value.code or 0) == status
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines].count("WRONG") == status
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ([], None),
+        (
+            [None, 403],
+            "STRIPE: Stripe refuses the key (status 403). It needs Customers: Read (Write to purge) and Events",
+        ),
+        ([401], "STRIPE: Stripe refuses the key (status 401)."),
+        ([500] * 3, "STRIPE: Stripe cannot be asked: status 500. Check the key and the network"),
+        (["html"] * 3, "STRIPE: Stripe cannot be asked: an unexpected answer with status 200."),
+    ],
+)
+async def test_each_gateways_key_is_tried_without_changing_anything(database_url, monkeypatch, faults, says):
+    monkeypatch.setattr(client, "_PAUSES", (0.0, 0.0))
+    stripe = standin.Stripe()
+    stripe.faults.extend(faults)
+    with standin.serving(stripe) as url:
+        settings = {"stripe_api_key": (SecretStr(f"STRIPE:{standin.KEY}"),), "stripe_api_base": url}
+        line = (await found(database_url=database_url, **settings))["gateway"]
+    assert {method for method, _ in stripe.asked} == {"GET"}
+    assert (line.is_well, line.says.startswith(says or "STRIPE: Stripe takes the key")) == (says is None, True), line
+    assert standin.KEY not in line.says
+
+
+async def test_settings_of_gateways_that_contradict_each_other_are_wrong(database_url):
+    keys = {"stripe_api_key": (SecretStr("STRIPE:rk_live_abcdef"),), "stripe_accounts": ("STRIPE:a", "STRIPE:b")}
+    lines = [each async for each in doctor.findings(Settings(database_url=database_url, auth_secret=SECRET, **keys))]
+    assert any("STRIPE has 2 accounts" in line.says for line in lines if not line.is_well)
+    assert not any(line.check == "gateway" for line in lines)

@@ -14,6 +14,7 @@ import httpx
 import orjson
 
 from graphql_api.gateway_apis.answers import Answer, DeletionPage, GatewayAPI, Reply, Request, Verdict
+from graphql_api.gateway_apis.keys import GatewayKey
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
@@ -23,7 +24,7 @@ MAX_OUTAGES: Final = 10
 MAX_THROTTLED: Final = 5
 """So many requests in a row that came too soon end the work."""
 _PAUSES = (1.0, 4.0)  # seconds before each retry after an outage
-_TIMEOUT_SECONDS = 10.0
+_TIMEOUT = httpx.Timeout(10.0, connect=5.0)  # seconds
 _OK, _REFUSED, _TOO_MANY_REQUESTS, _SERVER_ERROR = 200, {401, 403}, 429, 500
 _PAUSE_SECONDS = 2.0  # after 429 without a Retry-After
 _MAX_PAUSE_SECONDS = 300.0
@@ -46,7 +47,7 @@ class Pace:
         self.clock = clock
         self.sleep = sleep
         self._max_rate = rate
-        self._next = self._resumes = -inf
+        self._next = self._resumes = clock()
 
     async def turn(self) -> float:
         """Wait until it is this request's turn. Returns the time."""
@@ -83,14 +84,14 @@ class GatewayClient:
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, api: GatewayAPI, key: str, *, base_url: str | None = None, pace: Pace
-    ) -> "AsyncGenerator[GatewayClient]":
+    async def open(cls, key: GatewayKey, pace: Pace) -> "AsyncGenerator[GatewayClient]":
         """Keep connections open meanwhile. The key is in the headers of requests and nowhere else."""
         async with httpx.AsyncClient(
-            base_url=base_url or api.base_url, headers=dict(api.headers(key)), timeout=_TIMEOUT_SECONDS
+            base_url=key.base_url or key.api.base_url,
+            headers=dict(key.api.headers(key.secret.get_secret_value())),
+            timeout=_TIMEOUT,
         ) as http:
-            yield cls(api, http, pace)
+            yield cls(key.api, http, pace)
 
     async def customer(self, customer: str, until: float = inf) -> Answer:
         """Ask for a customer.

@@ -112,9 +112,7 @@ async def check_gateway(
             )
 
         pace = pace or Pace(key.api.rate)
-        async with GatewayClient.open(
-            key.api, key.secret.get_secret_value(), base_url=key.base_url, pace=pace
-        ) as client:
+        async with GatewayClient.open(key, pace) as client:
             check = Check(store, gateways, key.gateway, client, options, found)
             with progress(title, await check.count()) as show:
                 await _run(title, check.run(), check.tally, show, log=logs and ("check", key.gateway))
@@ -142,10 +140,7 @@ async def purge_gateway(
         def purged(lines: Sequence[Purged]) -> None:
             write((each.outcome.value, key.gateway, each.customer) for each in lines)
 
-        pace = Pace(key.api.rate)
-        async with GatewayClient.open(
-            key.api, key.secret.get_secret_value(), base_url=key.base_url, pace=pace
-        ) as client:
+        async with GatewayClient.open(key, Pace(key.api.rate)) as client:
             purge = Purge(TokenStore(pool), gateways, key.gateway, client, options, purged)
             with progress(title, await purge.count()) as show:
                 await _run(title, purge.run(), purge.tally, show, log=logs and ("purge", key.gateway))
