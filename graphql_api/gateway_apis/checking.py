@@ -180,6 +180,7 @@ class Check:
     async def _delete_listed(self, deletions: Sequence[Deletion]) -> None:
         self.tally.deletions += len(deletions)
         found = await self._found(each.customer for each in deletions)
+        self.tally.is_right_account |= bool(found)
         for each in deletions:
             with suppress(InputError):  # no token can have this id
                 customer = self._tokens.gateways.customer_id(self._gateway, each.customer)
@@ -298,7 +299,8 @@ class Check:
         unanswered = by_verdict.get(Verdict.OUTAGE, {})
         self.tally.verified += len(exists)
         if exists and not self._options.dry_run:
-            confirmed = {(each.user_id, each.customer): at for each, at in exists.items()}
+            # Gateways date deletions by the second: one in the second of this request counts.
+            confirmed = {(each.user_id, each.customer): at.replace(microsecond=0) for each, at in exists.items()}
             self.tally.activated += await gateway_reports.verify_customers(self._tokens, self._gateway, confirmed)
         found = await self._found(each.customer for each in gone)
         for each, at in gone.items():

@@ -56,7 +56,7 @@ async def test_a_customer_is_verified_at_the_time_of_asking(check, tokens, strip
     stripe.faults.extend([None, (429, 60)])  # the list, and then one customer has to wait
     await check(stripe, rate=10)
     times = sorted(at for (at,) in await table("select last_verified_at from customer_gateway_tokens"))
-    assert before <= times[0] < before + timedelta(seconds=30) < times[1]
+    assert before.replace(microsecond=0) <= times[0] < before + timedelta(seconds=30) < times[1]
 
 
 async def test_a_token_that_was_deactivated_by_mistake_of_ours_is_left_alone_and_one_that_returned_is_activated(
@@ -406,7 +406,8 @@ async def test_no_customer_that_is_there_is_deactivated_and_each_deleted_one_is_
     stripe.handle = real
     # What a check that was killed had taken is free again after a while.
     await connection.execute("update gateway_customer_checks set leased_until = null")
-    with suppress(StoppedError) if not stripe.customers else nullcontext():  # it looks like another account
+    # Of tokens that are inactive and customers that are unknown alone, it looks like another account.
+    with nullcontext() if standin.LIVE in stripe.customers.values() else suppress(StoppedError):
         await check(stripe)
     rows = await connection.fetch(
         "select gateway_customer_id, is_active, last_verified_at from customer_gateway_tokens"
