@@ -34,11 +34,16 @@ def install(folder: Path) -> Path:
 
 @asynccontextmanager
 async def running(script: Path, *arguments: str | Path, **environment: str) -> AsyncGenerator[str]:
+    """A script of Node that serves meanwhile; given is the address that it prints when it listens."""
+    async with serving("node", script, *arguments, **environment) as address:
+        yield address
+
+
+@asynccontextmanager
+async def serving(*command: str | Path, **environment: str) -> AsyncGenerator[str]:
     """A server that runs meanwhile; given is the address that it prints when it listens."""
     process = await asyncio.create_subprocess_exec(
-        "node",
-        script,
-        *arguments,
+        *command,
         env={**os.environ, "NODE_ENV": "production", **environment},
         stdout=asyncio.subprocess.PIPE,
     )

@@ -3,10 +3,12 @@ import { readFileSync } from 'node:fs'
 
 import { ApolloGateway, RemoteGraphQLDataSource } from '@apollo/gateway'
 import { ApolloServer } from '@apollo/server'
+import responseCache from '@apollo/server-plugin-response-cache'
 import { ApolloServerPluginInlineTrace } from '@apollo/server/plugin/inlineTrace'
 import { startStandaloneServer } from '@apollo/server/standalone'
 
 process.env.APOLLO_TELEMETRY_DISABLED = 'true'
+const { APQ, RESPONSE_CACHE, ROUTER_SECRET } = process.env
 
 class Subgraph extends RemoteGraphQLDataSource {
   willSendRequest({ request, context }) {
@@ -18,10 +20,18 @@ class Subgraph extends RemoteGraphQLDataSource {
 const gateway = new ApolloGateway({
   supergraphSdl: readFileSync(process.argv[2], 'utf8'),
   buildService: ({ name, url }) =>
-    new Subgraph({ url, routerSecret: name === 'tokens' ? process.env.ROUTER_SECRET : undefined }),
+    new Subgraph({
+      url,
+      apq: name === 'tokens' && Boolean(APQ),
+      routerSecret: name === 'tokens' ? ROUTER_SECRET : undefined,
+    }),
 })
 
-const { url } = await startStandaloneServer(new ApolloServer({ gateway, plugins: [ApolloServerPluginInlineTrace()] }), {
+const server = new ApolloServer({
+  gateway,
+  plugins: [ApolloServerPluginInlineTrace(), ...(RESPONSE_CACHE ? [(responseCache.default ?? responseCache)()] : [])],
+})
+const { url } = await startStandaloneServer(server, {
   listen: { host: '127.0.0.1', port: 0 },
   context: async ({ req }) => ({ authorization: req.headers.authorization }),
 })

@@ -1,12 +1,15 @@
-"""Our service, a user service and an order service, composed into one graph and served by real gateways."""
+"""Our service, a user, an order and an invoice service, composed into one graph and served by real routers."""
 
+import json
 from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.gateways.graph import GRAPH, ROUTER_SECRET, TESTS, Endpoint, TokenService, compose, free_port
-from tests.node import install, running
+from tests.node import install, running, serving
 
 
 @pytest.fixture(scope="session")
@@ -25,42 +28,104 @@ async def tokens(database_url, http) -> AsyncGenerator[TokenService]:
 
 @pytest.fixture(scope="session")
 async def subgraphs(tokens, http) -> AsyncGenerator[list[dict[str, str]]]:
-    """The three services of the graph while they run: name, address, and the SDL that each tells of itself."""
+    """The services of the graph while they run: name, address, and the SDL that each tells of itself."""
     folder = install(GRAPH)
 
     async def subgraph(name: str, endpoint: Endpoint) -> dict[str, str]:
         answer = await endpoint.ask("{ _service { sdl } }")
         return {"name": name, "url": endpoint.url, "sdl": answer["data"]["_service"]["sdl"]}
 
-    async with running(folder / "users.mjs") as users, running(folder / "orders.mjs") as orders:
+    async with (
+        running(folder / "users.mjs") as users,
+        running(folder / "orders.mjs") as orders,
+        running(TESTS / "invoices.mjs") as invoices,
+    ):
         yield [
             await subgraph("users", Endpoint(f"{users}/graphql", http)),
             await subgraph("orders", Endpoint(f"{orders}/graphql", http)),
+            await subgraph("invoices", Endpoint(f"{invoices}/graphql", http)),
             await subgraph("tokens", tokens),
         ]
 
 
+def apollo_gateway(supergraph: Path, **options: str) -> AbstractAsyncContextManager[str]:
+    return running(install(TESTS) / "apollo.mjs", supergraph, ROUTER_SECRET=ROUTER_SECRET, **options)
+
+
+def hive_gateway(folder: Path, config: Path, supergraph: Path, **options: str) -> AbstractAsyncContextManager[str]:
+    command = install(folder) / "node_modules/@graphql-hive/gateway/dist/bin.js"
+    where = ("--host=127.0.0.1", f"--port={free_port()}", f"--config-path={config}")
+    return running(command, "supergraph", supergraph, *where, ROUTER_SECRET=ROUTER_SECRET, **options)
+
+
 @pytest.fixture(scope="session")
-async def apollo(subgraphs, tmp_path_factory) -> AsyncGenerator[str]:
+def composed(subgraphs, tmp_path_factory) -> Path:
+    """The supergraph as Apollo's library composes it."""
     supergraph = tmp_path_factory.mktemp("apollo") / "supergraph.graphql"
     supergraph.write_text(compose("apollo", subgraphs)["supergraph"])
-    async with running(TESTS / "apollo.mjs", supergraph, ROUTER_SECRET=ROUTER_SECRET) as address:
+    return supergraph
+
+
+@pytest.fixture(scope="session")
+def composed_by_guild(subgraphs, tmp_path_factory) -> Path:
+    """The supergraph as The Guild's library composes it."""
+    supergraph = tmp_path_factory.mktemp("hive") / "supergraph.graphql"
+    supergraph.write_text(compose("guild", subgraphs)["supergraph"])
+    return supergraph
+
+
+@pytest.fixture(scope="session")
+async def apollo(composed) -> AsyncGenerator[str]:
+    async with apollo_gateway(composed) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
-async def hive(subgraphs, tmp_path_factory) -> AsyncGenerator[str]:
-    supergraph = tmp_path_factory.mktemp("hive") / "supergraph.graphql"
-    supergraph.write_text(compose("guild", subgraphs)["supergraph"])
-    command = GRAPH / "node_modules/@graphql-hive/gateway/dist/bin.js"
-    options = ("--host=127.0.0.1", f"--port={free_port()}", f"--config-path={GRAPH / 'gateway.config.mjs'}")
-    async with running(command, "supergraph", supergraph, *options, ROUTER_SECRET=ROUTER_SECRET) as address:
+async def hive(composed_by_guild) -> AsyncGenerator[str]:
+    async with hive_gateway(GRAPH, GRAPH / "gateway.config.mjs", composed_by_guild) as address:
         yield address
 
 
-@pytest.fixture(params=["apollo", "hive"])
+@pytest.fixture(scope="session")
+async def hive_rust(composed_by_guild) -> AsyncGenerator[str]:
+    """Hive Gateway with the query planner of Hive Router, which is written in Rust."""
+    async with hive_gateway(TESTS, TESTS / "hive.config.mjs", composed_by_guild, PLANNER="rust") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+async def grafbase(subgraphs, tmp_path_factory) -> AsyncGenerator[str]:
+    """Grafbase's gateway, which is written in Rust and composes the subgraphs itself."""
+    folder = tmp_path_factory.mktemp("grafbase")
+    settings: list[str] = []
+    for subgraph in subgraphs:
+        schema = folder / f"{subgraph['name']}.graphql"
+        schema.write_text(subgraph["sdl"])
+        settings += [
+            f"[subgraphs.{subgraph['name']}]",
+            f"url = {json.dumps(subgraph['url'])}",
+            f"schema_path = {json.dumps(str(schema))}",
+        ]
+    settings += [
+        "[[subgraphs.tokens.headers]]",
+        'rule = "insert"\nname = "router-authorization"\nvalue = "{{ env.ROUTER_SECRET }}"',
+        '[[headers]]\nrule = "forward"\nname = "authorization"',
+    ]
+    config = folder / "grafbase.toml"
+    config.write_text("\n".join(settings))
+    program = install(TESTS) / "node_modules/@grafbase/cli-x86_64-unknown-linux-musl/grafbase"
+    if not program.exists():
+        pytest.skip("There is no such program for this platform.")
+    where = ("dev", "--config", config, "--listen-address", f"127.0.0.1:{free_port()}")
+    environment = {"ROUTER_SECRET": ROUTER_SECRET, "HOME": str(folder)}
+    async with serving(program, *where, **environment) as address:
+        yield address
+
+
+@pytest.fixture(params=["apollo", "hive", "hive_rust", "grafbase"])
 def gateway(request, http, tokens) -> Endpoint:
-    """Each of the gateways in turn; our service counts from here."""
+    """Each of the routers in turn; our service counts from here."""
     address = request.getfixturevalue(request.param)
     tokens.requests = 0
+    tokens.codings.clear()
     return Endpoint(f"{address}/graphql", http)

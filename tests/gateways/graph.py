@@ -2,21 +2,24 @@
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import uvicorn
 from pydantic import SecretStr
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.settings import Settings
+from graphql_api.web.connection import RESPOND, Connections, Respond
+from graphql_api.web.request import Request, Response
 from tests.node import install
 from tests.until import until
 
@@ -52,7 +55,10 @@ class Endpoint:
 
 
 class TokenService(Endpoint):
-    """Our service on a port of its own; it counts the requests it gets, and can be stopped for a while."""
+    """Our service on a port of its own; it counts the requests it gets, and can be stopped for a while.
+
+    `codings` are those of its answers; `cache_control`, if set, replaces what they say of caches.
+    """
 
     def __init__(self, database_url: str, client: httpx.AsyncClient):
         self.settings = Settings(
@@ -60,20 +66,48 @@ class TokenService(Endpoint):
         )
         self.port = free_port()
         self.requests = 0
+        self.codings: set[str] = set()
+        self.cache_control = b""
         headers = {"router-authorization": ROUTER_SECRET}
         super().__init__(f"http://127.0.0.1:{self.port}/graphql", client, **headers)
 
     async def start(self) -> None:
         app = create_app(self.settings)
 
-        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-            self.requests += scope["type"] == "http"
-            await app(scope, receive, send)
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            async def started(message: Message) -> None:
+                if message["type"] == "lifespan.startup.complete":
+                    scope["state"][RESPOND] = self._watching(scope["state"][RESPOND])
+                await send(message)
 
-        self._server = _Server(uvicorn.Config(counted, port=self.port, log_config=None, lifespan="on"))
+            await app(scope, receive, started if scope["type"] == "lifespan" else send)
+
+        config = uvicorn.Config(
+            watched, http=cast("Any", Connections()), port=self.port, log_config=None, lifespan="on", access_log=False
+        )
+        self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve())
         await until(lambda: self._server.started or self._serving.done(), "the service starts")
         assert not self._serving.done(), "the service did not start"
+
+    def _watching(self, respond: Respond) -> Respond:
+        async def watched(responding: Coroutine[Any, Any, Response | None]) -> Response | None:
+            response = await responding
+            if response is None:
+                return None
+            coding = re.search(rb"content-encoding: (\w+)", response.head)
+            self.codings.add(coding[1].decode() if coding else "identity")
+            if self.cache_control:
+                head = re.sub(rb"(?<=cache-control: )[^\r]*", self.cache_control, response.head)
+                return response._replace(head=head)
+            return response
+
+        def counted(request: Request) -> Coroutine[Any, Any, Response | None] | None:
+            self.requests += 1
+            responding = respond(request)
+            return responding and watched(responding)
+
+        return counted
 
     async def stop(self) -> None:
         self._server.should_exit = True

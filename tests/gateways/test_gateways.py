@@ -106,6 +106,24 @@ async def test_the_users_of_orders_have_their_tokens(gateway, tokens):
     assert tokens.requests == 1
 
 
+async def test_a_neighbour_gets_the_fields_of_tokens_that_it_requires(gateway, tokens):
+    answer = await gateway.ask("{ users(first: 50) { gatewayTokens { invoices } } }", token=READER)
+
+    assert "errors" not in answer
+    links = [[token["invoices"] for token in user["gatewayTokens"]] for user in answer["data"]["users"]]
+    assert links == [[f"https://invoices.example/STRIPE/cus_{n}"] for n in range(1, 51)]
+    assert tokens.requests <= 2  # some planners fetch the tokens and the required fields one after the other
+
+
+CODINGS = {"apollo": "gzip", "hive": "br", "hive_rust": "br", "grafbase": "zstd"}
+
+
+async def test_a_router_gets_long_answers_compressed(gateway, tokens, request):
+    await gateway.ask("{ users(first: 50) { gatewayTokens { id gatewayCustomerId } } }", token=READER)
+
+    assert tokens.codings == {CODINGS[request.node.callspec.params["gateway"]]}
+
+
 async def test_a_webhook_handler_finds_the_name_behind_a_gateways_customer(gateway):
     query = """
     { customerGatewayTokenByCustomer(gateway: "STRIPE", gatewayCustomerId: "cus_3") { user { name } } }
