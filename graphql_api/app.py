@@ -23,6 +23,8 @@ from graphql_api.schema import build_schema
 from graphql_api.schema.context import Context
 from graphql_api.service.tokens import Tokens
 from graphql_api.settings import ConfigurationError, Settings, is_test_gateway
+from graphql_api.storage.check_metrics import CheckMetrics
+from graphql_api.storage.checks import CheckStore, CheckSummary
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.migrate import must_be_ready
 from graphql_api.storage.pool import ConnectionPool
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 class State(TypedDict):
     """What is open while the app runs."""
 
+    checks: CheckMetrics
     compresses: bool
     graphql: GraphQL
     metrics: Metrics
@@ -85,6 +88,7 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
             async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, engine, tracing)):
                 try:
                     yield {
+                        "checks": CheckMetrics(CheckStore(database), partial(_show_check, metrics)),
                         "compresses": settings.compression,
                         "graphql": graphql,
                         "metrics": metrics,
@@ -163,6 +167,15 @@ def _engine(settings: Settings, tracing: "Tracing | None") -> Engine:
         max_tokens=settings.max_tokens,
         suggestions=settings.introspects,
         phase=(lambda name: tracing.span(f"graphql.{name}")) if tracing else nullcontext,
+    )
+
+
+def _show_check(metrics: Metrics, summary: CheckSummary) -> None:
+    metrics.check(
+        summary.gateway,
+        summary.counts._asdict(),
+        finished_at=summary.finished_at.timestamp() if summary.finished_at else None,
+        oldest_at=summary.oldest_at.timestamp() if summary.oldest_at else None,
     )
 
 

@@ -87,8 +87,8 @@ class _Family:
 
 
 class _Counter(_Family):
-    def __init__(self, name: str, about: str, labels: Sequence[str]) -> None:
-        super().__init__(name, about, labels)
+    def __init__(self, name: str, about: str, labels: Sequence[str], *, combine: Callable[..., float] = sum) -> None:
+        super().__init__(name, about, labels, combine=combine)
         self.is_counter = True
         if not labels:
             self.values[()] = [0.0]
@@ -196,6 +196,13 @@ class Metrics(Collector):
         self._webhooks = counter("webhooks", "Gateway events by the status of the answer", "sender", "status")
         about = "Gateway events about another account or mode, or without their content, by reason"
         self._webhooks_ignored = counter("webhooks_ignored", about, "sender", "reason")
+        # Every process reads the same from the database.
+        about = "Answers of gateways to checks of their customers, and requests that came too soon"
+        self._checks = self._add(_Counter(f"{_PREFIX}_checks", about, ("gateway", "answer"), combine=max))
+        about = "When a check of this gateway last came to its end"
+        self._check_finished = gauge("check_finished_timestamp_seconds", about, "gateway", combine=max)
+        about = "When the customer was checked that, at the end of the last check, was checked longest ago"
+        self._check_oldest = gauge("check_oldest_timestamp_seconds", about, "gateway", combine=max)
         self._task_deaths = counter("background_task_deaths", "Background tasks that died and were restarted", "task")
         self._spans_lost = counter("spans_lost", "Spans that the trace collector did not accept")
         gauge("build_info", "The version that runs", "version", combine=max).set(1, version)
@@ -235,6 +242,17 @@ class Metrics(Collector):
     def webhook(self, sender: str, status: int) -> None:
         """An event of a gateway was answered."""
         self._webhooks.add(sender, str(status))
+
+    def check(
+        self, gateway: str, answers: Mapping[str, int], *, finished_at: float | None, oldest_at: float | None
+    ) -> None:
+        """What all checks of a gateway found so far; times are seconds since 1970."""
+        for answer, count in answers.items():
+            self._checks.set(count, gateway, answer)
+        if finished_at is not None:
+            self._check_finished.set(finished_at, gateway)
+        if oldest_at is not None:
+            self._check_oldest.set(oldest_at, gateway)
 
     @asynccontextmanager
     async def following(self, read: Callable[[], Reading]) -> AsyncGenerator[None]:

@@ -6,10 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import typer
 from kubernetes_validate import ValidationError, latest_version, validate
 from ruamel.yaml import YAML
 
 from graphql_api import __version__, server
+from graphql_api.cli import cli
 from graphql_api.settings import Settings, weaknesses
 from graphql_api.web.probes import PROBES
 
@@ -32,9 +34,12 @@ CUSTOM = {"PodMonitor", "PrometheusRule"}  # of the Prometheus operator, which n
 KNOWN = [path for path, manifest in MANIFESTS.items() if manifest["kind"] not in CUSTOM]
 BY_KIND = {manifest["kind"]: manifest for manifest in MANIFESTS.values()}
 DEPLOYMENT, JOB = BY_KIND["Deployment"]["spec"], BY_KIND["Job"]["spec"]
-PODS = [pytest.param(owner["template"], id=kind) for kind, owner in [("Deployment", DEPLOYMENT), ("Job", JOB)]]
+CHECK = BY_KIND["CronJob"]["spec"]["jobTemplate"]["spec"]
+OWNERS = [("Deployment", DEPLOYMENT), ("Job", JOB), ("CronJob", CHECK)]
+PODS = [pytest.param(owner["template"], id=kind) for kind, owner in OWNERS]
 SERVER = DEPLOYMENT["template"]["spec"]["containers"][0]
 LABELS = DEPLOYMENT["template"]["metadata"]["labels"]
+COMMANDS = typer.main.get_command(cli)
 SETTINGS = settings_of(FOLDER / "configuration.env")
 
 
@@ -85,7 +90,7 @@ def test_the_image_of_this_release_is_said_in_one_place():
     assert {image["name"]} == {pod.values[0]["spec"]["containers"][0]["image"] for pod in PODS}
     assert image["newTag"] == __version__
     users = {user: each["components"] for user, each in KUSTOMIZATIONS.items() if "components" in each}
-    assert {user.parent.name for user in users} == {"kubernetes", "migration"}
+    assert {user.parent.name for user in users} == {"kubernetes", "migration", "check"}
     assert {(user.parent / name).resolve() for user, (name,) in users.items()} == {path.parent}
 
 
@@ -102,7 +107,7 @@ def test_what_is_built_has_the_image_and_the_settings_and_a_job_of_its_release(b
 
 
 @pytest.mark.parametrize("version", [OLDEST, latest_version()])
-@pytest.mark.parametrize("folder", [".", "migration"])
+@pytest.mark.parametrize("folder", [".", "migration", "check"])
 def test_what_is_built_is_valid(built, folder, version):
     for manifest in built(folder).values():
         validate(manifest, version, strict=True)
@@ -130,7 +135,7 @@ def test_what_selects_the_server_selects_it_and_nothing_else():
         DEPLOYMENT["template"]["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
     ]
     assert all(selector == LABELS for selector in selectors)
-    assert not LABELS.items() <= JOB["template"]["metadata"]["labels"].items()
+    assert not any(LABELS.items() <= job["template"]["metadata"]["labels"].items() for job in (JOB, CHECK))
     for pod in PODS:
         confined = BY_KIND["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]
         assert confined.items() <= pod.values[0]["metadata"]["labels"].items()
@@ -198,6 +203,18 @@ def test_probes_ask_what_the_service_answers():
 def test_a_pod_has_time_to_answer_what_is_under_way():
     drains = Settings.model_fields["drain_seconds"].default
     assert drains + server._FINISH_SECONDS < DEPLOYMENT["template"]["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_the_nightly_check_is_a_command_and_its_key_is_no_secret_of_the_service():
+    (container,) = CHECK["template"]["spec"]["containers"]
+    name, *options = container["args"]
+    known = {option for parameter in COMMANDS.commands[name].params for option in parameter.opts}
+    assert {option for option in options if option.startswith("--")} <= known
+    (source,) = container["envFrom"]
+    of_the_service = {each["secretRef"]["name"] for each in SERVER["envFrom"] if "secretRef" in each}
+    assert source["secretRef"]["name"] not in of_the_service
+    assert {each["name"].lower() for each in container["env"]} <= Settings.model_fields.keys()
+    assert CHECK["backoffLimit"] == 0
 
 
 def test_the_configuration_is_one_that_the_service_takes(monkeypatch):

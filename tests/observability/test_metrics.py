@@ -7,6 +7,7 @@ import subprocess
 import sys
 from base64 import b64encode
 
+import asyncpg
 import httpx
 import psutil
 import pytest
@@ -14,10 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from graphql_api import __version__
 from graphql_api.app import create_app
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.metrics import MAX_OPERATIONS, Metrics, Reading
 from graphql_api.observability.shared_memory import MAX_MESSAGE_BYTES, SharedMemory
 from graphql_api.schema import build_schema
 from graphql_api.settings import Settings
+from graphql_api.storage.check_metrics import CheckMetrics
 from tests.asgi import Client, opened
 from tests.until import until_sync
 
@@ -64,6 +67,37 @@ async def test_a_request_counts_by_operation_kind_and_outcome(as_service, client
     assert counts["request_duration_seconds_count", "", "", "GRAPHQL_VALIDATION_FAILED"] == 1
     assert counts["request_duration_seconds_count", "", "", "UNSUPPORTED_MEDIA_TYPE"] == 1
     assert 0 < counts["request_duration_seconds_sum", "Hello", "ok", "query"] < 5
+
+
+async def test_what_checks_of_gateways_found_is_read_from_the_database(service_with, connection):
+    await connection.execute(
+        "insert into gateway_checks values ('STRIPE', null, to_timestamp(90), to_timestamp(60), 1, 2, 3, 4, 5),"
+        " ('MOLLIE', null, null, null, 7, 0, 0, 0, 0)"
+    )
+    found = await collected((await service_with()).client)
+    assert {key[1:]: value for key, value in found.items() if key[0] == "checks_total" and "STRIPE" in key} == {
+        ("STRIPE", "verified"): 1,
+        ("STRIPE", "gone"): 2,
+        ("STRIPE", "unknown"): 3,
+        ("STRIPE", "unanswered"): 4,
+        ("STRIPE", "throttled"): 5,
+    }
+    assert found["check_finished_timestamp_seconds", "STRIPE"] == 90
+    assert found["check_oldest_timestamp_seconds", "STRIPE"] == 60
+    assert ("check_oldest_timestamp_seconds", "MOLLIE") not in found
+
+
+@pytest.mark.parametrize(
+    "error", [UnavailableError("away"), asyncpg.UndefinedTableError("not migrated"), TimeoutError(), OSError()]
+)
+async def test_without_a_database_there_are_the_other_metrics(error):
+    class Away:
+        async def summaries(self):
+            raise error
+
+    shown = []
+    await CheckMetrics(Away(), shown.append).refresh()
+    assert shown == []
 
 
 async def test_a_limit_that_is_met_counts_by_the_variable_that_sets_it(as_service, client):

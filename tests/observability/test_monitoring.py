@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -133,6 +134,14 @@ TRIED = {
         [of("gateway_tokens_webhooks_total", 'sender="s",status="400"', "0+1x400")],
         [of("gateway_tokens_webhooks_total", 'sender="s",status="400"', "0x340 1x60")],
     ),
+    "ChecksStopped": (
+        [of("gateway_tokens_check_finished_timestamp_seconds", 'gateway="STRIPE"', "-200000x400")],
+        # One pod has read an older time than the other.
+        [
+            of("gateway_tokens_check_finished_timestamp_seconds", 'gateway="STRIPE",instance="a"', "-200000x400"),
+            of("gateway_tokens_check_finished_timestamp_seconds", 'gateway="STRIPE",instance="b"', "-100000x400"),
+        ],
+    ),
     "NotCompiled": (
         [of("gateway_tokens_engine_fallbacks_total", 'reason="too deep"', "0+100x400")],
         [
@@ -226,6 +235,12 @@ def scraped(serving, database_url):
     service = serving("--workers", "2", DATABASE_REPLICA_URL=database_url, ADYEN_WEBHOOK_HMAC_KEY="00" * 32)
 
     async def work():
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(
+            "insert into gateway_checks (gateway, finished_at, oldest_at, verified) values ('STRIPE', now(), now(), 5)"
+            " on conflict do nothing"
+        )
+        await connection.close()
         headers = {"authorization": f"Bearer {mint(AUTH_SECRET, 'a-service', [ADMIN_SCOPE])}"}
         many = " ".join(f"a{number}: __typename" for number in range(100))
         fields = " ".join(f"a{n}: customerGatewayTokens {{ nodes {{ {FIELDS} }} }}" for n in range(29))
