@@ -40,11 +40,14 @@ class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
     def execute_field(
         self, parent_type: Any, source: Any, field_details_list: Any, path: Any, position_context: Any
     ) -> Any:
-        """Resolve a field, unless it is refused at once: for thousands of parents that takes a fraction of the time."""
+        """Resolve a field, unless it is refused at once: for thousands of parents that takes a fraction of the time.
+
+        Middleware is told of every field.
+        """
         known = self._refusals.get(id(field_details_list))
         if known is None:
             definition = self.schema.get_field(parent_type, field_details_list[0].node.name.value)
-            refusal = refusal_of(definition) if definition else None
+            refusal = refusal_of(definition) if definition and not self.middleware_manager else None
             known = self._refusals[id(field_details_list)] = (field_details_list, refusal)
         _, refusal = known
         if refusal is not None and (error := refusal(source, self.context_value)) is not None:
