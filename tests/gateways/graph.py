@@ -57,7 +57,7 @@ class Endpoint:
 class TokenService(Endpoint):
     """Our service on a port of its own; it counts the requests it gets, and can be stopped for a while.
 
-    `codings` are those of its answers; `cache_control`, if set, replaces what they say of caches.
+    `methods` are those of the requests, `codings` those of the answers; `cache_control`, if set, replaces what they say of caches.
     """
 
     def __init__(self, database_url: str, client: httpx.AsyncClient):
@@ -66,6 +66,7 @@ class TokenService(Endpoint):
         )
         self.port = free_port()
         self.requests = 0
+        self.methods: set[str] = set()
         self.codings: set[str] = set()
         self.cache_control = b""
         headers = {"router-authorization": ROUTER_SECRET}
@@ -104,6 +105,7 @@ class TokenService(Endpoint):
 
         def counted(request: Request) -> Coroutine[Any, Any, Response | None] | None:
             self.requests += 1
+            self.methods.add(request.method)
             responding = respond(request)
             return responding and watched(responding)
 

@@ -1,0 +1,88 @@
+"""Client libraries as they come, each with its persisted queries and its batches, if it has them."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx
+import pytest
+from gql import Client, gql
+from gql.transport.httpx import HTTPXAsyncTransport
+
+from tests.gateways.graph import TokenService, access_token
+from tests.node import install
+
+FOLDER = Path(__file__).parent
+ADMIN = f"Bearer {access_token('admin', 'gateway-tokens:admin')}"
+ANSWERS = [{"customerGatewayTokens": {"totalCount": 0}}, {"customerGatewayToken": None}]
+
+# How many requests each sends for two queries: when it asks for the first time, and when it asks again.
+CLIENTS = {
+    "Apollo Client": (2, 2),
+    "Apollo Client, batches": (1, 1),
+    "Apollo Client, persisted queries": (4, 2),
+    "Apollo Client, persisted queries by GET": (4, 2),
+    "urql": (2, 2),
+    "urql, persisted queries": (4, 2),
+    "urql, persisted queries by GET": (4, 2),
+    "graphql-request": (2, 2),
+    "graphql-request, batches": (1, 1),
+    "Relay": (1, 1),
+}
+
+
+@pytest.fixture
+async def service(empty_database) -> AsyncGenerator[TokenService]:
+    """The service, which has no document yet, for clients that ask it directly."""
+    async with httpx.AsyncClient() as http:
+        service = TokenService(empty_database, http)
+        service.settings = service.settings.model_copy(update={"router_secret": ()})
+        await service.start()
+        yield service
+        await service.stop()
+
+
+async def run(*command: str | Path) -> str:
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode()
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+async def test_a_client_is_answered(service, name):
+    script = install(FOLDER) / "clients.mjs"
+    sent = []
+    for _ in range(2):
+        service.requests = 0
+        service.methods.clear()
+        printed = await run("node", script, name, service.url, ADMIN)
+        assert json.loads(printed, object_hook=without_typename) == ANSWERS
+        sent.append(service.requests)
+    assert tuple(sent) == CLIENTS[name]
+    assert service.methods == ({"GET"} if name.endswith("by GET") else {"POST"})
+
+
+def without_typename(found):
+    return {key: value for key, value in found.items() if key != "__typename"}
+
+
+@pytest.mark.parametrize("batch_interval", [0, 0.02])
+async def test_gql_is_answered(service, batch_interval):
+    transport = HTTPXAsyncTransport(service.url, headers={"authorization": ADMIN})
+    async with Client(transport=transport, batch_interval=batch_interval) as session:
+        queries = [
+            "{ customerGatewayTokens(first: 1) { totalCount } }",
+            '{ customerGatewayToken(id: "x") { gateway } }',
+        ]
+        assert await asyncio.gather(*(session.execute(gql(query)) for query in queries)) == ANSWERS
+    assert service.requests == (1 if batch_interval else 2)
+
+
+async def test_javas_client_is_answered(service):
+    if shutil.which("java") is None:
+        pytest.skip("Java is missing; what its client sends is in tests/web/test_framing.py.")
+    body = json.dumps({"query": "{ customerGatewayTokens(first: 1) { totalCount } }"})
+    assert json.loads(await run("java", FOLDER / "Ask.java", service.url, ADMIN, body)) == {"data": ANSWERS[0]}
