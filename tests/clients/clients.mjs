@@ -50,7 +50,7 @@ const clients = {
     return apollo(hashes.concat(new HttpLink({ uri: url, headers })))
   },
 
-  urql: () => urql(),
+  'urql, by GET': () => urql(),
 
   async 'urql, persisted queries'() {
     const { persistedExchange } = await import('@urql/exchange-persisted')

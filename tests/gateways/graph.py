@@ -57,7 +57,8 @@ class Endpoint:
 class TokenService(Endpoint):
     """Our service on a port of its own; it counts the requests it gets, and can be stopped for a while.
 
-    `methods` are those of the requests, `codings` those of the answers; `cache_control`, if set, replaces what they say of caches.
+    `methods` are those of the requests, `codings` those of the answers; `cache_control`, if set, replaces what they
+    say of caches.
     """
 
     def __init__(self, database_url: str, client: httpx.AsyncClient):
