@@ -564,3 +564,44 @@ def _gateway_key(gateway: str) -> "tuple[Settings, GatewayKey, bool]":
     if logs:
         configure(settings.log_level, settings.log_format)
     return settings, key, logs
+
+
+@cli.command()
+def deliver(
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="Deliver what is there now, and exit 1 if an endpoint stays behind.")
+    ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(help="Enable this endpoint, and exit. It continues after its last entry.", metavar="NAME"),
+    ] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="With --resume: continue after this cursor.", metavar="CURSOR")
+    ] = None,
+    skip: Annotated[bool, typer.Option("--skip", help="With --resume: leave out the entry that failed.")] = False,
+) -> None:
+    """Send the change feed to EVENT_WEBHOOKS, signed.
+
+    It signs as Standard Webhooks has it. Several processes may run. A new endpoint gets what comes from now on. If an
+    endpoint does not take an entry, that is tried again for 3.5 days. Then the endpoint is disabled until --resume, and
+    its entries wait.
+    """
+    from graphql_api.process import deliver_events, resume_endpoint
+
+    if resume is None and (from_ is not None or skip):
+        raise typer.BadParameter("--from and --skip need --resume NAME.")
+    if resume is not None and (once or (from_ is not None and skip)):
+        raise typer.BadParameter("--resume takes --from or --skip, and not --once.")
+    settings = load_settings()
+    if resume is not None:
+        resume_endpoint(settings, resume, cursor=from_, skip=skip)
+        print(f"{resume} is enabled.")
+        return
+    if not settings.event_webhooks:
+        raise UsageError("EVENT_WEBHOOKS is not set; it takes endpoints such as billing=https://billing.example/events")
+    behind = deliver_events(settings, once=once)
+    for name, reason in behind.items():
+        print(f"gateway-tokens: {name} stays behind: {reason}", file=sys.stderr)
+    if behind:
+        raise typer.Exit(1)

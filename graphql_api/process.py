@@ -149,6 +149,75 @@ async def fill_with_demo_tokens(settings: "Settings", users: int) -> bool:
             return await fill(TokenStore(opened), users, lambda done: show(done, f"{done:,} users"))
 
 
+def deliver_events(settings: "Settings", *, once: bool) -> dict[str, str]:
+    """Deliver to the endpoints of the settings, until a signal asks to stop or, `once`, what there is.
+
+    Returns the endpoints that stay behind, and why.
+    """
+    import asyncio
+
+    from graphql_api.deliveries import delivering
+    from graphql_api.deliveries.sending import Endpoint
+    from graphql_api.observability import logs
+    from graphql_api.storage.migrate import upgrade
+    from graphql_api.storage.pool import ConnectionPool
+
+    async def work(url: str) -> dict[str, str]:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        await upgrade(url)
+        async with (
+            ConnectionPool.open(
+                url,
+                size=settings.database_pool_size,
+                timeout=settings.database_timeout,
+                prepares=settings.database_prepared_statements,
+                connect_timeout=settings.database_connect_timeout,
+            ) as pool,
+            delivering.deliveries(
+                pool,
+                [Endpoint(*endpoint) for endpoint in settings.event_endpoints],
+                actions=settings.event_webhook_actions,
+                allow_private=settings.event_webhook_allow_private,
+                stop=stop,
+            ) as made,
+        ):
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                loop.add_signal_handler(number, stop.set)
+            if not once:
+                await delivering.run(made)
+                return {}
+            reasons = await asyncio.gather(*(each.once() for each in made))
+            return {each.name: reason for each, reason in zip(made, reasons, strict=True) if reason}
+
+    logs.configure(settings.log_level, settings.log_format)
+    with database(settings) as opened:
+        return run(work(str(opened.database_url)))
+
+
+def resume_endpoint(settings: "Settings", name: str, *, cursor: str | None, skip: bool) -> None:
+    """Enable an endpoint of `deliver`.
+
+    Raises:
+        BadInputError: there is no such endpoint, or no such cursor.
+    """
+    from graphql_api.deliveries import delivering
+    from graphql_api.storage.pool import ConnectionPool
+
+    place = None
+    if cursor is not None:
+        from graphql_api.schema.cursors import to_place
+
+        place = to_place(cursor)
+
+    async def work(url: str) -> None:
+        prepares = settings.database_prepared_statements
+        async with ConnectionPool.open(url, size=1, prepares=prepares) as pool:
+            await delivering.resume(pool, name, settings.event_webhook_actions, place=place, skip=skip)
+
+    with database(settings) as opened:
+        run(work(str(opened.database_url)))
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run what needs the database.
 

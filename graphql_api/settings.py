@@ -1,5 +1,6 @@
 """Every environment variable: typed, defaulted and checked once. docs/configuration.md explains them."""
 
+import base64
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from graphql_api.domain.errors import InputError
 from graphql_api.domain.inputs import Gateways
+from graphql_api.domain.token import Action
 from graphql_api.domain.values import gateway as gateway_name
 
 
@@ -107,6 +109,44 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
+_ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
+_EVENT_SECRET_BYTES = range(24, 65)  # Standard Webhooks
+_ACTIONS = tuple(action.value for action in Action)
+
+
+def _invalid_endpoint(address: str, *, allow_private: bool) -> str | None:
+    """What keeps entries from being sent there. Whether a name has a private address is seen when it is sent."""
+    if wrong := _invalid_http(address):
+        return wrong
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if parts.username is not None or parts.password is not None:
+        return "it holds a user or a password"
+    if allow_private:
+        return None
+    try:
+        ip = ip_address(host)
+    except ValueError:
+        is_local, is_private = host == "localhost" or host.endswith(".localhost"), False
+    else:
+        is_local, is_private = ip.is_loopback, not ip.is_global and not ip.is_loopback
+    if is_private:
+        return "its address is private (EVENT_WEBHOOK_ALLOW_PRIVATE allows that)"
+    if parts.scheme == "http" and not is_local:
+        return "it begins with http:// (EVENT_WEBHOOK_ALLOW_PRIVATE allows that)"
+    return None
+
+
+def _event_key(secret: str) -> bytes | None:
+    """The key in `whsec_…`; None if it is none."""
+    try:
+        text = secret.removeprefix("whsec_")
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        return None
+    return key if secret.startswith("whsec_") and len(key) in _EVENT_SECRET_BYTES else None
+
+
 _STRIPE_SECRET = re.compile(r"whsec_[!-~]{8,}")
 _ADYEN_KEY = re.compile(r"[0-9A-Fa-f]{64}")
 _STRIPE_API_KEY = re.compile(r"(?:rk|sk)_(live|test)_[0-9A-Za-z_]{5,}")
@@ -189,6 +229,7 @@ def _said(problem: ErrorDetails) -> str:
 
 
 _ABOUT_KEYS = ("auth_mode", "auth_jwks_url", "auth_jwks_file", "auth_secret")
+_ABOUT_WEBHOOKS = ("event_webhooks", "event_webhook_secrets")
 
 
 class Settings(BaseSettings):
@@ -253,6 +294,10 @@ class Settings(BaseSettings):
     stripe_api_base: str | None = None
     mollie_api_key: Secrets = ()
     mollie_api_base: str | None = None
+    event_webhook_allow_private: bool = False
+    event_webhook_actions: Names = ()
+    event_webhooks: Names = ()
+    event_webhook_secrets: Annotated[Secrets, Field(validate_default=True)] = ()
     otel_exporter_otlp_endpoint: str | None = None
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = "info"
@@ -283,7 +328,7 @@ class Settings(BaseSettings):
                 problems += map(_said, wrong)
                 for problem in wrong:
                     name = str(problem["loc"][0]) if problem["loc"] else "auth_mode"
-                    for each in (name, *(_ABOUT_KEYS if name in _ABOUT_KEYS else ())):
+                    for each in next((names for names in (_ABOUT_KEYS, _ABOUT_WEBHOOKS) if name in names), (name,)):
                         defaults[each] = cls.model_fields[each].default
 
     @classmethod
@@ -413,6 +458,48 @@ class Settings(BaseSettings):
     def _stripe_accounts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_of_gateway(pair, "accounts with their gateways, such as STRIPE:acct_1") for pair in value)
 
+    @field_validator("event_webhook_actions")
+    @classmethod
+    def _event_actions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        actions = tuple(dict.fromkeys(name.upper() for name in value))
+        for name in actions:
+            if name not in _ACTIONS:
+                raise ValueError(f"takes names of actions: {', '.join(_ACTIONS)}; {name!r} is none")
+        return actions
+
+    @field_validator("event_webhooks")
+    @classmethod
+    def _event_webhooks(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        names: set[str] = set()
+        for pair in value:
+            name, _, address = pair.partition("=")
+            name = name.strip()
+            if not _ENDPOINT.fullmatch(name):
+                raise ValueError("takes endpoints with their names, such as billing=https://billing.example/events")
+            allow_private = bool(info.data.get("event_webhook_allow_private"))
+            if wrong := _invalid_endpoint(address.strip(), allow_private=allow_private):
+                raise ValueError(f"takes endpoints such as billing=https://billing.example/events; of {name}, {wrong}")
+            if name in names:
+                raise ValueError(f"takes each name once; {name} is there twice")
+            names.add(name)
+        return value
+
+    @field_validator("event_webhook_secrets")
+    @classmethod
+    def _event_secrets(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        pairs = [secret.get_secret_value().partition(":") for secret in value]
+        form = "takes a secret for each endpoint, such as billing:whsec_… with the Base64 of 24 to 64 bytes"
+        if not all(separator and _event_key(secret.strip()) for _, separator, secret in pairs):
+            raise ValueError(f"{form}; one is not of that form")
+        if "event_webhooks" in info.data:
+            endpoints = [pair.partition("=")[0].strip() for pair in info.data["event_webhooks"]]
+            given = [name.strip() for name, _, _ in pairs]
+            if missing := [name for name in endpoints if name not in given]:
+                raise ValueError(f"{form}; {missing[0]} has none")
+            if unknown := [name for name in given if name not in endpoints]:
+                raise ValueError(f"{form}; {unknown[0][:50]!r} is not in EVENT_WEBHOOKS")
+        return value
+
     @field_validator("adyen_merchant_accounts")
     @classmethod
     def _merchant_accounts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -451,6 +538,16 @@ class Settings(BaseSettings):
         """What is said of gateways: which are allowed, and what their customer ids look like."""
         forms = dict(pair.split(":", 1) for pair in self.customer_ids)
         return Gateways(frozenset(self.gateways), frozenset(self.numeric_customer_ids), forms)
+
+    @property
+    def event_endpoints(self) -> list[tuple[str, str, tuple[bytes, ...]]]:
+        """The endpoints of `deliver`: name, URL, and the keys that sign what is sent."""
+        keys: dict[str, list[bytes]] = {}
+        for secret in self.event_webhook_secrets:
+            name, _, text = secret.get_secret_value().partition(":")
+            keys.setdefault(name.strip(), []).append(_event_key(text.strip()) or b"")
+        pairs = [pair.partition("=") for pair in self.event_webhooks]
+        return [(name.strip(), url.strip(), tuple(keys[name.strip()])) for name, _, url in pairs]
 
     @property
     def authenticates(self) -> bool:

@@ -45,6 +45,8 @@ ALONE = {
     "observability/tracing.py": "observability/test_traces.py",
     "schema/cursors.py": "schema/test_pages.py",
     "schema/connection.py": "schema/test_pages.py",
+    "deliveries/sending.py": "deliveries/test_delivering.py",
+    "storage/endpoints.py": "deliveries/test_delivering.py",
     "storage/replicas.py": "faults/test_replicas.py",
     "storage/selects.py": "storage/test_plans.py",
     "storage/statements.py": "storage/test_plans.py",

@@ -231,3 +231,60 @@ def test_secrets_are_known_by_their_gateways_without_white_space(monkeypatch):
     monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", " whsec_of_this_year , stripe_eu: whsec_of_europe ")
     secrets = [secret.get_secret_value() for secret in Settings.load().stripe_webhook_secret]
     assert secrets == ["STRIPE:whsec_of_this_year", "STRIPE_EU:whsec_of_europe"]
+
+
+WHSEC = "whsec_" + "A" * 32  # 24 bytes
+
+
+@pytest.mark.parametrize(
+    ("webhooks", "private"),
+    [
+        ("billing=https://billing.example/events", "false"),
+        ("a=https://a.example, b-2=https://b.example:8443/x?y=z", "false"),
+        ("a=http://127.0.0.1:9/x,b=http://localhost/x,c=http://[::1]/x,d=https://127.0.0.1", "false"),
+        ("a=http://a.example/x,b=https://10.0.0.1/x,c=http://192.168.1.1", "true"),
+    ],
+)
+def test_endpoints_of_deliveries_each_have_a_secret(environment, webhooks, private):
+    names = [pair.partition("=")[0].strip() for pair in webhooks.split(",")]
+    secrets = ",".join(f"{name}:{WHSEC}" for name in [*names, names[0]])
+    environment(event_webhooks=webhooks, event_webhook_secrets=secrets, event_webhook_allow_private=private)
+    found = Settings.load().event_endpoints
+    assert [name for name, _, _ in found] == names
+    assert [len(keys) for _, _, keys in found] == [2] + [1] * (len(names) - 1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"event_webhooks": "https://a.example"}, "EVENT_WEBHOOKS: takes endpoints with their names"),
+        ({"event_webhooks": "a b=https://a.example"}, "EVENT_WEBHOOKS: takes endpoints with their names"),
+        ({"event_webhooks": "a=ftp://a.example"}, "of a, it does not begin with http"),
+        ({"event_webhooks": "a=http://a.example"}, "of a, it begins with http://"),
+        ({"event_webhooks": "a=http://127.0.0.1.example"}, "of a, it begins with http://"),
+        ({"event_webhooks": "a=https://10.0.0.1"}, "of a, its address is private"),
+        ({"event_webhooks": "a=https://169.254.169.254"}, "of a, its address is private"),
+        ({"event_webhooks": "a=https://[fd00::1]"}, "of a, its address is private"),
+        ({"event_webhooks": "a=https://u:p@a.example"}, "of a, it holds a user or a password"),
+        ({"event_webhooks": "a=https://a.example,a=https://b.example"}, "a is there twice"),
+        ({"event_webhooks": "a=https://a.example"}, "EVENT_WEBHOOK_SECRETS: takes a secret for each"),
+        ({"event_webhook_secrets": f"a:{WHSEC}"}, "'a' is not in EVENT_WEBHOOKS"),
+        ({"event_webhook_secrets": WHSEC}, "one is not of that form"),
+        ({"event_webhook_secrets": "a:whsec_" + "A" * 31}, "one is not of that form"),  # 23 bytes
+        ({"event_webhook_secrets": "a:whsec_" + "A" * 87}, "one is not of that form"),  # 65 bytes
+        ({"event_webhook_secrets": "a:whsec_" + "!" * 32}, "one is not of that form"),
+        ({"event_webhook_secrets": "a:" + "A" * 32}, "one is not of that form"),
+        ({"event_webhook_actions": "DEACTIVATE"}, "'DEACTIVATE' is none"),
+    ],
+)
+def test_endpoints_of_deliveries_that_cannot_be_used_are_refused(environment, variables, says):
+    environment(**variables)
+    message = refusal()
+    assert says in message
+    assert WHSEC not in message
+    Settings.inspect()  # and what is wrong with all of them is found
+
+
+def test_actions_of_deliveries_are_named_in_any_case(environment):
+    environment(event_webhook_actions="deactivated, DELETED,deleted")
+    assert Settings.load().event_webhook_actions == ("DEACTIVATED", "DELETED")

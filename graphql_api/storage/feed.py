@@ -137,6 +137,11 @@ class Feed:
         """Seconds since the oldest entry was written that is not settled, when that was last looked at."""
 
     @property
+    def newest(self) -> int:
+        """The highest position that was seen, settled or not."""
+        return self._newest
+
+    @property
     def is_settled(self) -> bool:
         """Whether all entries that were seen are settled."""
         return self._settled >= self._newest
@@ -166,8 +171,13 @@ class Feed:
         Raises:
             BadInputError: there is no such place.
         """
+        if after is None:
+            await self.look()
+        return await self.read(await self.resume(after) if after else 0, size, wanted)
+
+    async def read(self, start: int, size: int, wanted: FeedFilter = NO_FILTER) -> FeedPage:
+        """At most `size` entries after this position, which is one of the database as it is now."""
         while True:
-            start = await self.resume(after) if after else 0
             if self._settled <= start + size:
                 await self._settle()
             timeline, settled = self._timeline, max(self._settled, start)
@@ -176,6 +186,7 @@ class Feed:
             else:
                 rows = await self._pool.fetch(self._sql.filtered_page, start, settled, size + 1, *wanted)
             if rows[0]["timeline"] != timeline:
+                await self.look()
                 continue
             until = rows[0]["until"]
             lines = [row for row in rows[:size] if row["position"] is not None]

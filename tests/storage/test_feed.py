@@ -49,8 +49,8 @@ class Writer:
 
 
 @pytest.fixture
-async def url(new_database, migrated_database, straight):
-    return straight(await new_database(migrated_database))
+def url(empty_database, straight):
+    return straight(empty_database)
 
 
 @pytest.fixture
@@ -376,8 +376,10 @@ async def test_a_place_of_an_earlier_timeline_continues_where_that_was_settled(p
         await feed.page(here._replace(position=here.position + 1), 10)
 
 
-async def test_where_the_log_may_not_be_looked_at_there_are_no_timelines(url, written, observer):
-    await written(A, 1)
+async def test_where_the_log_may_not_be_looked_at_there_are_no_timelines(new_database, migrated_database, straight):
+    url = straight(await new_database(migrated_database))
+    observer = await asyncpg.connect(url)
+    await observer.fetch(RECORD, A, 1, "STRIPE")
     role = f"test_{secrets.token_hex(6)}"
     await observer.execute(
         f"revoke execute on function pg_walfile_name from public; create role {role};"
@@ -391,3 +393,4 @@ async def test_where_the_log_may_not_be_looked_at_there_are_no_timelines(url, wr
             assert (len(page.lines), page.end.timeline) == (1, "0")
     finally:
         await observer.execute(f"drop owned by {role}; drop role {role}")
+        await observer.close()

@@ -1,0 +1,253 @@
+"""Delivering: each endpoint gets the entries of the feed one after another, from one process at a time.
+
+An entry is at the receiver before the endpoint's position passes it, so that a process that is killed repeats what was
+under way, and nothing is left out. An entry that is not taken is tried again by the schedule of Standard Webhooks, and
+holds back those behind it. After the last attempt the endpoint is disabled: its entries wait until it is resumed.
+"""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from random import uniform
+from time import monotonic
+
+import structlog
+
+from graphql_api.deliveries.sending import Endpoint, Outcome, Sender
+from graphql_api.domain.errors import BadInputError, UnavailableError
+from graphql_api.domain.filter import FeedFilter, Place
+from graphql_api.observability.supervision import supervise
+from graphql_api.storage.connector import FAILURES
+from graphql_api.storage.endpoints import LEASE_SECONDS, Endpoints, EndpointState
+from graphql_api.storage.feed import Feed
+from graphql_api.storage.pool import ConnectionPool
+
+# Seconds after each attempt until the next one: 10 attempts in 3.5 days.
+SCHEDULE = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
+_JITTER = 0.1  # of the schedule, so that endpoints that failed at once are not tried at once
+
+_PAGE_SIZE = 100
+_POLL_SECONDS = 0.1
+_DENIED_SECONDS = 0.5  # before it is asked again for a lease that was not to be had
+_OUTAGE_SECONDS = 1.0
+# What the actions leave out is passed over now and then, or it would be read again by the next process.
+_PASS_OVER = 100
+_SETTLE_SECONDS = 30.0  # that `once` waits for the transactions which run at its start
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Where a process is that has the lease on an endpoint."""
+
+    position: int
+    attempts: int
+    delivered: int = 0
+    is_denied: bool = False
+    has_failed: bool = False
+    leased_at: float = field(default_factory=monotonic)
+
+    def moved(self, position: int) -> None:
+        """The endpoint is there now, and leased anew."""
+        self.position, self.attempts, self.leased_at = position, 0, monotonic()
+
+
+class Delivery:
+    """The deliveries to one endpoint."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        sender: Sender,
+        feed: Feed,
+        endpoints: Endpoints,
+        wanted: FeedFilter,
+        stop: asyncio.Event,
+    ) -> None:
+        self.name = endpoint.name
+        self._sender = sender
+        self._feed = feed
+        self._endpoints = endpoints
+        self._wanted = wanted
+        self._stop = stop
+
+    async def run(self) -> None:
+        """Deliver until it is stopped."""
+        while not self._stop.is_set():
+            try:
+                pause = await self._deliver()
+            except (UnavailableError, *FAILURES) as error:
+                _log.warning("deliveries wait for the database", endpoint=self.name, reason=type(error).__name__)
+                pause = _OUTAGE_SECONDS
+            await self._pause(pause)
+
+    async def _deliver(self) -> float:
+        """Deliver if there seems to be anything. Returns seconds until the next look."""
+        position = await self._endpoints.due(self.name)
+        if position is None:
+            return _DENIED_SECONDS
+        page = await self._feed.read(position, 1, self._wanted)
+        if not page.lines and page.end.position - position < _PASS_OVER:
+            return _POLL_SECONDS
+        return _DENIED_SECONDS if (await self.step()).is_denied else 0.0
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            pass
+
+    async def step(self, *, early: bool = False, until: int | None = None) -> _Progress:
+        """Deliver what there is, up to a position if one is given; stop at the first entry that is not taken."""
+        lease = await self._endpoints.lease(self.name, early=early)
+        if lease is None:
+            return _Progress(0, 0, is_denied=True)
+        progress = _Progress(*lease)
+        try:
+            while await self._deliver_page(progress, until):
+                pass
+        finally:
+            await self._endpoints.release(self.name)
+        return progress
+
+    async def _deliver_page(self, progress: _Progress, until: int | None) -> bool:
+        """Deliver a page. Returns whether to go on."""
+        page = await self._feed.read(progress.position, _PAGE_SIZE, self._wanted)
+        for line in page.lines:
+            is_late = monotonic() - progress.leased_at > LEASE_SECONDS / 3
+            if (until is not None and line["position"] > until) or is_late or self._stop.is_set():
+                return False
+            outcome = await self._sender.send(line)
+            if outcome.error:
+                progress.has_failed = True
+                await self._fail(progress, outcome)
+                return False
+            if not await self._endpoints.advance(self.name, progress.position, line["position"]):
+                return False
+            progress.moved(line["position"])
+            progress.delivered += 1
+        if page.end.position - progress.position >= _PASS_OVER:
+            if not await self._endpoints.advance(self.name, progress.position, page.end.position):
+                return False
+            progress.moved(page.end.position)
+        return page.has_more
+
+    async def _fail(self, progress: _Progress, outcome: Outcome) -> None:
+        attempts, error = progress.attempts + 1, outcome.error
+        is_last = outcome.is_gone or attempts > len(SCHEDULE)
+        delay = SCHEDULE[min(attempts, len(SCHEDULE)) - 1] * uniform(1, 1 + _JITTER)  # noqa: S311 - no secret
+        delay = max(delay, outcome.retry_after or 0.0)
+        await self._endpoints.fail(
+            self.name, progress.position, error, delay=delay, retry_after=outcome.retry_after, disable=is_last
+        )
+        if is_last:
+            _log.error("endpoint disabled", endpoint=self.name, reason=error, attempts=attempts)
+        else:
+            _log.warning("delivery failed", endpoint=self.name, reason=error, attempts=attempts, retry_in=round(delay))
+
+    async def once(self) -> str:
+        """Deliver what is there now. Returns why the endpoint stays behind, or nothing."""
+        until, deadline = await self._now(), monotonic() + LEASE_SECONDS + 1
+        if until is None:
+            return "a transaction has been running for so long that not all entries can be delivered yet"
+        while not self._stop.is_set():
+            step = await self.step(early=True, until=until)
+            state = next(each for each in await self._endpoints.states() if each.name == self.name)
+            lines = (await self._feed.read(state.position, 1, self._wanted)).lines
+            if not lines or lines[0]["position"] > until:
+                return ""
+            if step.delivered:
+                deadline = monotonic() + LEASE_SECONDS + 1
+            is_waiting = step.is_denied and state.is_leased
+            if step.has_failed or state.disabled_at or (step.is_denied and not is_waiting) or monotonic() > deadline:
+                return _described(state)
+            await self._pause(_POLL_SECONDS if is_waiting else 0.0)
+        return "it was interrupted"
+
+    async def _now(self) -> int | None:
+        """The position up to which there is something, once that is settled."""
+        deadline = monotonic() + _SETTLE_SECONDS
+        await self._feed.look()
+        newest = self._feed.newest
+        while (place := await self._feed.now()).position < newest:
+            if monotonic() > deadline or self._stop.is_set():
+                return None
+        return place.position
+
+
+def _described(state: EndpointState) -> str:
+    if state.disabled_at:
+        return f"it is disabled, since it {state.last_error}; enable it with --resume {state.name}"
+    if state.last_error:
+        return f"it {state.last_error}"
+    return "another process delivers to it"
+
+
+@asynccontextmanager
+async def deliveries(
+    pool: ConnectionPool,
+    endpoints: Sequence[Endpoint],
+    *,
+    actions: Sequence[str],
+    allow_private: bool,
+    stop: asyncio.Event,
+) -> AsyncGenerator[list[Delivery]]:
+    """The deliveries to these endpoints; a new one begins with what comes from now on.
+
+    Args:
+        pool: the database
+        endpoints: where to send
+        actions: what kinds of entries; none are all
+        allow_private: whether to send to private addresses, and without TLS
+        stop: is set when nothing more is to be sent
+    """
+    feed = Feed(pool)
+    states = Endpoints(pool, f"{socket.gethostname()}-{secrets.token_hex(8)}")
+    wanted = FeedFilter(None, list(actions) or None)
+    known = {state.name for state in await states.states()}
+    async with AsyncExitStack() as stack:
+        made: list[Delivery] = []
+        for endpoint in endpoints:
+            if endpoint.name not in known:
+                await states.register(endpoint.name, (await feed.now()).position)
+            sender = await stack.enter_async_context(Sender.open(endpoint, allow_private=allow_private))
+            made.append(Delivery(endpoint, sender, feed, states, wanted, stop))
+        yield made
+
+
+async def run(made: Sequence[Delivery]) -> None:
+    """Deliver until they are stopped."""
+    await asyncio.gather(*(supervise(f"deliveries to {each.name}", each.run) for each in made))
+
+
+async def resume(
+    pool: ConnectionPool, name: str, actions: Sequence[str], *, place: Place | None = None, skip: bool = False
+) -> None:
+    """Enable an endpoint.
+
+    Args:
+        pool: the database
+        name: the endpoint
+        actions: what kinds of entries it gets; none are all
+        place: where in the feed it continues, if not where it is
+        skip: leave the next entry out, which is the one that was not taken
+
+    Raises:
+        BadInputError: there is no such endpoint, or no such place.
+    """
+    feed, states = Feed(pool), Endpoints(pool, "")
+    state = next((each for each in await states.states() if each.name == name), None)
+    if state is None:
+        raise BadInputError(f"{name!r} is no endpoint that `deliver` has sent to; EVENT_WEBHOOKS names them")
+    position = None
+    if place is not None:
+        position = await feed.resume(place)
+    elif skip:
+        page = await feed.read(state.position, 1, FeedFilter(None, list(actions) or None))
+        position = page.lines[0]["position"] if page.lines else page.end.position
+    await states.resume(name, position)
