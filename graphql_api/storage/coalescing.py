@@ -9,6 +9,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import spans
+from graphql_api.storage.bulkheads import SharedReadIsLateError, SlowKeys, tries
+from graphql_api.storage.connection import StatementTimeoutError
 from graphql_api.storage.pool import RETRY_WINDOW_SECONDS, ConnectionPool
 
 K = TypeVar("K")
@@ -43,14 +45,20 @@ class RequestCoalescer(Generic[K, V]):
         self._waiting: list[_Request[K, V]] = []
         self._under_way: dict[asyncio.Task[None], list[_Request[K, V]]] = {}
         self._latest: asyncio.Task[None] | None = None  # the load that the next one waits for
+        self._apart: dict[asyncio.Task[None], list[_Request[K, V]]] = {}  # loads of one request, which may be slow
+        self._slow = SlowKeys()
 
     async def load(self, keys: Sequence[K]) -> dict[K, V]:
         """What is there of these keys; what others request for may be there too."""
         if not self._pool.is_open:
             await self._pool.wait_connected()  # here each waits for a while of their own
         future: asyncio.Future[dict[K, V]] = self._pool.loop.create_future()
-        self._waiting.append(_Request(keys, future, monotonic(), spans.current.get()))
-        self._start_next()
+        request = _Request(keys, future, monotonic(), spans.current.get())
+        if self._slow and any(key in self._slow for key in keys):
+            self._load_apart(request)
+        else:
+            self._waiting.append(request)
+            self._start_next()
         try:
             return await future
         except asyncio.CancelledError:
@@ -59,7 +67,7 @@ class RequestCoalescer(Generic[K, V]):
 
     def _cancel_abandoned(self) -> None:
         self._waiting = [request for request in self._waiting if not request.future.done()]
-        for task, batch in self._under_way.items():
+        for task, batch in (*self._under_way.items(), *self._apart.items()):
             if all(request.future.done() for request in batch):
                 task.cancel()
 
@@ -90,23 +98,53 @@ class RequestCoalescer(Generic[K, V]):
         self._start_next()
 
     async def _run(self, batch: list[_Request[K, V]]) -> None:
-        spans.current.set(tuple([span for request in batch for span in request.spans]))
-        deadline.at.set(None)  # that of whoever had this task started
         try:
-            found = await self._load(list({key: None for request in batch for key in request.keys}))
+            found = await self._load_for(batch, tries_if_late=-1)
         except UnavailableError as error:
             self._fail(batch, error)
-            self._fail([request for request in self._waiting if request.at < monotonic() - RETRY_WINDOW_SECONDS], error)
+            if not isinstance(error, StatementTimeoutError):
+                old = monotonic() - RETRY_WINDOW_SECONDS
+                self._fail([request for request in self._waiting if request.at < old], error)
         except Exception as error:  # noqa: BLE001 - it is raised to everybody who waits
-            if len(batch) > 1:  # one of them may have failed the others
-                await asyncio.gather(*(self._run([request]) for request in batch))
+            if len(batch) > 1 or isinstance(error, SharedReadIsLateError):  # one of them may have failed the others
+                for request in batch:
+                    self._load_apart(request)
             else:
                 self._fail(batch, error)
         else:
             self._release_next(asyncio.current_task(self._pool.loop))  # the next goes before the answers
-            for request in batch:
-                if not request.future.done():
-                    request.future.set_result(found)
+            self._answer(batch, found)
+
+    def _load_apart(self, request: _Request[K, V]) -> None:
+        """Load what one request asks for; nobody waits for this load, nor fails with it."""
+        if not request.future.done():
+            task = self._pool.loop.create_task(self._run_apart(request))
+            self._apart[task] = [request]
+            task.add_done_callback(self._apart.pop)
+
+    async def _run_apart(self, request: _Request[K, V]) -> None:
+        began = monotonic()
+        try:
+            found = await self._load_for([request], tries_if_late=0)
+        except Exception as error:  # noqa: BLE001 - it is raised to whoever waits
+            self._fail([request], error)
+        else:
+            self._answer([request], found)
+        finally:
+            is_slow = monotonic() - began > self._pool.patience.seconds
+            for key in request.keys:
+                self._slow.note(key, is_slow=is_slow)
+
+    async def _load_for(self, batch: list[_Request[K, V]], *, tries_if_late: int) -> dict[K, V]:
+        spans.current.set(tuple([span for request in batch for span in request.spans]))
+        deadline.at.set(None)  # that of whoever had this task started
+        tries.set(tries_if_late)
+        return await self._load(list({key: None for request in batch for key in request.keys}))
+
+    def _answer(self, batch: list[_Request[K, V]], found: dict[K, V]) -> None:
+        for request in batch:
+            if not request.future.done():
+                request.future.set_result(found)
 
     def _fail(self, batch: list[_Request[K, V]], error: Exception) -> None:
         for request in batch:

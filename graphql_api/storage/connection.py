@@ -1,8 +1,10 @@
 """One connection to PostgreSQL and the statements that it has prepared: what runs SQL, and what its errors mean."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from operator import itemgetter
 from random import uniform
 from time import perf_counter
@@ -27,6 +29,13 @@ class StatementTimeoutError(UnavailableError):
     """A statement took longer than it may, and was ended."""
 
 
+class Reads(Enum):
+    """What a statement reads, if it only reads: by key, which is quick, or a list, which may not be."""
+
+    BY_KEY = auto()
+    LIST = auto()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Statement:
     """SQL text, the name that metrics and traces know it by, and the class of its rows.
@@ -39,6 +48,7 @@ class Statement:
     sql: str
     row: type[Row] = Row
     sql_pg17: str = ""
+    reads: Reads | None = None
 
 
 class Runner(Protocol):
@@ -65,6 +75,9 @@ class Connection:
         self._observe = observe
         self.answers = 0
         self.idle_since = 0.0
+        self.reader: asyncio.Task[Any] | None = None  # who reads by key now
+        self.looks = 0  # how often that was seen
+        self.cancellations: int | None = None  # how many the reader had when it was told to give up
         self.patience = uniform(0.8, 1.2)  # noqa: S311 - so that connections of one age are not closed at once
         self._prepares = prepares
         self._has_pg17 = raw.get_server_version() >= (17,) and getattr(raw.get_settings(), "TimeZone", "") == "UTC"
@@ -114,6 +127,21 @@ class Connection:
         self._prepared[statement] = prepared
         self._prepared_bytes += len(statement.sql)
         return prepared
+
+    def give_up(self) -> None:
+        """End the read that is under way, unless it ended just now."""
+        if self.reader is not None:
+            self.cancellations = self.reader.cancelling()
+            self.reader.cancel()
+            self.reader = None
+
+    def is_given_up(self, error: BaseException) -> bool:
+        """Whether a read ended by this error because it was given up; nobody looks after it any more."""
+        cancellations, self.cancellations, self.reader = self.cancellations, None, None
+        if cancellations is None:
+            return False
+        task = asyncio.current_task()
+        return task is not None and task.uncancel() <= cancellations and isinstance(error, asyncio.CancelledError)
 
     def translate_error(self, error: BaseException) -> BaseException:
         """What an error means to the caller: the error itself if it is about the statement or not the driver's."""

@@ -8,10 +8,12 @@ at a time finds out whether it is back, however many wait. A database that does 
 """
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Hashable
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 from time import monotonic
 from typing import Any, Self
 
@@ -22,10 +24,12 @@ from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.supervision import supervise
 from graphql_api.storage import transaction as transactions
+from graphql_api.storage.bulkheads import LOOK_SECONDS, Patience, Share, SharedReadIsLateError, SlowKeys, tries
 from graphql_api.storage.connection import (
     Connection,
     ConnectionLostError,
     Observer,
+    Reads,
     Row,
     Statement,
     StatementTimeoutError,
@@ -47,7 +51,7 @@ _WATCH_INTERVAL_SECONDS = 0.25
 _CLEANUP_TIMEOUT_SECONDS = 1.0
 # A connection that was idle for so long may be gone without a word: it is asked whether it answers before it is used.
 REST_SECONDS = 10.0
-_PING_TIMEOUT_SECONDS = 0.5
+_PING_TIMEOUT_SECONDS = 0.25
 # An idle connection is closed after about so long, before a firewall or a load balancer forgets it.
 MAX_IDLE_SECONDS = 300.0
 # The server ends what a client that was cut off left behind: a statement, and a transaction that does nothing.
@@ -61,8 +65,14 @@ _COMMIT_TIMEOUT_SECONDS = 0.8
 _OUTCOME_TIMEOUT_SECONDS = 1.7
 _OUTCOME_INTERVAL_SECONDS = 0.05
 _LOOKS_BEFORE_END = 6
+_MOVING_SECONDS = 0.05  # while some slow read ends within this time, there is no harm in a long line of them
+_MAX_KEYS, _MAX_KEY_CHARACTERS = 50, 2000  # of a read by key that is expected to be quick
 
 _log = structlog.get_logger()
+
+
+class _LateError(Exception):
+    """A read was given up because it was late."""
 
 
 class ConnectionPool:
@@ -101,6 +111,13 @@ class ConnectionPool:
         self._trouble = ""
         self._is_suspended = False
         self._shows_log = True  # as far as is known
+        self.patience = Patience()
+        self._slow, self._is_looking = SlowKeys(), False
+        # Reads by key that are quick find a connection whatever the rest does.
+        share = partial(Share, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=_MOVING_SECONDS)
+        self._slow_share = share(max(1, size // 5), waiting=2 * size)
+        self._lists = share(max(1, size // 5), waiting=sys.maxsize)
+        self._transactions = share(max(1, size // 2), waiting=sys.maxsize)
         self.losses = 0
         self.timeouts = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -203,20 +220,80 @@ class ConnectionPool:
         Raises:
             UnavailableError: the database did not answer in time.
         """
+        if statement.reads is None or not self._watches:
+            return await self._fetch(statement, arguments, is_early=False)
+        key = _key(statement, arguments) if self._slow else None
+        if key not in self._slow:
+            is_list = statement.reads is Reads.LIST or _are_many(arguments[0])
+            with suppress(_LateError):
+                if is_list:
+                    async with self._lists.place():
+                        return await self._fetch(statement, arguments, is_early=True)
+                return await self._fetch(statement, arguments, is_early=True)
+            if not is_list and (again := tries.get()):
+                if again < 0:
+                    raise SharedReadIsLateError
+                with suppress(_LateError):
+                    return await self._fetch(statement, arguments, is_early=True)
+        return await self._fetch_slowly(statement, arguments)
+
+    async def _fetch_slowly(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
+        """Read what was slow, on the share of such reads; if it is quick, it is slow no more."""
+        async with self._slow_share.place():
+            began = monotonic()
+            self._suspect_idle()
+            try:
+                return await self._fetch(statement, arguments, is_early=False)
+            finally:
+                is_slow = monotonic() - began > self.patience.seconds
+                self._slow.note(_key(statement, arguments), is_slow=is_slow)
+
+    async def _fetch(self, statement: Statement, arguments: tuple[Any, ...], *, is_early: bool) -> list[Row]:
+        """Run the statement, and again if its connection was lost; if it is early, it is given up when it is late."""
         until = monotonic() + ACQUIRE_TIMEOUT_SECONDS
         while True:
             connection = self._idle.pop() if self._idle else await self._acquire(until)
+            if is_early:
+                self._look_after(connection)
             try:
                 rows = await connection.fetch(statement, *arguments)
             except BaseException as error:
+                is_late = connection.is_given_up(error)
                 translated = self._return_failed(connection, error)
+                if is_late:
+                    self._suspect_idle()
+                    raise _LateError from None
                 if translated is error:
                     raise
                 if not isinstance(translated, ConnectionLostError):
                     raise translated from error
             else:
+                if is_early:
+                    connection.reader = None
+                    self.patience.note_answer()
                 self._release(connection)
                 return rows
+
+    def _suspect_idle(self) -> None:
+        """Have idle connections asked whether they answer before they are used: where one hangs, others may."""
+        self._rested, self._idle = [*self._rested, *self._idle], []
+
+    def _look_after(self, connection: Connection) -> None:
+        connection.reader, connection.looks = asyncio.current_task(self.loop), 0
+        if not self._is_looking:
+            self._is_looking = True
+            self.loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Give up reads by key that were seen some times already, so that no moment of ours without time counts."""
+        reading = [connection for connection in self._open if connection.reader is not None]
+        for connection in reading:
+            connection.looks += 1
+            if self.patience.ends(connection.looks):
+                connection.give_up()
+        self._is_looking = bool(reading)
+        if reading:
+            self.loop.call_later(LOOK_SECONDS, self._look)
 
     @asynccontextmanager
     async def transaction(self, first: str = "", *, commits: bool = True) -> AsyncGenerator[Transaction]:
@@ -231,6 +308,12 @@ class ConnectionPool:
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over; the message
                 says if it may have taken effect.
         """
+        place = self._transactions.place() if self._watches else nullcontext()
+        async with place, self._transaction(first, commits=commits) as transaction:
+            yield transaction
+
+    @asynccontextmanager
+    async def _transaction(self, first: str, *, commits: bool) -> AsyncGenerator[Transaction]:
         connection = self._idle.pop() if self._idle else await self._acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
         limit = asyncio.timeout_at(deadline.at.get())
         try:
@@ -355,8 +438,8 @@ class ConnectionPool:
     async def _still_answers(self, connection: Connection) -> bool:
         """Whether a connection that rested can be used; if not, none of those that rested with it is kept."""
         try:
-            async with asyncio.timeout(_PING_TIMEOUT_SECONDS):
-                await connection.raw.execute("select")
+            async with asyncio.timeout(max(_PING_TIMEOUT_SECONDS, self.patience.seconds)):
+                await self._ping(connection.raw)
         except (TimeoutError, *FAILURES):
             self._drop({connection, *self._rested})
             return False
@@ -364,6 +447,11 @@ class ConnectionPool:
             self._drop({connection})
             raise
         return True
+
+    async def _ping(self, raw: RawConnection) -> None:
+        began = monotonic()
+        await raw.execute("select")
+        self.patience.note_round_trip(monotonic() - began)
 
     def _release(self, connection: Connection) -> None:
         if connection.raw.is_closed():
@@ -417,7 +505,14 @@ class ConnectionPool:
 
     async def _open_one(self) -> None:
         try:
-            self._add(await self._connector.connect())
+            raw = await self._connector.connect()
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                    await self._ping(raw)
+            except BaseException:
+                raw.terminate()
+                raise
+            self._add(raw)
         except UnavailableError as trouble:
             self._notice(str(trouble), trouble.__cause__)
         except Exception as error:  # noqa: BLE001 - the driver raises bare ones at authentication
@@ -502,6 +597,14 @@ class ConnectionPool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _are_many(keys: Any) -> bool:
+    return len(keys) > (_MAX_KEY_CHARACTERS if isinstance(keys, str) else _MAX_KEYS)
+
+
+def _key(statement: Statement, arguments: tuple[Any, ...]) -> Hashable:
+    return statement, repr(arguments)
 
 
 def _server_limits(timeout_seconds: float) -> dict[str, str]:

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, aggregate_order_by, asyncpg
 from sqlmodel import SQLModel
 
-from graphql_api.storage.connection import Statement, rows_with
+from graphql_api.storage.connection import Reads, Statement, rows_with
 from graphql_api.storage.models import CustomerGatewayTokenRow, EventRow, GatewayCustomerRow
 
 _DIALECT = asyncpg.dialect()
@@ -61,7 +61,10 @@ def statement(name: str, query: Select[*tuple[Any, ...]], arguments: Sequence[st
     text, positions = compiled.string, list(compiled.positiontup or ())
     if positions != list(arguments):
         raise TypeError(f"the query takes {positions}, not {arguments}")
-    return Statement(name, text, rows_with(names))
+    return Statement(name, text, rows_with(names), reads=Reads.LIST if name in _LISTS else Reads.BY_KEY)
+
+
+_LISTS = {"page", "count"}
 
 
 _SEPARATOR = "\x01"

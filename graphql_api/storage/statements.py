@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from graphql_api.domain.token import Event, Token
-from graphql_api.storage.connection import Statement
+from graphql_api.storage.connection import Reads, Statement
 from graphql_api.storage.selects import ALL, TOKENS
 
 _DIALECT = asyncpg.dialect()
@@ -39,12 +39,14 @@ def event_arrays(events: Sequence[Event]) -> list[list[Any]]:
 READ_BY_ID = Statement(
     "read_by_id",
     f"select {_TOKEN}, clock_timestamp() as now from (select) as one left join customer_gateway_tokens t on t.id = $1",
+    reads=Reads.BY_KEY,
 )
 READ_BY_USERS_AND_GATEWAYS = Statement(
     "read_by_users_and_gateways",
     f"select {_TOKEN}, clock_timestamp() as now, keys.user_id, keys.gateway"
     " from unnest($1::text[], $2::text[]) as keys(user_id, gateway)"
     " left join customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway",
+    reads=Reads.BY_KEY,
 )
 # What `CHANGE` writes beside the metadata; the token's user and identifiers stay.
 CHANGED = (
@@ -73,7 +75,7 @@ _CHANGE = {
 # Argument: `change_object`s, as JSON, for which the driver takes half the time of as many arrays. Answers the index of
 # each change that found its token as it was read; reports change two of its times, and not its version. Rows are locked
 # in the order of their ids: the limit leaves none out, but has PostgreSQL expect so few that it takes one after the
-# other.
+# other. A row that is locked is a conflict: the changes of others do not wait for it.
 CHANGE = Statement(
     "change",
     f"""
@@ -85,7 +87,8 @@ CHANGE = Statement(
     ), changed as (
       update customer_gateway_tokens t set {", ".join(f"{name} = new.{name}" for name in CHANGED)},
         version = new.new_version, metadata = case when new.keeps_metadata then t.metadata else new.metadata end
-      from new where t.id = new.id and t.version = new.version
+      from new where (select set_config('lock_timeout', '50ms', true)) is not null
+        and t.id = new.id and t.version = new.version
         and t.deactivated_at is not distinct from new.old_deactivated_at
         and t.last_verified_at is not distinct from new.old_verified_at
       returning t.id, t.version, t.user_id, t.gateway, t.gateway_customer_id, t.is_active, t.updated_at,
@@ -207,6 +210,7 @@ IDENTIFIERS = Statement(
     select user_id, gateway, gateway_customer_id from unnest($1::text[], $2::text[]) as keys(user_id, gateway)
     join gateway_customers using (user_id, gateway) order by since, gateway_customer_id
     """,
+    reads=Reads.BY_KEY,
 )
 IDENTIFIERS_OF = Statement(
     "identifiers_of",
@@ -291,6 +295,7 @@ HISTORY = Statement(
       order by e.version desc limit $3
     ) as line
     """,
+    reads=Reads.BY_KEY,
 )
 LAST_LINE = Statement(
     "last_line", "select user_id from customer_gateway_token_events where token_id = $1 order by version desc limit 1"

@@ -3,9 +3,10 @@
 import hashlib
 import hmac
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -14,16 +15,20 @@ import asyncpg
 from graphql_api.domain.claims import idempotency_key
 from graphql_api.domain.token import Event, Token
 from graphql_api.storage import statements as sql
+from graphql_api.storage.bulkheads import Share, SharesByKey
 from graphql_api.storage.changes import ConflictError, Lookups, TokenTransaction
 from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connection import Row
 from graphql_api.storage.feed import Feed
-from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.pool import ACQUIRE_TIMEOUT_SECONDS, ConnectionPool
 from graphql_api.storage.reads import Pair, TokenReader, token_of, unzip
 
 _LOCKS = 0x746F6B65  # the first key of our advisory locks: "toke" in ASCII
 # So many locks share all users and customers: a batch of a thousand must not exhaust PostgreSQL's lock table.
 _STRIPES = 1024
+# Transactions of one user: more than two at a time would only wait for each other's locks, with a connection each.
+_TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=0.25)
+_MAX_USERS_IN_TURN = 2
 _MICROSECOND = timedelta(microseconds=1)
 _MAX_LATE = timedelta(seconds=1)
 _RACES = (
@@ -86,6 +91,7 @@ class TokenStore(TokenReader, Lookups):
         self._note = note
         self._erasure_key = b""
         self._latest = datetime.min.replace(tzinfo=UTC)
+        self._turns = SharesByKey(_TURNS)
         self._snapshots = RequestCoalescer(pool, self._read_at)
         self._changes = RequestCoalescer(pool, self._change)
         self._claims = RequestCoalescer(pool, self._claim)
@@ -132,6 +138,8 @@ class TokenStore(TokenReader, Lookups):
             # The statement's id would be in the lost answer; to ask for it before would cost every change a round trip.
             if not is_made and losses != self.pool.losses:
                 is_made = await self._is_recorded(change)
+        except asyncpg.LockNotAvailableError:
+            is_made = False
         finally:
             self._note([old.user_id])
         if not is_made:
@@ -218,8 +226,9 @@ class TokenStore(TokenReader, Lookups):
         locked = {*users, *(f"{gateway}:{customer}" for gateway, customer in customers)}
         stripes = ",".join(map(str, sorted({crc32(name.encode()) % _STRIPES for name in locked})))
         first = f"select {lock}({_LOCKS}, stripe) from unnest('{{{stripes}}}'::int[]) as stripe"  # noqa: S608 - numbers
+        turn = self._turns.places(users) if len(users) <= _MAX_USERS_IN_TURN else nullcontext()
         try:
-            async with self.pool.transaction(first, commits=not dry_run) as transaction:
+            async with turn, self.pool.transaction(first, commits=not dry_run) as transaction:
                 yield TokenTransaction(transaction, self._hash_user)
         except _RACES as error:
             raise ConflictError from error

@@ -1,0 +1,157 @@
+"""Bounds what slow work may hold of a pool's connections, so that everybody else's reads find one.
+
+A read by key answers in milliseconds. One that does not is given up and asked again on another connection, since its
+own may hang. If it is late again, it is slow, and runs on the share of connections that slow work has, for as long as
+it stays slow. Lists and transactions have shares of their own. Where all reads are slow, to ask again makes them
+slower: so it takes credit, which quick reads earn.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from time import monotonic
+from weakref import WeakValueDictionary
+
+from graphql_api.domain.errors import UnavailableError
+
+LOOK_SECONDS = 0.025
+"""How often reads that are under way are looked at."""
+_MIN_SECONDS, _ROUND_TRIPS = 0.05, 4
+_WEIGHT = 0.3  # of a round trip in the mean of all
+_MAX_KNOWN = 1000
+_KNOWN_SECONDS = 30.0
+_MAX_CREDIT, _CREDIT_PER_ANSWER = 400.0, 0.25
+
+tries: ContextVar[int] = ContextVar("tries", default=1)
+"""How often a late read is asked again before it is slow; -1 for one that several requests share or might share."""
+
+
+class SharedReadIsLateError(Exception):
+    """A read that several requests may share is late, because of one of them, or of its connection."""
+
+
+class SlowKeys:
+    """What was slow in the last half minute."""
+
+    def __init__(self) -> None:
+        self._since: OrderedDict[Hashable, float] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._since)
+
+    def __contains__(self, key: Hashable) -> bool:
+        while self._since and monotonic() - next(iter(self._since.values())) > _KNOWN_SECONDS:
+            self._since.popitem(last=False)
+        return key in self._since
+
+    def note(self, key: Hashable, *, is_slow: bool) -> None:
+        """This was slow, or not."""
+        self._since.pop(key, None)
+        if is_slow:
+            self._since[key] = monotonic()
+            if len(self._since) > _MAX_KNOWN:
+                self._since.popitem(last=False)
+
+
+class Patience:
+    """When a read is late: after 50 ms, or four times what a round trip to the database takes.
+
+    That is seen by those who look now and then, since a process that had no time itself looked only once meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._credit = _MAX_CREDIT
+        self._round_trip = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """What takes longer is slow."""
+        return max(_MIN_SECONDS, _ROUND_TRIPS * self._round_trip)
+
+    def note_round_trip(self, seconds: float) -> None:
+        """An empty statement took so long."""
+        self._round_trip += (seconds - self._round_trip) * _WEIGHT
+
+    def note_answer(self) -> None:
+        """A read was not late."""
+        self._credit = min(self._credit + _CREDIT_PER_ANSWER, _MAX_CREDIT)
+
+    def ends(self, looks: int) -> bool:
+        """Whether a read that was seen so often is to be given up."""
+        if looks * LOOK_SECONDS <= self.seconds or self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+
+class Share:
+    """So many connections for one kind of work.
+
+    Args:
+        places: how much of it runs at a time
+        waiting: how much more may wait; what comes then is refused
+        seconds: how long it may wait
+        moving_seconds: more may wait as long as some of it ended within this time
+    """
+
+    def __init__(self, places: int, *, waiting: int, seconds: float, moving_seconds: float) -> None:
+        self._places = asyncio.Semaphore(places)
+        self._max_waiting = waiting
+        self._seconds = seconds
+        self._waiting = 0
+        self._moving_seconds = moving_seconds
+        self._moved = monotonic()
+
+    @asynccontextmanager
+    async def place(self) -> AsyncGenerator[None]:
+        """A place, once there is one.
+
+        Raises:
+            UnavailableError: too many wait, or there was none in time.
+        """
+        if self._places.locked():
+            await self._wait()
+        else:
+            await self._places.acquire()
+        try:
+            yield
+        finally:
+            self._moved = monotonic()
+            self._places.release()
+
+    async def _wait(self) -> None:
+        if self._waiting >= self._max_waiting and monotonic() - self._moved >= self._moving_seconds:
+            raise UnavailableError("Too many slow requests wait already.")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            raise UnavailableError("Requests of this kind take long, and none ended in time.") from None
+        finally:
+            self._waiting -= 1
+
+
+class SharesByKey:
+    """A share for each key, such as a user: whoever waits for a lock on one leaves connections to the others."""
+
+    def __init__(self, share: Callable[[], Share]) -> None:
+        self._new_share = share
+        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def places(self, keys: Iterable[str]) -> AsyncGenerator[None]:
+        """A place for each of the keys.
+
+        Raises:
+            UnavailableError: too many wait for one of them, or there was none in time.
+        """
+        async with AsyncExitStack() as stack:
+            for key in sorted(set(keys)):  # in one order for all, so that nobody waits in a circle
+                share = self._shares.get(key)
+                if share is None:
+                    self._shares[key] = share = self._new_share()
+                await stack.enter_async_context(share.place())
+            yield
