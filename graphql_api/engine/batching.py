@@ -32,9 +32,17 @@ class Batch:
     ) -> Sequence[Any]:
         """The field's value for each parent."""
         values = await self.function(parents, info, selection=selection, **arguments)
-        if len(values) != len(parents):
-            raise ValueError(f"A batch function answered {len(values)} values for {len(parents)} parents.")
+        self.check(values, len(parents))
         return values
+
+    def check(self, values: Sequence[Any], parents: int) -> None:
+        """Go on only with one value for each parent.
+
+        Raises:
+            ValueError: there are more, or fewer.
+        """
+        if len(values) != parents:
+            raise ValueError(f"A batch function answered {len(values)} values for {parents} parents.")
 
     def load(self, parent: Any, info: Any, arguments: dict[str, Any]) -> Awaitable[Any]:
         """The field's value for one parent, asked together with all that are asked for before the loop runs on.

@@ -8,6 +8,7 @@ import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
+from inspect import iscoroutinefunction
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from uuid import UUID
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = [
     "UNREAD",
     "BatchCall",
-    "BatchSlice",
     "Dispatch",
     "complete",
     "completes_leaves",
@@ -49,7 +49,10 @@ Objects: TypeAlias = "Callable[[Run, list[Any], PathLink | None, Sequence[str | 
 
 
 class Dispatch(dict[type, "Objects"]):
-    """The objects that may stand at a position: generated functions, by the classes of what resolvers return."""
+    """The objects that may stand at a position: generated functions, by the classes of what resolvers return.
+
+    `of` finds those that are not known yet, and those whose objects must be looked at one by one.
+    """
 
     def __init__(self, schema: GraphQLSchema, field: FieldPlan, by_name: Mapping[str, Objects]) -> None:
         super().__init__({RawJSON: _as_they_are} if field.takes_json else {})
@@ -57,12 +60,12 @@ class Dispatch(dict[type, "Objects"]):
         self._schema = schema
         self._type = field.type
         self._by_name = by_name
-        self._castable: set[type] = set()
+        self._castable: dict[type, Objects] = {}
 
     def of(self, objects: list[Any]) -> "Objects | None":
         """The function for objects of one class; None if graphql-core must handle them."""
         class_ = type(objects[0])
-        found = self.get(class_) or self._find(objects[0])
+        found = self.get(class_) or self._castable.get(class_) or self._find(objects[0])
         if class_ in self._castable:
             for each in objects:
                 if CAST in each.__dict__:
@@ -73,9 +76,9 @@ class Dispatch(dict[type, "Objects"]):
         type_ = object_type_of(self._schema, self._type, value)
         if type_ is None:
             return None
-        if heeds_casts(self._type, type_) and hasattr(value, "__dict__"):
-            self._castable.add(type(value))
-        found = self[type(value)] = self._by_name[type_.name]
+        is_castable = heeds_casts(self._type, type_) and hasattr(value, "__dict__")
+        known = self._castable if is_castable else self
+        found = known[type(value)] = self._by_name[type_.name]
         return found
 
 
@@ -108,7 +111,10 @@ def completes_objects(field: FieldPlan, dispatch: Dispatch) -> Complete:
                 return []
             try:
                 # Objects of one class, as they mostly are, are answered together.
-                objects = dispatch.of(value) if len(set(map(type, value))) == 1 else None
+                classes = set(map(type, value))
+                objects = None
+                if len(classes) == 1:
+                    objects = dispatch.get(classes.pop()) or dispatch.of(value)
                 if objects is not None:
                     return objects(run, value, path, range(len(value)))
                 return _complete_mixed(run, value, path, dispatch)
@@ -158,7 +164,7 @@ def serializes(serialize: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _complete_object(run: Run, value: Any, path: PathLink, dispatch: Dispatch) -> Any:
-    objects = dispatch.of([value])
+    objects = dispatch.get(type(value)) or dispatch.of([value])
     if objects is None:
         return complete(run, dispatch.position, value, path)
     above, key, _ = path
@@ -265,12 +271,13 @@ def _as_it_is(_run: Run, answer: Any, _path: PathLink) -> Any:
 class BatchCall:
     """A batched field at one point of an operation: how it is called, and what becomes of the values."""
 
-    __slots__ = ("arguments", "batch", "complete", "field", "selection", "takes_json")
+    __slots__ = ("arguments", "batch", "complete", "constant", "field", "selection", "takes_json")
 
     def __init__(self, field: FieldPlan, batch: Batch, arguments: Arguments, complete: Complete) -> None:
         self.field = field
         self.batch = batch
         self.arguments = arguments
+        self.constant = arguments.constant if iscoroutinefunction(batch.function) else None
         self.complete = complete
         self.selection = next(iter(field.objects.values())).selection if len(field.objects) == 1 else None
         self.takes_json = field.takes_json
@@ -279,16 +286,15 @@ class BatchCall:
         """Ask for the values of all parents in these slices."""
         _, path, parents, _, keys = slices[0]
         if len(slices) > 1:
-            parents = [parent for slice_ in slices for parent in slice_.parents]
+            parents = [parent for slice_ in slices for parent in slice_[2]]
         info = CompiledInfo(run, self.field, self.field.path_in(path, keys[0]))
-        if self.arguments.constant is not None:
-            values = self.batch.values(parents, info, self.selection, self.arguments.constant)
-        else:
-            values = self._values(run, parents, info)
+        if self.constant is None:
+            return WaitingBatch(self._values(run, parents, info), self, slices)
+        values = self.batch.function(parents, info, selection=self.selection, **self.constant)
         return WaitingBatch(values, self, slices)
 
     async def _values(self, run: Run, parents: list[Any], info: CompiledInfo) -> Sequence[Any]:
-        return await self.batch.values(parents, info, self.selection, self.arguments.of(run, info))
+        return await self.batch.function(parents, info, selection=self.selection, **self.arguments.of(run, info))
 
 
 def load_survivors(
@@ -303,7 +309,7 @@ def load_survivors(
     alive = [each for each in zip(objects, rows, keys, strict=True) if each[1] is not None]
     if alive:
         survivors, answers, alive_keys = map(list, zip(*alive, strict=True))
-        run.slices.append(BatchSlice(call, path, survivors, answers, alive_keys))
+        run.slices.append((call, path, survivors, answers, alive_keys))
 
 
 class WaitingBatch(Waiting):
@@ -319,6 +325,11 @@ class WaitingBatch(Waiting):
     def succeed(self, run: Run, value: Any) -> None:
         """Complete the values and put them in their places."""
         field, complete, takes_json = self._call.field, self._call.complete, self._call.takes_json
+        try:
+            self._call.batch.check(value, sum([len(parents) for _, _, parents, _, _ in self._slices]))
+        except Exception as error:  # noqa: BLE001 - whatever was answered may be no list at all
+            self.fail(run, error)
+            return
         key, values = field.key, iter(value)
         for _, path, _, rows, keys in self._slices:
             for row, at, each in zip(rows, keys, values, strict=False):
@@ -337,7 +348,7 @@ class WaitingBatch(Waiting):
         """Report the error for each parent."""
         field = self._call.field
         if not field.value.nullable[0]:
-            self.succeed(run, [error] * sum(len(slice_.parents) for slice_ in self._slices))
+            self.succeed(run, [error] * sum(len(parents) for _, _, parents, _, _ in self._slices))
             return
         for _, path, _, _, keys in self._slices:
             for key in keys:

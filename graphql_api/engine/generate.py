@@ -102,7 +102,7 @@ class _Writer:
         body.append(f"rows.append({{{', '.join(f'{key!r}: {value}' for key, value in values.items())}}})")
         size = f"run.grow(len(objects), {_bytes(plan)}, {sum(map(_value_length, plan.fields))})"
         lines = [size, "rows = []", "for key, source in zip(keys, objects):"]
-        load = "run.slices.append(BatchSlice({}, path, objects, rows, keys))"
+        load = "run.slices.append(({}, path, objects, rows, keys))"
         if field.item and field.item.nullable[0] and _can_fail(plan):
             failed = f"rows.append(run.fail({self._bind('FIELD', field)}.item, error, (path, key, None)))"
             lines += _indented(_guarded(body, failed))

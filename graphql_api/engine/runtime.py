@@ -25,17 +25,10 @@ Complete: TypeAlias = "Callable[[Run, Any, PathLink], Any]"
 """Makes the answer of a resolved value; raises a located error where null may not stand."""
 
 
-class BatchSlice(NamedTuple):
-    """A batched field to load for the objects of one list, or for one object."""
-
-    call: "BatchLoad"
-    path: "PathLink | None"
-    """The path of the list, or of what holds the object."""
-    parents: list[Any]
-    rows: list[dict[str, Any]]
-    """The answers of the parents, to which the field's values will be added."""
-    keys: Sequence[str | int]
-    """The parents' keys below the path."""
+BatchSlice: TypeAlias = "tuple[BatchLoad, PathLink | None, list[Any], list[dict[str, Any]], Sequence[str | int]]"
+"""A batched field to load for the objects of one list, or for one object: how it is loaded; the path of the list, or of
+what holds the object; the parents; their answers, to which the field's values will be added; their keys below the path.
+"""
 
 
 class BatchLoad(Protocol):
@@ -74,9 +67,14 @@ class Result(NamedTuple):
     """How many errors there are beyond those in `errors`; their nulls are in the data."""
 
 
-def bounded(result: Result, counted: int, *, measured: bool = False) -> Result:
-    """The result, or the error in its place if the answer is too large: by what was counted, or else measured."""
-    if counted > MAX_ANSWER_BYTES or not (measured or fits(result.data)):
+def bounded(result: Result, counted: int, unmeasured: int | None = None) -> Result:
+    """The result, or the error in its place if the answer is too large: by what was counted, or else measured.
+
+    It need not be measured if what was not counted has a bound, and would fit, too.
+    """
+    if unmeasured is not None and counted + unmeasured <= MAX_ANSWER_BYTES:
+        return result
+    if counted > MAX_ANSWER_BYTES or not fits(result.data):
         return Result(None, [AnswerTooLargeError()])
     return result
 
@@ -216,7 +214,8 @@ class Run:
                             waiting.succeed(self, value)
                     else:
                         await self._go_on_with_the_ready()
-                    self._flush()
+                    if self.slices:
+                        self._flush()
                 step = None if self.data is None else next(remaining, None)
                 if step is None:
                     return self._result()
@@ -230,31 +229,28 @@ class Run:
             step(self, self.root, self.data)
         except GraphQLError as error:
             self._null_root(error)
-        self._flush()
+        if self.slices:
+            self._flush()
 
     def _flush(self) -> None:
         """Call each batch function once for all parents that have come together."""
-        slices = self.slices
-        if not slices:
-            return
-        self.slices = []
+        slices, self.slices = self.slices, []
         if len(slices) == 1:
-            self.pending.append(slices[0].call.begin(self, slices))
+            self.pending.append(slices[0][0].begin(self, slices))
             return
         by_call: dict[BatchLoad, list[BatchSlice]] = {}
         for slice_ in slices:
-            by_call.setdefault(slice_.call, []).append(slice_)
+            by_call.setdefault(slice_[0], []).append(slice_)
         self.pending += [call.begin(self, same_call) for call, same_call in by_call.items()]
 
     def _result(self) -> Result:
         core = self._core
-        has_known_bound = self.answer_bytes + self.unmeasured <= MAX_ANSWER_BYTES
         if core is None:
-            return bounded(Result(self.data, None), self.answer_bytes, measured=has_known_bound)
+            return bounded(Result(self.data, None), self.answer_bytes, self.unmeasured)
         result = Result(self.data, core.end() or None, errors_left_out=core.errors_left_out)
-        return bounded(
-            result, max(self.answer_bytes, core.answer_bytes), measured=has_known_bound and not core.answer_bytes
-        )
+        if core.answer_bytes:
+            return bounded(result, max(self.answer_bytes, core.answer_bytes))
+        return bounded(result, self.answer_bytes, self.unmeasured)
 
     def grow(self, count: int, bytes_each: int, unmeasured_each: int) -> None:
         """Count objects before they are made, with what each has at least, and may have beyond that.
@@ -343,6 +339,10 @@ class Run:
 
     def put(self, path: PathLink, value: Any) -> None:
         """Put a value that was waited for into its place, unless something above has become null."""
+        if path[0] is None:
+            if self.data is not None:
+                self.data[path[1]] = value
+            return
         *above, last = keys_of(path)
         target: Any = self.data
         for key in above:
