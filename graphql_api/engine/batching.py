@@ -32,17 +32,8 @@ class Batch:
     ) -> Sequence[Any]:
         """The field's value for each parent."""
         values = await self.function(parents, info, selection=selection, **arguments)
-        self.check(values, len(parents))
+        check_number(values, len(parents))
         return values
-
-    def check(self, values: Sequence[Any], parents: int) -> None:
-        """Go on only with one value for each parent.
-
-        Raises:
-            ValueError: there are more, or fewer.
-        """
-        if len(values) != parents:
-            raise ValueError(f"A batch function answered {len(values)} values for {parents} parents.")
 
     def load(self, parent: Any, info: Any, arguments: dict[str, Any]) -> Awaitable[Any]:
         """The field's value for one parent, asked together with all that are asked for before the loop runs on.
@@ -60,6 +51,16 @@ class Batch:
 
             loader = loaders[key] = DataLoader(values, cache=False, get_cache_key=id)
         return loader.load(parent)
+
+
+def check_number(values: Sequence[Any], parents: int) -> None:
+    """Go on only with one value for each parent.
+
+    Raises:
+        ValueError: there are more, or fewer.
+    """
+    if len(values) != parents:
+        raise ValueError(f"A batch function answered {len(values)} values for {parents} parents.")
 
 
 def _loader_key(info: Any) -> tuple[Any, ...]:

@@ -8,19 +8,18 @@ import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from inspect import iscoroutinefunction
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from uuid import UUID
 
 from graphql import GraphQLBoolean, GraphQLError, GraphQLID, GraphQLSchema, GraphQLString, Undefined
 
-from graphql_api.engine.batching import Batch
+from graphql_api.engine.batching import Batch, check_number
 from graphql_api.engine.executor import is_awaitable
 from graphql_api.engine.info import CompiledInfo
-from graphql_api.engine.paths import PathLink, core_path, keys_of
+from graphql_api.engine.paths import PathLink, core_path
 from graphql_api.engine.plan import FieldPlan, Position
-from graphql_api.engine.runtime import BatchSlice, Complete, Run, Waiting
+from graphql_api.engine.runtime import BatchSlice, Complete, Run
 from graphql_api.engine.selection import RawJSON
 from graphql_api.engine.types import CAST, heeds_casts, object_type_of
 from graphql_api.engine.values import Arguments
@@ -271,30 +270,62 @@ def _as_it_is(_run: Run, answer: Any, _path: PathLink) -> Any:
 class BatchCall:
     """A batched field at one point of an operation: how it is called, and what becomes of the values."""
 
-    __slots__ = ("arguments", "batch", "complete", "constant", "field", "selection", "takes_json")
+    __slots__ = ("_arguments", "_complete", "_constant", "_function", "_selection", "_takes_json", "field", "path_in")
 
     def __init__(self, field: FieldPlan, batch: Batch, arguments: Arguments, complete: Complete) -> None:
         self.field = field
-        self.batch = batch
-        self.arguments = arguments
-        self.constant = arguments.constant if iscoroutinefunction(batch.function) else None
-        self.complete = complete
-        self.selection = next(iter(field.objects.values())).selection if len(field.objects) == 1 else None
-        self.takes_json = field.takes_json
+        self.path_in = field.path_in
+        self._function = batch.function
+        self._arguments = arguments
+        self._constant = arguments.constant
+        self._complete = complete
+        self._selection = next(iter(field.objects.values())).selection if len(field.objects) == 1 else None
+        self._takes_json = field.takes_json
 
-    def begin(self, run: Run, slices: list[BatchSlice]) -> "WaitingBatch":
+    def begin(self, run: Run, slices: list[BatchSlice]) -> Awaitable[Any]:
         """Ask for the values of all parents in these slices."""
         _, path, parents, _, keys = slices[0]
         if len(slices) > 1:
             parents = [parent for slice_ in slices for parent in slice_[2]]
-        info = CompiledInfo(run, self.field, self.field.path_in(path, keys[0]))
-        if self.constant is None:
-            return WaitingBatch(self._values(run, parents, info), self, slices)
-        values = self.batch.function(parents, info, selection=self.selection, **self.constant)
-        return WaitingBatch(values, self, slices)
+        info = CompiledInfo(run, self.field, path, keys[0])
+        if self._constant is None:
+            return self._values(run, parents, info)
+        return self._function(parents, info, selection=self._selection, **self._constant)
 
     async def _values(self, run: Run, parents: list[Any], info: CompiledInfo) -> Sequence[Any]:
-        return await self.batch.function(parents, info, selection=self.selection, **self.arguments.of(run, info))
+        return await self._function(parents, info, selection=self._selection, **self._arguments.of(run, info))
+
+    def succeed(self, run: Run, slices: list[BatchSlice], values: Any) -> None:
+        """Complete the values and put them in their places."""
+        try:
+            check_number(values, sum([len(slice_[2]) for slice_ in slices]) if len(slices) > 1 else len(slices[0][2]))
+        except Exception as error:  # noqa: BLE001 - what was answered may be no list at all
+            self.fail(run, slices, error)
+            return
+        field, complete, takes_json, key = self.field, self._complete, self._takes_json, self.field.key
+        following = iter(values)
+        for _, path, _, rows, keys in slices:
+            for row, at, value in zip(rows, keys, following, strict=False):
+                if takes_json and type(value) is RawJSON:
+                    row[key] = value
+                    continue
+                own = field.path_in(path, at)
+                try:
+                    row[key] = complete(run, value, own)
+                except GraphQLError as error:
+                    run.propagate(error, field.value, own)
+                    if run.data is None:
+                        return
+
+    def fail(self, run: Run, slices: list[BatchSlice], error: Exception) -> None:
+        """Report the error for each parent."""
+        field = self.field
+        if not field.value.nullable[0]:
+            self.succeed(run, slices, [error] * sum(len(slice_[2]) for slice_ in slices))
+            return
+        for _, path, _, _, keys in slices:
+            for key in keys:
+                run.report(field.value, error, field.path_in(path, key))
 
 
 def load_survivors(
@@ -310,54 +341,3 @@ def load_survivors(
     if alive:
         survivors, answers, alive_keys = map(list, zip(*alive, strict=True))
         run.slices.append((call, path, survivors, answers, alive_keys))
-
-
-class WaitingBatch(Waiting):
-    """The values of one field for many parents."""
-
-    __slots__ = ("_call", "_slices")
-
-    def __init__(self, awaitable: Awaitable[Any], call: BatchCall, slices: list[BatchSlice]) -> None:
-        self.awaitable = awaitable
-        self._call = call
-        self._slices = slices
-
-    def succeed(self, run: Run, value: Any) -> None:
-        """Complete the values and put them in their places."""
-        field, complete, takes_json = self._call.field, self._call.complete, self._call.takes_json
-        try:
-            self._call.batch.check(value, sum([len(parents) for _, _, parents, _, _ in self._slices]))
-        except Exception as error:  # noqa: BLE001 - whatever was answered may be no list at all
-            self.fail(run, error)
-            return
-        key, values = field.key, iter(value)
-        for _, path, _, rows, keys in self._slices:
-            for row, at, each in zip(rows, keys, values, strict=False):
-                if takes_json and type(each) is RawJSON:
-                    row[key] = each
-                    continue
-                own = field.path_in(path, at)
-                try:
-                    row[key] = complete(run, each, own)
-                except GraphQLError as error:
-                    run.propagate(error, field.value, own)
-                    if run.data is None:
-                        return
-
-    def fail(self, run: Run, error: Exception) -> None:
-        """Report the error for each parent."""
-        field = self._call.field
-        if not field.value.nullable[0]:
-            self.succeed(run, [error] * sum(len(parents) for _, _, parents, _, _ in self._slices))
-            return
-        for _, path, _, _, keys in self._slices:
-            for key in keys:
-                run.report(field.value, error, field.path_in(path, key))
-
-    def is_below(self, keys: list[str | int]) -> bool:
-        """Whether it all lies at or below this place."""
-        return all(
-            keys_of(self._call.field.path_in(path, at))[: len(keys)] == keys
-            for _, path, _, _, all_at in self._slices
-            for at in all_at
-        )

@@ -17,6 +17,8 @@ from graphql import (
     GraphQLScalarType,
     GraphQLSchema,
     GraphQLString,
+    NonNullTypeNode,
+    OperationDefinitionNode,
     OperationType,
 )
 
@@ -24,7 +26,7 @@ from graphql_api.engine import completion
 from graphql_api.engine.fields import Argument, Attribute, Batched, Resolver, longest_of
 from graphql_api.engine.info import CompiledInfo
 from graphql_api.engine.plan import FieldPlan, ObjectPlan, TypeName
-from graphql_api.engine.size import MIN_VALUE_BYTES, OBJECT_BYTES
+from graphql_api.engine.size import MAX_ANSWER_BYTES, MIN_VALUE_BYTES, OBJECT_BYTES, AnswerTooLargeError
 from graphql_api.engine.types import enum_members
 from graphql_api.engine.values import MAX_INT, MIN_INT, Arguments
 
@@ -64,10 +66,12 @@ class Program:
         self._names.clear()
 
 
-def generate(schema: GraphQLSchema, operation_type: OperationType, root: ObjectPlan, *, suggestions: bool) -> Program:
-    """Write the plan down and compile it."""
-    writer = _Writer(schema, suggestions=suggestions)
-    if operation_type is OperationType.MUTATION:
+def generate(
+    schema: GraphQLSchema, operation: OperationDefinitionNode, root: ObjectPlan, *, suggestions: bool
+) -> Program:
+    """Write the plan of an operation down and compile it."""
+    writer = _Writer(schema, _required(operation), suggestions=suggestions)
+    if operation.operation is OperationType.MUTATION:
         steps = [writer.step([field]) for field in root.fields]
     else:
         steps = [writer.step(root.fields)]
@@ -78,11 +82,14 @@ def generate(schema: GraphQLSchema, operation_type: OperationType, root: ObjectP
 class _Writer:
     """Writes functions, the inner ones first."""
 
-    def __init__(self, schema: GraphQLSchema, *, suggestions: bool) -> None:
+    def __init__(self, schema: GraphQLSchema, required: frozenset[str], *, suggestions: bool) -> None:
+        self._required = required
         self.lines: list[str] = []
         self.names: dict[str, Any] = {
             "Info": CompiledInfo,
             "SCHEMA": schema,
+            "MAX_ANSWER_BYTES": MAX_ANSWER_BYTES,
+            "AnswerTooLargeError": AnswerTooLargeError,
             "isfinite": isfinite,
             **{name: getattr(completion, name) for name in completion.__all__},
         }
@@ -100,8 +107,14 @@ class _Writer:
         """A function for the objects of one type at one position."""
         body, values = self._fields(plan.fields)
         body.append(f"rows.append({{{', '.join(f'{key!r}: {value}' for key, value in values.items())}}})")
-        size = f"run.grow(len(objects), {_bytes(plan)}, {sum(map(_value_length, plan.fields))})"
-        lines = [size, "rows = []", "for key, source in zip(keys, objects):"]
+        lines = [
+            f"run.answer_bytes += {_bytes(plan)} * len(objects)",
+            f"run.unmeasured += {sum(map(_value_length, plan.fields))} * len(objects)",
+            "if run.answer_bytes > MAX_ANSWER_BYTES:",
+            "    raise AnswerTooLargeError",
+            "rows = []",
+            "for key, source in zip(keys, objects):",
+        ]
         load = "run.slices.append(({}, path, objects, rows, keys))"
         if field.item and field.item.nullable[0] and _can_fail(plan):
             failed = f"rows.append(run.fail({self._bind('FIELD', field)}.item, error, (path, key, None)))"
@@ -182,14 +195,12 @@ class _Writer:
         given = ["source"] if resolver.takes_self else []
         given += [f"{name}=source" for name in resolver.parent_names]
         arguments = self._arguments(field, resolver.arguments)
+        written = arguments.written(self._required, self._bind)
         if resolver.info_name is not None or arguments.constant is None:
-            lines.append(f"info = Info(run, {self._bind('FIELD', field)}, at)")
+            lines.append(f"info = Info(run, {self._bind('FIELD', field)}, path, key)")
         if resolver.info_name is not None:
             given.append(f"{resolver.info_name}=info")
-        if arguments.constant is None:
-            given.append(f"**{self._bind('ARGUMENTS', arguments)}.of(run, info)")
-        else:
-            given += [f"{name}={self._bind('CONSTANT', constant)}" for name, constant in arguments.constant.items()]
+        given += [f"**{self._bind('ARGUMENTS', arguments)}.of(run, info)"] if written is None else written
         return lines, f"{self._bind('resolve_' + field.name, resolver.function)}({', '.join(given)})"
 
     def _arguments(self, field: FieldPlan, arguments: Mapping[str, Argument]) -> Arguments:
@@ -251,6 +262,12 @@ class _Writer:
     def _name(self, hint: str) -> str:
         self._number += 1
         return f"{hint}_{self._number}"
+
+
+def _required(operation: OperationDefinitionNode) -> frozenset[str]:
+    """The variables that are never null."""
+    definitions = operation.variable_definitions or ()
+    return frozenset(each.variable.name.value for each in definitions if isinstance(each.type, NonNullTypeNode))
 
 
 def _at(field: FieldPlan) -> str:

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import strawberry
 from graphql import GraphQLResolveInfo
 from strawberry.types.field import StrawberryField
 
 from graphql_api.engine.fields import strawberry_field
-from graphql_api.engine.paths import PathLink
 from graphql_api.engine.plan import FieldPlan
 from graphql_api.engine.runtime import Run
 from graphql_api.engine.selection import RawJSON, Selection
+from graphql_api.engine.size import MAX_ANSWER_BYTES, AnswerTooLargeError
+
+if TYPE_CHECKING:
+    from graphql_api.engine.paths import PathLink
 
 
 class CompiledInfo(strawberry.Info):
@@ -21,10 +24,11 @@ class CompiledInfo(strawberry.Info):
     context: Any = None  # pyright: ignore[reportIncompatibleMethodOverride]
     """The context of the request."""
 
-    def __init__(self, run: Run, plan: FieldPlan, place: PathLink) -> None:
+    def __init__(self, run: Run, plan: FieldPlan, above: "PathLink | None", key: str | int | None) -> None:
         self._run = run
         self._plan = plan
-        self._place = place
+        self._above = above
+        self._key = key
         self.context = run.context
 
     @property
@@ -38,12 +42,15 @@ class CompiledInfo(strawberry.Info):
         Raises:
             AnswerTooLargeError: they are too long.
         """
-        self._run.grow(1, sum(map(len, texts)), 0)
+        run = self._run
+        run.answer_bytes += sum(map(len, texts))
+        if run.answer_bytes > MAX_ANSWER_BYTES:
+            raise AnswerTooLargeError
         return list(map(RawJSON, texts))
 
     @cached_property
     def _raw_info(self) -> GraphQLResolveInfo[Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self._run.resolve_info(self._plan, self._place)
+        return self._run.resolve_info(self._plan, self._plan.path_in(self._above, self._key))
 
     @property
     def _field(self) -> StrawberryField:  # pyright: ignore[reportIncompatibleVariableOverride]

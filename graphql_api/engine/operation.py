@@ -90,7 +90,9 @@ class Operation:
             coerced = self._variables.coerce(variables or {})
             if isinstance(coerced, list):
                 return Result(None, coerced, executed=False)
-            program = self._program(coerced)
+            program = None if self._conditions else self._variants.get(())
+            if program is None:
+                program = self._program(coerced)
             if isinstance(program, Program):
                 return Run(self, variables, coerced, context, root).start(program.steps)
             self._fallbacks[program] += 1
@@ -145,7 +147,7 @@ class Operation:
         }
         try:
             plan = plan_operation(self.schema, fragments, self._node, VariableValues({}, variables))
-            return generate(self.schema, self.kind, plan, suggestions=self._suggestions)
+            return generate(self.schema, self._node, plan, suggestions=self._suggestions)
         except UnsupportedOperationError as reason:
             return str(reason)
         except GraphQLError:

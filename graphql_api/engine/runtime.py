@@ -34,8 +34,20 @@ what holds the object; the parents; their answers, to which the field's values w
 class BatchLoad(Protocol):
     """Loads one batched field."""
 
-    def begin(self, run: "Run", slices: list[BatchSlice]) -> "Waiting":
-        """Start loading the values of all parents in these slices."""
+    def begin(self, run: "Run", slices: list[BatchSlice]) -> Awaitable[Any]:
+        """Ask for the values of all parents in these slices."""
+        ...
+
+    def succeed(self, run: "Run", slices: list[BatchSlice], values: Any) -> None:
+        """Complete the values and put them in their places."""
+        ...
+
+    def fail(self, run: "Run", slices: list[BatchSlice], error: Exception) -> None:
+        """Report the error for each parent."""
+        ...
+
+    def path_in(self, above: "PathLink | None", key: str | int) -> PathLink:
+        """The path of the field in the object under this key below a path."""
         ...
 
 
@@ -132,6 +144,33 @@ class WaitingValue(Waiting):
         return keys_of(self._path)[: len(keys)] == keys
 
 
+class WaitingBatch(Waiting):
+    """The values of one field for many parents."""
+
+    __slots__ = ("_call", "_slices")
+
+    def __init__(self, awaitable: Awaitable[Any], call: BatchLoad, slices: list[BatchSlice]) -> None:
+        super().__init__(awaitable)
+        self._call = call
+        self._slices = slices
+
+    def succeed(self, run: "Run", value: Any) -> None:
+        """Complete the values and put them in their places."""
+        self._call.succeed(run, self._slices, value)
+
+    def fail(self, run: "Run", error: Exception) -> None:
+        """Report the error for each parent."""
+        self._call.fail(run, self._slices, error)
+
+    def is_below(self, keys: list[str | int]) -> bool:
+        """Whether it all lies at or below this place."""
+        return all(
+            keys_of(self._call.path_in(path, at))[: len(keys)] == keys
+            for _, path, _, _, all_at in self._slices
+            for at in all_at
+        )
+
+
 class Run:
     """The state of one execution."""
 
@@ -193,7 +232,7 @@ class Run:
         remaining = iter(steps)
         for step in remaining:
             self._take(step)
-            if self.pending:
+            if self.slices or self.pending:
                 return self._finish(remaining)
             if self.data is None:
                 break
@@ -203,19 +242,14 @@ class Run:
         """Await what is pending, and what becomes pending by that, before the next step is taken."""
         try:
             while True:
-                while self.pending or self._running:
-                    if len(self.pending) == 1 and not self._running:
-                        waiting = self.pending.pop()
-                        try:
-                            value = await waiting.awaitable
-                        except Exception as error:  # noqa: BLE001 - a resolver may raise anything
-                            waiting.fail(self, error)
-                        else:
-                            waiting.succeed(self, value)
-                    else:
-                        await self._go_on_with_the_ready()
-                    if self.slices:
+                while self.slices or self.pending or self._running:
+                    if self._running or len(self.slices) + len(self.pending) > 1:
                         self._flush()
+                        await self._go_on_with_the_ready()
+                    elif self.slices:
+                        await self._load()
+                    else:
+                        await self._wait()
                 step = None if self.data is None else next(remaining, None)
                 if step is None:
                     return self._result()
@@ -229,19 +263,35 @@ class Run:
             step(self, self.root, self.data)
         except GraphQLError as error:
             self._null_root(error)
-        if self.slices:
-            self._flush()
+
+    async def _load(self) -> None:
+        """Load the one batched field that there is to load, and nothing else."""
+        slices, self.slices = self.slices, []
+        call = slices[0][0]
+        try:
+            values = await call.begin(self, slices)
+        except Exception as error:  # noqa: BLE001 - a resolver may raise anything
+            call.fail(self, slices, error)
+        else:
+            call.succeed(self, slices, values)
+
+    async def _wait(self) -> None:
+        """Wait for the one value that there is to wait for, and nothing else."""
+        waiting = self.pending.pop()
+        try:
+            value = await waiting.awaitable
+        except Exception as error:  # noqa: BLE001 - a resolver may raise anything
+            waiting.fail(self, error)
+        else:
+            waiting.succeed(self, value)
 
     def _flush(self) -> None:
         """Call each batch function once for all parents that have come together."""
-        slices, self.slices = self.slices, []
-        if len(slices) == 1:
-            self.pending.append(slices[0][0].begin(self, slices))
-            return
         by_call: dict[BatchLoad, list[BatchSlice]] = {}
-        for slice_ in slices:
+        for slice_ in self.slices:
             by_call.setdefault(slice_[0], []).append(slice_)
-        self.pending += [call.begin(self, same_call) for call, same_call in by_call.items()]
+        self.slices = []
+        self.pending += [WaitingBatch(call.begin(self, same), call, same) for call, same in by_call.items()]
 
     def _result(self) -> Result:
         core = self._core
@@ -251,17 +301,6 @@ class Run:
         if core.answer_bytes:
             return bounded(result, max(self.answer_bytes, core.answer_bytes))
         return bounded(result, self.answer_bytes, self.unmeasured)
-
-    def grow(self, count: int, bytes_each: int, unmeasured_each: int) -> None:
-        """Count objects before they are made, with what each has at least, and may have beyond that.
-
-        Raises:
-            AnswerTooLargeError: there are too many.
-        """
-        self.answer_bytes += count * bytes_each
-        self.unmeasured += count * unmeasured_each
-        if self.answer_bytes > MAX_ANSWER_BYTES:
-            raise AnswerTooLargeError
 
     # --- waiting
 

@@ -290,6 +290,29 @@ class Arguments:
                 keywords[name] = value
         return keywords
 
+    def written(self, required: frozenset[str], bind: Callable[[str, Any], str]) -> list[str] | None:
+        """The keyword arguments as source where each is a constant or a variable that is never null, else None.
+
+        Args:
+            required: variables that have a value, and not null
+            bind: names an object in the source
+        """
+        if self._slots is None or any(
+            slot.variable is not None and slot.variable not in required for slot in self._slots
+        ):
+            return None
+        given: list[str] = []
+        for name, variable, value, _, conversion in self._slots:
+            if variable is None:
+                expression = None if value is _OMITTED else bind("CONSTANT", value)
+            elif conversion is None:
+                expression = f"run.variables[{variable!r}]"
+            else:
+                expression = f"{bind('convert', conversion)}(run.variables[{variable!r}], info)"
+            if expression is not None:
+                given.append(f"{name}={expression}")
+        return given
+
     def _of_core(self, variables: VariableValues, info: Any) -> dict[str, Any]:
         values = get_argument_values(self._definition, self._node, variables, hide_suggestions=not self._suggestions)
         return {

@@ -79,6 +79,7 @@ class Estimate:
     def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         self._schema = schema
         self._sizes = Sizes(operation)
+        self.variables = self._sizes.variables
         self._fragments = {
             definition.name.value: definition
             for definition in document.definitions

@@ -8,7 +8,9 @@ from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefiniti
 
 from graphql_api.limits.cost import Estimate
 from graphql_api.limits.errors import DocumentTooComplexError
-from graphql_api.limits.sizes import Variables
+from graphql_api.limits.sizes import Variables, said
+
+_MAX_ALLOWED = 1000  # that are remembered of each operation
 
 RequestCheck = Callable[[Variables], list[GraphQLError]]
 Checks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode], RequestCheck]
@@ -31,9 +33,15 @@ def request_checks(*, max_representations: int, max_cost: int) -> Checks:
 
     def of_operation(schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> RequestCheck:
         estimate = Estimate(schema, document, operation)
+        defaults = list(estimate.variables.items())
+        allowed: set[tuple[int | None, ...]] = set()
+        """Sizes of these variables that were not too much."""
 
         def check(variables: Variables) -> list[GraphQLError]:
             before = spent.get()
+            sizes = tuple([said(variables.get(name, default)) for name, default in defaults])
+            if before is None and sizes in allowed:
+                return []
             representations = before.representations if before else 0
             for size in estimate.representations:
                 representations += size.of(variables)
@@ -47,7 +55,11 @@ def request_checks(*, max_representations: int, max_cost: int) -> Checks:
             if before:
                 before.representations = representations
                 before.cost = cost = before.cost + cost
-            return [DocumentTooComplexError(f"a cost of {cost:,}", max_cost, "MAX_COST")] if cost > max_cost else []
+            if cost > max_cost:
+                return [DocumentTooComplexError(f"a cost of {cost:,}", max_cost, "MAX_COST")]
+            if len(allowed) < _MAX_ALLOWED:
+                allowed.add(sizes)
+            return []
 
         return check
 

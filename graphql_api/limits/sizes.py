@@ -32,9 +32,9 @@ class Size:
         largest = self.fixed
         for name, default in self.variables:
             value = variables.get(name, default)
-            said = len(value) if type(value) is list else _said(value)
-            if said is not None and (largest is None or said > largest):
-                largest = said
+            size = said(value)
+            if size is not None and (largest is None or size > largest):
+                largest = size
         return self.assumed if largest is None else largest
 
 
@@ -42,6 +42,8 @@ class Sizes:
     """Reads sizes out of the arguments of one operation."""
 
     def __init__(self, operation: OperationDefinitionNode) -> None:
+        self.variables: dict[str, int | None] = {}
+        """Those that decide sizes, with each one's default."""
         self._defaults = {
             definition.variable.name.value: _literal(definition.default_value)
             for definition in operation.variable_definitions or ()
@@ -51,7 +53,7 @@ class Sizes:
         """The size that slicing arguments give; one that is left out says what its default says."""
         given = {argument.name.value: argument.value for argument in node.arguments or ()}
         left_out = [
-            _said(field.args[name].default_value) for name in slicing if name in field.args.keys() - given.keys()
+            said(field.args[name].default_value) for name in slicing if name in field.args.keys() - given.keys()
         ]
         return self._of([given[name] for name in slicing if name in given], left_out, assumed)
 
@@ -60,9 +62,10 @@ class Sizes:
         return self._of([value], [], 1)
 
     def _of(self, values: list[ValueNode], others: list[int | None], assumed: int) -> Size:
-        said = [number for number in (*others, *map(_literal, values)) if number is not None]
+        numbers = [number for number in (*others, *map(_literal, values)) if number is not None]
         names = [value.name.value for value in values if isinstance(value, VariableNode)]
-        return Size(assumed, max(said, default=None), tuple((name, self._defaults.get(name)) for name in names))
+        self.variables.update((name, self._defaults.get(name)) for name in names)
+        return Size(assumed, max(numbers, default=None), tuple((name, self._defaults.get(name)) for name in names))
 
 
 def _literal(node: ValueNode | None) -> int | None:
@@ -77,7 +80,8 @@ def _literal(node: ValueNode | None) -> int | None:
             return None
 
 
-def _said(value: object) -> int | None:
+def said(value: object) -> int | None:
+    """The size that a value gives; None if it gives none."""
     if isinstance(value, list):
         return len(cast("list[object]", value))
     if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):

@@ -110,16 +110,6 @@ class _Histogram(_Family):
         self.bounds = bounds
         self.values = defaultdict(lambda: [0.0] * (len(bounds) + 2))
 
-    def observer(self, *labels: str) -> Callable[[float], None]:
-        """What observes a value with these labels."""
-        bounds, values = self.bounds, self.values[labels]
-
-        def observe(value: float) -> None:
-            values[bisect_left(bounds, value)] += 1
-            values[-1] += value
-
-        return observe
-
     def metric(self, values: Mapping[Labels, Values]) -> Metric:
         family = HistogramMetricFamily(self.name, self.about, labels=self.labels)
         names = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
@@ -133,16 +123,16 @@ class _Histogram(_Family):
         return family
 
 
-class _Observers(dict[str, Callable[[float], None]]):
-    """What observes for each value of a histogram's one label."""
+class _ByLabel(dict[str, Values]):
+    """The values of a histogram by its one label."""
 
     def __init__(self, histogram: _Histogram) -> None:
         super().__init__()
         self._histogram = histogram
 
-    def __missing__(self, label: str) -> Callable[[float], None]:
-        observe = self[label] = self._histogram.observer(label)
-        return observe
+    def __missing__(self, label: str) -> Values:
+        values = self[label] = self._histogram.values[label,]
+        return values
 
 
 F = TypeVar("F", bound=_Family)
@@ -156,7 +146,7 @@ class Metrics(Collector):
         self._shared = shared
         self._slot: int | None = None
         self._base: dict[str, dict[Labels, Values]] = {}
-        self._of_requests: dict[tuple[str, str, str], Callable[[float], None]] = {}
+        self._of_requests: dict[tuple[str, str, str], Values] = {}
         self._operations: set[str] = {"", OTHER}
         self._read: Callable[[], Reading] | None = None
         self._process = ProcessCollector(registry=None)
@@ -175,11 +165,9 @@ class Metrics(Collector):
         labels = ("operation", "kind", "outcome")
         self._requests = histogram("request_duration_seconds", about, _REQUEST_SECONDS, *labels)
         about = "Duration of SQL statements by their name in the source"
-        self._of_statements = _Observers(
-            histogram("statement_duration_seconds", about, _STATEMENT_SECONDS, "statement")
-        )
+        self._of_statements = _ByLabel(histogram("statement_duration_seconds", about, _STATEMENT_SECONDS, "statement"))
         about = "Representations per `_entities` request, and parents per batched field"
-        self._of_batches = _Observers(histogram("batch_size", about, _BATCH_SIZES, "field"))
+        self._of_batches = _ByLabel(histogram("batch_size", about, _BATCH_SIZES, "field"))
         self._limits = counter("limits", "Requests refused or ended by a limit, by its variable", "limit")
         self._user_errors = counter("user_errors", "User errors of mutations", "mutation", "code")
         self._in_flight = gauge("requests_in_flight", "GraphQL requests that are waiting or running")
@@ -218,18 +206,23 @@ class Metrics(Collector):
 
     def request(self, operation: str, kind: str, outcome: str, seconds: float, *, teaches: bool) -> None:
         """A GraphQL request was answered. Names are learned from those that teach: nobody else can use them up."""
-        observe = self._of_requests.get((operation, kind, outcome))
-        if observe is None:
-            observe = self._of_request(operation, kind, outcome, teaches=teaches)
-        observe(seconds)
+        values = self._of_requests.get((operation, kind, outcome))
+        if values is None:
+            values = self._of_request(operation, kind, outcome, teaches=teaches)
+        values[bisect_left(_REQUEST_SECONDS, seconds)] += 1
+        values[-1] += seconds
 
     def statement(self, name: str, seconds: float) -> None:
         """A statement was run; there are some forty names."""
-        self._of_statements[name](seconds)
+        values = self._of_statements[name]
+        values[bisect_left(_STATEMENT_SECONDS, seconds)] += 1
+        values[-1] += seconds
 
     def batch(self, field: str, size: int) -> None:
         """Count the representations or parents that a field was asked for at once."""
-        self._of_batches[field](size)
+        values = self._of_batches[field]
+        values[bisect_left(_BATCH_SIZES, size)] += 1
+        values[-1] += size
 
     def limit(self, variable: str) -> None:
         """A request met the limit that this environment variable sets."""
@@ -293,14 +286,14 @@ class Metrics(Collector):
         """An event of a gateway was none of ours."""
         self._webhooks_ignored.add(sender, reason)
 
-    def _of_request(self, operation: str, kind: str, outcome: str, *, teaches: bool) -> Callable[[float], None]:
+    def _of_request(self, operation: str, kind: str, outcome: str, *, teaches: bool) -> Values:
         if operation not in self._operations:
             if not teaches or len(self._operations) - 2 >= MAX_OPERATIONS:
                 operation = OTHER
             self._operations.add(operation)
         key = operation, kind, outcome
         if key not in self._of_requests:
-            self._of_requests[key] = self._requests.observer(*key)
+            self._of_requests[key] = self._requests.values[key]
         return self._of_requests[key]
 
     def _own(self) -> dict[str, dict[Labels, Values]]:

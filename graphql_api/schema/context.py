@@ -1,7 +1,6 @@
 """What travels with a request: who asks, and what they may do with tokens."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import strawberry
@@ -10,7 +9,6 @@ from graphql_api.domain.caller import Caller
 from graphql_api.service.tokens import Tokens
 
 
-@dataclass(slots=True)
 class Context:
     """One request.
 
@@ -19,16 +17,22 @@ class Context:
     the engine.
     """
 
-    tokens: Tokens
-    request_id: str
-    loads: Callable[[str, int], None]
-    counts_user_error: Callable[[str, str], None]
-    user_errors: list[str] = field(default_factory=list[str])
-    loaders: dict[Any, Any] = field(default_factory=dict[Any, Any])
-    _stored: Tokens = field(init=False)
+    __slots__ = ("_counts_user_error", "_stored", "loaders", "loads", "request_id", "tokens", "user_errors")
 
-    def __post_init__(self) -> None:
-        self._stored = self.tokens
+    def __init__(
+        self,
+        tokens: Tokens,
+        request_id: str,
+        loads: Callable[[str, int], None],
+        counts_user_error: Callable[[str, str], None],
+        user_errors: list[str],
+    ) -> None:
+        self.tokens = self._stored = tokens
+        self.request_id = request_id
+        self.loads = loads
+        self._counts_user_error = counts_user_error
+        self.user_errors = user_errors
+        self.loaders: dict[Any, Any] = {}
 
     @property
     def caller(self) -> Caller:
@@ -38,7 +42,7 @@ class Context:
     def refuse(self, mutation: str, code: str) -> None:
         """A mutation answers a user error with this code."""
         self.user_errors.append(code)
-        self.counts_user_error(mutation, code)
+        self._counts_user_error(mutation, code)
 
     def begin(self, mutation: str) -> Tokens:
         """The tokens as they are, for a mutation that the caller may use; what a dry run before it showed is over.

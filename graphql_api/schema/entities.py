@@ -65,7 +65,14 @@ def entities(
 ) -> list[Entity | None]:
     """The entity of each representation, null for one that is not there; an error stands in the place of its own."""
     info.context.loads("Query._entities", len(representations))
-    results: Any = [_parsed(each) for each in representations]
+    results: Any = []
+    given: Any = representations
+    for each in given:
+        is_user = type(each) is dict and each.get("__typename") == "User"
+        if is_user and type(user_id := each.get("id")) is str and "\0" not in user_id:
+            results.append(User(id=user_id))  # pyright: ignore[reportArgumentType] - to say that it is an ID is a call
+        else:
+            results.append(_parsed(each))
     if _TokenKey in set(map(type, results)):
         return cast("Any", _with_tokens(info, results))
     return results
@@ -96,18 +103,14 @@ def print_once(schema: Schema) -> None:
     field.extensions["strawberry-definition"].base_resolver = StrawberryResolver(sdl)
 
 
-def _parsed(representation: Any) -> User | _TokenKey | BadInputError:
+def _parsed(representation: Any) -> _TokenKey | BadInputError:
+    """What a representation stands for that is not the key of a user."""
     if not isinstance(representation, dict):
         return BadInputError("A representation must be an object with `__typename` and a key.")
     given: dict[str, Any] = representation  # pyright: ignore[reportUnknownVariableType]
     kind = given.get("__typename")
     if kind == "User":
-        user_id: Any = given.get("id")
-        if not isinstance(user_id, str):
-            return BadInputError(_NO_USER_KEY)
-        if "\0" in user_id:
-            return BadInputError(_NUL)
-        return User(id=user_id)  # pyright: ignore[reportArgumentType] - to say that it is an ID would be one more call
+        return BadInputError(_NUL if isinstance(given.get("id"), str) else _NO_USER_KEY)
     if kind == "CustomerGatewayToken":
         return _token_key(given)
     return BadInputError("`__typename` must be an entity of this subgraph: User or CustomerGatewayToken.")
