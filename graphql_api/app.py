@@ -267,11 +267,11 @@ def _graphql(
     hosts: AllowedHosts | None,
     cors: CORSPolicy | None,
 ) -> GraphQL:
-    gateways = settings.rules_of_gateways
+    gateways, has_replicas = settings.rules_of_gateways, bool(settings.database_replica_url)
     router_secret = RouterSecret(secret.get_secret_value() for secret in settings.router_secret)
 
     def context(caller: Caller, request_id: str, user_errors: list[str]) -> Context:
-        tokens = Tokens(store, caller, gateways, replicas.reads(caller))
+        tokens = Tokens(store, caller, gateways, replicas.reads(caller) if has_replicas else store)
         return Context(tokens, request_id, metrics.batch, metrics.user_error, user_errors)
 
     make = partial(TracedGraphQL, tracing=tracing) if tracing else GraphQL

@@ -10,6 +10,7 @@ class RouterSecret:
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._digests = [_digest(value.encode()) for value in values]
+        self.is_required = bool(self._digests)
 
     def accepts(self, header: bytes | None) -> bool:
         """Whether this value of `Router-Authorization` is good, in a time that says nothing of how nearly it is."""

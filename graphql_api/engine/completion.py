@@ -297,11 +297,13 @@ class BatchCall:
 
     def succeed(self, run: Run, slices: list[BatchSlice], values: Any) -> None:
         """Complete the values and put them in their places."""
-        try:
-            check_number(values, sum([len(slice_[2]) for slice_ in slices]) if len(slices) > 1 else len(slices[0][2]))
-        except Exception as error:  # noqa: BLE001 - what was answered may be no list at all
-            self.fail(run, slices, error)
-            return
+        number = len(slices[0][2]) if len(slices) == 1 else sum([len(slice_[2]) for slice_ in slices])
+        if type(values) is not list or len(values) != number:
+            try:
+                check_number(values, number)
+            except Exception as error:  # noqa: BLE001 - what was answered may be no list at all
+                self.fail(run, slices, error)
+                return
         field, complete, takes_json, key = self.field, self._complete, self._takes_json, self.field.key
         following = iter(values)
         for _, path, _, rows, keys in slices:

@@ -112,7 +112,10 @@ class Engine:
             else:
                 cache = self._large if size > self._max_shared else self._documents
                 cache.put(query, document, size, owner)
-        return document if isinstance(document, list) else document.operation(operation_name)
+        if isinstance(document, list):
+            return document
+        only = document.only
+        return only if operation_name is None and only is not None else document.operation(operation_name)
 
     def _document(self, query: str) -> "tuple[_Document | list[GraphQLError], int]":
         """A document, and how much of what may be kept it takes."""
@@ -166,6 +169,7 @@ class _Document:
     def __init__(self, operations: list[Operation]) -> None:
         self._operations = operations
         self._by_name = {operation.name: operation for operation in operations}
+        self.only = operations[0] if len(operations) == 1 else None
 
     def operation(self, name: str | None) -> Operation | list[GraphQLError]:
         if name is not None:

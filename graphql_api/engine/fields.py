@@ -191,7 +191,7 @@ def _conversion(schema: Schema, argument: StrawberryArgument) -> Conversion | No
         if _is_leaf_type(inner, registry, (GlobalID,)):
             return None
         if isinstance(inner, StrawberryList) and _holds_leaves(inner, registry):
-            return _copied
+            return copied
         if (make := _plain_input(schema, inner)) is not None:
             return lambda value, _info: make(value)
         if isinstance(inner, StrawberryList) and (make := _plain_input(schema, inner.of_type)) is not None:
@@ -236,5 +236,6 @@ def _holds_leaves(type_: StrawberryList, registry: Mapping[object, Any]) -> bool
     )
 
 
-def _copied(value: Any, _info: Any) -> Any:
+def copied(value: Any, _info: Any) -> Any:
+    """A list that is the resolver's own."""
     return None if value is None else list(value)

@@ -238,7 +238,7 @@ class Run:
                 break
         return self._result()
 
-    async def _finish(self, remaining: Iterator[Step]) -> Result:
+    async def _finish(self, remaining: Iterator[Step]) -> Result:  # noqa: C901 - a function of its own costs each wait
         """Await what is pending, and what becomes pending by that, before the next step is taken."""
         try:
             while True:
@@ -246,10 +246,23 @@ class Run:
                     if self._running or len(self.slices) + len(self.pending) > 1:
                         self._flush()
                         await self._go_on_with_the_ready()
-                    elif self.slices:
-                        await self._load()
-                    else:
-                        await self._wait()
+                    elif self.slices:  # nothing but one batched field
+                        slices, self.slices = self.slices, []
+                        call = slices[0][0]
+                        try:
+                            values = await call.begin(self, slices)
+                        except Exception as error:  # noqa: BLE001 - a resolver may raise anything
+                            call.fail(self, slices, error)
+                        else:
+                            call.succeed(self, slices, values)
+                    else:  # nothing but one value
+                        waiting = self.pending.pop()
+                        try:
+                            value = await waiting.awaitable
+                        except Exception as error:  # noqa: BLE001 - as above
+                            waiting.fail(self, error)
+                        else:
+                            waiting.succeed(self, value)
                 step = None if self.data is None else next(remaining, None)
                 if step is None:
                     return self._result()
@@ -264,27 +277,6 @@ class Run:
         except GraphQLError as error:
             self._null_root(error)
 
-    async def _load(self) -> None:
-        """Load the one batched field that there is to load, and nothing else."""
-        slices, self.slices = self.slices, []
-        call = slices[0][0]
-        try:
-            values = await call.begin(self, slices)
-        except Exception as error:  # noqa: BLE001 - a resolver may raise anything
-            call.fail(self, slices, error)
-        else:
-            call.succeed(self, slices, values)
-
-    async def _wait(self) -> None:
-        """Wait for the one value that there is to wait for, and nothing else."""
-        waiting = self.pending.pop()
-        try:
-            value = await waiting.awaitable
-        except Exception as error:  # noqa: BLE001 - a resolver may raise anything
-            waiting.fail(self, error)
-        else:
-            waiting.succeed(self, value)
-
     def _flush(self) -> None:
         """Call each batch function once for all parents that have come together."""
         by_call: dict[BatchLoad, list[BatchSlice]] = {}
@@ -296,7 +288,10 @@ class Run:
     def _result(self) -> Result:
         core = self._core
         if core is None:
-            return bounded(Result(self.data, None), self.answer_bytes, self.unmeasured)
+            result = Result(self.data, None)
+            if self.answer_bytes + self.unmeasured <= MAX_ANSWER_BYTES:
+                return result
+            return bounded(result, self.answer_bytes)
         result = Result(self.data, core.end() or None, errors_left_out=core.errors_left_out)
         if core.answer_bytes:
             return bounded(result, max(self.answer_bytes, core.answer_bytes))

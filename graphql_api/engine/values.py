@@ -37,7 +37,7 @@ from graphql.execution.get_variable_signature import GraphQLVariableSignature, g
 from graphql.execution.values import VariableValues, get_argument_values, get_variable_values
 from graphql.utilities.coerce_input_value import coerce_default_value, coerce_input_literal
 
-from graphql_api.engine.fields import Argument, Conversion
+from graphql_api.engine.fields import Argument, Conversion, copied
 from graphql_api.engine.runtime import Run
 from graphql_api.engine.types import is_unchanged_input
 
@@ -307,6 +307,8 @@ class Arguments:
                 expression = None if value is _OMITTED else bind("CONSTANT", value)
             elif conversion is None:
                 expression = f"run.variables[{variable!r}]"
+            elif conversion is copied:
+                expression = f"[*run.variables[{variable!r}]]"
             else:
                 expression = f"{bind('convert', conversion)}(run.variables[{variable!r}], info)"
             if expression is not None:

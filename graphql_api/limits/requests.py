@@ -34,12 +34,17 @@ def request_checks(*, max_representations: int, max_cost: int) -> Checks:
     def of_operation(schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> RequestCheck:
         estimate = Estimate(schema, document, operation)
         defaults = list(estimate.variables.items())
-        allowed: set[tuple[int | None, ...]] = set()
+        only, absent = defaults[0] if len(defaults) == 1 else ("", None)
+        allowed: set[int | tuple[int | None, ...] | None] = set()
         """Sizes of these variables that were not too much."""
 
         def check(variables: Variables) -> list[GraphQLError]:
             before = spent.get()
-            sizes = tuple([said(variables.get(name, default)) for name, default in defaults])
+            if only:
+                value = variables.get(only, absent)
+                sizes = len(value) if type(value) is list else said(value)
+            else:
+                sizes = tuple([said(variables.get(name, default)) for name, default in defaults])
             if before is None and sizes in allowed:
                 return []
             representations = before.representations if before else 0

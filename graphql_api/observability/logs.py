@@ -93,7 +93,11 @@ class AccessLog:
         event["request_id"] = request_id
         for stamp in self._stamps:
             stamp(None, "info", event)
-        self._lines.write_soon(orjson.dumps(event, default=str))
+        lines, line = self._lines, orjson.dumps(event, default=str)
+        if lines.waiting:
+            lines.waiting.append(line)
+        else:
+            lines.write_soon(line)
 
     def flush(self) -> None:
         """Write what is still to be written."""
@@ -123,21 +127,21 @@ class _Lines:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._waiting: list[bytes] = []
+        self.waiting: list[bytes] = []
         self.is_terminal = stream.isatty()
 
     def write_soon(self, line: bytes) -> None:
-        if not self._waiting:
+        if not self.waiting:
             try:
                 asyncio.get_running_loop().call_soon(self.flush)
             except RuntimeError:  # there is no loop
                 self.info(line)
                 return
-        self._waiting.append(line)
+        self.waiting.append(line)
 
     def flush(self) -> None:
-        if waiting := self._waiting:
-            self._waiting = []
+        if waiting := self.waiting:
+            self.waiting = []
             self._write(b"\n".join(waiting))
 
     def info(self, line: bytes) -> None:

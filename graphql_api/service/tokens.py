@@ -116,9 +116,10 @@ class Tokens:
         return self.reads.of_users_as_json(known, fields, coalesce=self.caller.reads_all) if known else _nothing()
 
     def _readable(self, user_ids: Sequence[str]) -> list[str]:
-        are_short = max(map(len, user_ids)) <= values.MAX_ID_LENGTH
-        if are_short and self.caller.reads_all and values.is_well_formed("".join(user_ids)):
-            return list(dict.fromkeys(user_ids))
+        if self.caller.reads_all and max(map(len, user_ids)) <= values.MAX_ID_LENGTH:
+            text = "".join(user_ids)
+            if (text.isascii() and "\0" not in text) or values.is_well_formed(text):
+                return list(dict.fromkeys(user_ids))
         return [
             user_id
             for user_id in dict.fromkeys(user_ids)

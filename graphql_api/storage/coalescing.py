@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from time import monotonic
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
@@ -21,13 +21,16 @@ _LATE_SECONDS = 0.01  # seconds, after which the next load does not wait for thi
 _MAX_LOADS = 4  # concurrent loads, if they take long
 
 
-class _Request(NamedTuple, Generic[K, V]):
+class _Request(Generic[K, V]):
     """What one request asks for, since when, and in which trace."""
 
-    keys: Sequence[K]
-    future: asyncio.Future[dict[K, V]]
-    at: float
-    spans: spans.Spans
+    __slots__ = ("at", "future", "keys", "spans")
+
+    def __init__(self, keys: Sequence[K], future: asyncio.Future[dict[K, V]]) -> None:
+        self.keys = keys
+        self.future = future
+        self.at = monotonic()
+        self.spans = spans.current.get()
 
 
 class RequestCoalescer(Generic[K, V]):
@@ -53,12 +56,13 @@ class RequestCoalescer(Generic[K, V]):
         if not self._pool.is_open:
             await self._pool.wait_connected()  # here each waits for a while of their own
         future: asyncio.Future[dict[K, V]] = self._pool.loop.create_future()
-        request = _Request(keys, future, monotonic(), spans.current.get())
+        request = _Request(keys, future)
         if self._slow and any(key in self._slow for key in keys):
             self._load_apart(request)
         else:
             self._waiting.append(request)
-            self._start_next()
+            if self._latest is None:
+                self._start_next()
         try:
             return await future
         except asyncio.CancelledError:

@@ -221,8 +221,6 @@ class Replicas:
 
     def reads(self, caller: Caller) -> TokenReads:
         """What one request of this caller reads by: the next replica that is well, or else the primary."""
-        if not self._replicas:
-            return self._primary
         well = [replica for replica in self._replicas if replica.is_well]
         if not well:
             return self._primary

@@ -66,6 +66,12 @@ def refuse(told: Sequence[Formatted], room: Room | None = None) -> bytes:
     return orjson.dumps({"errors": told if room is None else room.tell(told)})
 
 
+def write_data(data: Any) -> tuple[bytes, str]:
+    """The answer of an operation that ran without an error, and its outcome."""
+    body = orjson.dumps({"data": data})
+    return (body, "ok") if len(body) <= MAX_ANSWER_BYTES else too_large()
+
+
 def too_large() -> tuple[bytes, str]:
     """What is answered instead of too much."""
     told = about_variables([AnswerTooLargeError()])

@@ -21,7 +21,8 @@ class RequestAuthenticator:
         Raises:
             HTTPError: 401, it is not the router, or the access token is not good; 503, that cannot be known now.
         """
-        if not self._router_secret.accepts(headers.get(b"router-authorization")):
+        secret = self._router_secret
+        if secret.is_required and not secret.accepts(headers.get(b"router-authorization")):
             raise _unauthenticated("Router-Authorization is missing or invalid.", "Router-Authorization")
         try:
             caller = self._authenticator.caller(headers.get(b"authorization") or None)

@@ -66,7 +66,8 @@ class Connections:
         self.opened: set[Connection] = set()
         self._sweep_seconds = sweep_seconds
         self._is_sweeping = False
-        self._defaults: tuple[object, bytes] = (None, b"")
+        self.defaults: tuple[object, bytes] = (None, b"")
+        """The headers of every answer, which uvicorn makes anew every second, and their lines."""
 
     def __call__(
         self,
@@ -79,10 +80,10 @@ class Connections:
         return Connection(self, config, server_state, app_state, _loop or asyncio.get_running_loop())
 
     def default_lines(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-        """The header lines of every answer, which uvicorn makes anew every second."""
-        if headers is not self._defaults[0]:
-            self._defaults = headers, b"".join(b"%b: %b\r\n" % header for header in headers)
-        return self._defaults[1]
+        """Write these headers down, which every answer has."""
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.defaults = headers, lines
+        return lines
 
     def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         """See that there is a sweep as long as there are connections."""
@@ -123,13 +124,14 @@ class Connection(asyncio.Protocol):
         self._app = cast("ASGIApp", config.loaded_app)
         self._server_state = server_state
         self._state = app_state
+        self._tasks: set[Any] = server_state.tasks
         self._respond: Respond | None = app_state.get(RESPOND)
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
         self._server: tuple[str, int]
         self._requests: deque[Request] = deque()  # the first one is being answered
-        self._receiving: Request | None = None  # whose body is being read
+        self._receiving: Any = None  # the request whose body is being read; to say so were a call, each time
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = self._header_lines = 0
@@ -272,7 +274,7 @@ class Connection(asyncio.Protocol):
 
     def _ignore_upgrade(self) -> None:
         """Read on behind a head that offers an upgrade, where the parser stops: a new one is told of the framing."""
-        headers = cast("Request", self._receiving).headers
+        headers = self._receiving.headers
         framing = b""
         if b"transfer-encoding" in headers:
             framing = b"transfer-encoding: chunked\r\n"
@@ -296,23 +298,21 @@ class Connection(asyncio.Protocol):
         """Called by the parser, with a piece of the target."""
         if not self._is_replaying:
             self._url = self._url + url if self._url else url
-            self._count_head(len(url))
+            self._head_bytes += len(url)
+            if self._head_bytes > self._limits.max_head_bytes:
+                raise _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser, for trailers too."""
         if self._is_replaying:
             return
         self._header_lines += 1
-        if self._header_lines > self._limits.max_header_lines:
+        self._head_bytes += len(name) + len(value) + 4
+        limits = self._limits
+        if self._header_lines > limits.max_header_lines or self._head_bytes > limits.max_head_bytes:
             raise _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        self._count_head(len(name) + len(value) + 4)
         if self._receiving is None:
             self._headers.append((name.lower(), value))
-
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._limits.max_head_bytes:
-            raise _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """Called by the parser when the headers are complete: the answer can start."""
@@ -363,13 +363,13 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Called by the parser, with a piece of a body."""
         self._idle_bytes = 0
-        cast("Request", self._receiving).feed(body)
+        self._receiving.feed(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser; for an upgrade too early, and once more."""
         if self._is_upgrading:
             return
-        request = cast("Request", self._receiving)
+        request = self._receiving
         self._idle_bytes = 0
         self._receiving = None
         request.complete()
@@ -401,7 +401,7 @@ class Connection(asyncio.Protocol):
         self._has_begun = False
         self._closes = True
         task = request.task = self._loop.create_task(self._answer(request))
-        self._server_state.tasks.add(task)
+        self._tasks.add(task)
 
     async def _answer(self, request: Request) -> None:
         try:
@@ -418,7 +418,7 @@ class Connection(asyncio.Protocol):
             _log.error("unexpected error", exc_info=error)
             self._transport.abort()
         finally:
-            self._server_state.tasks.discard(cast("Any", request.task))
+            self._tasks.discard(request.task)
             request.task = None
             self._finish(request)
 
@@ -480,7 +480,9 @@ class Connection(asyncio.Protocol):
         self._has_begun = True
         is_last = len(self._requests) == 1 and (self._is_ending or "draining" in self._state)
         self._closes = closes = is_last or not request.keep_alive or not request.is_complete
-        lines = self._connections.default_lines(self._server_state.default_headers)
+        headers, lines = self._connections.defaults
+        if headers is not self._server_state.default_headers:
+            lines = self._connections.default_lines(self._server_state.default_headers)
         return b"".join((STATUS_LINES[status], lines, head, _CLOSE if closes else b"\r\n"))
 
 

@@ -41,6 +41,7 @@ _MAX_LOGGED_USER_ERRORS = 20  # codes; a batch of a thousand inputs would make a
 _log = structlog.get_logger()
 
 CLIENT_HAS_GONE = "CLIENT_HAS_GONE"
+_JSON = b"application/json"
 _LATER: Headers = [(b"retry-after", b"1")]
 
 
@@ -143,7 +144,7 @@ class GraphQL:
         headers = request.headers
         if self.hosts is not None:
             self._check_host(headers)
-        request.media_type = acceptable(headers.get(b"accept"))
+        request.media_type = acceptable(headers[b"accept"]) if b"accept" in headers else MediaType.JSON
 
         # Who asks
         admitted = self.authenticator.admit(headers)
@@ -151,8 +152,8 @@ class GraphQL:
 
         # What they ask
         if request.method == "POST":
-            must_be_json(headers.get(b"content-type"))
-            coding = compression.coding_of(headers[b"content-encoding"]) if b"content-encoding" in headers else None
+            is_plain = headers.get(b"content-type") == _JSON and b"content-encoding" not in headers
+            coding = None if is_plain else _coding_of_json(headers)
             body = request.whole_body()
             if body is None:
                 body = await self._receive(request)
@@ -169,7 +170,7 @@ class GraphQL:
             await self._wait_for_a_place(request)
         try:
             # Run
-            self._in_flight.allow(request, self.limits.timeout_seconds)
+            request.deadline = self._loop.time() + self.limits.timeout_seconds
             if isinstance(asked, list):
                 return await self._answer_batch(request, asked, caller)
             request.operation = operation = self._prepare(request, asked)
@@ -184,7 +185,7 @@ class GraphQL:
             else:
                 request.mutation.add_done_callback(lambda _: self._places.release())
 
-        return self._write(request, result)
+        return self._write(request, result) if result.errors else answers.write_data(result.data)
 
     def _tell(self, request: Request, status: int | None, outcome: str, seconds: float) -> None:
         """Say how it went, in the log and in the metrics."""
@@ -192,7 +193,7 @@ class GraphQL:
         name = kind = None
         if operation is not None:
             name, kind = operation.name and errors.loggable(operation.name), operation.kind_name
-        teaches = outcome == "ok" and self._names_operations(caller)
+        teaches = outcome == "ok" and (self.documents is not None or (caller is not None and caller.reads_all))
         if not request.batch_size:  # whose requests were counted one by one
             self.metrics.request(name or "", kind or "", outcome, seconds, teaches=teaches)
         if logs.access.is_enabled:
@@ -413,6 +414,16 @@ class GraphQL:
         if request.mutation is not None:
             message += " What it changes may have been changed."
         return HTTPError(status, "TIMEOUT", message, limits=["REQUEST_TIMEOUT"])
+
+
+def _coding_of_json(headers: dict[bytes, bytes]) -> str | None:
+    """The coding of a body that has to be JSON.
+
+    Raises:
+        HTTPError: 415, it is something else, or its coding is not known.
+    """
+    must_be_json(headers.get(b"content-type"))
+    return compression.coding_of(headers[b"content-encoding"]) if b"content-encoding" in headers else None
 
 
 def _from_url(request: Request) -> Parameters:

@@ -88,6 +88,13 @@ def from_query_string(query_string: bytes) -> Parameters:
 
 
 def _checked(found: dict[str, Any]) -> Parameters:
+    query, variables = found.get("query"), found.get("variables")
+    if (
+        len(found) == 1 + ("variables" in found)
+        and type(query) is str
+        and (variables is None or type(variables) is dict)
+    ):
+        return Parameters(query, None, variables, None)  # as most requests are
     for name, value in found.items():
         if value is not None and name in _KINDS and type(value) is not _KINDS[name]:
             if name in _EMPTY and value in _EMPTY[name]:

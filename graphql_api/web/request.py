@@ -56,37 +56,24 @@ class Request:
     Whoever answers it sets `task`, and may set a `deadline` by the loop's clock.
     """
 
-    __slots__ = (
-        "_chunks",
-        "_connection",
-        "_is_expected",
-        "_waiter",
-        "batch_size",
-        "caller",
-        "deadline",
-        "headers",
-        "http_version",
-        "id",
-        "interruption",
-        "is_complete",
-        "is_disconnected",
-        "is_interruptible",
-        "keep_alive",
-        "media_type",
-        "method",
-        "mutation",
-        "operation",
-        "path",
-        "query_string",
-        "raw_headers",
-        "raw_path",
-        "refusal",
-        "room",
-        "server",
-        "task",
-        "unread_bytes",
-        "user_errors",
-    )
+    # What most requests never change lies in the class.
+    refusal: Response | None = None
+    is_complete = False
+    is_disconnected = False
+    unread_bytes = 0
+    task: "asyncio.Task[object] | None" = None
+    deadline = inf
+    is_interruptible = False
+    interruption: Interruption | None = None
+    id = ""
+    media_type = MediaType.JSON
+    caller: "Caller | None" = None
+    operation: "Operation | None" = None
+    mutation: "asyncio.Future[Result] | None" = None
+    batch_size = 0
+    room: "Room | None" = None
+    _is_expected = False
+    _waiter: "asyncio.Future[None] | None" = None
 
     def __init__(
         self,
@@ -106,30 +93,15 @@ class Request:
         self.raw_path = raw_path
         self.query_string = query_string
         self.raw_headers = raw_headers
-        self.headers = by_name(raw_headers)
+        self.headers = dict(raw_headers)
+        if len(self.headers) < len(raw_headers):
+            self.headers = by_name(raw_headers)
         self.http_version = http_version
         self.keep_alive = keep_alive
         self.server = server
-        self.refusal: Response | None = None
-        self.is_complete = False
-        self.is_disconnected = False
-        self.unread_bytes = 0
-        self._chunks: list[bytes] = []
-        self._connection = connection
-        self._is_expected = False
-        self._waiter: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[object] | None = None
-        self.deadline = inf
-        self.is_interruptible = False
-        self.interruption: Interruption | None = None
-        self.id = ""
-        self.media_type = MediaType.JSON
-        self.caller: Caller | None = None
-        self.operation: Operation | None = None
-        self.mutation: asyncio.Future[Result] | None = None
-        self.batch_size = 0
-        self.room: Room | None = None
         self.user_errors: list[str] = []
+        self._connection = connection
+        self._chunks: list[bytes] = []
 
     # --- the body, from the connection
 
@@ -137,12 +109,14 @@ class Request:
         """A piece of the body is there."""
         self._chunks.append(chunk)
         self.unread_bytes += len(chunk)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def complete(self) -> None:
         """The body is there as a whole."""
         self.is_complete = True
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def disconnect(self) -> None:
         """The client has gone: a query is of no use any more; a mutation that has begun goes on."""
@@ -155,7 +129,9 @@ class Request:
 
     def whole_body(self) -> bytes | None:
         """The body, or None while a part of it is still to come."""
-        return self._take() if self.is_complete else None
+        if not self.is_complete:
+            return None
+        return self._chunks.pop() if len(self._chunks) == 1 else self._take()
 
     async def read(self) -> bytes:
         """The next piece of the body, b"" at its end.
