@@ -56,7 +56,9 @@ class Caller:
             UnauthenticatedError: there is no access token, and the field needs one.
             ForbiddenError: the caller lacks the scope.
         """
-        self.require(FIELD_PERMISSIONS[field])
+        need = FIELD_PERMISSIONS[field]
+        if self.scopes.isdisjoint(need.scopes):
+            self.require(need)
 
     def require(self, need: Permission) -> None:
         """Go on only with this right; raises as `authorize` does."""

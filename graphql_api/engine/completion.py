@@ -93,7 +93,10 @@ def completes_object(field: FieldPlan, dispatch: Dispatch) -> Complete:
         if value is None and nullable:
             return None
         try:
-            return _complete_object(run, value, path, dispatch)
+            objects = dispatch.get(type(value)) or dispatch.of([value])
+            if objects is None:
+                return complete(run, position, value, path)
+            return objects(run, [value], path[0], (path[1],))[0]
         except Exception as error:  # noqa: BLE001 - located already, for the place above
             return run.fail(position, error, path)
 

@@ -168,8 +168,11 @@ class _Writer:
         failed = f"{value} = fail(run, {bound}, error, path, key)"
         match field.resolution:
             case Attribute(name=name):
-                settled = f"{value} = settle(run, {bound}.value, source.{name}, {self._complete(field)}, at)"
-                body += _guarded([_at(field), settled], failed)
+                complete = self._complete(field)
+                answer = settled = f"settle(run, {bound}.value, value, {complete}, at)"
+                if field.item is not None:
+                    answer = f"{complete}(run, value, at) if type(value) is list else {settled}"
+                body += _guarded([_at(field), f"value = source.{name}", f"{value} = {answer}"], failed)
             case Resolver(is_coroutine=True) as resolver:
                 lines, call = self._call(field, resolver)
                 waiting = f"{value} = run.wait({call}, {self._complete(field)}, {bound}.value, at)"

@@ -34,7 +34,7 @@ class CompiledInfo(strawberry.Info):
     @property
     def selections(self) -> dict[str, Selection]:
         """What is asked of the objects that the field returns, by the name of their type."""
-        return {name: plan.selection for name, plan in self._plan.objects.items()}
+        return self._plan.selections
 
     def raw_json(self, texts: Sequence[str]) -> list[RawJSON]:
         """These texts as answers, counted.

@@ -65,6 +65,7 @@ class FieldPlan:
         "owner_name",
         "parent",
         "resolution",
+        "selections",
         "value",
     )
 
@@ -92,6 +93,8 @@ class FieldPlan:
         self.item = Position(self, listed.of_type, self.value.nullable) if is_list_type(listed) else None
         self.objects: dict[str, ObjectPlan] = {}
         """What to do with the objects that stand here, by the name of their type."""
+        self.selections: dict[str, Selection] = {}
+        """What is asked of them."""
 
     def release(self) -> None:
         """Break the cycles of references that this field is part of; it cannot be used afterwards."""
@@ -197,6 +200,7 @@ class _Planner:
         plan = FieldPlan(owner, key, parent, definition, details, resolution_of(self._strawberry, definition))
         if not isinstance(plan.resolution, Delegated):
             plan.objects = {type_.name: self._object(plan, type_) for type_ in self._possible_types(plan.type)}
+            plan.selections = {name: objects.selection for name, objects in plan.objects.items()}
         return plan
 
     def _object(self, field: FieldPlan, type_: GraphQLObjectType) -> ObjectPlan:

@@ -118,7 +118,7 @@ class WaitingValue(Waiting):
     __slots__ = ("_complete", "_path", "_position")
 
     def __init__(self, awaitable: Awaitable[Any], complete: Complete, position: Position, path: PathLink) -> None:
-        super().__init__(awaitable)
+        self.awaitable = awaitable
         self._complete = complete
         self._position = position
         self._path = path

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from graphql_api.domain import values
 from graphql_api.domain.caller import Caller, Permission
@@ -12,6 +13,9 @@ from graphql_api.storage.connection import Row
 from graphql_api.storage.reads import Columns, CustomerView, Page, Pair, TokenReads, TokenView
 from graphql_api.storage.selects import JsonField
 from graphql_api.storage.tokens import TokenStore
+
+K = TypeVar("K")
+L = TypeVar("L")
 
 
 class Tokens:
@@ -44,7 +48,7 @@ class Tokens:
         if not known:
             return {}
         found = await self.reads.by_ids(list(known.values()), columns, coalesce=self.caller.reads_all)
-        return {text: found[token_id] for text, token_id in known.items() if self._sees(found.get(token_id))}
+        return self._seen(known, found)
 
     async def of_events(self, ids: Sequence[str], columns: Columns = None) -> dict[str, TokenView]:
         """Tokens by id, of entries of the history or the change feed that the caller was answered."""
@@ -64,7 +68,7 @@ class Tokens:
             return {}
         coalesce = self.caller.reads_all
         found = await self.reads.by_users_and_gateways(list(known.values()), columns, coalesce=coalesce)
-        return {pair: found[key] for pair, key in known.items() if self._sees(found.get(key))}
+        return self._seen(known, found)
 
     async def by_customers(
         self, pairs: Sequence[Pair], columns: Columns = None, *, former: bool = True
@@ -80,7 +84,7 @@ class Tokens:
         found = (
             await self.reads.by_customers(list(known.values()), columns, owner=owner, former=former) if known else {}
         )
-        return {pair: found[key] for pair, key in known.items() if self._sees(found.get(key))}
+        return self._seen(known, found)
 
     def unreadable(self, user_ids: Sequence[str]) -> dict[str, ForbiddenError]:
         """Those of these users whose tokens the caller may not read, and why: one error for all of them.
@@ -170,8 +174,12 @@ class Tokens:
         else:
             self.caller.authorize_read(wanted.user_id)
 
-    def _sees(self, token: TokenView | None) -> bool:
-        return token is not None and self.caller.may_read(token.user_id)
+    def _seen(self, known: dict[K, L], found: dict[L, TokenView]) -> dict[K, TokenView]:
+        """What was found that the caller may see, by the keys that were asked for."""
+        pairs = [(key, token) for key, known_as in known.items() if (token := found.get(known_as)) is not None]
+        return dict(
+            pairs if self.caller.reads_all else [pair for pair in pairs if self.caller.may_read(pair[1].user_id)]
+        )
 
 
 async def _nothing() -> dict[str, str]:

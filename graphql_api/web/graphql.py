@@ -330,7 +330,17 @@ class GraphQL:
         request.mutation = task = self._loop.create_task(mutation)
         self._mutations.add(task)
         task.add_done_callback(self._mutations.discard)
-        return await asyncio.shield(task)
+        ended = self._loop.create_future()  # to wait for the task itself would be to cancel it, too
+
+        def end(task: "asyncio.Future[Result]") -> None:
+            if not ended.done():
+                ended.set_result(None)
+            elif not task.cancelled():
+                task.exception()  # nobody is told of it any more
+
+        task.add_done_callback(end)
+        await ended
+        return task.result()
 
     async def _answer_traced(
         self, request: Request, operation: Operation, asked: Parameters, context: object
