@@ -69,7 +69,10 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
     logs.configure(settings.log_level, settings.log_format, stamps=[tracing.stamp] if tracing else [])
     metrics = Metrics(__version__, shared)
     documents, authentication = _documents(settings), _authentication(settings)
-    engine = _engine(settings, tracing)
+    engine = _engine(settings, tracing, for_routers=bool(settings.router_secret))
+    engine_of_services = engine
+    if settings.authenticates and not settings.router_secret:
+        engine_of_services = _engine(settings, tracing, engine, for_routers=True)
     hosts = None if settings.authenticates else AllowedHosts(settings.allowed_hosts)
     writes = RecentWrites()  # before there are workers, who share it
 
@@ -83,9 +86,20 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
             database = store.pool
             uploads = ConcurrencyLimiter(settings.max_concurrent_requests)
             graphql = _graphql(
-                settings, engine, documents, store, replicas, authenticator, metrics, tracing, uploads, hosts, cors
+                settings,
+                engine,
+                engine_of_services,
+                documents,
+                store,
+                replicas,
+                authenticator,
+                metrics,
+                tracing,
+                uploads,
+                hosts,
+                cors,
             )
-            async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, engine, tracing)):
+            async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, tracing)):
                 try:
                     yield {
                         "checks": CheckMetrics(CheckStore(database), partial(_show_check, metrics)),
@@ -154,13 +168,18 @@ def _tracing(settings: Settings) -> "Tracing | None":
     return Tracing(__version__)
 
 
-def _engine(settings: Settings, tracing: "Tracing | None") -> Engine:
-    schema: Any = build_schema()
+def _engine(
+    settings: Settings, tracing: "Tracing | None", like: Engine | None = None, *, for_routers: bool = False
+) -> Engine:
+    """An engine, of the same schema as another one, with room for the documents that routers make."""
+    # Strawberry has no public name for what it made of the types.
+    schema = like.schema if like else cast("Any", build_schema())._schema  # noqa: SLF001
+    document_limits = limits.DocumentLimits.from_settings(settings)
     return Engine(
-        schema._schema,  # noqa: SLF001 - Strawberry has no public name for it
+        schema,
         mode=settings.engine,
         rules=[] if settings.introspects else [NoSchemaIntrospectionCustomRule],
-        before_validation=[limits.document_check(limits.DocumentLimits.from_settings(settings))],
+        before_validation=[limits.document_check(document_limits.for_routers() if for_routers else document_limits)],
         before_execution=[
             limits.request_checks(max_representations=settings.max_representations, max_cost=settings.max_cost)
         ],
@@ -184,7 +203,6 @@ def _reading(
     database: ConnectionPool,
     replicas: Replicas,
     authenticator: Authenticator,
-    engine: Engine,
     tracing: "Tracing | None",
 ) -> Reading:
     return Reading(
@@ -198,7 +216,7 @@ def _reading(
         database_is_away=bool(database.trouble),
         token_cache_hits=authenticator.cache_hits,
         token_cache_misses=authenticator.cache_misses,
-        engine_fallbacks=engine.fallbacks,
+        engine_fallbacks=graphql.engine_fallbacks,
         replicas={replica.name: ReplicaReading(replica.is_well, replica.lag) for replica in replicas},
         spans_lost=tracing.spans_lost if tracing else 0,
     )
@@ -257,6 +275,7 @@ def _documents(settings: Settings) -> TrustedDocuments | None:
 def _graphql(
     settings: Settings,
     engine: Engine,
+    engine_of_services: Engine,
     documents: TrustedDocuments | None,
     store: TokenStore,
     replicas: Replicas,
@@ -277,6 +296,7 @@ def _graphql(
     make = partial(TracedGraphQL, tracing=tracing) if tracing else GraphQL
     return make(
         engine=engine,
+        engine_of_services=engine_of_services,
         authenticator=RequestAuthenticator(router_secret, authenticator),
         documents=documents,
         context=context,

@@ -79,7 +79,7 @@ class Engine:
         """
         strawberry_schema(schema)
         self.fallbacks: Counter[str] = Counter()
-        self._schema = schema
+        self.schema = schema
         self._compiled = mode == "compiled"
         all_rules = [*specified_rules, *VALIDATION_RULES, *rules]
         self._rules = combine_rules(all_rules)
@@ -136,7 +136,7 @@ class Engine:
                 return errors
         rules = self._rules if "$" in query else self._rules_without_variables
         max_errors = max(1, min(MAX_ERRORS, MAX_QUOTED // len(query)))
-        return validate(self._schema, document, [rules], max_errors=max_errors, hide_suggestions=not self._suggestions)
+        return validate(self.schema, document, [rules], max_errors=max_errors, hide_suggestions=not self._suggestions)
 
     def _detached(self, errors: list[GraphQLError]) -> list[GraphQLError]:
         """The errors as they are kept: without their document, and without suggestions if these are off."""
@@ -149,11 +149,11 @@ class Engine:
     def _operations(self, document: DocumentNode) -> list[Operation]:
         return [
             Operation(
-                self._schema,
+                self.schema,
                 document,
                 node,
                 self.fallbacks,
-                checks=[checks(self._schema, document, node) for checks in self._before_execution],
+                checks=[checks(self.schema, document, node) for checks in self._before_execution],
                 compiled=self._compiled,
                 suggestions=self._suggestions,
                 phase=self._phase,

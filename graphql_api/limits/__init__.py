@@ -4,7 +4,7 @@ The parser limits the number of tokens. All else is counted here, in time linear
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 from graphql import DocumentNode, GraphQLError
@@ -15,6 +15,8 @@ from graphql_api.limits.expansion import ExpandedDocument, TooManySelectionsErro
 from graphql_api.limits.requests import Spent, request_checks, spent
 
 __all__ = ["TOO_COMPLEX", "DocumentLimits", "Spent", "document_check", "limit_of", "request_checks", "spent"]
+
+_FOR_ROUTERS = 10
 
 Check = Callable[[DocumentNode], list[GraphQLError]]
 
@@ -40,6 +42,12 @@ class DocumentLimits:
     def from_settings(cls, settings: object) -> Self:
         """The limits that are attributes of these settings."""
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+
+    def for_routers(self) -> Self:
+        """The limits of a document that a router makes of several: what it counts up has ten times the room."""
+        return replace(
+            self, max_aliases=_FOR_ROUTERS * self.max_aliases, max_root_fields=_FOR_ROUTERS * self.max_root_fields
+        )
 
 
 _COUNTED: dict[str, tuple[str, Callable[[ExpandedDocument], int]]] = {

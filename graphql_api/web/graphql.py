@@ -5,6 +5,7 @@ say. Whatever is unusual leaves it by `HTTPError`.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -61,9 +62,10 @@ class RequestLimits:
 class GraphQL:
     """Answers GraphQL requests. It is an ASGI app too.
 
-    `context` makes what resolvers get, `wait_connected` waits for a database that is away, `uploads` are the places of
-    bodies that do not come at once, `hosts` those that are answered to (None: any), `cors_headers` what an answer to a
-    page of another origin says.
+    `engine_of_services` prepares the documents of those who may read everything (None: `engine` does), `context` makes
+    what resolvers get, `wait_connected` waits for a database that is away, `uploads` are the places of bodies that do
+    not come at once, `hosts` those that are answered to (None: any), `cors_headers` what an answer to a page of another
+    origin says.
     """
 
     engine: Engine
@@ -75,6 +77,7 @@ class GraphQL:
     limits: RequestLimits
     uploads: ConcurrencyLimiter
     traces_fields: bool
+    engine_of_services: Engine | None = None
     hosts: AllowedHosts | None = None
     cors_headers: Callable[[bytes], Headers] | None = None
     compresses: bool = True
@@ -98,6 +101,12 @@ class GraphQL:
     def in_flight(self) -> int:
         """How many requests wait or run."""
         return len(self._in_flight)
+
+    @property
+    def engine_fallbacks(self) -> Counter[str]:
+        """How often operations ran on graphql-core, by the reason."""
+        engines = {self.engine, self.engine_of_services or self.engine}
+        return sum((engine.fallbacks for engine in engines), Counter())
 
     async def close(self) -> None:
         """Wait for the mutations whose callers have been answered already."""
@@ -263,8 +272,12 @@ class GraphQL:
             query = self.persisted.find(asked)
         elif query is None:
             raise HTTPError(400, "BAD_REQUEST", "`query` is missing. This service knows no documents by id.")
-        owner = _owner(request.caller)
-        operation = self.engine.prepare(query, asked.operation_name, owner)
+        caller = request.caller
+        if caller is not None and caller.has(Permission.READ):
+            engine, owner = self.engine_of_services or self.engine, None
+        else:
+            engine, owner = self.engine, (caller and caller.subject) or ""
+        operation = engine.prepare(query, asked.operation_name, owner)
         if isinstance(operation, list):
             raise _not_run(errors.about_document(operation), operation)
         if asked.persisted_hash is not None and asked.query is not None and self.documents is None:
@@ -449,13 +462,6 @@ async def _compressed(request: Request, body: bytes) -> tuple[bytes, bytes]:
         return body, b"vary: accept-encoding\r\n"
     lines = b"vary: accept-encoding\r\ncontent-encoding: %b\r\n" % coding.encode()
     return await compression.compress(body, coding), lines
-
-
-def _owner(caller: Caller | None) -> str | None:
-    """In whose share of the caches documents are kept; services that may read everything have no share."""
-    if caller is None or caller.has(Permission.READ):
-        return None
-    return caller.subject or ""
 
 
 def _well_formed(asked: Parameters | HTTPError) -> Parameters:
