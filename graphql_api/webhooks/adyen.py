@@ -17,7 +17,6 @@ from graphql_api.webhooks.reports import Endpoint, Report, SignatureError, Unrea
 
 _CONFIRMING = {"recurring.token.created", "recurring.token.updated", "recurring.token.alreadyExisting"}
 _DISABLING = "recurring.token.disabled"
-_IS_TEST: Mapping[object, bool] = {"test": True, "live": False}
 
 
 class Adyen:
@@ -38,11 +37,12 @@ class Adyen:
             case {
                 "type": str(kind),
                 "createdAt": str(time),
+                "environment": "test" | "live" as environment,
                 "data": {"storedPaymentMethodId": str(stored), "shopperReference": str(shopper)} as data,
-            } as event:
+            }:
                 if endpoint.accounts:
-                    endpoint.check_account(data.get("merchantAccount"))
-                endpoint.check_mode(is_test=_IS_TEST.get(event.get("environment")))
+                    endpoint.check_account(data.get("merchantAccount") or "")
+                endpoint.check_mode(is_test=environment == "test")
                 at = _time(time)
                 if kind == _DISABLING:
                     return [Report(endpoint.gateway, stored, at, is_gone=True)]

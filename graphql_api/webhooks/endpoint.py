@@ -73,7 +73,7 @@ class _Page:
         """Answer, and count by the status."""
         status = 500
         try:
-            response = await self._answer(request)
+            response = _refused_coding(request) or await self._answer(request)
             status = response.status_code
         finally:
             request.state.metrics.webhook(self._sender.name, status)
@@ -147,6 +147,14 @@ class _Ignored:
 
 class _BodyTooLargeError(Exception):
     """The event is larger than any."""
+
+
+def _refused_coding(request: Request) -> Response | None:
+    """An answer to an event that is compressed, which no gateway does to what it signs."""
+    codings = {coding.strip().lower() for coding in ",".join(request.headers.getlist("content-encoding")).split(",")}
+    if codings <= {"", "identity"}:
+        return None
+    return JSONResponse({"error": "Send the event without Content-Encoding."}, 415, {"accept-encoding": "identity"})
 
 
 async def _done(tokens: Tokens, report: Report) -> bool:

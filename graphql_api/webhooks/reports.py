@@ -77,13 +77,13 @@ class Endpoint:
                 message = f"The event is another account's, {str(account)[:100]}."
                 raise IgnoredEventError(self.gateway, "account", message)
 
-    def check_mode(self, *, is_test: bool | None) -> None:
-        """Go on only with an event of this gateway's mode, or of none.
+    def check_mode(self, *, is_test: bool) -> None:
+        """Go on only with an event of this gateway's mode.
 
         Raises:
             IgnoredEventError: it is of the other mode.
         """
-        if is_test is not None and is_test is not self.is_test:
+        if is_test is not self.is_test:
             mode, other = ("test", "live") if is_test else ("live", "test")
             message = f"The event is of {mode} mode and the gateway of {other} mode; see TEST_GATEWAYS."
             raise IgnoredEventError(self.gateway, "mode", message)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from graphql_api.webhooks.reports import (
     Endpoint,
@@ -36,10 +37,14 @@ class Stripe:
                 return []
             case {"type": str(kind)} if kind not in _IS_GONE:
                 return []
-            case {"type": str(kind), "created": int(created), "data": {"object": {"id": str(customer)}}} as event:
+            case {
+                "type": str(kind),
+                "created": int(created),
+                "livemode": bool(is_live),
+                "data": {"object": {"id": str(customer)} as described},
+            } as event if not isinstance(created, bool) and _is_of_a_customer(event, described):
                 endpoint.check_account(event.get("account"), event.get("context"))
-                is_live = event.get("livemode")
-                endpoint.check_mode(is_test=None if is_live is None else not is_live)
+                endpoint.check_mode(is_test=not is_live)
                 return [Report(endpoint.gateway, customer, _time(created), _IS_GONE[kind])]
             case _:
                 raise UnreadableEventError
@@ -66,6 +71,10 @@ def _is_signed(body: bytes, signature: str | None, secret: str, tolerance: int |
     except (SignatureVerificationError, UnicodeDecodeError, TypeError):  # the last two for what is no ASCII
         return False
     return True
+
+
+def _is_of_a_customer(event: dict[str, Any], described: dict[str, Any]) -> bool:
+    return (event.get("object", "event"), described.get("object", "customer")) == ("event", "customer")
 
 
 def _time(seconds: int) -> datetime:

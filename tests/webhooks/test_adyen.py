@@ -110,6 +110,9 @@ async def test_what_is_not_signed_rightly_is_refused(graph, send, headers):
         '{"type": "recurring.token.disabled"}',
         '{"type": "recurring.token.disabled", "createdAt": "2026-11-22T12:00:00Z", "data": []}',
         event("recurring.token.disabled", storedPaymentMethodId=5),
+        event("recurring.token.disabled", environment=None),
+        event("recurring.token.disabled", environment=["live"]),
+        event("recurring.token.disabled", environment="LIVE"),
         event("recurring.token.created", shopperReference=None),
     ],
 )
@@ -130,7 +133,7 @@ async def test_the_key_says_whose_event_it_is_and_the_environment_has_to_be_its(
 async def test_merchant_accounts_count_if_some_are_named(service_with):
     graph = await service_with(adyen_webhook_hmac_key=KEY, adyen_merchant_accounts="adyen:Shop")
     token = await graph.saved("u1", "ADYEN", "M5N7TQ4TG5PFWR50")
-    for account, is_active in (("OtherShop", True), ("Shop", False)):
+    for account, is_active in (("OtherShop", True), (None, True), ("Shop", False)):
         body = event("recurring.token.disabled", merchantAccount=account)
         assert (await graph.client.http.post(PATH, content=body, headers=signed(body))).status_code == 200
         assert (await graph.token(token["id"]))["isActive"] is is_active

@@ -283,6 +283,14 @@ async def test_what_is_not_signed_rightly_is_refused(graph, send, name):
         "{}",
         json.dumps({"type": ["customer.deleted"]}),
         event("customer.deleted", created="yesterday"),
+        event("customer.deleted", created=True),
+        event("customer.deleted", created=1_700_000_000.5),
+        event("customer.deleted", livemode=None),
+        event("customer.deleted", livemode="true"),
+        event("customer.deleted", livemode=1),
+        event("customer.deleted").replace('"livemode": true,', ""),
+        event("customer.deleted", object="charge"),
+        event("customer.deleted", data={"object": {"id": "cus_1", "object": "source"}}),
         event("customer.deleted", created=None, data=None),
         event("customer.deleted", data={"object": "cus_1"}),
         event("customer.deleted", created=10**30),
@@ -293,6 +301,29 @@ async def test_what_is_signed_and_no_event_is_refused(graph, send, body):
     response = await send(body)
     assert response.status_code == 400
     assert response.json() == {"error": "The event is malformed."}
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "Nonsense"])
+async def test_a_compressed_event_is_refused(graph, send, coding):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    body = event("customer.deleted")
+    response = await send(body, signed(body) | {"content-encoding": coding})
+    assert (response.status_code, response.headers["accept-encoding"]) == (415, "identity")
+    assert await graph.token(token["id"]) == token
+    assert (await send(body, signed(body) | {"content-encoding": "Identity"})).status_code == 200
+    assert not (await graph.token(token["id"]))["isActive"]
+
+
+async def test_a_deletion_in_the_second_of_an_activation_counts_unless_it_came_before(graph, send):
+    """Stripe dates events by whole seconds."""
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.activate(token)
+    deleted = event("customer.deleted", created=int(time.time()))
+    await send(deleted)
+    assert not (await graph.token(token["id"]))["isActive"]
+    active = (await graph.activate(token))["gatewayToken"]
+    await send(deleted)
+    assert await graph.token(token["id"]) == active
 
 
 @pytest.mark.parametrize("secret", [OLD, NEW])
