@@ -115,8 +115,7 @@ async def _former_ids(
     selection: Selection | None,  # noqa: ARG001 - a list of text
 ) -> Results:
     info.context.loads("CustomerGatewayToken.formerGatewayCustomerIds", len(parents))
-    found = await info.context.tokens.former_ids(cast("list[Token]", parents))
-    return [found.get((token.user_id, token.gateway), []) for token in parents]
+    return await info.context.tokens.former_ids(cast("list[Token]", parents))
 
 
 @strawberry.federation.type(
@@ -211,7 +210,7 @@ class CustomerGatewayToken:
     )
     former_gateway_customer_ids: list[str] | None = batched(
         _former_ids,
-        reads=("user_id", "gateway", "gateway_customer_id"),
+        reads=("id", "user_id", "gateway", "gateway_customer_id"),
         tags=["internal"],
         directives=[listed(_GATEWAYS_PER_USER)],
         description=(

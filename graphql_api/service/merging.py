@@ -45,12 +45,14 @@ class Merged:
         moved: those that moved, as they are now
         conflicts: those that lost their gateway to another, as they were
         winners: those to which they lost it, as they are now
+        lost: by the id of each that lost, all the customer ids that its user had there
         problems: why nothing was done
     """
 
     moved: list[Token] = field(default_factory=list[Token])
     conflicts: list[Token] = field(default_factory=list[Token])
     winners: list[Token] = field(default_factory=list[Token])
+    lost: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     problems: tuple[Problem, ...] = ()
 
 
@@ -66,7 +68,9 @@ async def merge(service: Tokens, asked: Merge) -> Merged:
         async with service.store.transaction(asked.users, exclusive=True) as store:
             return await _merge(store, service.actor, asked, await store.now())
 
-    return await retry_on_conflict(attempt)
+    merged = await retry_on_conflict(attempt)
+    service.lost |= merged.lost
+    return merged
 
 
 async def dry_run_merge(service: Tokens, asked: Merge) -> tuple[Merged, Tokens]:
@@ -78,7 +82,9 @@ async def dry_run_merge(service: Tokens, asked: Merge) -> tuple[Merged, Tokens]:
     _check(service, asked)
     dry_run = DryRun(service, asked, await service.store.now())
     merged, _ = await dry_run.run([])
-    return merged, Tokens(service.store, service.caller, service.gateways, TokenReader(service.store.pool, dry_run))
+    shown = Tokens(service.store, service.caller, service.gateways, TokenReader(service.store.pool, dry_run))
+    shown.lost |= merged.lost
+    return merged, shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +151,8 @@ async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetim
         return Merged(conflicts=conflicts, winners=winners, problems=tuple(map(_both_have_one, conflicts)))
     changes = Changes()
     result = Merged()
+    both = [(user, token.gateway) for token in conflicts for user in asked.users]
+    known = await store.identifiers(both) if both else {}
     for token in moving:
         target = there.get(token.gateway)
         if target is None:
@@ -158,14 +166,13 @@ async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetim
             result.moved.append(kept)
         if token in conflicts:
             result.conflicts.append(loser)
+            result.lost[loser.id] = known.get((loser.user_id, loser.gateway), [])
             result.winners.append(kept)
     # What a token is called is reserved under its old user first, since a row may have come by other ways than ours.
     await store.reserve({(token.gateway, token.gateway_customer_id): token.user_id for token in moving})
     await store.depart(moving)
     await store.reassign_identifiers(from_user, into_user)
     await store.write(changes, actor)
-    if result.moved:
-        await store.end_claims(result.moved)
     return result
 
 

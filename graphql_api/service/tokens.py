@@ -22,7 +22,8 @@ class Tokens:
     """One caller's view of the tokens: lookups answer only what the caller may read.
 
     Changes are functions on it, in the other modules of this package. What is only to be shown is read by `reads`,
-    which may be a replica's, until the caller changes something.
+    which may be a replica's, until the caller changes something. `lost` has, by the id of a token that lost its place
+    in a merge, the customer ids that its user had then.
     """
 
     def __init__(self, store: TokenStore, caller: Caller, gateways: Gateways, reads: TokenReads | None = None) -> None:
@@ -31,6 +32,7 @@ class Tokens:
         self.gateways = gateways
         self.reads = reads or store
         self._refusal: ForbiddenError | None = None
+        self.lost: dict[str, list[str]] = {}
 
     @property
     def actor(self) -> str:
@@ -130,10 +132,18 @@ class Tokens:
             if values.can_be_an_id(user_id) and self.caller.may_read(user_id)
         ]
 
-    async def former_ids(self, found: Sequence[CustomerView]) -> dict[Pair, list[str]]:
-        """By (user id, gateway), what the users of these tokens were called at the gateway before, oldest first."""
+    async def former_ids(self, found: Sequence[CustomerView]) -> list[list[str]]:
+        """For each of these tokens, what its user was called at the gateway before, oldest first."""
         self.caller.authorize("CustomerGatewayToken.formerGatewayCustomerIds")
-        return await self.reads.former_ids(found)
+        known = await self.reads.identifiers([(token.user_id, token.gateway) for token in found])
+        return [
+            [
+                customer
+                for customer in self.lost.get(token.id) or known.get((token.user_id, token.gateway), ())
+                if customer != token.gateway_customer_id
+            ]
+            for token in found
+        ]
 
     async def history(self, token_ids: Sequence[str], *, size: int, before: int | None) -> dict[str, list[Row]]:
         """By token id, at most `size` lines of history older than this version, newest first."""

@@ -41,7 +41,12 @@ class TokenView(Protocol):
 
 
 class CustomerView(TokenView, Protocol):
-    """A row of a token that has the columns of its customer."""
+    """A row of a token that has its id and the columns of its customer."""
+
+    @property
+    def id(self) -> str:
+        """The token's id."""
+        ...
 
     @property
     def gateway(self) -> str:
@@ -120,8 +125,8 @@ class TokenReads(Protocol):
         """How many tokens there are."""
         ...
 
-    def former_ids(self, tokens: Sequence[CustomerView]) -> Awaitable[dict[Pair, list[str]]]:
-        """By (user id, gateway), the identifiers that the user had at the gateway before, oldest first."""
+    def identifiers(self, pairs: Sequence[Pair]) -> Awaitable[dict[Pair, list[str]]]:
+        """By (user id, gateway), the identifiers that the user has or had at the gateway, oldest first."""
         ...
 
     def history(self, token_ids: Sequence[str], *, size: int, before: int | None) -> Awaitable[dict[str, list[Row]]]:
@@ -255,14 +260,9 @@ class TokenReader:
         rows = await self._run.fetch(selects.count(tuple(conditions)), *conditions.values())
         return rows[0][0]
 
-    async def former_ids(self, tokens: Sequence[CustomerView]) -> dict[Pair, list[str]]:
-        """By (user id, gateway), what the user was called at the gateway before, oldest first."""
-        current = {(token.user_id, token.gateway): token.gateway_customer_id for token in tokens}
-        found: dict[Pair, list[str]] = {}
-        for user_id, gateway, customer in await self._run.fetch(sql.IDENTIFIERS, *unzip(list(current))):
-            if customer != current[user_id, gateway]:
-                found.setdefault((user_id, gateway), []).append(customer)
-        return found
+    async def identifiers(self, pairs: Sequence[Pair]) -> dict[Pair, list[str]]:
+        """By (user id, gateway), what the user is or was called at the gateway, oldest first."""
+        return await identifiers(self._run, pairs)
 
     async def history(self, token_ids: Sequence[str], *, size: int, before: int | None) -> dict[str, list[Row]]:
         """By token id, at most `size` lines of history older than this version, newest first."""
@@ -270,6 +270,14 @@ class TokenReader:
         for row in await self._run.fetch(sql.HISTORY, token_ids, before, size):
             found.setdefault(row["token_id"], []).append(row)
         return found
+
+
+async def identifiers(run: Runner, pairs: Sequence[Pair]) -> dict[Pair, list[str]]:
+    """By (user id, gateway), what the user is or was called at the gateway, oldest first."""
+    found: dict[Pair, list[str]] = {}
+    for user_id, gateway, customer in await run.fetch(sql.IDENTIFIERS, *unzip(list(dict.fromkeys(pairs)))):
+        found.setdefault((user_id, gateway), []).append(customer)
+    return found
 
 
 def token_of(row: Row) -> Token:

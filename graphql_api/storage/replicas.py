@@ -24,7 +24,7 @@ from graphql_api.observability.supervision import supervise
 from graphql_api.storage.connection import Row, Statement
 from graphql_api.storage.connector import FAILURES, Connector, RawConnection, addresses, place
 from graphql_api.storage.pool import ConnectionPool
-from graphql_api.storage.reads import Columns, CustomerView, Page, Pair, TokenReader, TokenReads, TokenView
+from graphql_api.storage.reads import Columns, Page, Pair, TokenReader, TokenReads, TokenView
 from graphql_api.storage.selects import JsonField
 
 T = TypeVar("T")
@@ -301,9 +301,9 @@ class ReplicaReads:
         """How many tokens there are."""
         return await self._ask(_users_of(wanted), TokenReader.count, wanted)
 
-    async def former_ids(self, tokens: Sequence[CustomerView]) -> dict[Pair, list[str]]:
-        """What users were called before, of tokens that this request has read."""
-        return await self._ask((), TokenReader.former_ids, tokens)
+    async def identifiers(self, pairs: Sequence[Pair]) -> dict[Pair, list[str]]:
+        """What users are or were called, of tokens that this request has read."""
+        return await self._ask((), TokenReader.identifiers, pairs)
 
     async def history(self, token_ids: Sequence[str], *, size: int, before: int | None) -> dict[str, list[Row]]:
         """Lines of history, of tokens that this request has read."""
