@@ -242,7 +242,9 @@ async def _storage(
         observe=observe_and_trace if tracing else observe,
     )
     async with open_database(str(settings.database_url)) as database:
-        store = TokenStore(database, writes.note) if settings.database_replica_url else TokenStore(database)
+        max_facts = settings.max_unknown_customers
+        noted = (writes.note,) if settings.database_replica_url else ()
+        store = TokenStore(database, *noted, max_facts=max_facts)
         async with Replicas.open(
             settings.database_replica_url, open_database, store, writes, max_lag_seconds=settings.replica_max_lag
         ) as replicas:

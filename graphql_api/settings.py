@@ -298,6 +298,7 @@ class Settings(BaseSettings):
     event_webhook_actions: Names = ()
     event_webhooks: Names = ()
     event_webhook_secrets: Annotated[Secrets, Field(validate_default=True)] = ()
+    max_unknown_customers: Count = 1_000_000
     otel_exporter_otlp_endpoint: str | None = None
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = "info"

@@ -144,6 +144,7 @@ class Parser:
             has_description="description" in record,
             has_metadata="metadata" in record,
             has_is_active="isActive" in record,
+            has_deactivated_at="deactivated_at" in past or "updated_at" in past,
             former_ids=[name for name in past["former_ids"] if name != customer] if "former_ids" in past else (),
             id=past.get("id") or str(uuid7()),
             user_id=user_id,
@@ -292,7 +293,8 @@ class _Writer:
             report.reject(number, refused, chunk.records[number])
         users = {row.user_id for row in chunk.rows.values()}
         customers = {(row.gateway, row.gateway_customer_id) for row in chunk.rows.values()}
-        async with self._store.transaction(users, customers=customers, dry_run=self._dry_run) as store:
+        former = {(row.gateway, name) for row in chunk.rows.values() for name in row.former_ids}
+        async with self._store.transaction(users, customers=customers | former, dry_run=self._dry_run) as store:
             erased = await store.erased(users) if await staging.is_anybody_erased(store) else set[str]()
             facts = await store.facts(customers)
             settled = (_settled(row, facts) for row in chunk.rows.values())
@@ -332,14 +334,14 @@ async def _write_others(
     for row in rows:
         before = batch.stored.get((row.user_id, row.gateway))
         refused = _refusal(batch, row, used_ids) if before is None else None
-        result = refused or batch.save(save_input(row), _import_event(row, now))
+        result = refused or batch.save(save_input(row), _import_event(row, now), _said(row, before))
         if isinstance(result, InputError):
             report.reject(row.line, _in_words_of_a_file(result), chunk.records[row.line])
         elif result.created:
             report.created += 1
             used_ids.add(row.id)
             _reserve(batch, row)
-        elif result.token is before:
+        elif before is not None and result.token.version == before.version:
             report.unchanged += 1
         else:
             report.changed += 1
@@ -369,14 +371,24 @@ def _reserve(batch: BatchSaver, row: StagedToken) -> None:
 
 
 def save_input(row: StagedToken) -> Save:
-    """What a row saves where its user has a token at its gateway."""
+    """What a row saves where its user has a token at its gateway, besides what it says that the gateway said."""
+    reason = DeactivationReason(row.deactivation_reason or DeactivationReason.OTHER.value)
     edit = Edit(
         gateway_customer_id=row.gateway_customer_id,
         description=Given(row.description) if row.has_description else None,
         metadata=Given(_metadata(row)) if row.has_metadata else None,
-        is_active=row.is_active if row.has_is_active else None,
+        is_active=row.is_active if row.has_is_active and reason is not DeactivationReason.GATEWAY_DELETED else None,
+        deactivation_reason=reason,
+        deactivated_at=row.deactivated_at if row.has_deactivated_at else None,
     )
     return Save(user_id=row.user_id, gateway=row.gateway, edit=edit)
+
+
+def _said(row: StagedToken, stored: Token | None) -> Facts:
+    """What a row says that the gateway said, and when: of a deletion without a time only that it is known by now."""
+    said = tokens.facts_of(_token(row))
+    is_known = stored is not None and tokens.facts_of(stored).gone_at is not None
+    return said._replace(gone_at=None) if is_known and not row.has_deactivated_at else said
 
 
 def _import_event(row: StagedToken, now: datetime) -> Event:

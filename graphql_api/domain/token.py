@@ -76,12 +76,17 @@ class Event(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """What may be asked to change in a token; None leaves a field as it is."""
+    """What may be asked to change in a token; None leaves a field as it is.
+
+    If `is_active` is False, an active token becomes inactive for this reason, at this time or now.
+    """
 
     gateway_customer_id: str | None = None
     description: Given[str | None] | None = None
     metadata: Given[dict[str, Any] | None] | None = None
     is_active: bool | None = None
+    deactivation_reason: DeactivationReason = DeactivationReason.OTHER
+    deactivated_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -89,7 +94,7 @@ class Changes:
     """What one transaction writes: tokens as they become, lines of history in order, and whose identifiers are.
 
     `facts` are those of customer ids that are no longer their token's; `arrived` are the ids of tokens that have their
-    customer id by these changes.
+    customer id, or their user, by these changes.
     """
 
     created: dict[str, Token] = field(default_factory=dict[str, Token])
@@ -111,6 +116,8 @@ class Changes:
         """A token that was read, or that these changes create, becomes another."""
         new = event.token
         (self.created if new.id in self.created else self.changed)[new.id] = new
+        if new.user_id != old.user_id:
+            self.arrived.add(new.id)
         if new.gateway_customer_id != old.gateway_customer_id:
             self.arrived.add(new.id)
             self._leave(old)
@@ -124,6 +131,12 @@ class Changes:
         self._leave(old)
         self._reserve(event.token)
         self._record(event)
+
+    def uncarried_facts(self) -> dict[tuple[str, str], Facts]:
+        """The facts, without those of ids to which a token came back that carries them."""
+        tokens = (*self.created.values(), *self.changed.values())
+        carried = {(token.gateway, token.gateway_customer_id) for token in tokens if not has_own_reason(token)}
+        return {key: facts for key, facts in self.facts.items() if key not in carried}
 
     def _record(self, event: Event) -> Token:
         if event.action is not None:
@@ -179,7 +192,7 @@ def edited(token: Token, edit: Edit, now: datetime, facts: Facts = NO_FACTS) -> 
         token: the token as it is
         edit: what is to change
         now: the time of the change
-        facts: what is known of the edit's customer id, if that is another one than the token's
+        facts: what is known of the customer id that the token then has, and that it does not say itself
     """
     new, action = token, Action.UPDATED
     if edit.description is not None and edit.description.value != token.description:
@@ -190,16 +203,37 @@ def edited(token: Token, edit: Edit, now: datetime, facts: Facts = NO_FACTS) -> 
         new, action = _with_customer(new, edit.gateway_customer_id, facts), Action.REPLACED
     at = _moment(token, now)
     if edit.is_active is True and not token.is_active:
-        gone_at = facts_of(new).gone_at
-        activated_at = at if gone_at is None else max(at, gone_at + _TICK)
+        activated_at = facts_of(new).joined(facts).activation(at)
         new = new._replace(is_active=True, activated_at=activated_at, deactivated_at=None, deactivation_reason=None)
         action = Action.REPLACED if action is Action.REPLACED else Action.ACTIVATED
     elif edit.is_active is False and (token.is_active or (action is Action.REPLACED and not has_own_reason(new))):
-        new = new._replace(**_ended(at, DeactivationReason.OTHER))
+        new = new._replace(**_ended(edit.deactivated_at or at, edit.deactivation_reason))
         action = Action.REPLACED if action is Action.REPLACED else Action.DEACTIVATED
     if new is token:
         return None
     return _next(token, new, action, now, new.deactivation_reason if new.is_active != token.is_active else None)
+
+
+def decides_by_facts(token: Token, event: Event) -> bool:
+    """Whether this edit of the token depends on what is known of its customer beside the token."""
+    is_replaced = event.token.gateway_customer_id != token.gateway_customer_id
+    return is_replaced or (has_own_reason(token) and event.token.is_active)
+
+
+def confirmed(token: Token, now: datetime) -> Event:
+    """An active token after we decided once more that it may be used, which outdates deletions that arrive later."""
+    activated_at = max(now, facts_of(token).activated_at or now)
+    return Event(token._replace(activated_at=activated_at), None)
+
+
+def imported(token: Token, edit: Edit, said: Facts, now: datetime, facts: Facts = NO_FACTS) -> Event | None:
+    """The token after an edit by a file, which says too what its gateway said; None if it changes nothing."""
+    told = settled(token, said)
+    event = edited(told, edit, now, facts)
+    if event is None:
+        return reported(token, said, now)
+    is_switched = event.token.is_active != token.is_active
+    return event._replace(reason=event.token.deactivation_reason if is_switched else None)
 
 
 def deactivated(token: Token, reason: DeactivationReason, now: datetime, at: datetime | None = None) -> Event | None:
@@ -235,11 +269,14 @@ def gone(token: Token, action: Action, now: datetime, reason: str | None = None)
 
 
 def facts_of(token: Token) -> Facts:
-    """What a token says of its customer id. A deletion while it is inactive for our own reasons is kept beside it."""
+    """What a token says of its customer id. A deletion while it is inactive for our own reasons is kept beside it.
+
+    A token that nobody activated has the time of its creation there.
+    """
     return Facts(
         gone_at=token.deactivated_at if token.deactivation_reason == _GONE else None,
         exists_at=token.last_verified_at,
-        activated_at=token.activated_at if token.activated_at > token.created_at else None,
+        activated_at=token.activated_at if token.activated_at != token.created_at else None,
     )
 
 

@@ -64,7 +64,7 @@ _described(
     "What happened to a token.",
     CREATED="The token was created.",
     UPDATED="Its description or metadata changed.",
-    REASSIGNED="It was moved to the user it belongs to, or gave way to a token that was.",
+    REASSIGNED="It moved to the user it belongs to, gave way to another token, or got or lost a former id.",
     REPLACED="It got another customer id; the previous one is kept as a former id.",
     ACTIVATED="It was activated.",
     DEACTIVATED="It was deactivated.",

@@ -430,7 +430,12 @@ class Mutation:
         directives=[_COST], resolver=_counted(_update), description="Change a token by its id."
     )
     activate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_counted(_activate), description="Activate a token."
+        directives=[_COST],
+        resolver=_counted(_activate),
+        description=(
+            "Activate a token. Earlier deletions by its gateway no longer count, even if they arrive later. An active"
+            " token does not change otherwise."
+        ),
     )
     deactivate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],

@@ -46,14 +46,16 @@ async def deactivate_customer(
     """
     service.caller.authorize("Mutation.deactivateGatewayCustomer")
 
-    def dated(now: datetime) -> datetime:
-        return _dated(occurred_at, now, "occurredAt", caps=caps)
+    def gone(token: Token | None, now: datetime) -> Facts:
+        if occurred_at is None and token is not None:
+            now = max(now, token.activated_at)  # which may be dated ahead, and is known
+        return Facts(gone_at=_dated(occurred_at, now, "occurredAt", caps=caps))
 
     async def attempt() -> Token | None:
         if reason is DeactivationReason.GATEWAY_DELETED:
-            return await _report(service, gateway, customer, lambda now: Facts(gone_at=dated(now)))
+            return await _report(service, gateway, customer, gone)
         token, now = await _customer(service, gateway, customer)
-        at = dated(now)
+        at = _dated(occurred_at, now, "occurredAt", caps=caps)
         if token is None or token.gateway_customer_id != customer:
             return token
         event = tokens.deactivated(token, reason, now, occurred_at and at)
@@ -79,10 +81,10 @@ async def verify_customer(
     """
     service.caller.authorize("Mutation.verifyGatewayCustomer")
 
-    async def attempt() -> Token | None:
-        return await _report(service, gateway, customer, lambda now: Facts(exists_at=_dated(at, now, "at", caps=caps)))
+    def exists(_token: Token | None, now: datetime) -> Facts:
+        return Facts(exists_at=_dated(at, now, "at", caps=caps))
 
-    token = await retry_on_conflict(attempt)
+    token = await retry_on_conflict(lambda: _report(service, gateway, customer, exists))
     if token is None:
         message = f"No token has the customer {customer} at {gateway}. Save it first."
         raise InputError([Problem(Code.NOT_FOUND, message, ("gatewayCustomerId",))])
@@ -123,19 +125,19 @@ async def verify_customers(service: Tokens, gateway: str, confirmed: Mapping[Pai
     return activated
 
 
-async def _report(service: Tokens, gateway: str, customer: str, facts_at: Callable[[datetime], Facts]) -> Token | None:
+async def _report(
+    service: Tokens, gateway: str, customer: str, said: Callable[[Token | None, datetime], Facts]
+) -> Token | None:
     token, now = await _customer(service, gateway, customer)
-    facts = facts_at(now)
     if token is None or token.gateway_customer_id != customer:
-        await _remember(service, gateway, customer, facts)
+        await _remember(service, gateway, customer, said(None, now))
         return token
+    facts = said(token, now)
     event = tokens.reported(token, facts, now)
     if event is not None:
         token = await service.store.change(token, event, service.actor)
     if tokens.cannot_carry(token, facts):
-        await service.store.remember_facts({(gateway, customer): facts})
-        if (await service.store.read(token.id)).token != token:
-            raise ConflictError  # it may be able to now
+        await _remember(service, gateway, customer, facts, token)
     return token
 
 
@@ -148,18 +150,24 @@ def _dated(at: datetime | None, now: datetime, field: str, *, caps: bool) -> dat
     return at
 
 
-async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts) -> None:
-    """Keep what was said of a customer that no token has.
+async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts, beside: Token | None = None) -> None:
+    """Keep what was said of a customer that no token has, or `beside` the token that cannot carry it.
 
     Raises:
-        ConflictError: one has it now.
+        ConflictError: another one has it now.
     """
     key = (gateway, customer)
     async with service.store.transaction((), customers=[key], exclusive=True) as transaction:
-        if await transaction.is_current(key):
+        if beside is None:
+            is_as_read = not await transaction.is_current(key)
+        else:
+            place = (beside.user_id, gateway)
+            is_as_read = (await transaction.lock_at([place])).get(place) == beside
+        if not is_as_read:
             raise ConflictError
         await transaction.remember_facts({key: facts})
-        await transaction.forget_expired_facts()
+        if beside is None:
+            await transaction.forget_facts_of_nobody()
 
 
 async def _customer(service: Tokens, gateway: str, customer: str) -> tuple[Token | None, datetime]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code
-from graphql_api.domain.token import Action, Changes, DeactivationReason, Token
+from graphql_api.domain.token import Changes, DeactivationReason, Token
 from graphql_api.domain.values import Problems
 from graphql_api.service.problems import erased_problem
 from graphql_api.service.retrying import retry_on_conflict
@@ -30,7 +30,8 @@ class Reassignment(NamedTuple):
 async def reassign(service: Tokens, wanted: Sequence[Reassignment], reason: str | None = None) -> list[Token | None]:
     """Give each customer to its user, all or none. Users' customers may be swapped: only the result counts.
 
-    A token that a user already has at the gateway gives way if the gateway deleted its customer.
+    Of two tokens that one user would have at a gateway, one whose customer the gateway deleted gives way, and its
+    customer id becomes a former one. Each token that moves, or whose former ids change, has a line of history.
 
     Args:
         service: for whom
@@ -38,7 +39,7 @@ async def reassign(service: Tokens, wanted: Sequence[Reassignment], reason: str 
         reason: for the history
 
     Returns:
-        The token of each customer, in their order; None for a former one.
+        The token of each customer, in their order; None for one that is a former one then.
 
     Raises:
         InputError: NOT_FOUND, ALREADY_EXISTS, ERASED or INVALID, at the index of the customer.
@@ -74,58 +75,70 @@ async def _reassign(
     owners: dict[Pair, str],
     reason: str | None,
 ) -> list[Token | None]:
-    erased = await store.erased({each.user_id for each in wanted})
     places = {(user, each.gateway) for each in wanted for user in (each.user_id, owners.get(each.key)) if user}
     stored = await store.lock_at(places)
-    current = {(token.gateway, token.gateway_customer_id): token for token in stored.values()}
-    moving = {each.key: token for each in wanted if (token := current.get(each.key)) and token.user_id != each.user_id}
-    _check(wanted, owners, erased, stored, moving)
+    goals = {each.key: each.user_id for each in wanted}
+    moving = {key: token for token in stored.values() if goals.get(key := _key(token), token.user_id) != token.user_id}
+    rivals: dict[Pair, list[Token]] = {place: [] for place in places}
+    for place, token in stored.items():
+        if _key(token) not in moving:
+            rivals[place].append(token)
+    for each in wanted:
+        if each.key in moving:
+            rivals[each.user_id, each.gateway].append(moving[each.key])
+    kept = {_key(keeper) for tokens_there in rivals.values() if (keeper := _keeper(tokens_there))}
+    erased = await store.erased({each.user_id for each in wanted})
+    _check(wanted, owners, erased, {key for key, token in moving.items() if key not in kept and not _is_gone(token)})
     now = await store.now()
     changes = Changes()
-    await store.reassign({each.key: each.user_id for each in wanted})
-    for each in wanted:
-        there = stored.get((each.user_id, each.gateway))
-        if each.key in moving and there is not None and there not in moving.values():
-            changes.delete(there, tokens.gone(there, Action.REASSIGNED, now, reason))
+    await store.reassign(goals)
     # Deleted and created anew, since two rows that swap their users would break the constraint one after the other.
     await store.remove(list(moving.values()))
-    for each in wanted:
-        if (token := moving.get(each.key)) is not None:
-            current[each.key] = changes.create(tokens.reassigned(token, each.user_id, now, reason))
+    current = {key: token for token in stored.values() if (key := _key(token)) in kept}
+    for user_id, gateway in sorted(_changing(wanted, owners)):
+        for token in rivals[user_id, gateway]:
+            key, event = _key(token), tokens.reassigned(token, user_id, now, reason)
+            if key not in kept:
+                changes.delete(token, event)
+            else:
+                current[key] = changes.create(event) if key in moving else changes.change(token, event)
     await store.write(changes, actor)
-    return [current.get(key) for key in (each.key for each in wanted)]
+    return [current.get(each.key) for each in wanted]
 
 
-def _check(
-    wanted: Sequence[Reassignment],
-    owners: dict[Pair, str],
-    erased: set[str],
-    stored: dict[Pair, Token],
-    moving: dict[Pair, Token],
-) -> None:
+def _key(token: Token) -> Pair:
+    return token.gateway, token.gateway_customer_id
+
+
+def _keeper(rivals: Sequence[Token]) -> Token | None:
+    """Of tokens for one place, who is there already first, the one that has it: a gone one gives way to any other."""
+    return next((token for token in rivals if not _is_gone(token)), next(iter(rivals), None))
+
+
+def _is_gone(token: Token) -> bool:
+    return token.deactivation_reason == DeactivationReason.GATEWAY_DELETED.value
+
+
+def _changing(wanted: Sequence[Reassignment], owners: dict[Pair, str]) -> set[Pair]:
+    """The users and gateways that lose or get a customer."""
+    moved = [each for each in wanted if owners[each.key] != each.user_id]
+    return {(user_id, each.gateway) for each in moved for user_id in (owners[each.key], each.user_id)}
+
+
+def _check(wanted: Sequence[Reassignment], owners: dict[Pair, str], erased: set[str], superfluous: set[Pair]) -> None:
     problems = Problems()
-    taken: set[Pair] = set()
     for index, each in enumerate(wanted):
-        place = (each.user_id, each.gateway)
         if each.key not in owners:
             message = f"No user has, or had, this customer at {each.gateway}."
             problems.add(Code.NOT_FOUND, message, *_place(index), "gatewayCustomerId")
         if each.user_id in erased:
             problem = erased_problem("toUserId")
             problems.add(problem.code, problem.message, *_place(index), *problem.field)
-        if each.key in moving:
-            there = stored.get(place)
-            stays = there is not None and there not in moving.values() and not _gives_way(there)
-            if stays or place in taken:
-                message = f"This user has, or would have, another customer at {each.gateway}. Reassign that one too."
-                problems.add(Code.ALREADY_EXISTS, message, *_place(index), "toUserId")
-            taken.add(place)
+        if each.key in superfluous:
+            message = f"This user has, or would have, another customer at {each.gateway}. Reassign that one too."
+            problems.add(Code.ALREADY_EXISTS, message, *_place(index), "toUserId")
     problems.check()
 
 
 def _place(index: int) -> tuple[str, str]:
     return "customers", str(index)
-
-
-def _gives_way(token: Token) -> bool:
-    return token.deactivation_reason == DeactivationReason.GATEWAY_DELETED.value

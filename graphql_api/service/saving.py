@@ -41,7 +41,7 @@ async def _save(service: Tokens, save: Save) -> SaveResult:
         event = _saved(reading.token, save, reading.now)
         if event is None:
             return SaveResult(reading.token, created=False)
-        if event.action is not Action.REPLACED:
+        if not tokens.decides_by_facts(reading.token, event):
             return SaveResult(await service.store.change(reading.token, event, service.actor), created=False)
     [result] = await _save_all(service, [save])
     if not isinstance(result, InputError):
@@ -101,33 +101,36 @@ class BatchSaver:
         self._erased = erased
         self._action = action
 
-    def save(self, save: Save, born: tokens.Event | None = None) -> SaveResult | InputError:
+    def save(self, save: Save, born: tokens.Event | None = None, said: Facts | None = None) -> SaveResult | InputError:
         """What becomes of this save; what it changes is added to the changes.
 
         Args:
             save: the token as it shall be
             born: what is created where nothing is stored, if not a token that begins now
+            said: what the gateway said of the customer besides, if this comes with the save
         """
         try:
-            return self._save(save, born)
+            return self._save(save, born, said)
         except InputError as refused:
             return refused.with_traceback(None)  # which leads to the list that it comes into
 
-    def _save(self, save: Save, born: tokens.Event | None) -> SaveResult:
+    def _save(self, save: Save, born: tokens.Event | None, said: Facts | None) -> SaveResult:
         place, customer = (save.user_id, save.gateway), (save.gateway, save.customer)
         token = self.stored.get(place)
         facts = self._known(customer)
         if token is None:
             event = _born(born, facts) if born else _created(save, self._now, facts)
         else:
-            event = _saved(token, save, self._now, facts)
+            event = _saved(token, save, self._now, facts, said)
         if token is None and save.user_id in self._erased:
             raise InputError([erased_problem("userId")])
+        if token is not None and said is not None and tokens.cannot_carry(event.token if event else token, said):
+            self.changes.facts[customer] = said
         if event is None:
             return SaveResult(self.stored[place], created=False)
         if self.owners.setdefault(customer, save.user_id) != save.user_id:
             raise taken("gatewayCustomerId")
-        if self._action is not None:
+        if self._action is not None and event.action is not None:
             event = event._replace(action=self._action)
         new = self.changes.create(event) if token is None else self.changes.change(token, event)
         self.stored[place] = new
@@ -151,7 +154,9 @@ def _created(save: Save, now: datetime, facts: Facts) -> tokens.Event:
     return tokens.created(str(uuid7()), save.user_id, save.gateway, save.edit, now, Action.CREATED, facts)
 
 
-def _saved(token: Token, save: Save, now: datetime, facts: Facts = NO_FACTS) -> tokens.Event | None:
+def _saved(
+    token: Token, save: Save, now: datetime, facts: Facts = NO_FACTS, said: Facts | None = None
+) -> tokens.Event | None:
     """What this save makes of the stored token; None where it changes nothing."""
     expect_version(token, save.expected_version)
     if token.gateway_customer_id not in {save.customer, save.replaces}:
@@ -160,4 +165,6 @@ def _saved(token: Token, save: Save, now: datetime, facts: Facts = NO_FACTS) -> 
             " Use that one, or name it in `replaces` to replace it."
         )
         raise InputError([Problem(Code.ALREADY_EXISTS, message, ("gatewayCustomerId",))], token)
+    if said is not None:
+        return tokens.imported(token, save.edit, said, now, facts)
     return tokens.edited(token, save.edit, now, facts) if save.allow_update else None

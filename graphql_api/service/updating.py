@@ -24,14 +24,16 @@ async def update(service: Tokens, wanted: Update) -> Token:
     return await retry_on_conflict(lambda: _update(service, wanted))
 
 
-async def _update(service: Tokens, update: Update) -> Token:
+async def _update(service: Tokens, update: Update, *, confirms: bool = False) -> Token:
     token, now = await _read(service, update.id)
     update.check_customer_id(service.gateways, token.gateway)
     expect_version(token, update.expected_version)
     event = tokens.edited(token, update.edit, now)
+    if event is None and confirms:
+        event = tokens.confirmed(token, now)
     if event is None:
         return token
-    if event.action is not Action.REPLACED:
+    if not tokens.decides_by_facts(token, event):
         return await service.store.change(token, event, service.actor)
     key = (token.gateway, event.token.gateway_customer_id)
     async with service.store.transaction([token.user_id], customers=[key]) as store:
@@ -49,13 +51,14 @@ async def _update(service: Tokens, update: Update) -> Token:
 
 
 async def activate(service: Tokens, token_id: str, expected_version: int | None) -> Token:
-    """Make a token active.
+    """Make a token active. That outdates what its gateway said before, even if the token is active.
 
     Raises:
         InputError: INVALID, NOT_FOUND or STALE.
     """
-    edit = Edit(is_active=True)
-    return await update(service, Update(id=_known(token_id), edit=edit, expected_version=expected_version))
+    service.caller.authorize("Mutation.activateCustomerGatewayToken")
+    wanted = Update(id=_known(token_id), edit=Edit(is_active=True), expected_version=expected_version)
+    return await retry_on_conflict(lambda: _update(service, wanted, confirms=True))
 
 
 async def deactivate(service: Tokens, token_id: str, reason: DeactivationReason, expected_version: int | None) -> Token:

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from random import random
 from typing import Any, NamedTuple
 
-from graphql_api.domain.facts import Facts
-from graphql_api.domain.token import Changes, Token, has_own_reason
+from graphql_api.domain.facts import NO_FACTS, Facts
+from graphql_api.domain.token import Changes, Token
 from graphql_api.storage import statements as sql
 from graphql_api.storage.connection import Row, Runner, Statement
 from graphql_api.storage.connector import RawConnection
-from graphql_api.storage.reads import Pair, token_of, unzip
+from graphql_api.storage.reads import Pair, identifiers, token_of, unzip
 from graphql_api.storage.transaction import Transaction
+
+_COUNT_EVERY = 1000  # of the facts that may be kept of customers that nobody has
 
 
 class ConflictError(Exception):
@@ -45,15 +48,17 @@ class Lookups:
         facts: dict[Pair, Facts] = {}
         for gateway, customer, user_id, *times in await self._run.fetch(sql.CUSTOMERS, *unzip(list(pairs))):
             if user_id is None:
-                facts[gateway, customer] = Facts(*times)
+                facts[gateway, customer] = Facts(*times).joined(facts.get((gateway, customer), NO_FACTS))
             else:
                 owners[gateway, customer] = user_id
         return Customers(owners, facts)
 
     async def facts(self, pairs: Iterable[Pair]) -> dict[Pair, Facts]:
         """What is known of these customers that no token says."""
-        rows = await self._run.fetch(sql.FACTS, *unzip(list(pairs)))
-        return {(gateway, customer): Facts(*times) for gateway, customer, *times in rows}
+        facts: dict[Pair, Facts] = {}
+        for gateway, customer, *times in await self._run.fetch(sql.FACTS, *unzip(list(pairs))):
+            facts[gateway, customer] = Facts(*times).joined(facts.get((gateway, customer), NO_FACTS))
+        return facts
 
     async def remember_facts(self, facts: Mapping[Pair, Facts]) -> None:
         """Keep what was said of these customers, each by (gateway, gateway customer id)."""
@@ -86,9 +91,10 @@ class Lookups:
 class TokenTransaction(Lookups):
     """Changes that take effect together or not at all."""
 
-    def __init__(self, transaction: Transaction, hash_user: Callable[[str], bytes]) -> None:
+    def __init__(self, transaction: Transaction, hash_user: Callable[[str], bytes], max_facts: int) -> None:
         super().__init__(transaction, hash_user)
         self._transaction = transaction
+        self._max_facts = max_facts
 
     @property
     def raw(self) -> RawConnection:
@@ -108,6 +114,10 @@ class TokenTransaction(Lookups):
         rows = await self._run.fetch(sql.LOCK_BY_USERS_AND_GATEWAYS, *unzip(list(pairs)))
         return {(row["user_id"], row["gateway"]): token_of(row) for row in rows}
 
+    async def identifiers(self, pairs: Sequence[Pair]) -> dict[Pair, list[str]]:
+        """By (user id, gateway), what the user is or was called at the gateway, oldest first."""
+        return await identifiers(self._run, pairs)
+
     async def lock_of(self, user_ids: Sequence[str]) -> list[Token]:
         """All tokens of these users, which nobody else changes before the transaction ends."""
         return [token_of(row) for row in await self._run.fetch(sql.LOCK_OF_USERS, user_ids)]
@@ -119,18 +129,17 @@ class TokenTransaction(Lookups):
             ConflictError: an identifier, or the place of a token, was taken meanwhile.
         """
         created, changed, deleted = changes.created.values(), changes.changed.values(), changes.deleted
+        facts = changes.uncarried_facts()
         if changes.identifiers:
             await self.reserve(changes.identifiers)
         if deleted:  # first, since a token that is kept may take the place of one that goes
             await self.remove(deleted)
         if changed:
-            await self._run.fetch(sql.UPDATE, *sql.token_arrays(list(changed)))
+            await self._run.fetch(sql.UPDATE, *sql.token_arrays(changed, changes.arrived))
         if created:
-            await self._run.fetch(sql.INSERT, *sql.token_arrays(list(created)))
-        if changes.facts:
-            await self.remember_facts(changes.facts)
-        if changes.arrived:
-            await self.end_claims(token for token in (*changed, *created) if token.id in changes.arrived)
+            await self._run.fetch(sql.INSERT, *sql.token_arrays(created, changes.arrived))
+        if facts:
+            await self.remember_facts(facts)
         if changes.events:
             await self._run.fetch(sql.RECORD, *sql.event_arrays(changes.events), actor)
 
@@ -152,17 +161,14 @@ class TokenTransaction(Lookups):
         """All that one user was ever called at gateways is the other's from now on, and so are tokens that are gone."""
         await self._run.fetch(sql.REASSIGN_IDENTIFIERS, from_user, into_user)
 
-    async def end_claims(self, tokens: Iterable[Token]) -> None:
-        """These customers are there: nobody waits for them any longer, and their tokens carry what is known of them."""
-        keys = [
-            (token.user_id, token.gateway, None if has_own_reason(token) else token.gateway_customer_id)
-            for token in tokens
-        ]
-        await self._run.fetch(sql.END_CLAIMS, *(list(column) for column in zip(*keys, strict=True)))
+    async def forget_facts_of_nobody(self) -> None:
+        """Delete some of what was said long ago, or too much, of customers that nobody has.
 
-    async def forget_expired_facts(self) -> None:
-        """Delete some of what was said long ago of customers that nobody has."""
+        How many there are is counted once in a while, so that there may be a thousandth more.
+        """
         await self._run.fetch(sql.FORGET_EXPIRED_FACTS)
+        if random() * self._max_facts < _COUNT_EVERY:  # noqa: S311 - not to be counted each time
+            await self._run.fetch(sql.FORGET_SURPLUS_FACTS, self._max_facts)
 
     async def remove(self, tokens: Sequence[Token]) -> None:
         """Delete the rows of these tokens, and remember that their users had them."""
@@ -184,11 +190,11 @@ class TokenTransaction(Lookups):
         token_ids = [row["token_id"] for row in rows]
         await self._run.fetch(sql.ERASE_HISTORY, token_ids, user_id)
         await self._run.fetch(sql.FORGET_NAMELESS, token_ids)
+        await self._run.fetch(sql.ADD_ERASURES, *unzip([tuple(row) for row in identifiers]), user_hash)
         await self._run.fetch(sql.FORGET_FACTS, user_id)
         await self._run.fetch(sql.FORGET_IDENTIFIERS, user_id)
         await self._run.fetch(sql.FORGET_CLAIMS, user_id)
         await self._run.fetch(sql.REMEMBER_ERASURE, user_hash)
-        await self._run.fetch(sql.ADD_ERASURES, *unzip([tuple(row) for row in identifiers]), user_hash)
         return [tuple(row) for row in await self._run.fetch(sql.ERASURES_OF, user_hash)]
 
     async def confirm_erasures(self, customers: Sequence[Pair]) -> int:

@@ -192,7 +192,10 @@ class ErasedUserRow(SQLModel, table=True):
 
 
 class GatewayErasureRow(SQLModel, table=True):
-    """A customer of an erased user that is to be deleted at its gateway; gone once that is confirmed."""
+    """A customer of an erased user that is to be deleted at its gateway, with what is known of it.
+
+    It is gone once that is confirmed.
+    """
 
     __tablename__ = "gateway_erasures"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
@@ -205,6 +208,9 @@ class GatewayErasureRow(SQLModel, table=True):
     gateway: str = Field(sa_column=Column(Text, nullable=False))
     user_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     erased_at: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
+    gone_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    exists_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
+    activated_at: datetime | None = Field(sa_column=Column(DateTime(timezone=True)))
 
 
 class GatewayCheckRow(SQLModel, table=True):

@@ -22,6 +22,7 @@ class StagedToken(NamedTuple):
     has_description: bool
     has_metadata: bool
     has_is_active: bool
+    has_deactivated_at: bool
     former_ids: Sequence[str]
     id: str
     user_id: str
@@ -56,7 +57,7 @@ _VALUES = ", ".join({"id": "id::uuid", "metadata": "metadata::jsonb"}.get(name, 
 _STAGE = f"""
   create temporary table staged on commit drop as select
     0::bigint as line, false as has_id, false as has_description, false as has_metadata, false as has_is_active,
-    false as deferred, false as conflicting, '{{}}'::text[] as former_ids, {_STAGED}
+    false as has_deactivated_at, false as deferred, false as conflicting, '{{}}'::text[] as former_ids, {_STAGED}
   from customer_gateway_tokens with no data
 """
 _IDENTIFIERS = """
@@ -81,13 +82,16 @@ _RECORD = f"""
     '{ACTOR}'
   from staged where not deferred
 """
-# Nobody waits for these customers any longer, and their tokens carry what was known of them.
+# Nobody waits for these customers any longer, and what was known of them is in their tokens, or does not expire.
 _END_CLAIMS = """
   delete from gateway_customer_claims claim using staged
   where not deferred and claim.user_id = staged.user_id and claim.gateway = staged.gateway;
   delete from gateway_customer_reports report using staged
   where not deferred and (is_active or deactivation_reason = 'GATEWAY_DELETED')
-    and report.gateway_customer_id = staged.gateway_customer_id and report.gateway = staged.gateway
+    and report.gateway_customer_id = staged.gateway_customer_id and report.gateway = staged.gateway;
+  update gateway_customer_reports report set expires_at = null from staged
+  where not deferred and report.expires_at > now() and report.gateway = staged.gateway
+    and report.gateway_customer_id = any(staged.former_ids || staged.gateway_customer_id)
 """
 # An id that a token had once breaks no constraint. The limit keeps it from being looked for in the whole history.
 _REFUSE_USED_IDS = """
@@ -137,6 +141,12 @@ _DROP_UNCHANGED = """
     and (not has_description or t.description is not distinct from staged.description)
     and (not has_metadata or t.metadata is not distinct from staged.metadata::jsonb)
     and (not has_is_active or t.is_active = staged.is_active)
+    and (staged.last_verified_at is null or t.last_verified_at >= staged.last_verified_at)
+    and (staged.activated_at = staged.created_at
+      or (t.activated_at <> t.created_at and t.activated_at >= staged.activated_at))
+    and (staged.deactivation_reason is distinct from 'GATEWAY_DELETED'
+      or (t.deactivation_reason = 'GATEWAY_DELETED'
+        and (not has_deactivated_at or t.deactivated_at >= staged.deactivated_at)))
 """
 _STORE_NEW = f"{_RESERVE_FREE};{_CREATE_NEW};{_RELEASE};{_DROP_UNCHANGED};{_RECORD};{_END_CLAIMS}"
 

@@ -1,6 +1,6 @@
 """The statements that lock, that write, and that read what lies beside the tokens; most take arrays: whole lists."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -14,14 +14,14 @@ _DIALECT = asyncpg.dialect()
 _TYPES = {column.name: column.type.compile(dialect=_DIALECT) for column in TOKENS.c}
 _COLUMNS = ", ".join(ALL)
 _TOKEN = ", ".join(f"t.{name}" for name in ALL)
-_NEW = "unnest({}) as new({})".format(
-    ", ".join(f"${number}::{_TYPES[name]}[]" for number, name in enumerate(ALL, 1)), _COLUMNS
+_NEW = "unnest({}, ${}::boolean[]) as new({}, arrives)".format(
+    ", ".join(f"${number}::{_TYPES[name]}[]" for number, name in enumerate(ALL, 1)), len(ALL) + 1, _COLUMNS
 )
 
 
-def token_arrays(tokens: Sequence[Token]) -> list[list[Any]]:
-    """The arguments of `INSERT` and `UPDATE`: one array for each column."""
-    return [[getattr(token, name) for token in tokens] for name in ALL]
+def token_arrays(tokens: Collection[Token], arrived: Container[str]) -> list[list[Any]]:
+    """The arguments of `INSERT` and `UPDATE`: one array for each column, and which are in a new place by this."""
+    return [*([getattr(token, name) for token in tokens] for name in ALL), [token.id in arrived for token in tokens]]
 
 
 def event_arrays(events: Sequence[Event]) -> list[list[Any]]:
@@ -65,6 +65,7 @@ _CHANGE = {
     "new_version": "integer",
     "old_deactivated_at": "timestamptz",
     "old_verified_at": "timestamptz",
+    "old_activated_at": "timestamptz",
     **{name: _TYPES[name] for name in CHANGED},
     "keeps_metadata": "boolean",
     "metadata": "jsonb",
@@ -73,9 +74,9 @@ _CHANGE = {
     "actor": "text",
 }
 # Argument: `change_object`s, as JSON, for which the driver takes half the time of as many arrays. Answers the index of
-# each change that found its token as it was read; reports change two of its times, and not its version. Rows are locked
-# in the order of their ids: the limit leaves none out, but has PostgreSQL expect so few that it takes one after the
-# other. A row that is locked is a conflict: the changes of others do not wait for it.
+# each change that found its token as it was read; reports and decisions change three of its times, and not its version.
+# Rows are locked in the order of their ids: the limit leaves none out, but has PostgreSQL expect so few that it takes
+# one after the other. A row that is locked is a conflict: the changes of others do not wait for it.
 CHANGE = Statement(
     "change",
     f"""
@@ -91,6 +92,7 @@ CHANGE = Statement(
         and t.id = new.id and t.version = new.version
         and t.deactivated_at is not distinct from new.old_deactivated_at
         and t.last_verified_at is not distinct from new.old_verified_at
+        and t.activated_at = new.old_activated_at
       returning t.id, t.version, t.user_id, t.gateway, t.gateway_customer_id, t.is_active, t.updated_at,
         new.action, new.reason, new.actor, new.place
     ), recorded as (
@@ -114,6 +116,7 @@ def change_object(old: Token, event: Event, actor: str) -> dict[str, Any]:
         "new_version": new.version,
         "old_deactivated_at": old.deactivated_at,
         "old_verified_at": old.last_verified_at,
+        "old_activated_at": old.activated_at,
         **dict(zip(CHANGED, _changed(new), strict=True)),
         "keeps_metadata": keeps_metadata,
         "metadata": None if keeps_metadata else new.metadata,
@@ -140,15 +143,28 @@ LOCK_OF_USERS = Statement(
     f"select {_TOKEN} from customer_gateway_tokens t where user_id = any($1::text[]) order by id for update",
 )
 NOW = Statement("now", "select clock_timestamp()")
+# Where a token comes to a user's place at a gateway or to a customer id, nobody waits for this customer any longer, and
+# what was known of it is in the token if that can carry it.
+_ARRIVALS = f"""
+    with new as (select * from {_NEW}), claimed as (
+      delete from gateway_customer_claims claim using new
+      where claim.user_id = new.user_id and claim.gateway = new.gateway and new.arrives
+    ), carried as (
+      delete from gateway_customer_reports r using new
+      where r.gateway_customer_id = new.gateway_customer_id and r.gateway = new.gateway and new.arrives
+        and (new.is_active or new.deactivation_reason = 'GATEWAY_DELETED')
+    )
+"""
 # In one order for all, so that batches wait in no circle.
 INSERT = Statement(
     "insert",
-    f"insert into customer_gateway_tokens ({_COLUMNS}) select {_COLUMNS} from {_NEW} order by user_id, gateway",
+    f"{_ARRIVALS} insert into customer_gateway_tokens ({_COLUMNS})"
+    f" select {_COLUMNS} from new order by user_id, gateway",
 )
 UPDATE = Statement(
     "update",
-    "update customer_gateway_tokens t set {} from {} where t.id = new.id".format(
-        ", ".join(f"{name} = new.{name}" for name in ALL if name not in {"id", "created_at"}), _NEW
+    "{} update customer_gateway_tokens t set {} from new where t.id = new.id".format(
+        _ARRIVALS, ", ".join(f"{name} = new.{name}" for name in ALL if name not in {"id", "created_at"})
     ),
 )
 DELETE = Statement("delete", "delete from customer_gateway_tokens where id = any($1::uuid[])")
@@ -168,12 +184,18 @@ RECORD = Statement(
     ) as line
     """,
 )
-# Answers a row for each identifier that is this user's now; it stays another's if it was.
+# Answers a row for each identifier that is this user's now; it stays another's if it was. What is known of it does not
+# expire any longer.
 RESERVE = Statement(
     "reserve",
     """
-    insert into gateway_customers (gateway, gateway_customer_id, user_id)
-    select * from unnest($1::text[], $2::text[], $3::text[]) as new(gateway, gateway_customer_id, user_id) order by 1, 2
+    with new as (
+      select * from unnest($1::text[], $2::text[], $3::text[]) as new(gateway, gateway_customer_id, user_id)
+    ), kept as (
+      update gateway_customer_reports r set expires_at = null from new
+      where r.gateway_customer_id = new.gateway_customer_id and r.gateway = new.gateway and r.expires_at > now()
+    )
+    insert into gateway_customers (gateway, gateway_customer_id, user_id) select * from new order by 1, 2
     on conflict (gateway_customer_id, gateway) do update set user_id = excluded.user_id
       where gateway_customers.user_id = excluded.user_id
     returning user_id
@@ -221,20 +243,25 @@ IDENTIFIERS_OF = Statement(
     order by gateway, gateway_customer_id
     """,
 )
+# What is known of customers that no token says, also after their user was erased.
+_FACTS = """
+    select gateway, gateway_customer_id, {user_id}gone_at, exists_at, activated_at from keys
+    join gateway_customer_reports using (gateway_customer_id, gateway) where expires_at is null or expires_at > now()
+    union all
+    select gateway, gateway_customer_id, {user_id}gone_at, exists_at, activated_at from keys
+    join gateway_erasures using (gateway_customer_id, gateway)
+"""
 # Whose these identifiers are, and in rows without a user what is known of them.
 CUSTOMERS = Statement(
     "customers",
-    """
+    f"""
     with keys as (select * from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id))
     select gateway, gateway_customer_id, user_id, null::timestamptz, null::timestamptz, null::timestamptz
     from keys join gateway_customers using (gateway_customer_id, gateway)
     union all
     select gateway, gateway_customer_id, user_id, null, null, null from keys
     join customer_gateway_tokens using (gateway_customer_id, gateway)
-    union all
-    select gateway, gateway_customer_id, null, gone_at, exists_at, activated_at from keys
-    join gateway_customer_reports using (gateway_customer_id, gateway)
-    where expires_at is null or expires_at > now()
+    union all {_FACTS.format(user_id="null, ")}
     """,
 )
 IS_CURRENT = Statement(
@@ -242,17 +269,31 @@ IS_CURRENT = Statement(
 )
 FACTS = Statement(
     "facts",
-    """
-    select gateway, gateway_customer_id, gone_at, exists_at, activated_at
-    from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id)
-    join gateway_customer_reports using (gateway_customer_id, gateway)
-    where expires_at is null or expires_at > now()
+    f"""
+    with keys as (select * from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id))
+    {_FACTS.format(user_id="")}
     """,
 )
-# Keeps the latest of each kind. What is said of an id that is nobody's expires.
+
+
+def _by_the_microsecond(gone_at: str) -> str:
+    activated_at = "greatest(known.activated_at, excluded.activated_at)"
+    return (
+        f"case when {gone_at} < {activated_at} and {activated_at} < {gone_at} + interval '1 second'"
+        f" and {gone_at} = date_trunc('second', {gone_at}) then {activated_at} else {gone_at} end"
+    )
+
+
+# Keeps the latest of each kind, as `Facts.joined` does.
+_JOINED = f"""
+      gone_at = greatest({_by_the_microsecond("known.gone_at")}, {_by_the_microsecond("excluded.gone_at")}),
+      exists_at = greatest(known.exists_at, excluded.exists_at),
+      activated_at = greatest(known.activated_at, excluded.activated_at)
+"""
+# What is said of an id that is nobody's expires.
 REMEMBER_FACTS = Statement(
     "remember_facts",
-    """
+    f"""
     insert into gateway_customer_reports as known
       (gateway, gateway_customer_id, gone_at, exists_at, activated_at, expires_at)
     select *, case when not exists (
@@ -263,19 +304,30 @@ REMEMBER_FACTS = Statement(
       as new(gateway, gateway_customer_id, gone_at, exists_at, activated_at)
     order by 2, 1
     on conflict (gateway_customer_id, gateway) do update set
-      gone_at = greatest(known.gone_at, excluded.gone_at),
-      exists_at = greatest(known.exists_at, excluded.exists_at),
-      activated_at = greatest(known.activated_at, excluded.activated_at),
+      {_JOINED},
       expires_at = excluded.expires_at
     """,
 )
-# A few at a time, with each report on an id that is nobody's: so there are never many.
+# A few at a time, with each report on an id that is nobody's.
 FORGET_EXPIRED_FACTS = Statement(
     "forget_expired_facts",
     """
     delete from gateway_customer_reports where (gateway_customer_id, gateway) in (
       select gateway_customer_id, gateway from gateway_customer_reports
       where expires_at < now() order by expires_at limit 10 for update skip locked
+    )
+    """,
+)
+# All but so many of ids that are nobody's: first those whose customer only was said to exist, then those that expire
+# first. The count reads an index; the order is computed only if there are too many.
+FORGET_SURPLUS_FACTS = Statement(
+    "forget_surplus_facts",
+    """
+    delete from gateway_customer_reports where (gateway_customer_id, gateway) in (
+      select gateway_customer_id, gateway from gateway_customer_reports
+      where expires_at is not null order by gone_at is not null, expires_at
+      limit (select greatest(count(*) - $1, 0) from gateway_customer_reports where expires_at is not null)
+      for update skip locked
     )
     """,
 )
@@ -328,20 +380,6 @@ CLAIM = Statement(
     where not exists (select from acquired where (acquired.user_id, acquired.gateway) = (claim.user_id, claim.gateway))
     """,
 )
-# Nobody waits for these customers any longer, and what was known of those in `$3` is in their tokens.
-END_CLAIMS = Statement(
-    "end_claims",
-    """
-    with keys as (
-      select * from unnest($1::text[], $2::text[], $3::text[]) as keys(user_id, gateway, gateway_customer_id)
-    ), carried as (
-      delete from gateway_customer_reports r using keys
-      where r.gateway_customer_id = keys.gateway_customer_id and r.gateway = keys.gateway
-    )
-    delete from gateway_customer_claims claim using keys
-    where claim.user_id = keys.user_id and claim.gateway = keys.gateway
-    """,
-)
 CLAIMED = Statement("claimed", "select generation from gateway_customer_claims where user_id = $1 and gateway = $2")
 RELEASE_CLAIM = Statement(
     "release_claim",
@@ -372,12 +410,17 @@ _IS_TO_ERASE = """not exists (
   select from gateway_customers c
   where c.gateway_customer_id = e.gateway_customer_id and c.gateway = e.gateway
 )"""
+# What is known of them stays with them, so that one that is gone is not taken for alive if it is saved again.
 ADD_ERASURES = Statement(
     "add_erasures",
-    """
-    insert into gateway_erasures (gateway, gateway_customer_id, user_hash)
-    select *, $3 from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id) order by 2, 1
-    on conflict (gateway_customer_id, gateway) do update set user_hash = excluded.user_hash, erased_at = now()
+    f"""
+    insert into gateway_erasures as known
+      (gateway, gateway_customer_id, user_hash, gone_at, exists_at, activated_at)
+    select gateway, gateway_customer_id, $3, gone_at, exists_at, activated_at
+    from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id)
+    left join gateway_customer_reports using (gateway_customer_id, gateway) order by 2, 1
+    on conflict (gateway_customer_id, gateway) do update set user_hash = excluded.user_hash, erased_at = now(),
+      {_JOINED}
     """,
 )
 ERASURES_OF = Statement(
@@ -409,11 +452,19 @@ IS_TO_ERASE = Statement(
     )
     """,
 )
+# What was said of these customers goes with them.
 CONFIRM_ERASURES = Statement(
     "confirm_erasures",
     f"""
-    delete from gateway_erasures e using unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id)
-    where e.gateway_customer_id = keys.gateway_customer_id and e.gateway = keys.gateway and {_IS_TO_ERASE}
-    returning e.gateway
+    with confirmed as (
+      delete from gateway_erasures e using unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id)
+      where e.gateway_customer_id = keys.gateway_customer_id and e.gateway = keys.gateway and {_IS_TO_ERASE}
+      returning e.gateway, e.gateway_customer_id
+    ), forgotten as (
+      delete from gateway_customer_reports r using confirmed
+      where r.gateway_customer_id = confirmed.gateway_customer_id and r.gateway = confirmed.gateway
+        and r.expires_at is not null
+    )
+    select from confirmed
     """,
 )

@@ -81,14 +81,22 @@ def _unnoted(_users: Sequence[str]) -> None:
 class TokenStore(TokenReader, Lookups):
     """Reads as everybody has them, changes of one token, claims, and transactions for the rest.
 
-    `note` is told of whose tokens something was written, once it is there for everybody.
+    `note` is told of whose tokens something was written, once it is there for everybody. Of at most about `max_facts`
+    customers that nobody has, it is kept what gateways said.
     """
 
-    def __init__(self, pool: ConnectionPool, note: Callable[[Sequence[str]], None] = _unnoted) -> None:
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        note: Callable[[Sequence[str]], None] = _unnoted,
+        *,
+        max_facts: int = 1_000_000,
+    ) -> None:
         TokenReader.__init__(self, pool)
         Lookups.__init__(self, pool, self._hash_user)
         self.feed = Feed(pool)
         self._note = note
+        self._max_facts = max_facts
         self._erasure_key = b""
         self._latest = datetime.min.replace(tzinfo=UTC)
         self._turns = SharesByKey(_TURNS)
@@ -229,7 +237,7 @@ class TokenStore(TokenReader, Lookups):
         turn = self._turns.places(users) if len(users) <= _MAX_USERS_IN_TURN else nullcontext()
         try:
             async with turn, self.pool.transaction(first, commits=not dry_run) as transaction:
-                yield TokenTransaction(transaction, self._hash_user)
+                yield TokenTransaction(transaction, self._hash_user, self._max_facts)
         except _RACES as error:
             raise ConflictError from error
         finally:

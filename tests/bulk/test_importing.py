@@ -495,6 +495,36 @@ async def test_what_a_file_says_of_a_customer_is_settled_by_its_latest_word(comm
     assert [(await graph.customer("STRIPE", f"cus_{number}"))["isActive"] for number in (1, 2)] == [True, False]
 
 
+async def test_what_a_file_says_of_a_customer_counts_for_a_token_that_is_there(command, write, graph):
+    gone = {"isActive": False, "deactivationReason": "GATEWAY_DELETED"}
+    rows = [
+        token(**gone, deactivatedAt="2026-01-02T00:00:00Z", lastVerifiedAt="2026-01-01T00:00:00Z"),
+        token("u2", "STRIPE", "cus_2", lastVerifiedAt="2026-01-01T00:00:00Z"),
+        token(
+            "u3", "STRIPE", "cus_3", isActive=False, deactivationReason="FRAUD", deactivatedAt="2026-01-02T00:00:00Z"
+        ),
+        token("u4", "STRIPE", "cus_4", **gone),
+    ]
+    await command("import", write("before.csv", *(token(f"u{n}", "STRIPE", f"cus_{n}") for n in range(1, 5))))
+    file = write("t.jsonl", *rows)
+    assert (await command("import", file)).err == "import t.jsonl: 3 changed, 1 unchanged\n"
+    stored = [await graph.customer("STRIPE", f"cus_{number}") for number in range(1, 5)]
+    second, first = "2026-01-02T00:00:00.000000+00:00", "2026-01-01T00:00:00.000000+00:00"
+    names = ("deactivationReason", "deactivatedAt", "lastVerifiedAt", "version")
+    assert [tuple(each[name] for name in names) for each in stored] == [
+        ("GATEWAY_DELETED", second, first, 2),
+        (None, None, first, 1),
+        ("FRAUD", second, None, 2),
+        ("GATEWAY_DELETED", stored[3]["deactivatedAt"], None, 2),
+    ]
+    assert ((await graph.history(stored[0]))[0]["action"], (await graph.history(stored[0]))[0]["reason"]) == (
+        "IMPORTED",
+        "GATEWAY_DELETED",
+    )
+    assert (await command("import", file)).err == "import t.jsonl: 4 unchanged\n"
+    assert [await graph.customer("STRIPE", f"cus_{number}") for number in range(1, 5)] == stored
+
+
 @pytest.mark.parametrize("name", ["createdAt", "updatedAt", "activatedAt", "lastVerifiedAt", "deactivatedAt"])
 async def test_a_time_of_the_future_is_refused(command, write, reasons, name):
     rest = {"isActive": False} if name == "deactivatedAt" else {}

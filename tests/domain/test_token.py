@@ -23,6 +23,8 @@ edits = st.builds(
     description=st.sampled_from([None, Given(None), Given("x")]),
     metadata=st.sampled_from([None, Given(None), Given({"a": 1}), Given({"a": True})]),
     is_active=st.sampled_from([None, True, False]),
+    deactivation_reason=st.sampled_from([DeactivationReason.OTHER, DeactivationReason.FRAUD]),
+    deactivated_at=st.sampled_from([None, NOW]),
 )
 
 

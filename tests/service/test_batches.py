@@ -164,6 +164,15 @@ async def test_a_thousand_go_in_and_one_more_does_not(graph, connection):
     assert [token["userId"] for token in payload["gatewayTokens"]] == [f"u{number}" for number in range(1000)]
 
 
+async def test_a_replacement_takes_no_more_statements_than_a_creation(graph, statements):
+    counts = []
+    for customer, rest in (("cus_1", {}), ("cus_2", {"replaces": "cus_1"})):
+        statements.clear()
+        await graph.saved("u1", "STRIPE", customer, **rest)
+        counts.append(len(statements))
+    assert counts == [9, 9]  # with the reading of what the answer shows
+
+
 async def test_a_batch_takes_as_many_statements_whatever_its_size(graph, statements):
     def batch(size, letter):
         return [wanted(f"{letter}{number}", "STRIPE", f"{letter}{number}") for number in range(size)]

@@ -5,7 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from graphql_api.storage import statements
+from graphql_api.storage.connection import Connection
 from tests.graph import problems, wanted
+from tests.until import until
 
 
 @pytest.fixture
@@ -192,6 +195,51 @@ async def test_a_release_beside_a_save_leaves_no_claim_and_its_key_is_spent(grap
         await graph.delete(there["gatewayToken"])
         assert key(await graph.claim(user, "STRIPE")) != spent
         await connection.execute("delete from gateway_customer_claims")
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Holds back a statement: answers when it is about to run, and what lets it."""
+    fetch = Connection.fetch
+
+    def hold(statement):
+        is_due, may_run = asyncio.Event(), asyncio.Event()
+
+        async def late(self, each, *arguments):
+            if each is statement:
+                is_due.set()
+                await may_run.wait()
+            return await fetch(self, each, *arguments)
+
+        monkeypatch.setattr(Connection, "fetch", late)
+        return is_due, may_run
+
+    return hold
+
+
+async def test_a_release_that_comes_late_leaves_the_next_claim(graph, held):
+    spent = key(await graph.claim("u1", "STRIPE"))
+    is_due, may_run = held(statements.RELEASE_CLAIM)
+    releasing = asyncio.create_task(graph.release("u1", "STRIPE", spent))
+    await is_due.wait()
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.deactivate_customer("STRIPE", "cus_1")
+    following = await graph.claim("u1", "STRIPE")
+    may_run.set()
+    assert (await releasing)["released"] is False
+    assert (await graph.claim("u1", "STRIPE"))["claim"] == following["claim"] | {"acquired": False}
+
+
+async def test_a_release_while_a_save_ends_the_claim_did_not_release_it(graph, connection, held):
+    spent = key(await graph.claim("u1", "STRIPE"))
+    is_due, may_run = held(statements.RECORD)
+    saving = asyncio.create_task(graph.save("u1", "STRIPE", "cus_1"))
+    await is_due.wait()  # the claim has ended, but for the commit
+    releasing = asyncio.create_task(graph.release("u1", "STRIPE", spent))
+    waits = "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    await until(lambda: connection.fetchval(waits), "the release waits for the save")
+    may_run.set()
+    assert (problems(await saving), (await releasing)["released"]) == ([], False)
 
 
 async def test_claims_beside_a_release_have_the_old_key_or_the_next_one(graph):

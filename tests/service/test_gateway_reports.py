@@ -221,7 +221,7 @@ async def test_clocks_may_differ_a_little_and_the_beginning_of_time_is_a_time(gr
         assert problems(await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=at)) == []
 
 
-async def test_reports_on_unknown_customers_are_forgotten_after_90_days_and_with_their_user(graph, connection):
+async def test_reports_on_unknown_customers_are_forgotten_after_90_days(graph, connection):
     for number in range(3):
         await graph.deactivate_customer("STRIPE", f"cus_{number}")
     expiry = "select min(expires_at) - now() > '89 days' from gateway_customer_reports"
@@ -235,8 +235,134 @@ async def test_reports_on_unknown_customers_are_forgotten_after_90_days_and_with
     await graph.saved("u9", "STRIPE", "cus_8", replaces="cus_9")
     assert await connection.fetchval(known) == ["cus_9"]  # a former one's is kept
     assert await connection.fetchval("select expires_at from gateway_customer_reports") is None
+
+
+async def test_reports_on_customers_of_erased_users_are_kept_until_their_deletion_is_confirmed(graph, connection):
+    at = ago(60)
+    token = await graph.saved("u9", "STRIPE", "cus_9")
+    await graph.deactivate_customer("STRIPE", "cus_9", occurredAt=at)
     await graph.erase("u9")
-    assert await connection.fetchval(known) is None
+    assert await connection.fetchval("select count(*) from gateway_customer_reports") == 0  # they are in the list
+    token = await graph.saved("u1", "STRIPE", "cus_9")
+    assert (*state(token), token["deactivatedAt"]) == (*GONE, at)
+    await graph.erase("u1")
+    await graph.verify("STRIPE", "cus_9", at=ago(90))  # of an unknown customer
+    assert state(await graph.saved("u2", "STRIPE", "cus_9")) == GONE
+    await graph.erase("u2")
+    await graph.confirm(("STRIPE", "cus_9"))
+    for table in ("gateway_customer_reports", "gateway_erasures"):
+        assert await connection.fetchval(f"select count(*) from {table}") == 0  # noqa: S608
+    assert state(await graph.saved("u3", "STRIPE", "cus_9")) == ACTIVE
+
+
+async def test_a_report_beside_our_own_reason_does_not_expire(graph, connection):
+    await graph.deactivate_customer("STRIPE", "cus_1")
+    await graph.saved("u1", "STRIPE", "cus_1", isActive=False)
+    assert await connection.fetchval("select expires_at from gateway_customer_reports") is None
+    await graph.delete(await graph.customer("STRIPE", "cus_1"))
+    assert state(await graph.saved("u1", "STRIPE", "cus_1")) == GONE
+
+
+async def test_so_many_reports_on_unknown_customers_are_kept_deletions_longest(service_with, connection):
+    graph = await service_with(max_unknown_customers=3)
+    await graph.saved("u1", "STRIPE", "cus_0")
+    await graph.saved("u1", "STRIPE", "cus_1", replaces="cus_0")
+    await graph.deactivate_customer("STRIPE", "cus_0")  # somebody's, and so not counted
+    for number in range(2, 5):
+        await graph.deactivate_customer("STRIPE", f"cus_{number}")
+    await graph.verify("STRIPE", "cus_5")
+    known = "select array_agg(gateway_customer_id order by 1) from gateway_customer_reports"
+    assert await connection.fetchval(known) == ["cus_0", "cus_2", "cus_3", "cus_4"]
+    await graph.deactivate_customer("STRIPE", "cus_6")
+    assert await connection.fetchval(known) == ["cus_0", "cus_3", "cus_4", "cus_6"]
+
+
+async def _saved_again(graph, token):
+    await graph.delete(token)
+    return await graph.saved("u1", "STRIPE", "cus_1")
+
+
+async def _replaced_and_back(graph, token):
+    await graph.saved("u1", "STRIPE", "cus_2", replaces="cus_1")
+    await graph.delete(token)
+    await graph.saved("u1", "STRIPE", "cus_3")
+    return await graph.saved("u1", "STRIPE", "cus_1", replaces="cus_3")
+
+
+async def _merged_and_saved(graph, token):
+    await graph.merge("u1", "u2")
+    await graph.delete(token)
+    return await graph.saved("u2", "STRIPE", "cus_1")
+
+
+async def _erased_and_saved(graph, _token):
+    await graph.erase("u1")
+    return await graph.saved("u2", "STRIPE", "cus_1")
+
+
+@pytest.mark.parametrize("way", [_saved_again, _replaced_and_back, _merged_and_saved, _erased_and_saved])
+async def test_our_activation_outdates_earlier_deletions_whatever_happens_to_the_token(graph, way):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    at = ago(60)
+    await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=at)
+    await graph.activate(token)
+    again = await way(graph, token)
+    assert state(again) == ACTIVE
+    assert token_of(await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=at)) == again
+    assert state(token_of(await graph.deactivate_customer("STRIPE", "cus_1"))) == GONE
+
+
+async def test_activating_an_active_token_is_a_decision_and_no_change(graph):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    saved = await graph.saved("u1", "STRIPE", "cus_1", isActive=True)  # which is no decision
+    assert token_of(await graph.activate(token, expectedVersion=1)) == saved == token
+    assert token_of(await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=ago(60))) == token
+    assert [line["action"] for line in await graph.history(token)] == ["CREATED"]
+    other = await graph.saved("u2", "STRIPE", "cus_2", isActive=True)
+    await graph.saved("u2", "STRIPE", "cus_2", isActive=True)
+    assert state(token_of(await graph.deactivate_customer("STRIPE", "cus_2", occurredAt=ago(60)))) == GONE
+    assert token_of(await graph.activate(other))["version"] == 3
+
+
+async def test_activating_outdates_a_deletion_dated_ahead_beside_our_own_reason(graph):
+    token = await graph.saved("u1", "STRIPE", "cus_1", isActive=False)
+    ahead = ago(-200)
+    for activate in (graph.activate(token), graph.save("u1", "STRIPE", "cus_1", isActive=True)):
+        await graph.deactivate(token, reason="FRAUD")
+        await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=ahead)
+        active = token_of(await activate)
+        assert state(active) == ACTIVE
+        assert token_of(await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=ahead)) == active
+    assert state(token_of(await graph.deactivate_customer("STRIPE", "cus_1"))) == GONE  # now, and so not earlier
+
+
+async def test_a_deletion_in_the_second_of_our_activation_counts_unless_it_was_known(graph, connection):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.activate(token)
+    at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=30)
+    # As if we had activated it half a minute ago, in the middle of a second.
+    await connection.execute("update customer_gateway_tokens set activated_at = $1", at + timedelta(milliseconds=500))
+    for earlier in (at - timedelta(seconds=1), at + timedelta(milliseconds=499)):
+        await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=earlier.isoformat())
+        assert (await graph.token(token["id"]))["isActive"]
+    gone = token_of(await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=at.isoformat()))
+    assert state(gone) == GONE
+    second = datetime.now(UTC).replace(microsecond=0).isoformat()
+    await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=second)
+    active = token_of(await graph.activate(token))
+    assert token_of(await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=second)) == active
+    assert state(token_of(await graph.deactivate_customer("STRIPE", "cus_1"))) == GONE
+
+
+async def test_of_an_activation_and_reports_at_once_none_is_lost(graph):
+    """A decision on an active token has no version that a report at the same time could miss."""
+    for number in range(20):
+        token = await graph.saved(f"u{number}", "STRIPE", f"cus_{number}")
+        await asyncio.gather(
+            graph.activate(token), *(graph.verify("STRIPE", f"cus_{number}", at=ago(60 + n)) for n in range(3))
+        )
+        await graph.deactivate_customer("STRIPE", f"cus_{number}", occurredAt=ago(30))
+        assert (await graph.token(token["id"]))["isActive"]
 
 
 async def test_of_a_save_and_a_deletion_at_once_none_is_lost(graph, connection):

@@ -167,7 +167,7 @@ class Model:
         self.record(token, "CREATED", self.reason(token))
         return token, True
 
-    def edit(self, token, wish):
+    def edit(self, token, wish, *, confirms=False):
         before, was, actions = copy.copy(token), self.active(token), ["UPDATED"]
         customer = wish.get("gatewayCustomerId", token.customer)
         if customer != token.customer:
@@ -175,6 +175,8 @@ class Model:
             token.customer, actions = customer, ["REPLACED"]
             self.end_claim(token.place)
         token.description = wish.get("description", token.description)
+        if confirms and was:
+            self.facts[token.key].say("activated", self.now())
         if wish.get("isActive") is True and not was:
             token.own = None
             self.facts[token.key].say("activated", self.now())
@@ -242,29 +244,36 @@ class Model:
 
     def reassign(self, wanted):
         """The customers that are some token's, in the order of the list."""
-        if len({key for key, _ in wanted}) < len(wanted):
-            raise RefusalError("INVALID")
-        if any(key not in self.owners for key, _ in wanted):
-            raise RefusalError("NOT_FOUND")
-        if any(user in self.erased for _, user in wanted):
-            raise RefusalError("ERASED")
-        held = {token.key: token for token in self.tokens.values()}
-        moving = {key: user for key, user in wanted if key in held and held[key].user != user}
-        places = [(user, key[0]) for key, user in moving.items()]
-        there = [token for place in places if (token := self.tokens.get(place)) and token.key not in moving]
-        if len(set(places)) < len(places) or any(self.reason(token) != "GATEWAY_DELETED" for token in there):
+        refusals = {
+            "INVALID": len({key for key, _ in wanted}) < len(wanted),
+            "NOT_FOUND": any(key not in self.owners for key, _ in wanted),
+            "ERASED": any(user in self.erased for _, user in wanted),
+        }
+        if refusal := next((code for code, is_due in refusals.items() if is_due), None):
+            raise RefusalError(refusal)
+        changed = {(user, key[0]) for key, to in wanted if self.owners[key] != to for user in (self.owners[key], to)}
+        rivals = {place: [self.tokens[place]] if place in self.tokens else [] for place in changed}
+        goals = dict(wanted)
+        moving = [token for token in self.tokens.values() if goals.get(token.key, token.user) != token.user]
+        for token in sorted(moving, key=lambda token: list(goals).index(token.key)):
+            rivals[token.place].remove(token)
+            rivals[goals[token.key], token.gateway].append(token)
+        alive = {token.id for token in self.tokens.values() if self.reason(token) != "GATEWAY_DELETED"}
+        if any(sum(token.id in alive for token in some) > 1 for some in rivals.values()):
             raise RefusalError("ALREADY_EXISTS")
-        for token in [*there, *(held[key] for key in moving)]:
-            del self.tokens[token.place]
-        for token in there:
-            self.record(token, "REASSIGNED", "mix-up")
-        for key, user in moving.items():
-            held[key].user = user
-            self.tokens[held[key].place] = held[key]
-            self.end_claim(held[key].place)
-            self.record(held[key], "REASSIGNED", "mix-up")
-        self.owners |= dict(wanted)
-        return [key[1] if key in held and held[key].place in self.tokens else None for key, _ in wanted]
+        self.owners |= goals
+        for place in changed:
+            self.tokens.pop(place, None)
+        for place, some in rivals.items():
+            for token in some:
+                if token.place != place and token is min(some, key=lambda each: each.id not in alive):
+                    self.end_claim(place)
+                token.user = place[0]
+                self.record(token, "REASSIGNED", "mix-up")
+            if some:
+                self.tokens[place] = min(some, key=lambda token: token.id not in alive)
+        current = {token.key for token in self.tokens.values()}
+        return [key[1] if key in current else None for key, _ in wanted]
 
     def erase(self, user):
         self.to_erase |= {place: user for place, owner in self.owners.items() if owner == user}
@@ -278,8 +287,6 @@ class Model:
                 for line in lines
                 for version, action, owner, gateway, customer, active, _ in [line]
             ]
-        for key in [key for key, owner in self.owners.items() if owner == user]:
-            self.facts.pop(key, None)
         self.owners = {place: owner for place, owner in self.owners.items() if owner != user}
         for place in [place for place in self.claims if place[0] == user]:
             self.end_claim(place)
@@ -410,7 +417,7 @@ class Life(RuleBasedStateMachine):
         if found and reason:
             self.model.deactivate(found, reason)
         elif found:
-            self.model.edit(found, {"isActive": True})
+            self.model.edit(found, {"isActive": True}, confirms=True)
 
     @rule(number=numbers)
     def delete(self, number):
@@ -491,12 +498,15 @@ class Life(RuleBasedStateMachine):
     )
     def merge(self, users, policy, dry):
         guest, into, _ = users
+        before = {token.key: self.model.former(token) for token in self.model.tokens.values()}
         payload = self.run(self.graph.merge(guest, into, onConflict=policy, dryRun=dry))
         outcome, code = predicted((copy.deepcopy(self.model) if dry else self.model).merge, guest, into, policy)
         if code:
             assert code_of(payload) == code
             return
         moved, conflicts, winners = outcome
+        former = {token["gateway"]: set(token["formerGatewayCustomerIds"]) for token in payload["conflicts"]}
+        assert former == {gateway: before[gateway, customer] for gateway, customer in conflicts.items()}
         assert {token["gateway"]: token["gatewayCustomerId"] for token in payload["moved"]} == moved
         assert {token["gateway"]: token["gatewayCustomerId"] for token in payload["conflicts"]} == conflicts
         assert {token["gateway"]: token["gatewayCustomerId"] for token in payload["winners"]} == winners
@@ -513,6 +523,14 @@ class Life(RuleBasedStateMachine):
         named = {token_id for token_id, lines in self.model.lines.items() if any(owner for _, _, owner, *_ in lines)}
         assert user not in {owner for owner, _ in departed}
         assert {str(token_id) for _, token_id in departed} <= named
+
+    @rule(user=users)
+    def confirm(self, user):
+        listed = [key for key, was in self.model.to_erase.items() if was == user and key not in self.model.owners]
+        assert self.run(self.graph.confirm(*listed))["confirmedCount"] == len(listed)
+        for key in listed:
+            del self.model.to_erase[key]
+            self.model.facts.pop(key, None)
 
     @rule(user=users)
     def lift(self, user):

@@ -72,6 +72,64 @@ async def test_a_deleted_token_of_the_new_user_gives_way(graph):
     assert state(back) == (False, "GATEWAY_DELETED")  # what is known of the customer went with it
 
 
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_deleted_customer_gives_way_to_the_living_one_of_its_new_user(graph, order):
+    dead = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.deactivate_customer("STRIPE", "cus_1")
+    alive = await graph.saved("u2", "STRIPE", "cus_2")
+    assert shown(await graph.reassign(("STRIPE", "cus_1", "u2"), reason="mix-up")) == [None]
+    token = await graph.token(alive["id"])
+    assert (token["formerGatewayCustomerIds"], token["version"], token["isActive"]) == (["cus_1"], 2, True)
+    assert ((await graph.history(token))[0]["action"], (await graph.history(token))[0]["reason"]) == (
+        "REASSIGNED",
+        "mix-up",
+    )
+    assert await graph.token(dead["id"]) is None
+    wanted = [("STRIPE", "cus_1", "u3"), ("STRIPE", "cus_2", "u3")][::order]
+    assert shown(await graph.reassign(*wanted)) == [None, ("u3", "cus_2")][::order]
+    assert [each["formerGatewayCustomerIds"] for each in await graph.tokens("u3")] == [["cus_1"]]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_a_deleted_and_a_living_customer_that_come_together_the_living_one_takes_the_place(graph, order):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.saved("u2", "STRIPE", "cus_2")
+    await graph.deactivate_customer("STRIPE", "cus_1")
+    payload = await graph.reassign(*[("STRIPE", "cus_1", "u3"), ("STRIPE", "cus_2", "u3")][::order])
+    assert shown(payload) == [None, ("u3", "cus_2")][::order]
+    assert [each["formerGatewayCustomerIds"] for each in await graph.tokens("u3")] == [["cus_1"]]
+    assert state(await graph.saved("u3", "STRIPE", "cus_1", replaces="cus_2")) == (False, "GATEWAY_DELETED")
+
+
+async def test_of_two_deleted_customers_the_one_of_the_new_user_stays(graph, connection):
+    for number in (1, 2):
+        await graph.saved(f"u{number}", "STRIPE", f"cus_{number}")
+        await graph.deactivate_customer("STRIPE", f"cus_{number}")
+    lost = await graph.customer("STRIPE", "cus_1")
+    assert shown(await graph.reassign(("STRIPE", "cus_1", "u2"))) == [None]
+    [token] = await graph.tokens("u2")
+    assert (token["gatewayCustomerId"], token["formerGatewayCustomerIds"]) == ("cus_2", ["cus_1"])
+    last = "select user_id, action from customer_gateway_token_events where token_id = $1 order by version desc limit 1"
+    assert tuple(await connection.fetchrow(last, lost["id"])) == ("u2", "REASSIGNED")
+    for user in ("u1", "u2"):
+        await graph.erase(user)
+    assert await connection.fetchval("select count(user_id) from customer_gateway_token_events") == 0
+
+
+async def test_a_former_customer_that_moves_is_in_the_history_of_both_tokens(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    old = await graph.saved("u1", "STRIPE", "cus_2", replaces="cus_1")
+    new = await graph.saved("u2", "STRIPE", "cus_3")
+    await graph.reassign(("STRIPE", "cus_1", "u2"), reason="mix-up")
+    for before, former in ((old, []), (new, ["cus_1"])):
+        after = await graph.token(before["id"])
+        changed = {"formerGatewayCustomerIds": former, "version": before["version"] + 1}
+        assert after == before | changed | {"updatedAt": after["updatedAt"]}
+        assert after["updatedAt"] > before["updatedAt"]
+        newest = (await graph.history(after))[0]
+        assert (newest["action"], newest["reason"], newest["version"]) == ("REASSIGNED", "mix-up", after["version"])
+
+
 async def test_a_former_customer_moves_alone(graph):
     await graph.saved("u1", "STRIPE", "cus_1")
     await graph.saved("u1", "STRIPE", "cus_2", replaces="cus_1")

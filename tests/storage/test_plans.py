@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from graphql_api.domain.token import Token
 from graphql_api.storage import feed, selects, statements
 from graphql_api.storage.pool import _SESSION, ConnectionPool
 
@@ -12,6 +13,7 @@ MOMENT = datetime(2026, 11, 22, tzinfo=UTC)
 ID = "00000000-0000-7000-8000-000000000001"
 PAIR = [["user-7"], ["STRIPE"]]
 CUSTOMER = [["cus_7"], ["STRIPE"]]
+TOKEN = Token(ID, "user-7", "STRIPE", "cus_8", MOMENT, MOMENT, MOMENT)
 FIELDS = (("id", "id", None), ("__typename", None, "CustomerGatewayToken"))
 
 
@@ -39,6 +41,8 @@ async def filled(new_database, migrated_database):
             select user_id, gateway, now() from customer_gateway_tokens;
             insert into gateway_customer_reports (gateway_customer_id, gateway, gone_at)
             select gateway_customer_id, gateway, now() from customer_gateway_tokens;
+            insert into gateway_erasures (gateway_customer_id, gateway, user_hash)
+            select gateway_customer_id, gateway, user_id::bytea from customer_gateway_tokens;
             insert into erased_users (user_hash) select sha256(n::text::bytea) from generate_series(1, 20000) n;
             analyze
             """
@@ -77,7 +81,9 @@ LOOKUPS = {
     "the last line of a token": (statements.LAST_LINE, [ID]),
     "whether users were erased": (statements.ERASED, [[b"hash"]]),
     "a claim": (statements.CLAIM, [["user-7"], ["STRIPE"], [30], [b"hash"]]),
-    "the end of claims": (statements.END_CLAIMS, [*PAIR, ["cus_7"]]),
+    "a replacement": (statements.UPDATE, statements.token_arrays([TOKEN], {ID})),
+    "identifiers that are taken": (statements.RESERVE, [["STRIPE"], ["cus_7"], ["user-7"]]),
+    "facts of a customer": (statements.FACTS, [["STRIPE"], ["cus_7"]]),
     "the moving of identifiers and of tokens that are gone": (statements.REASSIGN_IDENTIFIERS, ["user-7", "user-8"]),
     "the tokens that a user had": (statements.FORGET_DEPARTED, ["user-7"]),
     "what is new in the feed": (feed.STATEMENTS.look, [0]),

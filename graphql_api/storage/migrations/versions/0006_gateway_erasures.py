@@ -1,4 +1,7 @@
-"""Customers of erased users are listed until somebody confirms that they are deleted at their gateways."""
+"""Customers of erased users are listed until somebody confirms that they are deleted at their gateways.
+
+What the gateways said of them stays with them.
+"""
 
 from alembic import op
 
@@ -15,6 +18,9 @@ def upgrade() -> None:
           gateway text not null,
           user_hash bytea not null,
           erased_at timestamptz not null default now(),
+          gone_at timestamptz,
+          exists_at timestamptz,
+          activated_at timestamptz,
           constraint gateway_erasures_pkey primary key (gateway_customer_id, gateway)
         )
         """
