@@ -79,12 +79,18 @@ class Graph:
         assert "errors" not in answer, answer["errors"]
         return answer["data"]
 
-    async def mutate(self, name, **arguments):
+    async def answer(self, name, **arguments):
+        """The whole answer to a mutation, however it goes."""
         field, types, payload = MUTATIONS[name]
         declared = ", ".join(f"${argument}: {types[argument]}" for argument in arguments)
         passed = ", ".join(f"{argument}: ${argument}" for argument in arguments)
-        answer = await self.ask(f"mutation({declared}) {{ {field}({passed}) {{ {payload} }} }}", **arguments)
-        return answer[field]
+        return await self.client(f"mutation({declared}) {{ {field}({passed}) {{ {payload} }} }}", **arguments)
+
+    async def mutate(self, name, **arguments):
+        """The payload of a mutation that goes well."""
+        answer = await self.answer(name, **arguments)
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"][MUTATIONS[name][0]]
 
     async def create(self, user, gateway, customer, **rest):
         return await self.mutate("create", input=wanted(user, gateway, customer, **rest))

@@ -27,6 +27,10 @@ _MAX_ATTEMPTS_PER_SECOND = 16
 _PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
 
 
+class ReadOnlyError(UnavailableError):
+    """No host takes changes."""
+
+
 class Connector:
     """Knows where the database is.
 
@@ -52,20 +56,25 @@ class Connector:
         self._seconds = timeout_seconds
         self._attempts = deque([0.0] * _MAX_ATTEMPTS_PER_SECOND, _MAX_ATTEMPTS_PER_SECOND)
 
-    async def connect(self) -> RawConnection:
+    async def connect(self, *, only_reads: bool = False) -> RawConnection:
         """A connection to the first host that can be used.
 
+        Args:
+            only_reads: whether a primary will do that takes no changes, because it is out of space or about to move
+
         Raises:
+            ReadOnlyError: there is none, but perhaps one that takes no changes.
             UnavailableError: there is none.
         """
-        reason = None
+        reason, is_read_only = None, False
         for address in list(self._addresses):
             await self._turn()
             try:
-                raw = await self._open(address)
+                raw = await self._open(address, "primary" if only_reads else self._target)
                 await _set_codecs(raw)
             except FAILURES as error:
                 reason = error
+                is_read_only |= isinstance(error, asyncpg.TargetServerAttributeNotMatched)
                 self._addresses.remove(address)  # the next attempt begins with another host, which may answer sooner
                 self._addresses.append(address)
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -74,6 +83,8 @@ class Connector:
                 self._addresses.insert(0, address)
                 self._last = address
                 return raw
+        if is_read_only and self._target == PRIMARY and not only_reads:
+            raise ReadOnlyError("The database takes no changes.") from reason
         raise UnavailableError("The database cannot be reached.") from reason
 
     async def answers(self) -> bool:
@@ -81,7 +92,7 @@ class Connector:
         await self._turn()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                raw = await self._open(self._last)
+                raw = await self._open(self._last, self._target)
                 try:
                     await raw.execute("select 1")
                 finally:
@@ -98,13 +109,13 @@ class Connector:
         self._attempts.append(turn)
         await asyncio.sleep(turn - now)
 
-    async def _open(self, address: str) -> RawConnection:
+    async def _open(self, address: str, target: str | None) -> RawConnection:
         raw = await asyncpg.connect(
             address,
             timeout=self._seconds,  # pyright: ignore[reportArgumentType]
             statement_cache_size=0,
             server_settings=self._session,
-            target_session_attrs=self._target,
+            target_session_attrs=target,
         )
         _keep_alive(raw)
         return raw

@@ -12,7 +12,7 @@ from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.supervision import failing
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.connector import connect_to_primary
-from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.pool import READ_ONLY, ConnectionPool
 
 _LOCK = 0x6761746577617973  # one number for all processes that migrate: "gateways" in ASCII
 _READY_TIMEOUT_SECONDS = 0.8
@@ -30,7 +30,9 @@ _AWAY = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-_REVISION = Statement("revision", "select version_num from alembic_version")
+_REVISION = Statement(
+    "revision", "select version_num, current_setting('transaction_read_only') = 'on' from alembic_version"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +59,8 @@ async def is_current(url: str) -> bool:
         await connection.close()
 
 
-async def must_be_ready(database: ConnectionPool) -> None:
-    """Go on only with a database that answers and has everything that this code needs.
+async def must_be_ready(database: ConnectionPool) -> str:
+    """Go on only with a database that answers and has everything that this code needs; answers what it does not do.
 
     Raises:
         UnavailableError: it does not, or has not; the message says which.
@@ -76,6 +78,7 @@ async def must_be_ready(database: ConnectionPool) -> None:
         raise UnavailableError(database.trouble or "The database does not answer.") from None
     if not rows or rows[0][0] < newest_revision():
         raise UnavailableError("The database is not migrated: run `gateway-tokens migrate`.")
+    return READ_ONLY if rows[0][1] else ""
 
 
 async def upgrade(url: str, *, timeout_seconds: float = 60) -> None:

@@ -35,7 +35,14 @@ from graphql_api.storage.connection import (
     StatementTimeoutError,
     unobserved,
 )
-from graphql_api.storage.connector import CONNECT_TIMEOUT_SECONDS, FAILURES, PRIMARY, Connector, RawConnection
+from graphql_api.storage.connector import (
+    CONNECT_TIMEOUT_SECONDS,
+    FAILURES,
+    PRIMARY,
+    Connector,
+    RawConnection,
+    ReadOnlyError,
+)
 from graphql_api.storage.transaction import LogForbiddenError, Outcome, Transaction, TransactionId
 
 # Unless told otherwise, PostgreSQL plans `= any($1)` anew at each execution, which costs more than the query, and takes
@@ -48,6 +55,7 @@ RETRY_WINDOW_SECONDS = 0.5
 # Where some statement waits and no connection said anything for so long, the database is asked whether it is there.
 STALL_TIMEOUT_SECONDS = 0.75
 _WATCH_INTERVAL_SECONDS = 0.25
+_SEEK_INTERVAL_SECONDS = 1.0
 _CLEANUP_TIMEOUT_SECONDS = 1.0
 # A connection that was idle for so long may be gone without a word: it is asked whether it answers before it is used.
 REST_SECONDS = 10.0
@@ -57,6 +65,7 @@ MAX_IDLE_SECONDS = 300.0
 # The server ends what a client that was cut off left behind: a statement, and a transaction that does nothing.
 _SERVER_GRACE_SECONDS = 5.0
 
+READ_ONLY = "The database is read-only: reads are answered, changes are not."
 _BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
 
 # An answer to COMMIT that takes longer is looked for by the transaction's id, and so long at the most: with what came
@@ -110,6 +119,8 @@ class ConnectionPool:
         self._is_reachable = False  # that another connection can be opened, since the last one was and none was lost
         self._trouble = ""
         self._is_suspended = False
+        self.is_read_only = False
+        """Whether only reads are answered."""
         self._shows_log = True  # as far as is known
         self.patience = Patience()
         self._slow, self._is_looking = SlowKeys(), False
@@ -308,6 +319,8 @@ class ConnectionPool:
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over; the message
                 says if it may have taken effect.
         """
+        if self.is_read_only and commits:
+            raise UnavailableError(READ_ONLY)
         place = self._transactions.place() if self._watches else nullcontext()
         async with place, self._transaction(first, commits=commits) as transaction:
             yield transaction
@@ -467,6 +480,8 @@ class ConnectionPool:
         self._idle.append(connection)
 
     def _translate_error(self, connection: Connection, error: BaseException) -> BaseException:
+        if self.is_read_only and isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            return UnavailableError(READ_ONLY)
         translated = connection.translate_error(error)
         self.timeouts += isinstance(translated, StatementTimeoutError)
         return translated
@@ -505,14 +520,10 @@ class ConnectionPool:
 
     async def _open_one(self) -> None:
         try:
-            raw = await self._connector.connect()
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                    await self._ping(raw)
-            except BaseException:
-                raw.terminate()
-                raise
-            self._add(raw)
+                await self._add(await self._connector.connect(), takes_changes=True)
+            except ReadOnlyError:
+                await self._add(await self._connector.connect(only_reads=True), takes_changes=False)
         except UnavailableError as trouble:
             self._notice(str(trouble), trouble.__cause__)
         except Exception as error:  # noqa: BLE001 - the driver raises bare ones at authentication
@@ -521,16 +532,31 @@ class ConnectionPool:
             self._opening -= 1
         self._open_more()
 
-    def _add(self, raw: RawConnection) -> None:
+    async def _add(self, raw: RawConnection, *, takes_changes: bool) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                await self._ping(raw)
+        except BaseException:
+            raw.terminate()
+            raise
         if self._is_suspended:
             raw.terminate()
             return
         if self._trouble:
             _log.warning(f"{self._name} is available again")
+        if self.is_read_only is takes_changes:
+            _log.warning(f"{self._name} {'takes changes again' if takes_changes else 'is read-only'}")
+            self.is_read_only = not takes_changes
+            self._drop(self._open)
         self._is_reachable, self._trouble = True, ""
         connection = Connection(raw, prepares=self._prepares, timeout=self._timeout, observe=self._observe)
         self._open.add(connection)
         self._release(connection)
+
+    async def _seek_changes(self) -> None:
+        """See whether some host takes changes again."""
+        with suppress(UnavailableError, *FAILURES):
+            await self._add(await self._connector.connect(), takes_changes=True)
 
     def _lose(self, connection: Connection, error: BaseException) -> None:
         """This connection is of no use any more, and perhaps others are not."""
@@ -560,9 +586,13 @@ class ConnectionPool:
     async def _watch(self) -> None:
         """Put idle connections aside, close old ones, and give up all if nothing is heard while statements wait."""
         heard, since = -1, monotonic()
+        sought = monotonic()
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_SECONDS)
             self._rest()
+            if self.is_read_only and monotonic() - sought >= _SEEK_INTERVAL_SECONDS:
+                sought = monotonic()
+                self._start(self._seek_changes())
             if not self._watches:
                 continue
             if heard != self._answers() or not self.in_use:

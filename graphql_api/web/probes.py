@@ -20,9 +20,10 @@ READINESS_SECONDS = 0.25
 class Readiness:
     """Asks whether the service is ready: a few times a second, however many callers there are."""
 
-    def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
-        """`check` raises `UnavailableError` with the reason."""
+    def __init__(self, check: Callable[[], Awaitable[str]]) -> None:
+        """`check` raises `UnavailableError` with the reason, or answers what is not to be had although it is ready."""
         self._check = check
+        self.note = ""
         self._asking: asyncio.Task[str | None] | None = None
         self._asked_at = 0.0
 
@@ -35,7 +36,7 @@ class Readiness:
 
     async def _ask(self) -> str | None:
         try:
-            await self._check()
+            self.note = await self._check()
         except UnavailableError as unavailable:
             return str(unavailable)
         return None
@@ -47,12 +48,16 @@ async def healthz(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Answer 200 while the database answers, is migrated, and the process is to go on; else 503 with the reason."""
+    """Answer 200 while the database answers, is migrated, and the process is to go on; else 503 with the reason.
+
+    A database that is read-only answers 200 with the reason: reads are answered.
+    """
     if "draining" in request.scope["state"]:
         return JSONResponse({"status": "unavailable", "reason": "This process is shutting down."}, 503)
     if reason := await request.state.readiness.reason():
         return JSONResponse({"status": "unavailable", "reason": reason}, 503)
-    return JSONResponse({"status": "ok"})
+    note = request.state.readiness.note
+    return JSONResponse({"status": "ok", "reason": note} if note else {"status": "ok"})
 
 
 async def metrics(request: Request) -> Response:

@@ -27,6 +27,18 @@ CONFIG = uvicorn.Config(_app)
 CONFIG.load()
 COMPILED = select(bindparam("a")).compile(dialect=dialect())
 
+
+
+class _ConnectionOfNobody(asyncpg.Connection):
+    """A connection that leads nowhere: its parts are there all the same."""
+
+    def __init__(self):
+        super().__init__(None, None, None, None, None, None)
+
+    def __del__(self):
+        """Nothing is to be closed."""
+
+
 # The library, whose part it is, the part, the module that uses it.
 PARTS = [
     ("joserfc", JWSRegistry(), "algorithms", "auth/access_tokens.py"),

@@ -5,11 +5,18 @@ import asyncio
 import asyncpg
 import pytest
 
+from graphql_api.app import create_app
+from graphql_api.auth import mint
+from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.errors import UnavailableError
+from graphql_api.settings import Settings
 from graphql_api.storage import pool as pools
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.connector import Connector
 from graphql_api.storage.pool import ConnectionPool
+from tests.asgi import Client, opened
+from tests.conftest import AUTH_SECRET
+from tests.graph import Graph, wanted
 from tests.until import until
 
 BACKEND = Statement("backend", "select pg_backend_pid()")
@@ -18,6 +25,18 @@ SETTINGS = Statement(
     "select current_setting('statement_timeout') as statement,"
     " current_setting('idle_in_transaction_session_timeout') as idle",
 )
+
+
+@pytest.fixture
+async def own_database(new_database, migrated_database):
+    return await new_database(migrated_database)
+
+
+@pytest.fixture
+async def connection_to(own_database, straight):
+    connection = await asyncpg.connect(straight(own_database))
+    yield connection
+    await connection.close()
 
 
 async def backend(pool):
@@ -106,3 +125,31 @@ async def test_nobody_waits_for_ever_for_a_database_that_is_not_there():
     async with ConnectionPool.open("postgresql://localhost:1/none") as pool:
         with pytest.raises(UnavailableError):
             await pool.fetch(BACKEND)
+
+
+async def test_a_primary_that_is_read_only_is_read_from_until_it_takes_changes_again(own_database, connection_to):
+    name = await connection_to.fetchval("select current_database()")
+    async with opened(create_app(Settings(database_url=own_database, auth_secret=AUTH_SECRET))) as app:
+        graph = Graph(Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE])))
+        changes = [
+            lambda token: graph.answer("save", input=wanted("u2", "STRIPE", "cus_2")),
+            lambda token: graph.answer("update", input={"id": token["id"], "description": "x"}),
+            lambda token: graph.answer("claim", userId="u3", gateway="STRIPE"),
+        ]
+        token = (await graph.save("u1", "STRIPE", "cus_1"))["gatewayToken"]
+        await connection_to.execute(f"alter database {name} set default_transaction_read_only = on")
+        await connection_to.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+            " and pid <> pg_backend_pid()"
+        )
+        for change in changes:
+            [error] = (await change(token))["errors"]
+            assert error["extensions"]["code"] == "UNAVAILABLE"
+            assert await graph.customer("STRIPE", "cus_1") == token
+        ready = await graph.client.http.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ok", "reason": pools.READ_ONLY})
+        await connection_to.execute("set default_transaction_read_only = off")
+        await connection_to.execute(f"alter database {name} reset default_transaction_read_only")
+        await until(lambda: not app.state["store"].pool.is_read_only, "the database takes changes again")
+        for change in changes:
+            assert "errors" not in await change(token)
