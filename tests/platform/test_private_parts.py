@@ -5,6 +5,7 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+import asyncpg
 import pytest
 import uvicorn
 from joserfc.jws import JWSRegistry
@@ -27,20 +28,9 @@ CONFIG = uvicorn.Config(_app)
 CONFIG.load()
 COMPILED = select(bindparam("a")).compile(dialect=dialect())
 
-
-
-class _ConnectionOfNobody(asyncpg.Connection):
-    """A connection that leads nowhere: its parts are there all the same."""
-
-    def __init__(self):
-        super().__init__(None, None, None, None, None, None)
-
-    def __del__(self):
-        """Nothing is to be closed."""
-
-
 # The library, whose part it is, the part, the module that uses it.
 PARTS = [
+    ("asyncpg", asyncpg.Connection, "_transport", "storage/connector.py"),
     ("joserfc", JWSRegistry(), "algorithms", "auth/access_tokens.py"),
     ("joserfc", JWSRegistry(), "max_header_length", "auth/access_tokens.py"),
     ("joserfc", JWSRegistry(), "max_signature_length", "auth/access_tokens.py"),
