@@ -1,0 +1,56 @@
+"""The page of bounds says what the code does."""
+
+import inspect
+import re
+from pathlib import Path
+
+from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, Engine
+from graphql_api.engine.parsing import MAX_NAME_LENGTH
+from graphql_api.engine.size import MAX_ANSWER_OBJECTS
+from graphql_api.settings import Settings
+from graphql_api.storage import connection
+from graphql_api.web import compression, persisted_queries
+from graphql_api.web.connection import ConnectionLimits
+from graphql_api.web.graphql import RequestLimits
+
+PAGE = Path(__file__).parent.parent.parent / "docs/configuration.md"
+SOCKET = ConnectionLimits()
+DOCUMENTS = {name: each.default for name, each in inspect.signature(Engine).parameters.items()}
+FIXED = {
+    "connections per worker": [SOCKET.max_connections],
+    "bytes in a head; header lines": [SOCKET.max_head_bytes, SOCKET.max_header_lines],
+    "seconds to send a head; a body": [SOCKET.max_head_seconds, RequestLimits(0, 0, 0).max_body_seconds],
+    "requests that wait on one connection": [SOCKET.max_waiting_requests],
+    "members of a compressed body": [compression._MAX_MEMBERS],
+    "characters in a name, an operation name, a document id": [MAX_NAME_LENGTH],
+    "bytes in an answer, before compression; errors; objects": [
+        MAX_ANSWER_BYTES,
+        MAX_ANSWER_ERRORS,
+        MAX_ANSWER_OBJECTS,
+    ],
+    "documents that are kept; of one caller without the read scope": [
+        DOCUMENTS["max_documents"],
+        DOCUMENTS["max_documents"] // 8,
+    ],
+    "characters of the documents that are kept": [DOCUMENTS["max_characters"]],
+    "persisted queries that are kept, and their characters": [
+        persisted_queries.MAX_DOCUMENTS,
+        persisted_queries.MAX_CHARACTERS,
+    ],
+    "prepared statements of a connection, and their bytes": [connection._MAX_PREPARED, connection._MAX_PREPARED_BYTES],
+}
+
+
+def test_the_page_says_what_the_bounds_are():
+    section = PAGE.read_text().partition("## What one request may cost")[2]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][2:]
+    fixed = set()
+    for bound, value, setting in rows:
+        numbers = [float(number.replace(",", "")) for number in value.split("; ")]
+        if not (names := re.findall(r"`([A-Z_]+)`", setting)):
+            fixed.add(bound)
+            assert numbers == FIXED[bound], bound
+        else:
+            names = [name.lower() for name in names]
+            assert numbers == [Settings.model_fields[name].default for name in names], bound
+    assert fixed == FIXED.keys()
