@@ -128,7 +128,7 @@ class ConnectionPool:
         share = partial(Share, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=_MOVING_SECONDS)
         self._slow_share = share(max(1, size // 5), waiting=2 * size)
         self._lists = share(max(1, size // 5), waiting=sys.maxsize)
-        self._transactions = share(max(1, size // 2), waiting=sys.maxsize)
+        self._transactions = share(max(2, size // 2), waiting=sys.maxsize)
         self.losses = 0
         self.timeouts = 0
         self._tasks: set[asyncio.Task[None]] = set()
