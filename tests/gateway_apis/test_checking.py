@@ -5,7 +5,7 @@ from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from graphql_api.gateway_apis import checking
@@ -372,11 +372,13 @@ class Killed(BaseException):
     """A check ends here, as if its process had been killed."""
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     customers=st.lists(_CUSTOMERS, min_size=1, max_size=12),
     runs=st.lists(st.tuples(st.lists(_FAULTS, max_size=40), st.none() | st.integers(0, 30)), max_size=4),
 )
+@example(customers=[standin.DELETED], runs=[([None, 500, 500, 500], None)])
+@example(customers=[standin.LIVE, standin.DELETED], runs=[([], 2)])
 async def test_no_customer_that_is_there_is_deactivated_and_each_deleted_one_is_at_last(
     check, graph, connection, customers, runs
 ):
@@ -399,7 +401,7 @@ async def test_no_customer_that_is_there_is_deactivated_and_each_deleted_one_is_
         stripe.faults.extend(faults)
         stripe.handle = _killing(real, killed_after)
         with suppress(StoppedError, Killed):
-            await check(stripe)
+            await check(stripe, older_than=timedelta(hours=1))
         inactive = await connection.fetch("select gateway_customer_id from customer_gateway_tokens where not is_active")
         assert {row[0] for row in inactive} <= deleted
     stripe.faults.clear()
@@ -408,7 +410,7 @@ async def test_no_customer_that_is_there_is_deactivated_and_each_deleted_one_is_
     await connection.execute("update gateway_customer_checks set leased_until = null")
     # Of tokens that are inactive and customers that are unknown alone, it looks like another account.
     with nullcontext() if standin.LIVE in stripe.customers.values() else suppress(StoppedError):
-        await check(stripe)
+        await check(stripe, older_than=timedelta(hours=1))
     rows = await connection.fetch(
         "select gateway_customer_id, is_active, last_verified_at from customer_gateway_tokens"
     )
