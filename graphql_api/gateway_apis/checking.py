@@ -7,15 +7,16 @@ the next one.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.caller import WRITE_SCOPE, Caller
-from graphql_api.domain.errors import InputError
+from graphql_api.domain.errors import InputError, UnavailableError
 from graphql_api.domain.facts import Facts
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.token import DeactivationReason, Token
@@ -27,6 +28,8 @@ from graphql_api.storage.checks import FIRST, CheckStore, Counts, DueCheck, Leas
 from graphql_api.storage.reads import token_of
 from graphql_api.storage.tokens import TokenStore
 
+T = TypeVar("T")
+
 CALLER = Caller("check", frozenset({WRITE_SCOPE}))
 CONCURRENCY: Final = 16
 LEASE_SECONDS: Final = 300.0
@@ -37,6 +40,8 @@ EVIDENCE: Final = 3
 _PAGE = 10_000
 _MAX_BATCH = 500
 _BATCH_SECONDS = 10
+_TRIES, _PAUSE_SECONDS = 30, 2.0
+_REASONS = {Verdict.UNKNOWN: ("MISSING_THERE", "UNKNOWN"), Verdict.OUTAGE: ("UNANSWERED", "OUTAGE")}
 # Events may be listed late; to read one twice does no harm.
 _OVERLAP = timedelta(hours=1)
 
@@ -120,7 +125,7 @@ class Check:
         gateway: str,
         client: GatewayClient,
         options: CheckOptions,
-        report: Callable[[Sequence[Found]], object],
+        report: Callable[[Iterable[Found]], object],
     ) -> None:
         self.tally = CheckTally()
         self._tokens = Tokens(store, CALLER, gateways)
@@ -166,7 +171,8 @@ class Check:
         after: str | None = None
         while True:
             page = await self._client.deletions(max(since, oldest), after)
-            await self._delete_listed(page.deletions)
+            await self._patiently(partial(self._delete_listed, page.deletions))
+            self.tally.deletions += len(page.deletions)
             yield self.tally
             if page.after is None:
                 break
@@ -178,7 +184,6 @@ class Check:
             await self._checks.deletions_read(self._gateway, began)
 
     async def _delete_listed(self, deletions: Sequence[Deletion]) -> None:
-        self.tally.deletions += len(deletions)
         found = await self._found(each.customer for each in deletions)
         self.tally.is_right_account |= bool(found)
         for each in deletions:
@@ -211,7 +216,10 @@ class Check:
     async def _ask_due(self, before: datetime) -> AsyncGenerator[CheckTally]:
         after = FIRST
         left = self._options.limit
-        while left != 0 and (page := await self._checks.due(self._gateway, before, after, _PAGE)):
+        while left != 0:
+            page = await self._patiently(partial(self._checks.due, self._gateway, before, after, _PAGE))
+            if not page:
+                return
             after = page[-1].place
             for some in _pieces(page, self._batch_size):
                 left = await self._check(some[:left], before, left)
@@ -225,11 +233,16 @@ class Check:
 
     async def _check(self, due: list[DueCheck], before: datetime, left: int | None) -> int | None:
         """Check those of these tokens that no other check has. Returns how many more may be checked."""
-        batch = await self._take(due, before)
+        batch = await self._patiently(partial(self._take, due, before))
         try:
             await self._ask(batch)
         finally:
-            await asyncio.shield(asyncio.ensure_future(self._settle(batch)))
+            await asyncio.shield(asyncio.ensure_future(self._patiently(partial(self._settle, batch))))
+            self._report(
+                Found(*_REASONS[answer.verdict], each.user_id, each.customer, each.token_id)
+                for each, (_, answer) in batch.answers.items()
+                if answer.verdict in _REASONS
+            )
         if self._stopped:
             raise self._stopped
         if self.tally.unknown >= MAX_UNKNOWN:
@@ -266,6 +279,9 @@ class Check:
     def _count(self, answer: Answer) -> None:
         self.tally.asked += 1
         match answer.verdict:
+            case Verdict.EXISTS:
+                self.tally.verified += 1
+                self.tally.is_right_account = True
             case Verdict.UNKNOWN:
                 self.tally.unknown += 1
             case Verdict.OUTAGE:
@@ -297,7 +313,6 @@ class Check:
         gone = by_verdict.get(Verdict.GONE, {})
         unknown = by_verdict.get(Verdict.UNKNOWN, {})
         unanswered = by_verdict.get(Verdict.OUTAGE, {})
-        self.tally.verified += len(exists)
         if exists and not self._options.dry_run:
             # Gateways date deletions by the second: one in the second of this request counts.
             confirmed = {(each.user_id, each.customer): at.replace(microsecond=0) for each, at in exists.items()}
@@ -305,10 +320,6 @@ class Check:
         found = await self._found(each.customer for each in gone)
         for each, at in gone.items():
             await self._deactivate(each.customer, at, found.get(each.customer))
-        self._report(
-            [Found("MISSING_THERE", "UNKNOWN", each.user_id, each.customer, each.token_id) for each in unknown]
-            + [Found("UNANSWERED", "OUTAGE", each.user_id, each.customer, each.token_id) for each in unanswered]
-        )
         if not self._options.dry_run:
             await self._checks.settle(
                 batch.lease, {each.token_id: at for each, at in (exists | gone | unknown).items()}
@@ -316,6 +327,15 @@ class Check:
             throttled, self._throttled = self._client.throttled - self._throttled, self._client.throttled
             counts = Counts(len(exists), len(gone), len(unknown), len(unanswered), throttled)
             await self._checks.count(self._gateway, counts)
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do this with the database; if that is away, again for a minute. It does no harm to do it twice."""
+        for _ in range(_TRIES):
+            try:
+                return await work()
+            except UnavailableError:
+                await self._client.pace.sleep(_PAUSE_SECONDS)
+        return await work()
 
 
 def _becomes_inactive(token: Token, at: datetime) -> bool:

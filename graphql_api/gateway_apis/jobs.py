@@ -105,7 +105,7 @@ async def check_gateway(
     title = f"{'dry run of ' if options.dry_run else ''}check of {key.gateway}"
     with _report(report, _COLUMNS) as write:
 
-        def found(lines: Sequence[Found]) -> None:
+        def found(lines: Iterable[Found]) -> None:
             write(
                 (each.difference, each.reason, each.user_id, key.gateway, each.customer, each.token_id)
                 for each in lines

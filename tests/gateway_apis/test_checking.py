@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.gateway_apis import checking
 from graphql_api.gateway_apis.client import StoppedError
 from graphql_api.storage.checks import CheckStore
@@ -358,6 +359,30 @@ async def test_what_checks_found_is_counted_and_the_end_of_a_whole_one_is_rememb
     with pytest.raises(StoppedError):
         await check(stripe)
     assert (await CheckStore(pool).summaries())[0].finished_at == summary.finished_at
+
+
+async def test_a_database_that_is_away_for_a_moment_stops_nothing(check, tokens, stripe, monkeypatch, clock, table):
+    await tokens(3)
+    stripe.customers["cus_2"] = standin.DELETED
+    del stripe.customers["cus_3"]
+    failing = {"due": 2, "lease": 1, "settle": 3}
+
+    def flaky(name, real):
+        async def call(self, *arguments):
+            if failing[name]:
+                failing[name] -= 1
+                raise UnavailableError("The database is away.")
+            return await real(self, *arguments)
+
+        return call
+
+    for name in failing:
+        monkeypatch.setattr(CheckStore, name, flaky(name, getattr(CheckStore, name)))
+    tally, lines = await check(stripe)
+    assert (tally.asked, tally.verified, tally.gone, tally.unknown) == (3, 1, 1, 1)
+    assert [line.customer for line in lines] == ["cus_2", "cus_3"]
+    assert len(await changes(table)) == 1
+    assert sum(clock.slept) >= 12
 
 
 # --- whatever the gateway answers
