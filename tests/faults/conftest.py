@@ -27,6 +27,17 @@ async def postgres(new_server):
     return server
 
 
+@pytest.fixture
+async def pair(new_server):
+    """A primary and its standby."""
+    first, second = new_server(), new_server()
+    first.create()
+    await first.start()
+    second.follow(first)
+    await second.start()
+    return first, second
+
+
 @pytest.fixture(scope="module")
 async def proxy(postgres):
     async with Proxy.to("127.0.0.1", postgres.port) as proxy:

@@ -92,6 +92,10 @@ class Postgres:
         await until(lambda: not any(map(_runs, backends)), "the backends have ended")
         (self._cluster / "postmaster.pid").unlink()
 
+    async def kill_and_start(self):
+        await self.kill()
+        await self.start()
+
     def kill_a_backend(self):
         next(
             each

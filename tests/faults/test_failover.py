@@ -4,8 +4,6 @@ import asyncio
 import os
 import sys
 
-import pytest
-
 from graphql_api.storage.feed import Feed
 from graphql_api.storage.migrate import newest_revision, upgrade
 from graphql_api.storage.pool import ConnectionPool
@@ -13,17 +11,6 @@ from tests.faults.load import Load
 from tests.faults.proxy import Proxy
 from tests.faults.service import serving
 from tests.until import until
-
-
-@pytest.fixture
-async def pair(new_server):
-    """A primary and its standby."""
-    first, second = new_server(), new_server()
-    first.create()
-    await first.start()
-    second.follow(first)
-    await second.start()
-    return first, second
 
 
 async def test_writes_follow_a_switchover_and_never_go_back(pair, tmp_path, measured):

@@ -17,6 +17,7 @@ from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.settings import Settings
 from graphql_api.storage import transaction as transactions
+from graphql_api.storage.migrate import upgrade
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.statements import NOW
 from graphql_api.storage.transaction import Outcome
@@ -192,24 +193,26 @@ STEPS = (
 )
 
 
-@pytest.fixture
-async def callers(postgres, proxy):
-    """Callers of a service that knows only the proxy, and what they found out."""
-    settings = Settings(database_url=postgres.url_by(proxy.port), auth_secret=SECRET)
-    async with opened(create_app(settings)) as app:
+@asynccontextmanager
+async def calling(url):
+    """Callers of a service on this database, and what they found out."""
+    async with opened(create_app(Settings(database_url=url, auth_secret=SECRET))) as app:
         truth, chance = Truth(), random.Random(SEED)
         client = Client(app, mint(SECRET, "a-service", [ADMIN_SCOPE]))
-        yield (
-            [Caller(client, truth, f"caller-{number}-{secrets.token_hex(4)}", chance) for number in range(CALLERS)],
-            truth,
-        )
+        names = [f"caller-{number}-{secrets.token_hex(4)}" for number in range(CALLERS)]
+        yield [Caller(client, truth, name, chance) for name in names], truth
+
+
+@pytest.fixture
+async def callers(postgres, proxy):
+    """Callers of a service that knows only the proxy."""
+    async with calling(postgres.url_by(proxy.port)) as (some, truth):
+        yield some, truth
         proxy.loses = lambda _: False
 
 
 @pytest.fixture(scope="module", autouse=True)
 async def _migrated(postgres):
-    from graphql_api.storage.migrate import upgrade  # noqa: PLC0415
-
     await upgrade(postgres.url)
 
 
@@ -229,32 +232,55 @@ async def test_every_answer_is_true_while_answers_to_commits_are_lost(callers, p
     assert max(truth.seconds) < 3 or truth.answers["unavailable"] < sum(truth.answers.values()) / 100
 
 
-@pytest.mark.parametrize("fault", ["terminate_backends", "kill_a_backend"])
-async def test_every_answer_is_true_while_backends_die(callers, postgres, measured, fault):
+FAULTS = ["terminate_backends", "kill_a_backend", "kill_and_start"]
+
+
+@pytest.mark.parametrize("faults", [[fault] for fault in FAULTS] if LONG else [FAULTS], ids=" ".join)
+async def test_every_answer_is_true_while_postgresql_dies(callers, postgres, measured, faults):
     some, truth = callers
 
-    async def hurt():
-        while True:
+    async def hurt(ends):
+        while not ends.is_set():
             await asyncio.sleep(random.random() * 2)
             with suppress(StopIteration):  # there is no backend yet
-                done = getattr(postgres, fault)()
+                done = getattr(postgres, random.choice(faults))()
                 if done is not None:
                     await done
 
-    async with background(hurt()):
+    async with background(hurt):
         await run(some, MUTATIONS_EACH // 2)
+    await postgres.answers()
     measured("mutations", dict(truth.answers))
     assert truth.untruths == [], SEED
     assert await differences(postgres) == []
 
 
+async def test_every_answer_is_true_while_another_server_takes_over(pair, measured):
+    first, second = pair
+    await upgrade(first.url)
+    url = first.url.replace(f":{first.port}", f":{first.port},127.0.0.1:{second.port}")
+
+    async def switch():
+        await asyncio.sleep(random.random())
+        await first.stop()
+        await second.ask("select pg_promote()")
+
+    async with calling(url) as (some, truth):
+        await asyncio.gather(run(some, MUTATIONS_EACH // 2), switch())
+        await run(some, 5)
+    measured("mutations", dict(truth.answers))
+    assert truth.untruths == [], SEED
+    assert await differences(second) == []
+
+
 @asynccontextmanager
 async def background(work):
-    task = asyncio.create_task(work)
+    """Work that goes on until the end of this, and to the end of what it is doing then."""
+    ends = asyncio.Event()
+    task = asyncio.create_task(work(ends))
     yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    ends.set()
+    await task
 
 
 async def differences(postgres):
