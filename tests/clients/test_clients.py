@@ -70,6 +70,12 @@ def without_typename(found):
     return {key: value for key, value in found.items() if key != "__typename"}
 
 
+async def test_nodes_client_reads_why_its_body_is_refused(service):
+    install(FOLDER)  # or Node may be missing
+    answers = await asyncio.gather(*(run("node", FOLDER / "large.mjs", service.url) for _ in range(5)))
+    assert answers == ["413\n"] * 5
+
+
 @pytest.mark.parametrize("batch_interval", [0, 0.02])
 async def test_gql_is_answered(service, batch_interval):
     transport = HTTPXAsyncTransport(service.url, headers={"authorization": ADMIN})

@@ -1,11 +1,12 @@
 """A search for expensive documents finds none, but does find faults that are planted."""
 
 import os
+import re
 import time
 import tracemalloc
 
 import pytest
-from graphql import FragmentDefinitionNode, FragmentSpreadNode
+from graphql import FragmentDefinitionNode, FragmentSpreadNode, GraphQLError
 
 from graphql_api.app import _engine
 from graphql_api.engine import Engine
@@ -72,6 +73,19 @@ def test_the_search_finds_a_fragment_walk_that_is_exponential(schema):
     engine = Engine(schema, before_validation=[walks_every_spread], max_tokens=2000)
     found, _ = climb(preparing(engine), 2000, SEED, SLOW_MACHINE)
     assert found > SLOW_MACHINE
+
+
+def looks_for_a_suggestion(document):
+    """What a pattern costs that begins anew wherever its first words stand, and looks for its last up to the end."""
+    re.search(r",? did you mean .*?!", document.loc.source.body)
+    return [GraphQLError("That was all.")]
+
+
+def test_the_search_finds_a_pattern_that_is_quadratic(schema):
+    engine = Engine(schema, before_validation=[looks_for_a_suggestion], max_tokens=2000)
+    found, document = climb(preparing(engine), 2000, SEED, SLOW_MACHINE)
+    assert found > SLOW_MACHINE
+    assert " did you mean" in document
 
 
 @pytest.fixture

@@ -1,5 +1,9 @@
 """What the access log has of a running service: mutations that were refused by their codes, and no probes."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from threading import Event
+
 import httpx
 
 from graphql_api.auth import mint
@@ -28,6 +32,27 @@ def test_refused_mutations_have_their_codes_and_probes_no_lines(serving):
         ("/graphql", 200, None),
         ("/nothing", 404, None),
     ]
+
+
+def test_no_answer_is_without_its_line_when_the_service_is_told_to_end(serving):
+    service, answered, enough = serving(), [], Event()
+
+    def ask():
+        with suppress(httpx.HTTPError), httpx.Client(base_url=service.url) as http:
+            while True:
+                response = http.post("/graphql", json={"query": "{ __typename }"})
+                answered.append(response.headers["x-request-id"])
+                if len(answered) >= 100:
+                    enough.set()
+
+    with ThreadPoolExecutor() as pool:
+        asking = [pool.submit(ask) for _ in range(4)]
+        assert enough.wait(30)
+        assert service.end() == 0
+        wait(asking)
+    logged = [line["request_id"] for line in service.log("request")]
+    assert {*answered} <= {*logged}
+    assert len({*logged}) == len(logged)
 
 
 def test_the_root_says_what_is_here(serving):
