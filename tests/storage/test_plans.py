@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from graphql_api.domain.token import Token
-from graphql_api.storage import feed, selects, statements
+from graphql_api.storage import checks, feed, selects, statements
 from graphql_api.storage.pool import _SESSION, ConnectionPool
 
 MOMENT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -56,6 +56,9 @@ def page(*filters, **options):
 
 
 LOOKUPS = {
+    "customers that were verified last": (checks._LAST_VERIFIED, ["STRIPE", 3]),
+    "tokens to check, leased": (checks._LEASE, [[ID], MOMENT, 300.0]),
+    "whether a customer is to be deleted": (statements.IS_TO_ERASE, ["STRIPE", "cus_7"]),
     "tokens by id": (selects.by_ids(None), [[ID]]),
     "tokens by user and gateway": (selects.by_users_and_gateways(None), PAIR),
     "a token by its gateway and customer": (selects.by_current_customers(None), [["cus_7"], ["STRIPE"], None]),

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
 from graphql_api.app import create_app
 from graphql_api.auth import mint
@@ -17,12 +18,18 @@ from graphql_api.bulk.files.opening import ReadOptions
 from graphql_api.bulk.reconciling import Guards
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.inputs import Gateways
+from graphql_api.gateway_apis import jobs as gateway_jobs
+from graphql_api.gateway_apis.checking import CheckOptions
+from graphql_api.gateway_apis.keys import GatewayKey
+from graphql_api.gateway_apis.purging import PurgeOptions
+from graphql_api.gateway_apis.stripe import Stripe
 from graphql_api.settings import Settings
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.migrate import upgrade
 from graphql_api.storage.pool import ConnectionPool
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
+from tests.gateway_apis import standin
 from tests.graph import MUTATIONS, Graph, wanted
 
 # What the change feed counts on: a transaction that records something changed or created a token, and so had its id,
@@ -136,6 +143,23 @@ async def test_every_bulk_command_works_without_the_right_to_change_history(serv
         ("DEACTIVATED", "reconcile"): 1,
     }
     assert "u4,STRIPE,cus_6,,,false" in (tmp_path / "all.csv").read_text()
+
+
+async def test_checks_and_purges_work_without_the_right_to_change_history(service_url):
+    stripe = standin.Stripe()
+    stripe.customers = {"cus_7": standin.DELETED, "cus_8": standin.LIVE, "cus_9": standin.LIVE}
+    settings = Settings(database_url=service_url, auth_secret=AUTH_SECRET)
+    async with opened(create_app(settings)) as app:
+        graph = Graph(Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE])))
+        for customer in stripe.customers:
+            await graph.save(customer, "CHECKED", customer)
+        await graph.erase("cus_9")
+    with standin.serving(stripe) as url:
+        key = GatewayKey("CHECKED", Stripe(is_test=False), SecretStr(standin.KEY), url)
+        async with ConnectionPool.open(service_url, watches=False) as database:
+            assert await gateway_jobs.check_gateway(database, Gateways(), key, CheckOptions())
+            assert await gateway_jobs.purge_gateway(database, Gateways(), key, PurgeOptions())
+    assert stripe.customers == {"cus_7": "deleted", "cus_8": "live", "cus_9": "deleted"}
 
 
 @pytest.mark.parametrize(
