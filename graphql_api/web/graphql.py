@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from graphql_api import limits
 from graphql_api.domain import deadline
-from graphql_api.domain.caller import Caller, Permission
+from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.engine import Engine, Operation, Result
 from graphql_api.limits.trusted import TrustedDocuments
@@ -257,10 +257,6 @@ class GraphQL:
             self.uploads.release()
         return b"".join(pieces)
 
-    def _names_operations(self, caller: Caller | None) -> bool:
-        """Whether metrics learn the names of this caller's operations: a user must not use up their number."""
-        return self.documents is not None or (caller is not None and caller.has(Permission.READ))
-
     def _prepare(self, request: Request, asked: Parameters) -> Operation:
         query = asked.query
         if self.documents is not None:
@@ -273,7 +269,7 @@ class GraphQL:
         elif query is None:
             raise HTTPError(400, "BAD_REQUEST", "`query` is missing. This service knows no documents by id.")
         caller = request.caller
-        if caller is not None and caller.has(Permission.READ):
+        if caller is not None and caller.reads_all:
             engine, owner = self.engine_of_services or self.engine, None
         else:
             engine, owner = self.engine, (caller and caller.subject) or ""
@@ -399,7 +395,7 @@ class GraphQL:
         except Exception as error:  # noqa: BLE001 - whatever it is, the other requests are answered
             body, outcome = _unexpected(request, error)
         name, kind = (operation.name or "", operation.kind_name) if operation else ("", "")
-        teaches = outcome == "ok" and self._names_operations(caller)
+        teaches = outcome == "ok" and (self.documents is not None or caller.reads_all)
         self.metrics.request(name, kind, outcome, perf_counter() - began, teaches=teaches)
         return body, outcome
 

@@ -13,6 +13,7 @@ _KINDS = {"query": str, "operationName": str, "documentId": str, "variables": di
 
 # What clients in languages that do not tell an empty object from an empty array, or from nothing, send for none.
 _EMPTY: dict[str, tuple[Any, ...]] = {"variables": ([], ""), "extensions": ([], "")}
+_USUAL = frozenset({"query", "variables", "operationName"})
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -88,13 +89,14 @@ def from_query_string(query_string: bytes) -> Parameters:
 
 
 def _checked(found: dict[str, Any]) -> Parameters:
-    query, variables = found.get("query"), found.get("variables")
+    query, variables, name = found.get("query"), found.get("variables"), found.get("operationName")
     if (
-        len(found) == 1 + ("variables" in found)
-        and type(query) is str
-        and (variables is None or type(variables) is dict)
+        type(query) is str
+        and (type(variables) is dict or variables is None)
+        and (name is None or (type(name) is str and len(name) <= MAX_NAME_LENGTH))
+        and _USUAL.issuperset(found)
     ):
-        return Parameters(query, None, variables, None)  # as most requests are
+        return Parameters(query, name or None, variables, None)
     for name, value in found.items():
         if value is not None and name in _KINDS and type(value) is not _KINDS[name]:
             if name in _EMPTY and value in _EMPTY[name]:
