@@ -576,6 +576,8 @@ def weaknesses(settings: Settings) -> list[str]:
             found.append(
                 f"{name}: a secret has fewer than {_MIN_SECRET_BYTES} bytes and can be guessed; use a longer one"
             )
+    if any("sk_live_" in key.get_secret_value() for key in settings.stripe_api_key):
+        found.append("STRIPE_API_KEY: a secret key may do everything at Stripe; use a restricted key, rk_live_…")
     if settings.auth_mode == "disabled":
         found += [
             f"{key.upper()}: has no effect, since AUTH_MODE=disabled accepts every request; unset one of the two"

@@ -162,6 +162,7 @@ WEAK = [
     ({"router_secret": "a"}, "ROUTER_SECRET: "),
     ({"router_secret": f"{SECRET},b"}, "ROUTER_SECRET: "),
     ({"stripe_webhook_secret": "STRIPE_EU:whsec_12345678"}, "STRIPE_WEBHOOK_SECRET: "),
+    ({"stripe_api_key": "sk_live_12345678"}, "STRIPE_API_KEY: a secret key may do everything"),
     ({"auth_mode": "disabled"}, "AUTH_SECRET: has no effect"),
     ({"auth_mode": "disabled", "auth_secret": None, "cors_origins": "*"}, "CORS_ORIGINS: "),
     ({"auth_secret": None, "auth_jwks_url": "https://a.example/k", "auth_issuer": "i"}, "AUTH_AUDIENCE: not set"),
@@ -174,6 +175,7 @@ WEAK = [
 SOUND = [
     {"auth_secret": SECRET, "router_secret": SECRET},
     {"auth_mode": "disabled"},
+    {"auth_secret": SECRET, "stripe_api_key": "STRIPE_EU:rk_live_12345678,STRIPE_TEST:sk_test_12345678"},
     {"auth_jwks_url": "https://a.example/k", "auth_issuer": "i", "auth_audience": "a"},
     {"auth_jwks_url": "http://127.0.0.1:1/k", "auth_issuer": "i", "auth_audience": "a"},
 ]
