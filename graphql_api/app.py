@@ -26,6 +26,8 @@ from graphql_api.settings import ConfigurationError, Settings, is_test_gateway
 from graphql_api.storage.check_metrics import CheckMetrics
 from graphql_api.storage.checks import CheckStore, CheckSummary
 from graphql_api.storage.connection import Statement
+from graphql_api.storage.endpoints import Endpoints
+from graphql_api.storage.event_metrics import EventMetrics
 from graphql_api.storage.migrate import must_be_ready
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.replicas import RecentWrites, Replicas
@@ -54,6 +56,7 @@ class State(TypedDict):
     """What is open while the app runs."""
 
     checks: CheckMetrics
+    events: EventMetrics
     compresses: bool
     graphql: GraphQL
     metrics: Metrics
@@ -103,6 +106,9 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
                 try:
                     yield {
                         "checks": CheckMetrics(CheckStore(database), partial(_show_check, metrics)),
+                        "events": EventMetrics(
+                            store.feed, Endpoints(database, ""), metrics.event_feed, metrics.event_endpoint
+                        ),
                         "compresses": settings.compression,
                         "graphql": graphql,
                         "metrics": metrics,

@@ -30,6 +30,18 @@ _INVALID_INDEXES = """
 select coalesce(array_agg(indexrelid::regclass::text order by 1), '{}') from pg_index
 join pg_class on pg_class.oid = indexrelid
 where not indisvalid and relnamespace = current_schema()::regnamespace"""
+_MOST_OPEN = 60  # seconds
+_OLDEST_WRITER = """
+select * from (
+  select format('process %s (database %s)', pid, datname), extract(epoch from now() - xact_start)::float8 as seconds
+  from pg_stat_activity where backend_xid is not null
+  union all
+  select format('the prepared transaction %s (database %s)', gid, database),
+    extract(epoch from now() - prepared)::float8
+  from pg_prepared_xacts
+) as writer order by seconds desc limit 1"""
+_FAILING_ENDPOINTS = """
+select name, last_error, disabled_at is not null from event_endpoints where last_error is not null order by name"""
 _PID = "select pg_backend_pid()"
 _POOLER = (
     "runs in transaction mode, which loses prepared statements: "
@@ -175,6 +187,10 @@ async def _database(url: str, settings: Settings) -> AsyncIterator[Finding]:
             yield (migrations := await _migrations(connection))
             if migrations.is_well and (finding := await _customer_ids(connection, settings)):
                 yield finding
+            if migrations.is_well:
+                yield await _feed(connection)
+                async for finding in _endpoints(connection):
+                    yield finding
             yield await _indexes(connection)
             yield await _clock(connection)
             async for finding in _log(connection):
@@ -263,6 +279,23 @@ async def _customer_ids(connection: asyncpg.Connection, settings: Settings) -> F
     asked_for = settings.rules_of_gateways.id_patterns
     says = payment_methods((gateway, count) for gateway, count in rows if gateway not in asked_for)
     return Finding("customers", is_well=True, says=says, is_note=True) if says else None
+
+
+async def _feed(connection: asyncpg.Connection) -> Finding:
+    """Whether a transaction holds the change feed up; of other roles' we may not be told."""
+    row = await connection.fetchrow(_OLDEST_WRITER)
+    if row is None or row[1] < _MOST_OPEN:
+        return _well("feed", "is not held up")
+    who, seconds = row
+    return _wrong("feed", f"is held up by {who}, a write transaction that has been open for {seconds:.0f} s: end it")
+
+
+async def _endpoints(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
+    for name, error, is_disabled in await connection.fetch(_FAILING_ENDPOINTS):
+        if is_disabled:
+            yield _wrong("endpoint", f"{name} is disabled, since it {error}: fix it, then `deliver --resume {name}`")
+        else:
+            yield _wrong("endpoint", f"{name} {error}: fix it; entries are sent again")
 
 
 async def _indexes(connection: asyncpg.Connection) -> Finding:

@@ -36,8 +36,25 @@ async def own(new_database, migrated_database):
 
 async def test_where_all_is_well_every_line_is_ok(database_url):
     lines = await found(database_url=database_url)
-    assert [*lines] == ["settings", "access", "keys", "database", "migrations", "indexes", "clock"]
+    assert [*lines] == ["settings", "access", "keys", "database", "migrations", "feed", "indexes", "clock"]
     assert all(line.is_well for line in lines.values()), lines
+
+
+async def test_a_transaction_that_holds_the_feed_up_and_endpoints_that_fail_are_named(own, monkeypatch):
+    monkeypatch.setattr(doctor, "_MOST_OPEN", 0.01)
+    url, connection = own
+    await connection.execute("insert into event_endpoints (name, position, last_error) values ('a', 0, 'answered 500')")
+    await connection.execute(
+        "insert into event_endpoints (name, position, last_error, disabled_at) values ('b', 0, 'answered 410', now())"
+    )
+    async with connection.transaction():
+        await connection.execute("select pg_current_xact_id()")
+        await asyncio.sleep(0.02)
+        lines = [each async for each in doctor.findings(Settings(auth_secret=SECRET, database_url=url))]
+    says = {each.says for each in lines if not each.is_well}
+    assert "b is disabled, since it answered 410: fix it, then `deliver --resume b`" in says
+    assert "a answered 500: fix it; entries are sent again" in says
+    assert any("is held up by process" in text and "a write transaction" in text for text in says)
 
 
 async def test_ids_of_payment_methods_are_a_note_unless_a_form_is_asked_for(own):

@@ -33,8 +33,8 @@ _PAGE_SIZE = 100
 _POLL_SECONDS = 0.1
 _DENIED_SECONDS = 0.5  # before it is asked again for a lease that was not to be had
 _OUTAGE_SECONDS = 1.0
-# What the actions leave out is passed over now and then, or it would be read again by the next process.
-_PASS_OVER = 100
+# What the actions leave out is passed over now and then: after so many entries, or so many seconds.
+_PASS_OVER, _PASS_SECONDS = 100, 5.0
 _SETTLE_SECONDS = 30.0  # that `once` waits for the transactions which run at its start
 
 _log = structlog.get_logger()
@@ -74,6 +74,7 @@ class Delivery:
         self._endpoints = endpoints
         self._wanted = wanted
         self._stop = stop
+        self._pass_at = 0.0
 
     async def run(self) -> None:
         """Deliver until it is stopped."""
@@ -91,8 +92,10 @@ class Delivery:
         if position is None:
             return _DENIED_SECONDS
         page = await self._feed.read(position, 1, self._wanted)
-        if not page.lines and page.end.position - position < _PASS_OVER:
+        passed = page.end.position - position
+        if not page.lines and (passed == 0 or (passed < _PASS_OVER and monotonic() < self._pass_at)):
             return _POLL_SECONDS
+        self._pass_at = monotonic() + _PASS_SECONDS
         return _DENIED_SECONDS if (await self.step()).is_denied else 0.0
 
     async def _pause(self, seconds: float) -> None:
@@ -131,7 +134,7 @@ class Delivery:
                 return False
             progress.moved(line["position"])
             progress.delivered += 1
-        if page.end.position - progress.position >= _PASS_OVER:
+        if page.end.position > progress.position:
             if not await self._endpoints.advance(self.name, progress.position, page.end.position):
                 return False
             progress.moved(page.end.position)

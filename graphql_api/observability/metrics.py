@@ -32,6 +32,16 @@ _REQUEST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 _STATEMENT_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _BATCH_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
 
+_EVENT_GAUGES = (
+    ("event_feed_lag_seconds", "Seconds since the oldest change was written that the change feed does not return yet"),
+    (
+        "event_delivery_lag_seconds",
+        "Seconds since the oldest change was written that the endpoint has not taken yet",
+        "endpoint",
+    ),
+    ("event_endpoint_disabled", "Whether the endpoint is disabled", "endpoint"),
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -185,6 +195,8 @@ class Metrics(Collector):
         about = "Gateway events about another account or mode, or without their content, by reason"
         self._webhooks_ignored = counter("webhooks_ignored", about, "sender", "reason")
         # Every process reads the same from the database.
+        feed_lag, delivery_lag, disabled = (gauge(*words, combine=max) for words in _EVENT_GAUGES)
+        self._event_feed_lag, self._event_delivery_lag, self._event_endpoint_disabled = feed_lag, delivery_lag, disabled
         about = "Answers of gateways to checks of their customers, and requests that came too soon"
         self._checks = self._add(_Counter(f"{_PREFIX}_checks", about, ("gateway", "answer"), combine=max))
         about = "When a check of this gateway last came to its end"
@@ -235,6 +247,15 @@ class Metrics(Collector):
     def webhook(self, sender: str, status: int) -> None:
         """An event of a gateway was answered."""
         self._webhooks.add(sender, str(status))
+
+    def event_feed(self, lag: float) -> None:
+        """The change feed is so many seconds behind."""
+        self._event_feed_lag.set(lag)
+
+    def event_endpoint(self, name: str, lag: float, is_disabled: bool) -> None:  # noqa: FBT001 - a figure
+        """An endpoint of deliveries is so many seconds behind the feed."""
+        self._event_delivery_lag.set(lag, name)
+        self._event_endpoint_disabled.set(is_disabled, name)
 
     def check(
         self, gateway: str, answers: Mapping[str, int], *, finished_at: float | None, oldest_at: float | None

@@ -71,6 +71,19 @@ _STATES = Statement(
 )
 
 
+# Argument: up to which position the feed is settled.
+_LAGS = Statement(
+    "endpoint_lags",
+    f"""
+    select name, coalesce((
+      select greatest(extract(epoch from {_NOW} - at)::float8, 0) from customer_gateway_token_events e
+      where e.position > 0 and e.position > event_endpoints.position and e.position <= $1 order by e.position limit 1
+    ), 0), disabled_at is not null
+    from event_endpoints
+    """,
+)
+
+
 class Lease(NamedTuple):
     """The right to send to an endpoint: after which position it continues, and how often the next entry failed."""
 
@@ -136,3 +149,7 @@ class Endpoints:
     async def states(self) -> Sequence[EndpointState]:
         """All endpoints that were ever sent to."""
         return [EndpointState(*row) for row in await self._pool.fetch(_STATES)]
+
+    async def lags(self, settled: int) -> Sequence[tuple[str, float, bool]]:
+        """Of each endpoint, seconds since the oldest settled entry was written that is not delivered; if disabled."""
+        return [(name, lag, off) for name, lag, off in await self._pool.fetch(_LAGS, settled)]

@@ -12,14 +12,12 @@ entries again.
 """
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
-from graphql_api.domain.errors import BadInputError, UnavailableError
+from graphql_api.domain.errors import BadInputError
 from graphql_api.domain.filter import NO_FILTER, FeedFilter, Place
 from graphql_api.storage.connection import Row, Statement
-from graphql_api.storage.connector import FAILURES
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.transaction import FORBIDDEN, TIMELINE
 
@@ -31,7 +29,6 @@ _EVENTS = "customer_gateway_token_events"
 _PATIENCE_SECONDS = 0.25
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.002, 0.02
 _MARK_SECONDS = 1.0
-_FOLLOW_SECONDS = 5.0
 _NEVER = float("-inf")
 
 _NEWEST = f"select coalesce(max(position), 0) as position from {_EVENTS} where position > 0"
@@ -133,18 +130,11 @@ class Feed:
         self._settled = 0
         self._pending: tuple[int, int] | None = None  # a position, and the id after which it is settled
         self._marked_at, self._marked = _NEVER, 0
-        self.lag = 0.0
-        """Seconds since the oldest entry was written that is not settled, when that was last looked at."""
 
     @property
     def newest(self) -> int:
         """The highest position that was seen, settled or not."""
         return self._newest
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether all entries that were seen are settled."""
-        return self._settled >= self._newest
 
     async def now(self) -> Place:
         """The place after all that is settled."""
@@ -222,18 +212,11 @@ class Feed:
             self._marked_at, self._marked = monotonic(), self._settled
             await self._pool.fetch(self._sql.mark, self._timeline, self._settled)
 
-    async def measure(self) -> None:
-        """See how long the oldest entry has waited that is not settled."""
-        await self.look()
-        rows = [] if self.is_settled else await self._pool.fetch(AGE, self._settled)
-        self.lag = max(0.0, rows[0][0]) if rows else 0.0
-
-    async def follow(self) -> None:
-        """Measure for ever."""
-        while True:
-            with suppress(UnavailableError, *FAILURES):
-                await self.measure()
-            await asyncio.sleep(_FOLLOW_SECONDS)
+    async def measure(self) -> tuple[Place, float]:
+        """The place after all that is settled, and the seconds since the oldest entry was written that is not."""
+        place = await self.now()
+        rows = [] if self._settled >= self._newest else await self._pool.fetch(AGE, self._settled)
+        return place, max(0.0, rows[0][0]) if rows else 0.0
 
     async def _settle(self) -> None:
         """Wait a little until all is settled that is there now."""

@@ -62,7 +62,7 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Answer what Prometheus collects."""
-    await request.state.checks.refresh()
+    await asyncio.gather(request.state.checks.refresh(), request.state.events.refresh())
     return await compression.page(request, request.state.metrics.text(), CONTENT_TYPE)
 
 

@@ -87,6 +87,20 @@ async def test_what_checks_of_gateways_found_is_read_from_the_database(service_w
     assert ("check_oldest_timestamp_seconds", "MOLLIE") not in found
 
 
+async def test_what_the_feed_and_its_endpoints_are_behind_is_read_from_the_database(service_with, connection):
+    graph = await service_with()
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await connection.execute("update customer_gateway_token_events set at = at - interval '1 hour'")
+    await connection.execute(
+        "insert into event_endpoints (name, position, disabled_at) values ('old', 0, now()), ('new', 1, null)"
+    )
+    found = await collected(graph.client)
+    assert 3600 <= found["event_delivery_lag_seconds", "old"] < 3700
+    assert found["event_endpoint_disabled", "old"] == 1
+    assert found["event_delivery_lag_seconds", "new"] == found["event_endpoint_disabled", "new"] == 0
+    assert found[("event_feed_lag_seconds",)] == 0
+
+
 @pytest.mark.parametrize(
     "error", [UnavailableError("away"), asyncpg.UndefinedTableError("not migrated"), TimeoutError(), OSError()]
 )

@@ -106,6 +106,17 @@ TRIED = {
         [of("gateway_tokens_replica_read_from", 'replica="q"', "0x400")],
         [of("gateway_tokens_replica_read_from", 'replica="q"', "1x356 0x3 1x41")],
     ),
+    "EventFeedDelayed": (
+        [of("gateway_tokens_event_feed_lag_seconds", 'instance="a"', "400x400")],
+        [of("gateway_tokens_event_feed_lag_seconds", 'instance="a"', "20x357 400x2 20x41")],
+    ),
+    "DeliveriesBehind": (
+        [of("gateway_tokens_event_delivery_lag_seconds", 'endpoint="billing"', "1000x400")],
+        [
+            of("gateway_tokens_event_delivery_lag_seconds", 'endpoint="billing"', "600x400"),
+            of("gateway_tokens_event_delivery_lag_seconds", 'endpoint="data"', "0x357 1000x2 0x41"),
+        ],
+    ),
     "AccessTokensRejected": (
         [requests("0+200x400", "UNAUTHENTICATED")],
         [requests("0+60x400", "UNAUTHENTICATED"), requests("0+2x400", "UNAUTHENTICATED", job=OTHER_JOB)],
@@ -239,6 +250,9 @@ def scraped(serving, database_url):
         await connection.execute(
             "insert into gateway_checks (gateway, finished_at, oldest_at, verified) values ('STRIPE', now(), now(), 5)"
             " on conflict do nothing"
+        )
+        await connection.execute(
+            "insert into event_endpoints (name, position) values ('billing', 0) on conflict do nothing"
         )
         await connection.close()
         headers = {"authorization": f"Bearer {mint(AUTH_SECRET, 'a-service', [ADMIN_SCOPE])}"}
