@@ -16,6 +16,7 @@ from graphql_api.process import (
     described,
     fill_with_demo_tokens,
     load_settings,
+    prune_history,
     run,
     run_bulk,
 )
@@ -605,3 +606,22 @@ def deliver(
         print(f"gateway-tokens: {name} stays behind: {reason}", file=sys.stderr)
     if behind:
         raise typer.Exit(1)
+
+
+@cli.command()
+def prune(
+    *,
+    history_older_than: Annotated[
+        str, typer.Option(help="Delete history entries that are older than this, such as 365d.", metavar="D")
+    ],
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Delete old history entries.
+
+    The last entry of each token stays, and so does what an endpoint of `deliver` has not taken yet. The database role
+    needs the right to delete history, which the service's should not have.
+    """
+    from graphql_api.gateway_apis.jobs import duration
+
+    age = duration(history_older_than, "--history-older-than")
+    run_bulk(lambda pool, _: prune_history(pool, age), embedded=embedded)

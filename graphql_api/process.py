@@ -14,6 +14,8 @@ import typer
 from graphql_api import interrupts
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from graphql_api.domain.inputs import Gateways
     from graphql_api.settings import Settings
     from graphql_api.storage.pool import ConnectionPool
@@ -147,6 +149,16 @@ async def fill_with_demo_tokens(settings: "Settings", users: int) -> bool:
     ) as opened:
         with progress("demo", users) as show:
             return await fill(TokenStore(opened), users, lambda done: show(done, f"{done:,} users"))
+
+
+async def prune_history(pool: "ConnectionPool", older_than: "timedelta") -> None:
+    """Delete history entries that are older, and say how many."""
+    from graphql_api.storage.retention import prune
+
+    total = 0
+    async for count in prune(pool, older_than):
+        total += count
+    print(f"Deleted {total:,} history entries.")
 
 
 def deliver_events(settings: "Settings", *, once: bool) -> dict[str, str]:

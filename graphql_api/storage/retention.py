@@ -1,0 +1,39 @@
+"""How long the history is kept: old entries go, but for those that something still counts on."""
+
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+
+from graphql_api.storage.connection import Statement
+from graphql_api.storage.pool import ConnectionPool
+
+_ROWS = 5000  # that are looked at in a transaction
+
+_EVENTS = "customer_gateway_token_events"
+# The last entry of a token stays: a deletion is answered by it again, and its id is never given to another token.
+# So does what an endpoint of deliveries has not taken yet.
+_PRUNE = Statement(
+    "prune_history",
+    f"""
+    with page as (
+      select token_id, version from {_EVENTS} where (token_id, version) > ($1::uuid, $2::integer)
+      order by token_id, version limit {_ROWS}
+    ), pruned as (
+      delete from {_EVENTS} e using page
+      where e.token_id = page.token_id and e.version = page.version and e.at < clock_timestamp() - $3::interval
+        and e.position <= coalesce((select min(position) from event_endpoints), e.position)
+        and exists (
+          select from {_EVENTS} newer where newer.token_id = e.token_id and newer.version > e.version
+        )
+      returning e.token_id
+    )
+    select token_id, version, (select count(*) from pruned) from page order by token_id desc, version desc limit 1
+    """,
+)
+
+
+async def prune(pool: ConnectionPool, older_than: timedelta) -> AsyncGenerator[int]:
+    """Delete entries that are older, a few thousand in a transaction. Yields how many each deleted."""
+    place = "00000000-0000-0000-0000-000000000000", 0
+    while rows := await pool.fetch(_PRUNE, *place, older_than):
+        *place, count = rows[0]
+        yield count

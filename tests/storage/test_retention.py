@@ -1,0 +1,80 @@
+"""Old history goes, but for what something counts on."""
+
+import asyncio
+import os
+import sys
+from datetime import timedelta
+
+import pytest
+
+from graphql_api.storage import retention
+from graphql_api.storage.pool import ConnectionPool
+from tests.graph import token_of
+
+EVENTS = "customer_gateway_token_events"
+ENTRIES = f"select gateway_customer_id, version from {EVENTS} order by 1, 2"  # noqa: S608
+
+
+@pytest.fixture
+def prune(empty_database, monkeypatch):
+    monkeypatch.setattr(retention, "_ROWS", 3)
+
+    async def prune(days):
+        async with ConnectionPool.open(empty_database) as pool:
+            return sum([count async for count in retention.prune(pool, timedelta(days=days))])
+
+    return prune
+
+
+@pytest.fixture
+async def aged(graph, connection):
+    """Tokens whose versions are 40, 30, 20 … days old; one is deleted."""
+    for name in ("cus_1", "cus_2"):
+        token = await graph.saved(f"user of {name}", "STRIPE", name)
+        for number in range(3):
+            token = token_of(await graph.update(token, description=str(number)))
+    await graph.delete(token)
+    await connection.execute(f"update {EVENTS} set at = now() - interval '40 days' + version * interval '10 days'")  # noqa: S608
+    return token
+
+
+async def entries(connection):
+    return [tuple(row) for row in await connection.fetch(ENTRIES)]
+
+
+async def test_what_is_older_goes_and_the_last_entry_of_a_token_stays(graph, aged, connection, prune):
+    assert await prune(15) == 4
+    assert await entries(connection) == [("cus_1", 3), ("cus_1", 4), ("cus_2", 3), ("cus_2", 4), ("cus_2", 5)]
+    assert await prune(0) == 3
+    assert await prune(0) == 0
+    assert await entries(connection) == [("cus_1", 4), ("cus_2", 5)]
+    assert (await graph.delete(aged))["deletedId"] == aged["id"]
+    assert [entry["version"] for entry in await graph.history(await graph.customer("STRIPE", "cus_1"))] == [4]
+    await graph.erase("user of cus_2")
+    assert [row[0] for row in await connection.fetch(f"select user_id from {EVENTS} order by 1")] == [  # noqa: S608
+        "user of cus_1",
+        None,
+    ]
+
+
+async def test_what_an_endpoint_has_not_taken_stays(aged, connection, prune):
+    second = f"select position from {EVENTS} where gateway_customer_id = 'cus_2' and version = 2"  # noqa: S608
+    position = await connection.fetchval(second)
+    await connection.execute(
+        "insert into event_endpoints (name, position, disabled_at) values ('slow', $1, now()), ('fast', 1000, null)",
+        position - 1,
+    )
+    assert await prune(0) == 4  # all but the last of one token, and one of the other
+    assert await entries(connection) == [("cus_1", 4), *(("cus_2", version) for version in range(2, 6))]
+
+
+async def test_the_command_says_how_many(aged, empty_database, straight):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "graphql_api", "prune", "--history-older-than", "15d"),
+        env={**os.environ, "DATABASE_URL": straight(empty_database)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    printed, errors = await process.communicate()
+    assert (process.returncode, printed.decode()) == (0, "Deleted 4 history entries.\n"), errors
