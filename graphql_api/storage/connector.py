@@ -20,6 +20,8 @@ PRIMARY = "read-write"
 """The target that takes changes."""
 CONNECT_TIMEOUT_SECONDS = 1.0
 """So long connecting to one host may take, and the first answer on the new connection."""
+# A host that did not answer for so long is not waited for alone: the next one is asked as well.
+_HEAD_START_SECONDS = 0.25
 # A peer that is gone without a word is noticed after half a minute.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 # With the few requests to cancel a statement, each of which is a connection too, these are at most 20 in a second.
@@ -57,7 +59,7 @@ class Connector:
         self._attempts = deque([0.0] * _MAX_ATTEMPTS_PER_SECOND, _MAX_ATTEMPTS_PER_SECOND)
 
     async def connect(self, *, only_reads: bool = False) -> RawConnection:
-        """A connection to the first host that can be used.
+        """A connection to the first host that can be used; those after one that is silent need not wait for its end.
 
         Args:
             only_reads: whether a primary will do that takes no changes, because it is out of space or about to move
@@ -66,26 +68,49 @@ class Connector:
             ReadOnlyError: there is none, but perhaps one that takes no changes.
             UnavailableError: there is none.
         """
+        target = "primary" if only_reads else self._target
+        hosts, attempts = deque(self._addresses), dict[asyncio.Task[RawConnection], str]()
         reason, is_read_only = None, False
-        for address in list(self._addresses):
-            await self._turn()
-            try:
-                raw = await self._open(address, "primary" if only_reads else self._target)
-                await _set_codecs(raw)
-            except FAILURES as error:
-                reason = error
-                is_read_only |= isinstance(error, asyncpg.TargetServerAttributeNotMatched)
-                self._addresses.remove(address)  # the next attempt begins with another host, which may answer sooner
-                self._addresses.append(address)
-                await asyncio.sleep(_PAUSE_SECONDS)
-            else:
-                self._addresses.remove(address)
-                self._addresses.insert(0, address)
-                self._last = address
-                return raw
+        try:
+            while hosts or attempts:
+                if hosts:
+                    await self._turn()
+                    address = hosts.popleft()
+                    attempts[asyncio.create_task(self._attempt(address, target))] = address
+                ended, _ = await asyncio.wait(
+                    attempts, timeout=_HEAD_START_SECONDS if hosts else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for attempt in ended:
+                    address = attempts.pop(attempt)
+                    self._addresses.remove(address)
+                    if not (reason := attempt.exception()):
+                        self._addresses.insert(0, address)
+                        self._last = address
+                        return attempt.result()
+                    self._addresses.append(
+                        address
+                    )  # the next attempt begins with another host, which may answer sooner
+                    if not isinstance(reason, FAILURES):
+                        raise reason
+                    is_read_only |= isinstance(reason, asyncpg.TargetServerAttributeNotMatched)
+                    await asyncio.sleep(_PAUSE_SECONDS)
+        finally:
+            for attempt in attempts:
+                attempt.cancel()
+                attempt.add_done_callback(_terminate)
         if is_read_only and self._target == PRIMARY and not only_reads:
             raise ReadOnlyError("The database takes no changes.") from reason
         raise UnavailableError("The database cannot be reached.") from reason
+
+    async def _attempt(self, address: str, target: str | None) -> RawConnection:
+        raw = await self._open(address, target)
+        try:
+            async with asyncio.timeout(self._seconds):
+                await _set_codecs(raw)
+        except BaseException:
+            raw.terminate()
+            raise
+        return raw
 
     async def answers(self) -> bool:
         """Whether the host that could be used last says anything at all, on a connection of its own."""
@@ -177,14 +202,15 @@ def _keep_alive(raw: RawConnection) -> None:
                     same.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+def _terminate(attempt: asyncio.Task[RawConnection]) -> None:
+    """Close the connection of an attempt that came too late."""
+    if not attempt.cancelled() and not attempt.exception():
+        attempt.result().terminate()
+
+
 async def _set_codecs(raw: RawConnection) -> None:
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-            await raw.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
-            await raw.set_type_codec("jsonb", schema="pg_catalog", encoder=_json, decoder=orjson.loads, format="text")
-    except BaseException:
-        raw.terminate()
-        raise
+    await raw.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
+    await raw.set_type_codec("jsonb", schema="pg_catalog", encoder=_json, decoder=orjson.loads, format="text")
 
 
 def _json(value: Any) -> str:

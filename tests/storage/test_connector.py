@@ -8,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphql_api.domain.errors import UnavailableError
+from graphql_api.storage.connection import Statement
 from graphql_api.storage.connector import Connector, addresses, place
+from graphql_api.storage.pool import ConnectionPool
+from tests.faults.proxy import Proxy
+from tests.until import until
 
 HOSTS = st.lists(st.from_regex(r"[a-z]{1,8}(:[1-9][0-9]{0,3})?", fullmatch=True), min_size=1, max_size=4)
 
@@ -45,3 +49,41 @@ async def test_a_host_that_cannot_be_reached_comes_last_the_next_time():
     del connector._addresses[1]
     with pytest.raises(UnavailableError):
         await connector.connect()
+
+
+@pytest.fixture
+async def hosts(by_tcp, database_url):
+    """Four ways to the database, each through a proxy at a round trip of 50 ms, and an address with all of them."""
+    proxy, way = by_tcp
+    others = [Proxy(proxy.target) for _ in range(3)]
+    for other in others:
+        await other.accept()
+    proxies = [proxy, *others]
+    for each in proxies:
+        each.delay = 0.025
+    ports = ",".join(f"127.0.0.1:{each.port}" for each in proxies)
+    yield proxies, way(database_url).replace(f"127.0.0.1:{proxy.port}", ports)
+    for other in others:
+        await other.refuse()
+
+
+@pytest.mark.parametrize("silent", range(4))
+async def test_hosts_that_are_silent_or_far_away_leave_time_for_the_others(hosts, silent):
+    proxies, url = hosts
+    for proxy in proxies[:silent]:
+        proxy.stall()
+    async with ConnectionPool.open(url, size=1) as pool:
+        assert await pool.fetch(Statement("one", "select 1"))
+    assert all(proxy.attempts for proxy in proxies[:silent])
+
+
+async def test_of_two_hosts_that_answer_late_only_one_is_kept(hosts, connection):
+    proxies, url = hosts
+    for proxy in proxies:
+        proxy.delay = 0.1
+    count = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'late'"
+    raw = await Connector(url, session={"application_name": "late"}, target=None).connect()
+    try:
+        await until(lambda: connection.fetchval(f"select ({count}) = 1"), "the others are closed")
+    finally:
+        raw.terminate()

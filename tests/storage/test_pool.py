@@ -88,6 +88,23 @@ async def test_the_server_ends_what_was_left_behind(database_url):
             assert tuple(row) == ("10s", "10s")
 
 
+async def test_a_partition_in_the_middle_of_a_transaction_leaves_no_lock(by_tcp, database_url, connection, monkeypatch):
+    monkeypatch.setattr(pools, "_SERVER_GRACE_SECONDS", 0)
+    proxy, way = by_tcp
+    async with ConnectionPool.open(way(database_url), timeout=0.5) as pool:
+
+        async def be_cut_off():
+            async with pool.transaction("select pg_advisory_xact_lock(99)") as transaction:
+                proxy.forget()
+                await transaction.fetch(BACKEND)
+
+        with pytest.raises(UnavailableError):
+            await be_cut_off()
+        await until(lambda: connection.fetchval("select pg_try_advisory_lock(99)"), "the server gives up the lock")
+        await connection.execute("select pg_advisory_unlock(99)")
+        assert await backend(pool)
+
+
 async def test_any_error_at_connecting_gives_its_slot_back(database_url, monkeypatch):
     connect, failures = Connector.connect, [Exception("SCRAM"), asyncpg.InternalClientError("SCRAM")]
 
