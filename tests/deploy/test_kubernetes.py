@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from graphql_api import __version__, server
 from graphql_api.cli import cli
+from graphql_api.deliveries.sending import TIMEOUT_SECONDS
 from graphql_api.settings import Settings, weaknesses
 from graphql_api.web.probes import PROBES
 
@@ -32,10 +33,11 @@ KUSTOMIZATIONS = {path: load(path) for path in sorted(FOLDER.rglob("kustomizatio
 MANIFESTS = {path: load(path) for path in sorted(FOLDER.rglob("*.yaml")) if path not in KUSTOMIZATIONS}
 CUSTOM = {"PodMonitor", "PrometheusRule"}  # of the Prometheus operator, which no validator here knows
 KNOWN = [path for path, manifest in MANIFESTS.items() if manifest["kind"] not in CUSTOM]
-BY_KIND = {manifest["kind"]: manifest for manifest in MANIFESTS.values()}
+BY_KIND = {manifest["kind"]: manifest for path, manifest in MANIFESTS.items() if path.parent.name != "deliveries"}
 DEPLOYMENT, JOB = BY_KIND["Deployment"]["spec"], BY_KIND["Job"]["spec"]
 CHECK = BY_KIND["CronJob"]["spec"]["jobTemplate"]["spec"]
-OWNERS = [("Deployment", DEPLOYMENT), ("Job", JOB), ("CronJob", CHECK)]
+DELIVERIES = MANIFESTS[FOLDER / "deliveries/deployment.yaml"]["spec"]
+OWNERS = [("Deployment", DEPLOYMENT), ("Job", JOB), ("CronJob", CHECK), ("Deliveries", DELIVERIES)]
 PODS = [pytest.param(owner["template"], id=kind) for kind, owner in OWNERS]
 SERVER = DEPLOYMENT["template"]["spec"]["containers"][0]
 LABELS = DEPLOYMENT["template"]["metadata"]["labels"]
@@ -90,7 +92,7 @@ def test_the_image_of_this_release_is_said_in_one_place():
     assert {image["name"]} == {pod.values[0]["spec"]["containers"][0]["image"] for pod in PODS}
     assert image["newTag"] == __version__
     users = {user: each["components"] for user, each in KUSTOMIZATIONS.items() if "components" in each}
-    assert {user.parent.name for user in users} == {"kubernetes", "migration", "check"}
+    assert {user.parent.name for user in users} == {"kubernetes", "migration", "check", "deliveries"}
     assert {(user.parent / name).resolve() for user, (name,) in users.items()} == {path.parent}
 
 
@@ -107,7 +109,7 @@ def test_what_is_built_has_the_image_and_the_settings_and_a_job_of_its_release(b
 
 
 @pytest.mark.parametrize("version", [OLDEST, latest_version()])
-@pytest.mark.parametrize("folder", [".", "migration", "check"])
+@pytest.mark.parametrize("folder", [".", "migration", "check", "deliveries"])
 def test_what_is_built_is_valid(built, folder, version):
     for manifest in built(folder).values():
         validate(manifest, version, strict=True)
@@ -135,7 +137,7 @@ def test_what_selects_the_server_selects_it_and_nothing_else():
         DEPLOYMENT["template"]["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
     ]
     assert all(selector == LABELS for selector in selectors)
-    assert not any(LABELS.items() <= job["template"]["metadata"]["labels"].items() for job in (JOB, CHECK))
+    assert not any(LABELS.items() <= job["template"]["metadata"]["labels"].items() for job in (JOB, CHECK, DELIVERIES))
     for pod in PODS:
         confined = BY_KIND["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]
         assert confined.items() <= pod.values[0]["metadata"]["labels"].items()
@@ -203,6 +205,16 @@ def test_probes_ask_what_the_service_answers():
 def test_a_pod_has_time_to_answer_what_is_under_way():
     drains = Settings.model_fields["drain_seconds"].default
     assert drains + server._FINISH_SECONDS < DEPLOYMENT["template"]["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_deliveries_run_a_command_and_end_before_they_are_killed():
+    (container,) = DELIVERIES["template"]["spec"]["containers"]
+    assert container["args"] == ["deliver"]
+    assert DELIVERIES["template"]["spec"]["terminationGracePeriodSeconds"] > TIMEOUT_SECONDS + 5
+    assert DELIVERIES["selector"]["matchLabels"] == DELIVERIES["template"]["metadata"]["labels"]
+    given = {each["name"] for each in container["env"]}
+    assert given <= {name.upper() for name in Settings.model_fields}
+    assert [each["secretRef"]["name"] for each in container["envFrom"]] == ["gateway-tokens-deliveries"]
 
 
 def test_the_nightly_check_is_a_command_and_its_key_is_no_secret_of_the_service():

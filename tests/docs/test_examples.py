@@ -21,6 +21,7 @@ ELSEWHERE = {
     ("docs/checks.md", "gateway-tokens check"): "needs a gateway; tests/gateway_apis",
     ("docs/checks.md", "gateway-tokens purge"): "needs a gateway; tests/gateway_apis",
     ("docs/checks.md", "kubectl"): "needs a cluster; tests/deploy has what can be tried",
+    ("docs/events.md", "kubectl"): "needs a cluster; tests/deploy has what can be tried",
     ("docs/federation.md", "headers:"): "for Apollo's router in Rust, which no registry has",
     ("docs/database-roles.md", "create role"): "tests/storage/test_roles.py",
     ("docs/database-roles.md", "grant"): "tests/storage/test_roles.py",
