@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from graphql_api.bulk.exporting import export
-from graphql_api.bulk.files.opening import PIPE, ReadOptions, Source, format_of, reading, writing
+from graphql_api.bulk.files.opening import PIPE, ReadOptions, Source, expect_other_file, format_of, reading, writing
 from graphql_api.bulk.files.record_files import read_customers, read_id_changes, read_tokens
 from graphql_api.bulk.files.rejects import rejects, rejects_path
 from graphql_api.bulk.importing import import_tokens
@@ -134,7 +134,8 @@ async def _run_job(
     with reading(options.path, options.read) as source:
         records = read(source)
         _say_what_was_recognized(title, source)
-        rejected = options.rejects or _beside(options.path, source)
+        rejected = _rejects_path(options, source)
+        expect_other_file("--rejects", rejected, options.path)
         with rejects(rejected, source) as reject, progress(title, source.size) as show:
             try:
                 async with aclosing(work(records)) as reports:
@@ -144,6 +145,9 @@ async def _run_job(
                         show(source.position, f"{totals.line:,} lines, {totals}")
             except asyncio.CancelledError:
                 raise JobStoppedError(_stop(title, totals)) from None
+            except BadInputError:  # the file itself is wrong: to run the command again would not help
+                say(_stop(title, totals, advice=""))
+                raise
             except Exception:
                 say(_stop(title, totals))
                 raise
@@ -156,8 +160,13 @@ def _say_what_was_recognized(title: str, source: Source) -> None:
         say(f"{title}: reads {', '.join(source.recognized)}")
 
 
-def _beside(path: Path, source: Source) -> Path:
-    return rejects_path(Path("stdin") if path == PIPE else path, source)
+def _rejects_path(options: FileOptions, source: Source) -> Path:
+    return options.rejects or rejects_path(_beside(options.path), source)
+
+
+def _beside(path: Path) -> Path:
+    """What is named after the file stands beside it, or in the working directory if it is a pipe."""
+    return path if path.is_file() and not path.is_relative_to("/dev") else Path("stdin")
 
 
 async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
@@ -175,8 +184,8 @@ async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
         yield done
 
 
-def _stop(title: str, totals: _Totals) -> str:
-    return f"{title} stopped after line {totals.line:,} ({totals}): run the same command again to continue"
+def _stop(title: str, totals: _Totals, advice: str = ": run the same command again to continue") -> str:
+    return f"{title} stopped after line {totals.line:,} ({totals}){advice}"
 
 
 async def export_file(
@@ -242,12 +251,13 @@ async def reconcile_file(
     name = _gateway(gateways, gateway)
     await expect_tokens(store, name)
     at = await _export_time(store, options.path, exported_at, applies=guards is not None)
-    report = report or Path(f"{'stdin' if options.path == PIPE else options.path}.report.csv")
+    report = report or Path(f"{_beside(options.path)}.report.csv")
+    expect_other_file("--report", report, options.path)
     title = f"reconcile {options.path} with {name}"
     try:
         async with store.transaction(()) as transaction:
             customer_list = CustomerList(transaction.raw, name, at)
-            unreadable = await _load(customer_list, title, options, gateways)
+            unreadable = await _load(customer_list, title, options, gateways, report)
             counts = await customer_list.counts()
             with writing(report) as file:
                 await customer_list.report(file.write)
@@ -290,13 +300,14 @@ def _instant(text: str) -> datetime:
         raise BadInputError(f"--exported-at: {refused}") from None
 
 
-async def _load(customer_list: CustomerList, title: str, options: FileOptions, gateways: Gateways) -> int:
+async def _load(customer_list: CustomerList, title: str, options: FileOptions, gateways: Gateways, report: Path) -> int:
     """Load the file's customers. Returns how many lines hold none."""
     unreadable = 0
     with reading(options.path, options.read) as source:
         lines = read_customers(source)
         _say_what_was_recognized(title, source)
-        rejected = options.rejects or _beside(options.path, source)
+        rejected = _rejects_path(options, source)
+        expect_other_file("--rejects", rejected, options.path, report)
         with rejects(rejected, source) as reject, progress(title, source.size) as show:
 
             def customers() -> Iterator[ListedCustomer]:

@@ -63,9 +63,9 @@ def command(folder, monkeypatch, capsys):
 def process(folder):
     """Starts a command as a process of its own."""
 
-    async def start(*arguments, stderr=asyncio.subprocess.PIPE):
+    async def start(*arguments, stderr=asyncio.subprocess.PIPE, stdin=None):
         command = [sys.executable, "-m", "graphql_api", *arguments]
-        return await asyncio.create_subprocess_exec(*command, stderr=stderr, env=os.environ)
+        return await asyncio.create_subprocess_exec(*command, stderr=stderr, stdin=stdin, env=os.environ)
 
     return start
 

@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import os
 import re
+import threading
 from itertools import pairwise
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -15,6 +18,8 @@ from graphql_api.storage.tokens import TokenStore
 from tests.bulk.records import many, token
 
 CARD = "4111 1111 1111 1111"
+COUNT = "select count(*) from customer_gateway_tokens"
+FILE = b"userId,gateway,gatewayCustomerId\nu-1,STRIPE,cus_1\nu-2,?,cus_2\n"
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
@@ -455,18 +460,65 @@ async def test_an_option_that_cannot_be_understood_is_a_wrong_call(command, writ
 
 
 async def test_a_file_that_is_cut_says_how_far_it_went(command, folder):
-    lines = "".join(f"u{n},STRIPE,cus_{n}\n" for n in range(20_000))
-    data = gzip.compress(f"userId,gateway,gatewayCustomerId\n{lines}".encode())
-    (folder / "t.csv.gz").write_bytes(data[:-2000])
-    outcome = await command("import", "t.csv.gz")
+    text = json.dumps([token(f"u{n}", customer=f"cus_{n}") for n in range(5_000)])
+    (folder / "t.json").write_text(text[:-2000])
+    outcome = await command("import", "t.json")
     assert outcome.status == 2
-    stopped, error = outcome.err.splitlines()
-    found = re.fullmatch(
-        r"import t\.csv\.gz stopped after line (\S+) \((\S+) created\): run the same command again to continue", stopped
-    )
+    _, stopped, error = outcome.err.splitlines()
+    found = re.fullmatch(r"import t\.json stopped after line (\S+) \((\S+) created\)", stopped)
     line, created = (int(number.replace(",", "")) for number in found.groups())
-    assert line == created + 1 > 10_000
-    assert error.startswith("gateway-tokens: t.csv.gz cannot be decompressed, it is cut off or damaged")
+    assert line == created > 1_000
+    assert error.startswith("gateway-tokens: The file is incomplete")
+
+
+async def test_a_damaged_archive_changes_nothing_and_to_run_it_again_is_no_advice(command, folder, table):
+    lines = "".join(f"u-{number},STRIPE,cus_{number:08d}\n" for number in range(30_000))
+    archive = bytearray(gzip.compress(f"userId,gateway,gatewayCustomerId\n{lines}".encode(), 1, mtime=0))
+    archive[23_296] ^= 1
+    (folder / "t.csv.gz").write_bytes(archive)
+    outcome = await command("import", "t.csv.gz")
+    assert (outcome.status, await table(COUNT)) == (2, [(0,)])
+    assert "cut off or damaged" in outcome.err
+    assert "again to continue" not in outcome.err
+
+
+@pytest.mark.parametrize("content", [FILE, gzip.compress(FILE)], ids=["plain", "gzip"])
+@pytest.mark.parametrize("arguments", [[], ["--rejects", "why.csv"]])
+async def test_a_named_pipe_is_read_to_its_end(command, folder, reasons, table, content, arguments):
+    os.mkfifo("pipe.csv")
+    writer = threading.Thread(target=(folder / "pipe.csv").write_bytes, args=(content,))
+    writer.start()
+    outcome = await command("import", "pipe.csv", *arguments)
+    writer.join()
+    rejected = arguments[-1] if arguments else "stdin.rejects.csv"
+    assert outcome.err == f"import pipe.csv: 1 created, 1 rejected; reasons are in {rejected}\n"
+    assert reasons(rejected) == [(3, "gateway", "INVALID")]
+
+
+@pytest.mark.parametrize("device", ["/dev/stdin", "/dev/fd/0"])
+async def test_standard_input_may_be_named_as_a_device(process, folder, device):
+    (folder / "t.csv").write_bytes(FILE)
+    with (folder / "t.csv").open("rb") as stdin:
+        running = await process("import", device, stdin=stdin)
+        _, err = await running.communicate()
+    assert f"import {device}: 1 created, 1 rejected; reasons are in stdin.rejects.csv\n" in err.decode()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "./t.csv", "link.csv", "hard.csv"])
+async def test_rejects_never_overwrite_the_file_that_is_read(command, folder, table, name):
+    path = folder / "t.csv"
+    path.write_bytes(FILE)
+    (folder / "link.csv").symlink_to(path)
+    (folder / "hard.csv").hardlink_to(path)
+    outcome = await command("import", "t.csv", "--rejects", name)
+    assert (outcome.status, await table(COUNT)) == (2, [(0,)])
+    assert f"--rejects {Path(name)} would overwrite t.csv" in outcome.err
+    assert path.read_bytes() == FILE
+
+
+async def test_a_file_that_cannot_be_read_is_not_called_the_database(command):
+    outcome = await command("import", "/proc/self/mem", "--format", "csv")
+    assert (outcome.status, outcome.err) == (1, "gateway-tokens: /proc/self/mem: Input/output error\n")
 
 
 @pytest.mark.parametrize("others", [[], [token("u9", "STRIPE", "cus_9")]], ids=["all are new", "one is there"])

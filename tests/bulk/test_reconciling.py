@@ -291,6 +291,35 @@ async def test_a_wrong_call_is_one_line(command, customers, listing, arguments, 
     assert says in outcome.err
 
 
+@pytest.mark.parametrize("more", ["true", "cut"])
+async def test_a_list_that_says_it_is_incomplete_is_never_applied(command, folder, customers, everything, more):
+    text = '{"object": "list", "data": [{"id": "cus_1"}, {"id": "cus_2"}, {"id": "cus_3"}], "has_more": true}'
+    (folder / "list.json").write_text(text if more == "true" else text[:60])
+    before = await everything()
+    guards = ["--max-missing", "100", "--allow-unreadable", "9"]
+    outcome = await command("reconcile", "list.json", "--gateway", "STRIPE", "--apply", "--exported-at", now(), *guards)
+    assert (outcome.status, await everything()) == (2, before)
+    assert ("one page of a list" if more == "true" else "is incomplete") in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--report", "list.csv"], "--report list.csv would overwrite list.csv"),
+        (["--rejects", "list.csv"], "--rejects list.csv would overwrite list.csv"),
+        (["--report", "same.csv", "--rejects", "same.csv"], "--rejects same.csv would overwrite same.csv"),
+        (["--report", "list.csv.rejects.csv"], "--rejects list.csv.rejects.csv would overwrite list.csv.rejects.csv"),
+    ],
+)
+async def test_no_file_is_written_over_another(command, customers, listing, folder, arguments, says):
+    before = (folder / listing("cus_1")).read_bytes()
+    outcome = await command("reconcile", "list.csv", "--gateway", "STRIPE", *arguments)
+    assert outcome.status == 2
+    assert says in outcome.err
+    assert (folder / "list.csv").read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["list.csv"]
+
+
 async def test_a_pipe_can_be_compared(command, customers):
     outcome = await command("reconcile", "-", "--gateway", "STRIPE", stdin=b"id\ncus_1\n")
     assert "1 listed, 1 known here, 3 missing there" in outcome.err

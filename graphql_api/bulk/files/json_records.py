@@ -22,18 +22,19 @@ from graphql_api.bulk.records import Line, unreadable
 from graphql_api.domain.errors import BadInputError
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]|[^\s",:\[\]{}]+', re.DOTALL)
+_INCOMPLETE = "The file is incomplete: it ends inside a record or list. Get the whole file again."
 _NOWHERE = sys.maxsize  # the level of records behind a list object's `data`
 
 
 def read_json(source: Source, columns: Columns) -> Iterator[Line]:
     """The number of each line and its record; of what is not a record a line, the number of the record."""
     first = source.file.readline(MAX_LINE_BYTES)
-    if shape := _shape(first):
+    if (shape := _shape(first)) is not None:
         source.recognized.append(shape)
         texts = _Splitter().split(chain([first], iter(lambda: source.file.read(SAMPLE_BYTES), b"")))
     else:
         texts = chain([first], lines(source.file))
-    records = _records(texts, source, columns)
+    records = _records(texts, source, columns, is_lines=shape is None)
     begin = list(islice(records, 1))  # which is when keys are recognized
     return chain(begin, records)
 
@@ -62,16 +63,25 @@ class _Splitter:
         self._depth = 0  # how many objects and arrays are open
         self._level = 0  # how many are where records begin
         self._last = b""
+        self._says_more = False  # whether the list object that is open has more
+        self._has_more = False  # whether the last one had
 
-    def split(self, chunks: Iterator[bytes]) -> Iterator[bytes | str]:
-        """The texts of the records, or why one is none."""
+    def split(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The texts of the records.
+
+        Raises:
+            BadInputError: what follows is lost, because the text ends inside a record or list, says that it is not the
+                whole list, or has a value without an end.
+        """
         for chunk in chunks:
             kept = self._place if self._begin < 0 else self._begin
             self._text = self._text[kept:] + chunk
             self._place, self._begin = self._place - kept, min(self._begin, 0)
             if len(self._text) - len(chunk) > MAX_LINE_BYTES:
-                yield "This value is longer than 1 MiB, or a brace or a quotation mark is missing in it."
-                return
+                raise BadInputError(
+                    "The file cannot be read on: a value is longer than 1 MiB, or a brace or a quotation mark is "
+                    "missing in it."
+                )
             for token in _TOKEN.finditer(self._text, self._place):
                 if token[0] == b'"':  # a string that goes on in the next chunk
                     break
@@ -79,7 +89,11 @@ class _Splitter:
                 if (record := self._take(token[0], token.start())) is not None:
                     yield record
         if self._depth:
-            yield "The file is incomplete: it ends inside a record or list."
+            raise BadInputError(_INCOMPLETE)
+        if self._has_more:
+            raise BadInputError(
+                "The file is one page of a list: it ends with has_more true. Get the other pages too, and join them."
+            )
 
     def _take(self, mark: bytes, start: int) -> bytes | None:
         """The record that ends with this mark, or is none."""
@@ -95,6 +109,8 @@ class _Splitter:
                 record = b"[]" if mark == b"[" else b'""'
         elif mark == b"[" and self._depth == 1 and self._level == 0 and self._last == b'"data"':
             self._begin, self._level = -1, 2
+        elif self._depth == 1 and self._last == b'"has_more"':
+            self._says_more = mark == b"true"
         self._depth += mark in {b"{", b"["}
         self._last = mark
         return record
@@ -106,13 +122,14 @@ class _Splitter:
             record = self._text[self._begin : self._place]
             self._begin = -1
         if self._depth == 0:
-            self._level = 0
+            self._has_more = self._says_more and self._level == _NOWHERE
+            self._level, self._says_more = 0, False
         elif self._depth < self._level:
             self._level = _NOWHERE
         return record
 
 
-def _records(texts: Iterator[bytes | str], source: Source, columns: Columns) -> Iterator[Line]:
+def _records(texts: Iterator[bytes], source: Source, columns: Columns, *, is_lines: bool) -> Iterator[Line]:
     @lru_cache(maxsize=100)
     def meanings(keys: tuple[str, ...]) -> tuple[str | None, ...]:
         found = tuple(columns.resolve(keys, source.options, is_complete=False))
@@ -122,13 +139,13 @@ def _records(texts: Iterator[bytes | str], source: Source, columns: Columns) -> 
         return found
 
     for number, text in enumerate(texts, 1):
-        if isinstance(text, str):
-            yield number, unreadable(text)
-        elif text and not text.isspace():
+        if text and not text.isspace():
             try:
                 record = _object(text)
                 names = meanings(tuple(record))
             except orjson.JSONDecodeError as error:
+                if is_lines and _is_cut(text):
+                    raise BadInputError(_INCOMPLETE) from None
                 yield number, unreadable(f"This is not valid JSON: {error.msg}.")
             except BadInputError as error:
                 yield number, unreadable(str(error))
@@ -137,6 +154,17 @@ def _records(texts: Iterator[bytes | str], source: Source, columns: Columns) -> 
                     yield number, record
                 else:
                     yield number, {name: value for name, value in zip(names, record.values(), strict=True) if name}
+
+
+def _is_cut(line: bytes) -> bool:
+    """Whether this is the last line of a file and ends inside its record."""
+    if line.endswith(b"\n") or len(line) >= MAX_LINE_BYTES:
+        return False
+    try:
+        orjson.loads(line.decode(errors="ignore"))
+    except orjson.JSONDecodeError as error:
+        return error.pos >= len(error.doc.rstrip())
+    return False
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -3,14 +3,18 @@
 import gzip
 import io
 import os
+import shutil
+import stat
 import sys
 import zlib
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import BinaryIO, cast
+from tempfile import NamedTemporaryFile, TemporaryFile
+from typing import BinaryIO, TextIO, cast
 
 from graphql_api.bulk.files.text import SAMPLE_BYTES, as_utf8_lines
 from graphql_api.bulk.records import Format
@@ -29,6 +33,7 @@ _ENDINGS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
+_MAGIC_BYTES = 4
 _Open = Callable[[BinaryIO], BinaryIO]
 # By the bytes that such a file begins with, how to read it.
 _DECOMPRESSORS: Mapping[bytes, _Open] = {
@@ -87,7 +92,7 @@ def format_of(path: Path, given: Format | None) -> Format:
     Raises:
         BadInputError: it says nothing.
     """
-    found = given or _ENDINGS.get(_uncompressed(path).suffix.lower())
+    found = given or _ENDINGS.get(_inner_name(path).suffix.lower())
     if found is None:
         raise BadInputError(f"The extension of {path} does not tell the format. Add --format csv or --format jsonl.")
     return found
@@ -101,10 +106,12 @@ def reading(path: Path, options: ReadOptions) -> Generator[Source]:
         BadInputError: it cannot be read, or its encoding is neither said nor to be told.
     """
     with ExitStack() as closing:
-        stored = sys.stdin.buffer if path == PIPE else closing.enter_context(_open(path))
-        size = None if path == PIPE else os.fstat(stored.fileno()).st_size
-        file, recognized = as_utf8_lines(_chunks(stored, path), options.encoding, str(path))
-        format_ = options.format or _ENDINGS.get(_uncompressed(path).suffix.lower())
+        stored = _standard_input() if path == PIPE else closing.enter_context(_open(path))
+        size = None if path == PIPE else _size(stored)
+        with _naming(path):
+            stored, chunks = _uncompressed(stored, path, closing)
+        file, recognized = as_utf8_lines(chunks, options.encoding, str(path))
+        format_ = options.format or _ENDINGS.get(_inner_name(path).suffix.lower())
         if format_ is None:
             format_ = "jsonl" if file.peek(SAMPLE_BYTES).lstrip()[:1] in {b"{", b"["} else "csv"
             recognized.append("JSON" if format_ == "jsonl" else "CSV")
@@ -118,37 +125,92 @@ def _open(path: Path) -> BinaryIO:
         raise BadInputError(f"{path} cannot be opened: {error.strerror}") from None
 
 
-def _uncompressed(path: Path) -> Path:
+def _standard_input() -> BinaryIO:
+    stdin: TextIO | None = sys.stdin
+    if stdin is None:
+        raise BadInputError("Standard input is closed.")
+    return stdin.buffer
+
+
+def _size(stored: BinaryIO) -> int | None:
+    """The size of a file in bytes; None for a pipe or a device."""
+    status = os.fstat(stored.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _inner_name(path: Path) -> Path:
     return path.with_suffix("") if path.suffix.lower() in _COMPRESSORS else path
 
 
-def _chunks(stored: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The file's content as it was before it was compressed."""
-    begin = stored.read(4)
-    file = cast("BinaryIO", _Rejoined(begin, stored))
-    for magic, decompressed in _DECOMPRESSORS.items():
-        if begin.startswith(magic):
-            file = decompressed(file)
+def _uncompressed(stored: BinaryIO, path: Path, closing: ExitStack) -> tuple[BinaryIO, Iterator[bytes]]:
+    """The file that is read from, and its content as it was before it was compressed.
+
+    A checksum stands at the end of what it protects. So a compressed file is read twice: the first time as a whole, to
+    find damage before anything comes of it. A pipe is kept in a file for that, which nobody else can open.
+
+    Raises:
+        BadInputError: it is damaged or cut off.
+    """
+    begin = stored.read(_MAGIC_BYTES)
+    decompressed = next((opened for magic, opened in _DECOMPRESSORS.items() if begin.startswith(magic)), None)
+    if decompressed is None:
+        return stored, chain([begin], _chunks(stored, path))
+    if not stored.seekable():
+        kept = closing.enter_context(TemporaryFile())  # noqa: SIM115 - closed with what is read
+        kept.write(begin)
+        shutil.copyfileobj(stored, kept)
+        kept.seek(len(begin))
+        stored = cast("BinaryIO", kept)
+    start = stored.tell() - len(begin)
+    stored.seek(start)
+    deque(_chunks(decompressed(stored), path), maxlen=0)
+    stored.seek(start)
+    return stored, _chunks(decompressed(stored), path)
+
+
+def _chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
     try:
-        while chunk := file.read(SAMPLE_BYTES):
+        while chunk := _read(file, path):
             yield chunk
     except (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
-        raise BadInputError(f"{path} cannot be decompressed, it is cut off or damaged: {error}") from None
+        raise BadInputError(
+            f"{path} cannot be decompressed, it is cut off or damaged: {error}. Get the whole file again."
+        ) from None
 
 
-class _Rejoined:
-    """A file whose first bytes were read already."""
+def _read(file: BinaryIO, path: Path) -> bytes:
+    with _naming(path):
+        return file.read(SAMPLE_BYTES)
 
-    def __init__(self, begin: bytes, file: BinaryIO) -> None:
-        self._begin = begin
-        self._file = file
 
-    def read(self, size: int) -> bytes:
-        """Up to `size` of the next bytes; none at the end."""
-        if self._begin:
-            begin, self._begin = self._begin[:size], self._begin[size:]
-            return begin
-        return self._file.read(size)
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """An error of the operating system names the file, so that it is not taken for one of the database."""
+    try:
+        yield
+    except gzip.BadGzipFile:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def expect_other_file(output: str, path: Path, *others: Path) -> None:
+    """Go on only if what is written to this path takes the place of none of these files.
+
+    Raises:
+        BadInputError: it is one of them, by whatever name; the message calls it as `output` does.
+    """
+    for other in others:
+        if path.resolve() == other.resolve() or _is_same(path, other):
+            raise BadInputError(f"{output} {path} would overwrite {other}. Name another file.")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        status = os.fstat(sys.stdin.fileno()) if other == PIPE else other.stat()
+        return stat.S_ISREG(status.st_mode) and os.path.samestat(path.stat(), status)
+    except (OSError, AttributeError):  # there is no such file, or standard input is none
+        return False
 
 
 @contextmanager
