@@ -184,8 +184,9 @@ class TokenReader:
     async def _by_current_customers(
         self, columns: Columns, pairs: Sequence[Pair], owner: str | None = None
     ) -> dict[Pair, TokenView]:
-        gateways, customers = unzip(pairs)
-        rows: list[Any] = await self._run.fetch(selects.by_current_customers(columns), customers, gateways, owner)
+        gateways, separator, customers = selects.joined_pairs(pairs)
+        statement = selects.by_current_customers(columns)
+        rows: list[Any] = await self._run.fetch(statement, customers, separator, gateways, owner)
         return {(row.gateway, row.gateway_customer_id): row for row in rows}
 
     def of_users(

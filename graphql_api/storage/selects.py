@@ -81,6 +81,12 @@ def joined(texts: Sequence[str]) -> tuple[str, str]:
     return separator.join(texts), separator
 
 
+def joined_pairs(pairs: Sequence[tuple[str, str]]) -> tuple[str, str, str]:
+    """The first of each pair as one text, what stands between them, and the second of each; an empty text is lost."""
+    _, separator = joined([text for pair in pairs for text in pair])
+    return separator.join([first for first, _ in pairs]), separator, separator.join([second for _, second in pairs])
+
+
 def columns_of(wanted: frozenset[str] | None) -> tuple[str, ...]:
     """The columns to read, in the table's order: these and the owner, who decides who may see the rest."""
     return ALL if wanted is None else tuple(name for name in ALL if name in wanted or name == "user_id")
@@ -106,8 +112,8 @@ def by_users_and_gateways(wanted: frozenset[str] | None) -> Statement:
 
 @lru_cache(_CACHED)
 def by_current_customers(wanted: frozenset[str] | None) -> Statement:
-    """`$1` gateway customer ids, `$2` gateways, in pairs, `$3` whose tokens they have to be, null for anybody's."""
-    keys = _pairs("customer", "gateway")
+    """`$1` gateway customer ids and `$3` gateways, `joined` by `$2`, `$4` whose tokens they have to be, if not null."""
+    keys = _joined_pairs("customer", "gateway")
     names = columns_of(None if wanted is None else wanted | {"gateway", "gateway_customer_id"})
     owner = bindparam("owner", type_=Text())
     on = and_(TOKENS.c.gateway_customer_id == keys.c.customer, TOKENS.c.gateway == keys.c.gateway)
@@ -116,7 +122,7 @@ def by_current_customers(wanted: frozenset[str] | None) -> Statement:
         .select_from(keys.join(TOKENS, on))
         .where(owner.is_(None) | (TOKENS.c.user_id == owner))
     )
-    return statement("by_current_customers", query, ["customer", "gateway", "owner"], names)
+    return statement("by_current_customers", query, ["customer", "separator", "gateway", "owner"], names)
 
 
 @lru_cache(_CACHED)
@@ -228,8 +234,20 @@ def _array(name: str, item: Any) -> ColumnElement[Any]:
 
 
 def _pairs(first: str, second: str) -> FromClause:
+    return _unnested(first, _array(first, Text()), second, _array(second, Text()))
+
+
+def _joined_pairs(first: str, second: str) -> FromClause:
+    return _unnested(first, _split(first), second, _split(second))
+
+
+def _split(name: str) -> ColumnElement[Any]:
+    return func.string_to_array(bindparam(name, type_=Text()), bindparam("separator", type_=Text()))
+
+
+def _unnested(first: str, firsts: ColumnElement[Any], second: str, seconds: ColumnElement[Any]) -> FromClause:
     return (
-        func.unnest(_array(first, Text()), _array(second, Text()))
+        func.unnest(firsts, seconds)
         .table_valued(column(first, Text()), column(second, Text()), name="keys")
         .render_derived()
     )

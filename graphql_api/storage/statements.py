@@ -44,7 +44,7 @@ READ_BY_ID = Statement(
 READ_BY_USERS_AND_GATEWAYS = Statement(
     "read_by_users_and_gateways",
     f"select {_TOKEN}, clock_timestamp() as now, keys.user_id, keys.gateway"
-    " from unnest($1::text[], $2::text[]) as keys(user_id, gateway)"
+    " from unnest(string_to_array($1::text, $2::text), string_to_array($3::text, $2)) as keys(user_id, gateway)"
     " left join customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway",
     reads=Reads.BY_KEY,
 )

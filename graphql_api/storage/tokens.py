@@ -22,6 +22,7 @@ from graphql_api.storage.connection import Row
 from graphql_api.storage.feed import Feed
 from graphql_api.storage.pool import ACQUIRE_TIMEOUT_SECONDS, ConnectionPool
 from graphql_api.storage.reads import Pair, TokenReader, token_of, unzip
+from graphql_api.storage.selects import joined_pairs
 
 _LOCKS = 0x746F6B65  # the first key of our advisory locks: "toke" in ASCII
 # So many locks share all users and customers: a batch of a thousand must not exhaust PostgreSQL's lock table.
@@ -123,7 +124,7 @@ class TokenStore(TokenReader, Lookups):
         return snapshot
 
     async def _read_at(self, pairs: list[Pair]) -> dict[Pair, TokenSnapshot]:
-        rows = await self._run.fetch(sql.READ_BY_USERS_AND_GATEWAYS, *unzip(pairs))
+        rows = await self._run.fetch(sql.READ_BY_USERS_AND_GATEWAYS, *joined_pairs(pairs))
         return {(row[-2], row[-1]): _snapshot(row) for row in rows}
 
     async def token_id(self, gateway: str, customer: str) -> str | None:
