@@ -232,6 +232,17 @@ async def test_every_answer_is_true_while_answers_to_commits_are_lost(callers, p
     assert max(truth.seconds) < 3 or truth.answers["unavailable"] < sum(truth.answers.values()) / 100
 
 
+async def test_a_change_whose_outcome_is_not_known_is_not_said_to_be_made(callers, proxy, monkeypatch):
+    async def nobody_knows(_runner, _transaction):
+        return Outcome.UNKNOWN
+
+    [caller, *_], _ = callers
+    monkeypatch.setattr(transactions, "ask", nobody_knows)
+    proxy.loses = lambda chunk: b"commit" in chunk
+    with pytest.raises(UnknownError):
+        await caller.new(f"{caller.name}-unknown")
+
+
 FAULTS = ["terminate_backends", "kill_a_backend", "kill_and_start"]
 
 
