@@ -133,7 +133,7 @@ class Parser:
             problems.add(Code.INVALID, _KINDS["isActive"][1], "isActive")
         past = _EMPTY_PAST if _PAST.keys().isdisjoint(record) else _past(problems, record, now)
         for former_id in past.get("former_ids") or ():
-            problems.parse("formerGatewayCustomerIds", customer_id, former_id)
+            problems.parse("formerGatewayCustomerIds", _former_id, former_id)
         if user_id is None or gateway is None or customer is None or is_active is None or not problems.are_none:
             raise problems.refused()
         updated_at = past.get("updated_at") or max(now, past.get("created_at", now))
@@ -180,6 +180,12 @@ def _check_kinds(problems: Problems, record: Record) -> None:
 
 def _customer_id_at(gateways: Gateways, gateway: str) -> Callable[[object], str]:
     return lambda value: gateways.customer_id(gateway, identifier(value, "gatewayCustomerId"))
+
+
+def _former_id(value: object) -> str:
+    """An identifier of the past, to which today's rules of its gateway do not apply: it may be any number."""
+    former_id = values.gateway_customer_id(identifier(value, "formerGatewayCustomerIds"))
+    return former_id if former_id.isdigit() else values.without_card_number(former_id)
 
 
 def _user_id(value: object) -> str:

@@ -100,7 +100,7 @@ def _listed_customer(record: Record | Unreadable, gateways: Gateways, gateway: s
     if isinstance(record, Unreadable):
         raise InputError([record.problem])
     try:
-        customer = gateways.customer_id(gateway, identifier(record.get("id"), "customer id"))
+        customer = gateways.listed_customer_id(gateway, identifier(record.get("id"), "customer id"))
     except InputError as error:
         raise InputError([Problem(each.code, each.message, ("id",)) for each in error.problems]) from None
     return ListedCustomer(customer, bool(record.get("deleted")))

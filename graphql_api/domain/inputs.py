@@ -47,8 +47,17 @@ class Gateways:
         except InputError:
             return None
 
+    def listed_customer_id(self, gateway: str, text: str) -> str:
+        """A customer's identifier at this gateway, kept as sent, which may have been stored before today's form.
+
+        Raises:
+            InputError: it is malformed, or a payment card number.
+        """
+        values.gateway_customer_id(text)
+        return text if gateway in self.numeric and text.isdigit() else values.without_card_number(text)
+
     def customer_id(self, gateway: str, text: str) -> str:
-        """A customer's identifier at this gateway, kept as sent.
+        """A customer's new identifier at this gateway, kept as sent.
 
         Raises:
             InputError: it is malformed, does not have the form that the gateway's identifiers have, or is a payment
@@ -58,7 +67,7 @@ class Gateways:
         pattern = self.id_patterns.get(gateway)
         if pattern is not None and not _matches(pattern, text):
             raise InputError([Problem(Code.INVALID, f"Customer ids at {gateway} must match {pattern} (CUSTOMER_IDS).")])
-        return text if gateway in self.numeric and text.isdigit() else values.without_card_number(text)
+        return self.listed_customer_id(gateway, text)
 
 
 def _matches(pattern: str, text: str) -> bool:
@@ -88,6 +97,8 @@ class Save(NamedTuple):
     expected_version: int | None = None
     # False: what is stored already is answered or refused, and never changed
     allow_update: bool = True
+    # why the customer's identifier cannot be a new one
+    refused_as_new: InputError | None = None
 
     @property
     def customer(self) -> str:
@@ -121,10 +132,12 @@ class Save(NamedTuple):
         name = problems.parse("gateway", gateways.parse, gateway)
         if replaces is not None:
             problems.parse("replaces", values.well_formed, replaces)
-        problems.parse("gatewayCustomerId", partial(gateways.customer_id, name or ""), gateway_customer_id)
+        as_new = Problems()
+        if problems.parse("gatewayCustomerId", values.gateway_customer_id, gateway_customer_id) is not None:
+            as_new.parse("gatewayCustomerId", partial(gateways.customer_id, name or ""), gateway_customer_id)
         edit = _edit(problems, gateway_customer_id, description, metadata, is_active)
         if user is None or name is None or not problems.are_none:
-            raise problems.refused()
+            raise InputError([*problems.refused().problems, *as_new.refused().problems])
         return cls(
             user_id=user,
             gateway=name,
@@ -132,6 +145,7 @@ class Save(NamedTuple):
             replaces=replaces,
             expected_version=expected_version,
             allow_update=allow_update,
+            refused_as_new=None if as_new.are_none else as_new.refused(),
         )
 
 
@@ -173,13 +187,13 @@ class Update(NamedTuple):
         problems.check()
         return cls(id=known_id, edit=edit, expected_version=expected_version)
 
-    def check_customer_id(self, gateways: Gateways, gateway: str) -> None:
-        """Go on only if a new customer id may be one at this gateway, which is the token's.
+    def check_customer_id(self, gateways: Gateways, gateway: str, stored: str) -> None:
+        """Go on only if a customer id that is not the stored one may be one at this gateway, which is the token's.
 
         Raises:
             InputError: INVALID or CARD_NUMBER.
         """
-        if self.edit.gateway_customer_id is not None:
+        if self.edit.gateway_customer_id is not None and self.edit.gateway_customer_id != stored:
             problems = Problems()
             problems.parse("gatewayCustomerId", partial(gateways.customer_id, gateway), self.edit.gateway_customer_id)
             problems.check()

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 from graphql_api.domain import token as tokens
+from graphql_api.domain import values
 from graphql_api.domain.caller import WRITE_SCOPE, Caller
 from graphql_api.domain.errors import InputError, UnavailableError
 from graphql_api.domain.facts import Facts
@@ -188,7 +189,7 @@ class Check:
         self.tally.is_right_account |= bool(found)
         for each in deletions:
             with suppress(InputError):  # no token can have this id
-                customer = self._tokens.gateways.customer_id(self._gateway, each.customer)
+                customer = values.gateway_customer_id(each.customer)
                 await self._deactivate(customer, each.at, found.get(customer))
 
     async def _found(self, customers: Iterable[str]) -> dict[str, Token]:

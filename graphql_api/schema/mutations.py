@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from functools import partial, wraps
+from functools import wraps
 from typing import Annotated, Any
 
 import strawberry
@@ -392,7 +392,7 @@ async def _changed(
 def _customer(tokens: Tokens, gateway: str, customer: str) -> tuple[str, str]:
     problems = Problems()
     name = problems.parse("gateway", tokens.gateways.parse, gateway) or ""
-    problems.parse("gatewayCustomerId", partial(tokens.gateways.customer_id, name), customer)
+    problems.parse("gatewayCustomerId", values.gateway_customer_id, customer)
     problems.check()
     return name, customer
 

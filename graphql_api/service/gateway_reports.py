@@ -42,7 +42,8 @@ async def deactivate_customer(
         The token that has the customer, or had it and is left alone; None if it is unknown, which is no error.
 
     Raises:
-        InputError: INVALID for a time too far in the future.
+        InputError: INVALID for a time too far in the future; INVALID or CARD_NUMBER for an unknown id that no customer
+            can have.
     """
     service.caller.authorize("Mutation.deactivateGatewayCustomer")
 
@@ -77,7 +78,8 @@ async def verify_customer(
         caps: as in `deactivate_customer`
 
     Raises:
-        InputError: NOT_FOUND, or INVALID for a time too far in the future.
+        InputError: NOT_FOUND; INVALID for a time too far in the future; INVALID or CARD_NUMBER for an unknown id that
+            no customer can have.
     """
     service.caller.authorize("Mutation.verifyGatewayCustomer")
 
@@ -173,6 +175,9 @@ async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts, 
 async def _customer(service: Tokens, gateway: str, customer: str) -> tuple[Token | None, datetime]:
     token_id = await service.store.token_id(gateway, customer)
     if token_id is None:
+        problems = Problems()  # what is said of a stored id counts whatever form it has; any other may yet be saved
+        problems.parse("gatewayCustomerId", partial(service.gateways.customer_id, gateway), customer)
+        problems.check()
         return None, await service.store.now()
     reading = await service.store.read(token_id)
     if reading.token is None:

@@ -37,7 +37,7 @@ async def save(service: Tokens, wanted: Save) -> SaveResult:
 
 async def _save(service: Tokens, save: Save) -> SaveResult:
     reading = await service.store.read_at(save.user_id, save.gateway)
-    if reading.token is not None:
+    if reading.token is not None and not save.refused_as_new:
         event = _saved(reading.token, save, reading.now)
         if event is None:
             return SaveResult(reading.token, created=False)
@@ -118,6 +118,8 @@ class BatchSaver:
         place, customer = (save.user_id, save.gateway), (save.gateway, save.customer)
         token = self.stored.get(place)
         facts = self._known(customer)
+        if save.refused_as_new and (token is None or token.gateway_customer_id != save.customer):
+            raise save.refused_as_new
         if token is None:
             event = _born(born, facts) if born else _created(save, self._now, facts)
         else:

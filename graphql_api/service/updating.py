@@ -26,7 +26,7 @@ async def update(service: Tokens, wanted: Update) -> Token:
 
 async def _update(service: Tokens, update: Update, *, confirms: bool = False) -> Token:
     token, now = await _read(service, update.id)
-    update.check_customer_id(service.gateways, token.gateway)
+    update.check_customer_id(service.gateways, token.gateway, token.gateway_customer_id)
     expect_version(token, update.expected_version)
     event = tokens.edited(token, update.edit, now)
     if event is None and confirms:

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from graphql_api.domain import values
 from graphql_api.domain.caller import WRITE_SCOPE, Caller
 from graphql_api.domain.errors import InputError, UnavailableError
 from graphql_api.domain.inputs import Gateways
@@ -161,7 +162,7 @@ async def _done(tokens: Tokens, report: Report) -> bool:
     """Do to the tokens what the report says; whether the customer is known."""
     try:
         gateway = tokens.gateways.parse(report.gateway)
-        customer = tokens.gateways.customer_id(gateway, report.customer)
+        customer = values.gateway_customer_id(report.customer)
         if report.is_gone:
             reason = DeactivationReason.GATEWAY_DELETED
             found = await gateway_reports.deactivate_customer(tokens, gateway, customer, reason, report.at, caps=True)

@@ -6,6 +6,7 @@ from graphql_api.bulk.remapping import remap
 from graphql_api.domain.inputs import Gateways
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
+from tests.bulk.records import token
 
 
 @pytest.fixture
@@ -137,3 +138,27 @@ async def test_chunks_follow_one_another(customers, database_url, graph):
         ]
     assert [(report.line, report.changed) for report in reports] == [(2, 2), (3, 1)]
     assert (await graph.customer("STRIPE", "newer_1"))["formerGatewayCustomerIds"] == ["cus_1", "new_1"]
+
+
+async def test_what_was_replaced_for_a_rule_of_its_gateway_is_exported_and_imported(
+    command, write, table, empty, monkeypatch
+):
+    stored = ["pm_1", "4111111111111111"]
+    monkeypatch.setenv("NUMERIC_CUSTOMER_IDS", "STRIPE")
+    await command("import", write("t.csv", *(token(f"u{n}", customer=each) for n, each in enumerate(stored))))
+    monkeypatch.delenv("NUMERIC_CUSTOMER_IDS")
+    monkeypatch.setenv("CUSTOMER_IDS", "STRIPE:cus_*")
+    changes = write("moved.csv", *({"old": each, "new": f"cus_{n}"} for n, each in enumerate(stored)))
+    assert (await command("remap", changes, "--gateway", "STRIPE")).status == 0
+    for name in ("all.csv", "all.jsonl"):
+        await command("export", name)
+        await empty()
+        assert (await command("import", name)).err == f"import {name}: 2 created\n"
+    assert await table("select gateway_customer_id from gateway_customers order by 1") == [
+        ("4111111111111111",),
+        ("cus_0",),
+        ("cus_1",),
+        ("pm_1",),
+    ]
+    listed = write("list.csv", *({"id": each} for each in ("cus_0", "cus_1", "pm_9")))
+    assert "3 listed" in (await command("reconcile", listed, "--gateway", "STRIPE")).err

@@ -360,3 +360,33 @@ async def test_a_customer_id_has_the_form_that_its_gateway_asks_for(service_with
         ("INVALID", ["input", "gatewayCustomerId"])
     ]
     assert token_of(await graph.save("u1", "ADYEN", "pm_1"))["gatewayCustomerId"] == "pm_1"
+
+
+@pytest.mark.parametrize(
+    ("rules", "stored"), [({"customer_ids": "STRIPE:cus_*"}, "pm_1"), ({"gateways": "STRIPE"}, CARD)]
+)
+async def test_todays_rules_of_ids_apply_to_new_ids_only(service_with, rules, stored):
+    before = await service_with(numeric_customer_ids="STRIPE")
+    token_of(await before.save("u1", "STRIPE", stored))
+    graph = await service_with(**rules)
+    assert token_of(await graph.save("u1", "STRIPE", stored, description="again"))["version"] == 2
+    assert (await graph.save_many([wanted("u1", "STRIPE", stored)]))["userErrors"] == []
+    same = await graph.customer("STRIPE", stored)
+    assert token_of(await graph.update(same, gatewayCustomerId=stored, description="more"))["version"] == 3
+    assert token_of(await graph.verify("STRIPE", stored))["version"] == 3
+    assert token_of(await graph.deactivate_customer("STRIPE", stored))["version"] == 4
+    for user, customer in (("u2", stored), ("u1", f"{stored[:-1]}9")):
+        [(code, path)] = problems(await graph.save(user, "STRIPE", customer))
+        assert (code in {"INVALID", "CARD_NUMBER", "ALREADY_EXISTS"}, path) == (True, ["input", "gatewayCustomerId"])
+    replaced = token_of(await graph.save("u1", "STRIPE", "cus_1", replaces=stored))
+    assert replaced["gatewayCustomerId"] == "cus_1"
+    assert token_of(await graph.verify("STRIPE", stored))["version"] == 5
+
+
+@pytest.mark.parametrize(("customer", "code"), [("pm_1", "INVALID"), (CARD, "CARD_NUMBER")])
+async def test_nothing_is_kept_of_an_id_that_no_customer_can_have(service_with, connection, customer, code):
+    graph = await service_with(customer_ids="STRIPE:cus_*,ADYEN:*")
+    gateway = "STRIPE" if code == "INVALID" else "ADYEN"
+    assert problems(await graph.deactivate_customer(gateway, customer)) == [(code, ["gatewayCustomerId"])]
+    assert problems(await graph.verify(gateway, customer)) == [(code, ["gatewayCustomerId"])]
+    assert await connection.fetchval("select count(*) from gateway_customer_reports") == 0
