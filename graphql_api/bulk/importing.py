@@ -14,7 +14,7 @@ import orjson
 from uuid_utils import uuid7
 
 from graphql_api.bulk.identifiers import identifier
-from graphql_api.bulk.records import Line, Record, Report, Unreadable
+from graphql_api.bulk.records import Line, Record, Rejection, Report, Unreadable, values_of
 from graphql_api.domain import token as tokens
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, InputError, Problem
@@ -74,7 +74,8 @@ class _Chunk:
     last: int = 0
     records: dict[int, Record | Unreadable] = field(default_factory=dict[int, Record | Unreadable])
     rows: dict[int, StagedToken] = field(default_factory=dict[int, StagedToken])
-    refused: dict[int, InputError] = field(default_factory=dict[int, InputError])
+    # Not the exceptions: their tracebacks lead to the frame that has this chunk, and only a collection frees a cycle.
+    refused: list[Rejection] = field(default_factory=list[Rejection])
 
 
 def _read_chunk(records: Iterator[Line], parser: "Parser", now: datetime, max_lines: int) -> _Chunk | None:
@@ -87,7 +88,7 @@ def _read_chunk(records: Iterator[Line], parser: "Parser", now: datetime, max_li
         try:
             row = parser.row(number, record, now)
         except InputError as refused:
-            chunk.refused[number] = refused
+            chunk.refused.append(Rejection(number, refused.problems, values_of(record)))
             continue
         keys = _keys(row)
         chunk.rows[number] = row if seen.isdisjoint(keys) else row._replace(deferred=True)
@@ -295,9 +296,7 @@ class _Writer:
             ConflictError: not all were new, though they seemed to be, or another writer came between: write them again.
         """
         all_are_new, self._all_are_new = self._all_are_new, False
-        report = Report(chunk.last)
-        for number, refused in chunk.refused.items():
-            report.reject(number, refused, chunk.records[number])
+        report = Report(chunk.last, rejected=[*chunk.refused])
         users = {row.user_id for row in chunk.rows.values()}
         customers = {(row.gateway, row.gateway_customer_id) for row in chunk.rows.values()}
         former = {(row.gateway, name) for row in chunk.rows.values() for name in row.former_ids}

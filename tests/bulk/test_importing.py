@@ -1,5 +1,6 @@
 """`gateway-tokens import`: what a file says is stored by the rules of the mutations, and what cannot be is named."""
 
+import gc
 import gzip
 import json
 import os
@@ -12,6 +13,7 @@ from uuid import UUID
 import pytest
 
 from graphql_api.bulk.importing import import_tokens
+from graphql_api.domain.errors import InputError
 from graphql_api.domain.inputs import Gateways
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
@@ -598,3 +600,21 @@ async def test_others_wait_for_the_locks_of_a_thousand_lines_at_the_most(empty_d
         ends = [0, *[report.line async for report in import_tokens(TokenStore(pool), Gateways(), records)]]
     assert ends[-1] == 2500
     assert max(end - begin for begin, end in pairwise(ends)) <= 1000
+
+
+async def test_rejected_lines_leave_nothing_in_memory(empty_database):
+    async def work():
+        async with ConnectionPool.open(empty_database, size=2) as pool:
+            lines = ((number, token(f"u{number}", customer="bad id")) for number in range(1, 3000))
+            rejected = 0
+            async for report in import_tokens(TokenStore(pool), Gateways(), lines):
+                rejected += len(report.rejected)
+            return rejected
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert await work() == 2999
+        assert not [each for each in gc.get_objects() if isinstance(each, InputError)]
+    finally:
+        gc.enable()
