@@ -74,7 +74,7 @@ _COMMIT_TIMEOUT_SECONDS = 0.8
 _OUTCOME_TIMEOUT_SECONDS = 1.7
 _OUTCOME_INTERVAL_SECONDS = 0.05
 _LOOKS_BEFORE_END = 6
-_MOVING_SECONDS = 0.05  # while some slow read ends within this time, there is no harm in a long line of them
+_MOVING_SECONDS = 0.1  # while some slow read ends within this time, there is no harm in a long line of them
 _MAX_KEYS, _MAX_KEY_CHARACTERS = 50, 2000  # of a read by key that is expected to be quick
 
 _log = structlog.get_logger()
@@ -499,10 +499,13 @@ class ConnectionPool:
 
     async def _clean(self, connection: Connection, script: str) -> None:
         """Make the connection whole: the driver first waits until what was under way is cancelled."""
+        began = monotonic()
         try:
             await connection.raw.execute(script, timeout=_CLEANUP_TIMEOUT_SECONDS)
         except FAILURES:
             connection.raw.terminate()
+        else:
+            self.patience.note_round_trip(monotonic() - began)  # rather too long: it may have waited for the end
         self._release(connection)
 
     # --- connections are opened and lost
