@@ -4,6 +4,7 @@ import pytest
 
 from graphql_api.domain.caller import (
     ADMIN_SCOPE,
+    EVENTS_SCOPE,
     EVERYBODY,
     FIELD_PERMISSIONS,
     NOBODY,
@@ -20,7 +21,8 @@ CALLERS = {
     Caller("u1"): {Permission.NOTHING},
     Caller("s", frozenset({"something:else"})): {Permission.NOTHING},
     Caller("s", frozenset({READ_SCOPE})): {Permission.NOTHING, Permission.OWNER, Permission.READ},
-    Caller("s", frozenset({WRITE_SCOPE})): set(Permission) - {Permission.ADMIN},
+    Caller("s", frozenset({WRITE_SCOPE})): set(Permission) - {Permission.EVENTS, Permission.ADMIN},
+    Caller("s", frozenset({EVENTS_SCOPE})): {Permission.NOTHING, Permission.EVENTS},
     Caller("s", frozenset({ADMIN_SCOPE})): set(Permission),
     EVERYBODY: set(Permission),
 }

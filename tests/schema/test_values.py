@@ -151,7 +151,7 @@ async def test_any_text_may_be_looked_up(graph, one, other):
             {"__typename": "CustomerGatewayToken", "gateway": "STRIPE", "gatewayCustomerId": other},
         ],
     )
-    if answer.get("data"):
+    if answer.get("data") and "\0" not in one + other:
         assert answer["data"]["e"] == [{"gatewayTokens": []}, None, None, None, None]
     await send(
         graph,
