@@ -185,14 +185,26 @@ class Sender:
     async def _addresses(self) -> list[str]:
         """The addresses of the endpoint's host, of which none may be forbidden."""
         host, is_plain = self._url.raw_host.decode(), self._url.scheme == "http"
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        addresses = [str(each[4][0]) for each in found]
+        addresses = [host] if _is_address(host) else await _looked_up(host)
         for address in addresses if not self._allow_private else ():
             if is_private(address):
                 raise _ForbiddenAddressError(f"its address {address} is private: see EVENT_WEBHOOK_ALLOW_PRIVATE")
             if is_plain and not is_loopback(address):
                 raise _ForbiddenAddressError("its address is not this machine's: use https")
         return addresses
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _looked_up(host: str) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [str(each[4][0]) for each in found]
 
 
 async def _read(response: httpx.Response) -> None:

@@ -39,11 +39,14 @@ _RELEASE = Statement(
     "release_endpoint",
     "update event_endpoints set leased_by = null, leased_until = null where name = $1 and leased_by = $2",
 )
+# Not waited for is the disk: a crash of the database that takes it back repeats what was delivered.
 _ADVANCE = Statement(
     "advance_endpoint",
     f"""
     update event_endpoints set position = $4, leased_until = {_NOW} + make_interval(secs => $5), {_WELL}
-    where name = $1 and leased_by = $2 and position = $3 returning position
+    where name = $1 and leased_by = $2 and position = $3
+      and set_config('synchronous_commit', 'off', true) is not null
+    returning position
     """,
 )
 # Arguments: after which delay to try again, how long the receiver wants no request, and whether to try no more.
