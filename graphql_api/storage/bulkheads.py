@@ -27,6 +27,9 @@ _MAX_CREDIT, _CREDIT_PER_ANSWER = 400.0, 0.25
 tries: ContextVar[int] = ContextVar("tries", default=1)
 """How often a late read is asked again before it is slow; -1 for one that several requests share or might share."""
 
+was_slow: ContextVar[bool] = ContextVar("was_slow", default=False)
+"""Whether the last read of this task was slow, once it had a place."""
+
 
 class SharedReadIsLateError(Exception):
     """A read that several requests may share is late, because of one of them, or of its connection."""

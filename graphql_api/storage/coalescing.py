@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import spans
-from graphql_api.storage.bulkheads import SharedReadIsLateError, SlowKeys, tries
+from graphql_api.storage.bulkheads import SharedReadIsLateError, SlowKeys, tries, was_slow
 from graphql_api.storage.connection import StatementTimeoutError
 from graphql_api.storage.pool import RETRY_WINDOW_SECONDS, ConnectionPool
 
@@ -128,16 +128,19 @@ class RequestCoalescer(Generic[K, V]):
 
     async def _run_apart(self, request: _Request[K, V]) -> None:
         began = monotonic()
+        was_slow.set(False)
         try:
             found = await self._load_for([request], tries_if_late=0)
+        except asyncio.CancelledError:
+            was_slow.set(monotonic() - began > self._pool.patience.seconds)
+            raise
         except Exception as error:  # noqa: BLE001 - it is raised to whoever waits
             self._fail([request], error)
         else:
             self._answer([request], found)
         finally:
-            is_slow = monotonic() - began > self._pool.patience.seconds
             for key in request.keys:
-                self._slow.note(key, is_slow=is_slow)
+                self._slow.note(key, is_slow=was_slow.get())
 
     async def _load_for(self, batch: list[_Request[K, V]], *, tries_if_late: int) -> dict[K, V]:
         spans.current.set(tuple([span for request in batch for span in request.spans]))

@@ -24,7 +24,15 @@ from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.supervision import supervise
 from graphql_api.storage import transaction as transactions
-from graphql_api.storage.bulkheads import LOOK_SECONDS, Patience, Share, SharedReadIsLateError, SlowKeys, tries
+from graphql_api.storage.bulkheads import (
+    LOOK_SECONDS,
+    Patience,
+    Share,
+    SharedReadIsLateError,
+    SlowKeys,
+    tries,
+    was_slow,
+)
 from graphql_api.storage.connection import (
     Connection,
     ConnectionLostError,
@@ -258,6 +266,7 @@ class ConnectionPool:
             finally:
                 is_slow = monotonic() - began > self.patience.seconds
                 self._slow.note(_key(statement, arguments), is_slow=is_slow)
+                was_slow.set(is_slow)
 
     async def _fetch(self, statement: Statement, arguments: tuple[Any, ...], *, is_early: bool) -> list[Row]:
         """Run the statement, and again if its connection was lost; if it is early, it is given up when it is late."""
