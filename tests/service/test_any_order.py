@@ -31,6 +31,8 @@ STEPS = st.one_of(
     st.tuples(st.just("save"), users, customers, st.sampled_from([None, None, True, False])),
     st.tuples(st.just("report"), st.sampled_from(["gone", "gone", "exists"]), customers, st.none() | seconds),
     st.tuples(st.just("activate"), users),
+    st.tuples(st.just("activate"), users),
+    st.tuples(st.just("activate"), users),
     st.tuples(st.just("deactivate"), users),
     st.tuples(st.just("delete"), users),
     st.tuples(st.just("merge"), st.permutations("ab"), st.sampled_from(["KEEP_TARGET", "KEEP_SOURCE"])),
@@ -243,7 +245,7 @@ async def service(graph, connection, database_url):
     deadline=None,
 )
 @given(
-    some=st.lists(st.one_of(*[GIVEN_AWAY] * 4, STEPS.map(lambda step: [step])), min_size=1, max_size=12),
+    some=st.lists(st.one_of(*[GIVEN_AWAY] * 3, STEPS.map(lambda step: [step])), min_size=4, max_size=10),
     random=st.randoms(use_true_random=False),
 )
 async def test_whatever_happens_to_a_token_its_customer_is_as_alive_as_was_said(service, some, random):
