@@ -110,6 +110,7 @@ class Parser:
     """Checks records as the mutations check their inputs."""
 
     def __init__(self, gateways: Gateways) -> None:
+        self._listed_id = gateways.listed_customer_id
         self._gateway = lru_cache(maxsize=1000)(gateways.parse)
         self._customer_id = lru_cache(maxsize=1000)(partial(_customer_id_at, gateways))
 
@@ -133,8 +134,8 @@ class Parser:
         if is_active is None:
             problems.add(Code.INVALID, _KINDS["isActive"][1], "isActive")
         past = _EMPTY_PAST if _PAST.keys().isdisjoint(record) else _past(problems, record, now)
-        for former_id in past.get("former_ids") or ():
-            problems.parse("formerGatewayCustomerIds", _former_id, former_id)
+        for former_id in past.get("former_ids") or ():  # which may be from before today's form
+            problems.parse("formerGatewayCustomerIds", partial(self._listed_id, gateway or ""), former_id)
         if user_id is None or gateway is None or customer is None or is_active is None or not problems.are_none:
             raise problems.refused()
         updated_at = past.get("updated_at") or max(now, past.get("created_at", now))
@@ -181,12 +182,6 @@ def _check_kinds(problems: Problems, record: Record) -> None:
 
 def _customer_id_at(gateways: Gateways, gateway: str) -> Callable[[object], str]:
     return lambda value: gateways.customer_id(gateway, identifier(value, "gatewayCustomerId"))
-
-
-def _former_id(value: object) -> str:
-    """An identifier of the past, to which today's rules of its gateway do not apply: it may be any number."""
-    former_id = values.gateway_customer_id(identifier(value, "formerGatewayCustomerIds"))
-    return former_id if former_id.isdigit() else values.without_card_number(former_id)
 
 
 def _user_id(value: object) -> str:

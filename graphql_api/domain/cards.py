@@ -4,11 +4,17 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-_INVISIBLE = "\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
-_SEPARATOR = re.compile(
-    rf"\r\n|[\s._/\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2043\u2053\u207b\u208b\u2212\u2e3a\u2e3b\u301c\u3030\ufe31"
-    rf"\ufe32\ufe58\ufe63\uff0d{_INVISIBLE}]"
+# Unicode's format characters (Cf), and its dashes (Pd) with what looks like one. Its spaces are Python's `\s`.
+_INVISIBLE = (
+    r"\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
+    r"\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
+    r"\U000e0020-\U000e007f"
 )
+_DASHES = (
+    r"\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2043\u2053\u207b\u208b\u2212\u2e17\u2e1a\u2e3a\u2e3b\u2e40\u2e5d\u301c"
+    r"\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d\U00010d6e\U00010ead"
+)
+_SEPARATOR = re.compile(rf"\r\n|[\s._/{_DASHES}{_INVISIBLE}]")
 _HIDDEN = re.compile(f"[{_INVISIBLE}]")
 # The digits that one match finds: a group, or several as they are grouped on cards and in forms. Looking ahead lets
 # candidates overlap.

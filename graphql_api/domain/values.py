@@ -260,8 +260,7 @@ def _check_leaf(leaf: Any) -> None:
         # Readers of JSON make a double of a longer integer, and mostly another number.
         if not _LEAST_INTEGER < leaf <= _GREATEST_INTEGER:
             raise _invalid(_TOO_LONG)
-        if leaf.is_integer():
-            without_card_number(str(int(leaf)))
+        without_card_number(str(int(leaf)))
     elif isinstance(leaf, int) and not isinstance(leaf, bool):
         if not _LEAST_INTEGER <= leaf <= _GREATEST_INTEGER:
             raise _invalid(_TOO_LONG)

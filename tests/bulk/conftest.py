@@ -131,7 +131,7 @@ def reasons(folder):
     """What is wrong in a file of rejects, without what is said of it: each problem with its line, field and code."""
 
     def read(name):
-        with (folder / name).open(encoding="utf-8", newline="") as file:
+        with (folder / name).open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file) if name.endswith(".csv") else map(json.loads, file)
             return [
                 (int(row["line"]), field, code)

@@ -95,6 +95,20 @@ def test_lines_may_end_in_cr_alone(tmp_path):
     assert recognized == ["lines that end in CR"]
 
 
+@given(ends=st.lists(st.sampled_from(["\n", "\r\n", "\r"]), min_size=1, max_size=8), is_ended=st.booleans())
+def test_lines_of_joined_files_may_end_in_different_ways(tmp_path_factory, ends, is_ended):
+    lines = [f"u{n},STRIPE,cus_{n},{n}{end if is_ended or n < len(ends) - 1 else ''}" for n, end in enumerate(ends)]
+    path = tmp_path_factory.mktemp("files") / "t.csv"
+    path.write_bytes(("userId,gateway,gatewayCustomerId,description\n" + "".join(lines)).encode())
+    assert [record["description"] for record in read(path)[0]] == [str(n) for n in range(len(ends))]
+
+
+def test_a_carriage_return_in_quotes_is_kept_beside_other_ends(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'userId,gateway,gatewayCustomerId,description\nu1,A,c1,"a\rb"\nu2,A,c2,x\ru3,A,c3,"c\rd"\n')
+    assert [record["description"] for record in read(path)[0]] == ["a\rb", "x", "c\rd"]
+
+
 def test_another_encoding_is_a_question_and_its_answer_is_taken(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(written(ROWS).encode("windows-1252"))
@@ -103,6 +117,30 @@ def test_another_encoding_is_a_question_and_its_answer_is_taken(tmp_path):
     assert read(path, encoding="windows-1252") == (RECORDS, ["windows-1252"])
     with pytest.raises(BadInputError, match="--encoding klingon is unknown"):
         read(path, encoding="klingon")
+
+
+@pytest.mark.parametrize(
+    "encoding", ["base64", "rot13", "zlib", "hex", "idna", "punycode", "undefined", "bz2", "utf-16", "utf-32", "a\0b"]
+)
+def test_an_encoding_that_no_file_can_have_is_named(tmp_path, encoding):
+    path = tmp_path / "t.csv"
+    path.write_text(written(ROWS))
+    with pytest.raises(BadInputError, match=r"is unknown|has no byte order mark"):
+        read(path, encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_byte_order_mark_takes_precedence(tmp_path, encoding):
+    path = tmp_path / "t.csv"
+    path.write_text(written(ROWS), encoding=encoding)
+    assert read(path, encoding=encoding)[0] == read(path, encoding="windows-1252")[0] == RECORDS
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_wide_characters_are_known_without_a_mark(tmp_path, encoding):
+    path = tmp_path / "t.csv"
+    path.write_bytes(written(ROWS).encode(encoding))
+    assert read(path)[0] == RECORDS
 
 
 def test_a_line_that_cannot_be_decoded_far_down_is_refused_alone(tmp_path):

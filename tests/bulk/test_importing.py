@@ -382,6 +382,42 @@ async def test_rejected_lines_can_be_corrected_and_imported_as_they_are(command,
         assert stored == [("a, b", '{"n": [1, null]}', False), ("", None, True), (None, None, True)]
 
 
+async def test_rejected_lines_lose_nothing_and_take_the_options_of_the_first_import(command, folder, table):
+    (folder / "t.csv").write_bytes('Kunde;Nr;Note\nü1;cus 1;é\nu2;cus_2\nu3;cus_3;x""y\nu4;c"4;\n'.encode("cp1252"))
+    options = [
+        "--gateway",
+        "STRIPE",
+        "--encoding",
+        "cp1252",
+        "--column",
+        "userId=Kunde",
+        "--column",
+        "description=Note",
+    ]
+    options += ["--column", "gatewayCustomerId=Nr"]
+    await command("import", "t.csv", *options)
+    path = folder / "t.csv.rejects.csv"
+    corrected = path.read_text(encoding="utf-8-sig")
+    assert "u2;cus_2" in corrected
+    path.write_text(corrected.replace("cus 1", "cus_1"), encoding="utf-8-sig")
+    outcome = await command("import", path.name, *options)
+    assert "1 created" in outcome.err
+    stored = "select user_id, gateway_customer_id, description from customer_gateway_tokens where user_id = 'ü1'"
+    assert await table(stored) == [("ü1", "cus_1", "é")]
+
+
+async def test_rejected_json_keeps_its_numbers_and_its_text(command, folder):
+    number = "12345678901234567890123"
+    lines = (
+        f'{{"userId": "u1", "gateway": "A", "gatewayCustomerId": "c", "metadata": {{"n": {number}}}}}\n{{"userId": }}\n'
+    )
+    (folder / "t.jsonl").write_text(lines)
+    await command("import", "t.jsonl")
+    first, second = map(json.loads, (folder / "t.jsonl.rejects.jsonl").read_text().splitlines())
+    assert first["metadata"] == {"n": int(number)}
+    assert second["text"] == '{"userId": }'
+
+
 async def test_a_check_says_what_an_import_would_and_changes_nothing(command, write, graph, everything):
     await graph.save("u1", "STRIPE", "cus_1")
     file = write("t.jsonl", token("u1", customer="cus_1", description="d"), *many(3)[2:], token("u9", customer="cus_1"))

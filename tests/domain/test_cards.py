@@ -2,6 +2,8 @@
 
 import random
 import re
+import sys
+import unicodedata
 import uuid
 
 import pytest
@@ -87,6 +89,14 @@ def drawn(draw, make):
 @given(drawn(lambda draw: written(draw, card_number(draw))))
 def test_a_card_number_is_found_however_it_is_written_and_whatever_stands_beside_it(text):
     assert has_card_number(text)
+
+
+def test_every_space_dash_and_invisible_character_may_separate_groups():
+    kinds = {"Pd", "Zs", "Zl", "Zp", "Cf"}
+    separators = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in kinds]
+    assert len(separators) > 200
+    missed = [each for each in separators if not has_card_number(each.join(["4111", "1111", "1111", "1111"]))]
+    assert missed == []
 
 
 @given(drawn(lambda draw: written(draw, card_number(draw))))

@@ -10,7 +10,8 @@ from graphql_api.domain.errors import BadInputError
 
 # The columns of a file of rejects that say why, and those of a report of `reconcile`; behind them stands what can be
 # imported.
-REASONS = ("line", "field", "code", "message")
+TEXT = "text"  # of a line that is no record
+REASONS = ("line", "field", "code", "message", TEXT)
 _DIFFERENCES = ("difference", "reason")
 _MAX_SHOWN = 40  # characters of a column's name, or names of columns
 
@@ -50,12 +51,14 @@ class Columns:
             BadInputError: a column is missing, unknown or there twice; the message names the option that decides.
         """
         found = self.find(header)
-        for meaning, name in options.columns.items():
+        # Rejected lines have columns that are called what they mean, whatever the file had that they are from.
+        columns = {} if set(REASONS) <= set(header) else options.columns
+        for meaning, name in columns.items():
             found[meaning] = [self._named(header, meaning, name)]
-        taken = {index for meaning in options.columns for index in found[meaning]}
+        taken = {index for meaning in columns for index in found[meaning]}
         meanings: list[str | None] = [None] * len(header)
         for meaning, indexes in found.items():
-            left = indexes if meaning in options.columns else [index for index in indexes if index not in taken]
+            left = indexes if meaning in columns else [index for index in indexes if index not in taken]
             if len(left) > 1:
                 names = " and ".join(shown(header[index]) for index in left)
                 raise BadInputError(
@@ -151,6 +154,11 @@ def renamed(header: Sequence[str], meanings: Sequence[str | None]) -> list[str]:
         for name, meaning in zip(header, meanings, strict=True)
         if meaning is not None and name != meaning
     ]
+
+
+def text_of(line: bytes | str) -> dict[str, str]:
+    """What is left of a line that is no record, to be corrected."""
+    return {TEXT: (line.decode(errors="surrogateescape") if isinstance(line, bytes) else line).rstrip("\r\n")}
 
 
 def shown(name: str) -> str:

@@ -10,9 +10,9 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from graphql_api.bulk.files.columns import Columns, renamed
+from graphql_api.bulk.files.columns import Columns, renamed, text_of
 from graphql_api.bulk.files.opening import Source
-from graphql_api.bulk.files.text import lines
+from graphql_api.bulk.files.text import MAX_LINE_BYTES, lines
 from graphql_api.bulk.records import Line, Unreadable, unreadable
 from graphql_api.domain.errors import BadInputError
 from graphql_api.domain.values import is_well_formed
@@ -117,6 +117,16 @@ class _Text:
         """Give back all that was taken."""
         self._give_back(0)
 
+    def split_first(self) -> bool:
+        """Give back the lines of a first line in which carriage returns end some, as in joined files; if they do."""
+        first = self.taken[0]
+        if "\r" not in first.rstrip("\r\n") or len(first) >= MAX_LINE_BYTES // 4:  # it may have been cut
+            return False
+        self.keep_first()
+        self.number -= 1
+        self._again.extendleft(reversed(re.findall(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+", first)))
+        return True
+
     def _give_back(self, kept: int) -> None:
         self.number -= len(self.taken) - kept
         self._again.extendleft(reversed(self.taken[kept:]))
@@ -132,7 +142,7 @@ class _Text:
 def _records(
     reader: Iterator[list[str]], text: _Text, meanings: Sequence[str | None], delimiter: str
 ) -> Iterator[Line]:
-    quoted = re.compile(rf'("(?:[^"]|"")*"|[^{re.escape(delimiter)}\r\n]*)(?:{re.escape(delimiter)}|\r?\n|$)')
+    quoted = re.compile(rf'("(?:[^"]|"")*"|[^{re.escape(delimiter)}\r\n]*)(?:{re.escape(delimiter)}|\r\n?|\n|$)')
     while True:
         text.taken.clear()
         number = text.number + 1
@@ -141,19 +151,21 @@ def _records(
         except StopIteration:
             return
         except csv.Error as error:
+            if text.split_first():
+                continue
             text.keep_first()
-            yield number, unreadable(f"This line is not valid CSV: {error}.")
+            reason = f"This line is not valid CSV: {str(error).partition(' - ')[0]}."
+            yield number, unreadable(reason, text_of(text.taken[0]))
             continue
         taken = text.taken[0] if len(text.taken) == 1 else "".join(text.taken)
         has_empty_text = '""' in taken
         if not has_empty_text and not any(cells):
             continue
-        if len(cells) != len(meanings):
-            if any(cells[len(meanings) :]) or len(cells) < len(meanings):
-                yield number, unreadable(f"This line has {len(cells)} values, but the header has {len(meanings)}.")
-                continue
-            del cells[len(meanings) :]
-        record = {meaning: cell or None for meaning, cell in zip(meanings, cells, strict=True) if meaning is not None}
+        if len(cells) != len(meanings) and (len(cells) < len(meanings) or any(cells[len(meanings) :])):
+            reason = f"This line has {len(cells)} values, but the header has {len(meanings)}."
+            yield number, unreadable(reason, text_of(taken))
+            continue
+        record = {meaning: cell or None for meaning, cell in zip(meanings, cells, strict=False) if meaning is not None}
         if has_empty_text:
             for meaning, cell in zip(meanings, quoted.finditer(taken), strict=False):
                 if cell[1] == '""' and meaning is not None:

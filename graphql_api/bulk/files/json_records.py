@@ -15,13 +15,14 @@ from typing import Any, cast
 
 import orjson
 
-from graphql_api.bulk.files.columns import Columns, renamed
+from graphql_api.bulk.files.columns import Columns, renamed, text_of
 from graphql_api.bulk.files.opening import Source
 from graphql_api.bulk.files.text import MAX_LINE_BYTES, SAMPLE_BYTES, lines
 from graphql_api.bulk.records import Line, unreadable
 from graphql_api.domain.errors import BadInputError
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]|[^\s",:\[\]{}]+', re.DOTALL)
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _INCOMPLETE = "The file is incomplete: it ends inside a record or list. Get the whole file again."
 _NOWHERE = sys.maxsize  # the level of records behind a list object's `data`
 
@@ -146,9 +147,9 @@ def _records(texts: Iterator[bytes], source: Source, columns: Columns, *, is_lin
             except orjson.JSONDecodeError as error:
                 if is_lines and _is_cut(text):
                     raise BadInputError(_INCOMPLETE) from None
-                yield number, unreadable(f"This is not valid JSON: {error.msg}.")
+                yield number, unreadable(f"This is not valid JSON: {error.msg}.", text_of(text))
             except BadInputError as error:
-                yield number, unreadable(str(error))
+                yield number, unreadable(str(error), text_of(text))
             else:
                 if names == tuple(record):
                     yield number, record
@@ -171,8 +172,5 @@ def _object(text: bytes) -> dict[str, Any]:
     value = orjson.loads(text)
     if not isinstance(value, dict):
         raise BadInputError("A record must be a JSON object.")
-    record = cast("dict[str, Any]", value)
-    if any(type(each) is float for each in record.values()):
-        exact = json.loads(text)  # orjson makes a float of an integer of more than 64 bits
-        record |= {name: exact[name] for name, each in record.items() if type(each) is float}
-    return record
+    # orjson makes a float of an integer of more than 64 bits.
+    return cast("dict[str, Any]", json.loads(text) if _LONG_NUMBER.search(text) else value)

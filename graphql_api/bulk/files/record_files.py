@@ -23,7 +23,10 @@ def read_tokens(source: Source) -> Iterator[Line]:
     """
     records = _decoded(read_csv(source, TOKENS)) if source.format == "csv" else read_json(source, TOKENS)
     gateway = source.options.gateway
-    return records if gateway is None else _at(gateway, records)
+    if gateway is None:
+        return records
+    source.columns = list(dict.fromkeys([*source.columns, "gateway"]))
+    return _at(gateway, records)
 
 
 def read_id_changes(source: Source) -> Iterator[Line]:

@@ -1,14 +1,14 @@
 """The file of lines that were not taken: why, and what is on them, so that they can be corrected and used again."""
 
+import codecs
+import json
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
-from graphql_api.bulk.files.columns import REASONS
+from graphql_api.bulk.files.columns import REASONS, TEXT
 from graphql_api.bulk.files.opening import Source
 from graphql_api.bulk.records import Format, Rejection
 from graphql_api.domain.cards import has_card_number
@@ -46,6 +46,8 @@ def rejects(path: Path, source: Source) -> Generator[Write]:
         way_out = "rejected lines are reported there; use a directory that you can write to"
         raise OSError(error.errno, f"{error.strerror}: {way_out}", str(path)) from None
     with opened as file:
+        if source.options.encoding:  # which is said once more if they are imported, and a mark takes precedence
+            file.write(codecs.BOM_UTF8)
         write_line = _csv_lines(file, source.columns) if source.format == "csv" else _json_lines(file)
         any_written = False
 
@@ -77,7 +79,8 @@ def _csv_lines(file: BinaryIO, columns: Sequence[str]) -> Callable[[Rejection], 
 def _json_lines(file: BinaryIO) -> Callable[[Rejection], None]:
     def write(rejection: Rejection) -> None:
         reasons = dict(zip(REASONS, _reasons(rejection), strict=True))
-        file.write(orjson.dumps({**reasons, **_presentable(rejection)}) + b"\n")
+        # orjson writes no integers of more than 64 bits
+        file.write(json.dumps({**reasons, **_presentable(rejection)}, ensure_ascii=False, default=str).encode() + b"\n")
 
     return write
 
@@ -89,13 +92,16 @@ def _reasons(rejection: Rejection) -> tuple[object, ...]:
         "; ".join(".".join(problem.field) for problem in problems),
         "; ".join(problem.code.value for problem in problems),
         " ".join(dict.fromkeys(problem.message for problem in problems)),
+        rejection.record.get(TEXT) if _may_be_quoted(rejection.record.get(TEXT)) else None,
     )
 
 
 def _presentable(rejection: Rejection) -> dict[str, Any]:
     """What is on the line, without what must not be quoted or cannot be."""
     cards = {problem.field[0] for problem in rejection.problems if problem.code is Code.CARD_NUMBER and problem.field}
-    return {name: value for name, value in rejection.record.items() if name not in cards and _may_be_quoted(value)}
+    return {
+        name: value for name, value in rejection.record.items() if name not in {TEXT, *cards} and _may_be_quoted(value)
+    }
 
 
 def _may_be_quoted(value: Any) -> bool:
@@ -117,4 +123,4 @@ def _quoted(value: object) -> str:
 
 
 def _cell(value: Any) -> str:
-    return orjson.dumps(value, default=str).decode() if isinstance(value, dict | list | bool) else str(value)
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list | bool) else str(value)

@@ -26,6 +26,7 @@ _MARKS = (  # the first that fits: the mark of UTF-16 begins that of UTF-32
 )
 _NAMES = {"utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32-le": "UTF-32", "utf-32-be": "UTF-32"}
 _UNDECODABLE = "\udcff"  # no text has it, so its line is refused and no other
+_NOT_OF_FILES = {"punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs for names and source code
 _HANDLER = "gateway-tokens-undecodable"
 
 
@@ -79,7 +80,15 @@ def as_utf8_lines(chunks: Iterator[bytes], encoding: str | None, name: str) -> t
         sample += chunk
         if len(sample) >= SAMPLE_BYTES:
             break
-    found = _known(encoding) if encoding else _recognized(sample, name)
+    if encoding is None:
+        found = _recognized(sample, name)
+    else:
+        said = _known(encoding)
+        found = _marked(sample) or said  # rejected lines have a mark, whatever the file had that they are from
+        if found in {"utf-16", "utf-32"}:
+            raise BadInputError(
+                f"{name} has no byte order mark of {found}. Omit --encoding, or say {found}-le or {found}-be."
+            )
     recognized = [] if found == "utf-8" else [_NAMES.get(found, encoding or found)]
     utf8 = _without_mark(chain([sample], chunks)) if found == "utf-8" else _transcoded(chain([sample], chunks), found)
     utf8, first = _peek(utf8)
@@ -102,19 +111,26 @@ def lines(file: io.BufferedReader) -> Iterator[bytes]:
 
 def _known(encoding: str) -> str:
     try:
-        b"".decode(encoding)
+        b"a".decode(encoding, "ignore")
         name = codecs.lookup(encoding).name
-    except LookupError:
+    except (LookupError, ValueError):
+        name = None
+    if name is None or name in _NOT_OF_FILES:
         raise BadInputError(
             f"--encoding {encoding} is unknown. Common encodings are utf-8, utf-16, windows-1252 and iso-8859-15."
-        ) from None
+        )
     return "utf-8" if name in {"utf-8", "utf-8-sig", "ascii"} else name
 
 
+def _marked(sample: bytes) -> str | None:
+    return next((encoding for mark, encoding in _MARKS if sample.startswith(mark)), None)
+
+
 def _recognized(sample: bytes, name: str) -> str:
-    for mark, encoding in _MARKS:
-        if sample.startswith(mark):
-            return encoding
+    if marked := _marked(sample):
+        return marked
+    if sample[1:4] == b"\0\0\0" or sample[:3] == b"\0\0\0":
+        return "utf-32-le" if sample[0] else "utf-32-be"
     if len(sample) > 1 and 0 in sample[:2] and sample[:2] != b"\0\0":
         return "utf-16-be" if sample[0] == 0 else "utf-16-le"  # a valid file starts with an ASCII character
     try:
