@@ -19,6 +19,7 @@ PATTERNS = {
     ("engine/messages.py", "_SUGGESTION"): "runs on a text that ends with a question mark: each beginning has its end",
     ("engine/parsing.py", "_NAME"): "one class, matched at a place",
     ("schema/cursors.py", "_VERSION"): "one class, bounded",
+    ("schema/cursors.py", "_POSITION"): "bounded",
     ("schema/scalars.py", "_DATE_TIME"): "of a bounded length",
     ("auth/__init__.py", "_BEARER"): "classes that exclude each other, one after the other, at a place",
     ("auth/access_tokens.py", "_KEY_ID"): "bounded",
@@ -38,6 +39,7 @@ PATTERNS = {
 OPERATORS = {
     "settings.py": "the environment",
     "bulk/": "files that an operator imports, cell by cell",
+    "gateway_apis/": "options, customer ids of at most 255 characters, bounded headers of a gateway's API",
     "web/help.py": "a page of ours",
 }
 
