@@ -404,6 +404,8 @@ class Settings(BaseSettings):
                 raise ValueError(f"takes forms of customer ids, such as STRIPE:cus_*,MOLLIE:cst_*. {refused}") from None
             if not form:
                 raise ValueError(f"takes forms of customer ids, such as STRIPE:cus_*; {name} has none")
+            if re.search(r"[\s;]", form):
+                raise ValueError(f"takes comma-separated forms without white space; that of {name} is {form!r}")
             if name in forms:
                 raise ValueError(f"takes one form for each gateway; {name} has two")
             forms[name] = form
@@ -512,6 +514,8 @@ class Settings(BaseSettings):
         "stripe_accounts",
         "adyen_merchant_accounts",
         "test_gateways",
+        "customer_ids",
+        "numeric_customer_ids",
         "stripe_api_key",
         "mollie_api_key",
     )

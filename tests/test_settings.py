@@ -174,15 +174,24 @@ def test_several_replicas_are_hosts_of_an_address_or_whole_addresses(environment
 
 
 def test_what_is_said_of_gateways_is_taken_in_their_one_spelling(environment):
-    environment(gateways="stripe, PayPal", numeric_customer_ids="adyen", customer_ids="stripe:cus_*")
+    environment(gateways="stripe, PayPal", numeric_customer_ids="paypal", customer_ids="stripe:cus_*")
     settings = Settings.load()
 
     assert settings.rules_of_gateways == Gateways(
-        frozenset({"STRIPE", "PAYPAL"}), frozenset({"ADYEN"}), {"STRIPE": "cus_*"}
+        frozenset({"STRIPE", "PAYPAL"}), frozenset({"PAYPAL"}), {"STRIPE": "cus_*"}
     )
 
 
-@pytest.mark.parametrize("value", ["STRIPE", "STRIPE:", "1x:cus_*", "STRIPE:a,STRIPE:b"])
+@pytest.mark.parametrize(("name", "value"), [("customer_ids", "ADYEN:x*"), ("numeric_customer_ids", "ADYEN")])
+def test_rules_of_ids_are_of_gateways_of_the_platform(environment, name, value):
+    environment(gateways="STRIPE", **{name: value})
+
+    assert refusal() == f"{name.upper()}: takes gateways of this platform; ADYEN is not in GATEWAYS"
+
+
+@pytest.mark.parametrize(
+    "value", ["STRIPE", "STRIPE:", "1x:cus_*", "STRIPE:a,STRIPE:b", "STRIPE:cus_*;MOLLIE:cst_*", "STRIPE:cus *"]
+)
 def test_a_form_of_customer_ids_is_of_one_gateway(environment, value):
     environment(customer_ids=value)
 

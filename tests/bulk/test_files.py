@@ -1,11 +1,14 @@
 """Files as people have them: any encoding, delimiter, line end, header and JSON is read rightly, or is a question."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import stat
 import sys
+import zipfile
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -187,6 +190,40 @@ def test_a_compressed_file_that_is_cut_or_damaged_yields_nothing(tmp_path, name)
         reading(path, ReadOptions(format="csv")),
     ):
         pytest.fail("it was opened")
+
+
+def zipped(_):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("xl/workbook.xml", "x")
+    return archive.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("pack", "says"),
+    [
+        (zipped, "a spreadsheet or a ZIP archive: save the sheet as CSV UTF-8"),
+        (lambda _: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "an Excel workbook: save it as CSV UTF-8"),
+        (bz2.compress, "compressed with bzip2: decompress it"),
+        (lzma.compress, "compressed with xz: decompress it"),
+        (lambda text: gzip.compress(gzip.compress(text)), "compressed twice"),
+        (lambda text: zstd.compress(gzip.compress(text)), "compressed twice"),
+        (lambda text: gzip.compress(zipped(text)), "a ZIP archive"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_with_what_to_do(tmp_path, pack, says):
+    path = tmp_path / "t.csv"
+    path.write_bytes(pack(written(ROWS).encode()))
+    with pytest.raises(BadInputError, match=says):
+        read(path)
+
+
+def test_frames_of_zstandard_that_are_to_be_skipped_are_skipped(tmp_path):
+    path = tmp_path / "t.csv.zst"
+    halves = written(ROWS).encode().partition(b"\r\n")
+    skipped = b"\x50\x2a\x4d\x18\x04\0\0\0size"
+    path.write_bytes(b"".join(skipped + zstd.compress(part) for part in halves))
+    assert read(path)[0] == RECORDS
 
 
 # --- headers

@@ -33,12 +33,25 @@ _ENDINGS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-_MAGIC_BYTES = 4
+_MAGIC_BYTES = 6
 _Open = Callable[[BinaryIO], BinaryIO]
 # By the bytes that such a file begins with, how to read it.
 _DECOMPRESSORS: Mapping[bytes, _Open] = {
     b"\x1f\x8b": lambda file: cast("BinaryIO", gzip.GzipFile(fileobj=file)),
-    b"\x28\xb5\x2f\xfd": lambda file: cast("BinaryIO", zstd.ZstdFile(file)),
+    # A frame of Zstandard, or one to skip, with which pzstd begins
+    **dict.fromkeys(
+        (b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
+        lambda file: cast("BinaryIO", zstd.ZstdFile(file)),
+    ),
+}
+# By the bytes that other files of customers begin with, what they are and what to do.
+_OTHERS: Mapping[bytes, str] = {
+    b"PK\x03\x04": "a spreadsheet or a ZIP archive: save the sheet as CSV UTF-8, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook: save it as CSV UTF-8",
+    b"BZh": "compressed with bzip2: decompress it, such as with bunzip2",
+    b"\xfd7zXZ\0": "compressed with xz: decompress it, such as with unxz",
+    b"%PDF": "a PDF document: export a CSV file",
+    **dict.fromkeys(_DECOMPRESSORS, "compressed twice: decompress it once"),
 }
 _COMPRESSORS: Mapping[str, _Open] = {
     ".gz": lambda file: cast("BinaryIO", gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)),
@@ -154,7 +167,7 @@ def _uncompressed(stored: BinaryIO, path: Path, closing: ExitStack) -> tuple[Bin
     begin = stored.read(_MAGIC_BYTES)
     decompressed = next((opened for magic, opened in _DECOMPRESSORS.items() if begin.startswith(magic)), None)
     if decompressed is None:
-        return stored, chain([begin], _chunks(stored, path))
+        return stored, chain([_known(begin, path)], _chunks(stored, path))
     if not stored.seekable():
         kept = closing.enter_context(TemporaryFile())  # noqa: SIM115 - closed with what is read
         kept.write(begin)
@@ -163,9 +176,23 @@ def _uncompressed(stored: BinaryIO, path: Path, closing: ExitStack) -> tuple[Bin
         stored = cast("BinaryIO", kept)
     start = stored.tell() - len(begin)
     stored.seek(start)
-    deque(_chunks(decompressed(stored), path), maxlen=0)
+    chunks = _chunks(decompressed(stored), path)
+    _known(next(chunks, b""), path)
+    deque(chunks, maxlen=0)
     stored.seek(start)
     return stored, _chunks(decompressed(stored), path)
+
+
+def _known(begin: bytes, path: Path) -> bytes:
+    """The beginning of text.
+
+    Raises:
+        BadInputError: it is that of another file; the message says what to do.
+    """
+    for magic, way_out in _OTHERS.items():
+        if begin.startswith(magic):
+            raise BadInputError(f"{path} is {way_out}.")
+    return begin
 
 
 def _chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
