@@ -21,7 +21,8 @@ _MOST_BYTES = 4  # of JSON for a character of Python's `repr`, which is made fas
 
 # What JavaScript and Python make of a value that is not there, once it is put into a string.
 _SLIPS = {"undefined", "null", "NaN", "[object Object]"}
-_INVISIBLE = {"Cc", "Cf"}  # Unicode's control and format characters
+_INVISIBLE = {"Cc", "Cf", "Zl", "Zp"}  # Unicode's control and format characters, and separators of lines
+_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols that show nothing
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
 _TOO_LONG = "Metadata contains a number of more than 64 bits. Send it as a string."
@@ -95,7 +96,9 @@ def user_id(text: str) -> str:
         raise _invalid(f"The user id {text} usually comes from a bug in the calling program. Send the user's id.")
     if text[0].isspace() or text[-1].isspace():
         raise _invalid("This user id starts or ends with white space. Remove it.")
-    if not text.isprintable() and any(category(character) in _INVISIBLE for character in text):
+    if text.isascii() and text.isprintable():
+        return text
+    if not _BLANKS.isdisjoint(text) or any(category(character) in _INVISIBLE for character in text):
         raise _invalid("This user id contains a control or invisible character. Remove it.")
     return text
 

@@ -214,3 +214,12 @@ async def test_a_compressed_export_is_imported_again(command, graph, empty, ever
     await empty()
     assert (await command("import", f"all.{ending}")).status == 0
     assert [row[:3] for row in (await everything())[0]] == [row[:3] for row in before[0]]
+
+
+async def test_an_export_is_not_named_for_tabs_that_it_does_not_have(command, folder):
+    outcome = await command("export", "all.tsv")
+    assert (outcome.status, outcome.err) == (
+        2,
+        "gateway-tokens: An export has commas, no tabs: name all.tsv with .csv instead of .tsv.\n",
+    )
+    assert list(folder.iterdir()) == []

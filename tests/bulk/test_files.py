@@ -288,6 +288,28 @@ def test_the_files_of_moved_accounts_are_read_as_they_are(tmp_path, delimiter, h
     assert read(path, read_id_changes)[0] == [{"old": "cus_1", "new": "cus_9"}]
 
 
+@pytest.mark.parametrize("rows", ["\n", "\r\n \r\n", ",,,\n;;\n"])
+def test_empty_rows_above_the_header_are_none(tmp_path, rows):
+    path = tmp_path / "t.csv"
+    path.write_bytes((rows + written(ROWS)).encode())
+    assert read(path)[0] == RECORDS
+
+
+def test_two_columns_of_one_name_are_to_be_renamed(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("userId,userId,gateway,gatewayCustomerId\nu1,u2,A,c1\n")
+    with pytest.raises(BadInputError, match=r"There are two columns 'userId'\. Rename or remove one"):
+        read(path)
+
+
+@pytest.mark.parametrize("column", ["Deleted At", "Status", "is_deleted"])
+def test_a_list_may_say_in_other_ways_that_a_customer_was_deleted(tmp_path, column):
+    path = tmp_path / "t.csv"
+    gone = {"Deleted At": "2026-01-01", "Status": "Deleted", "is_deleted": "yes"}[column]
+    path.write_text(f"id,{column}\ncus_1,{gone}\ncus_2,\n")
+    assert [record["deleted"] for record in read(path, read_customers)[0]] == [True, False]
+
+
 def test_two_delimiters_that_fit_alike_are_a_question(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,b;c\n")

@@ -58,6 +58,7 @@ def test_a_user_id_is_kept_as_sent(text):
 SLIPS = ["undefined", "null", "NaN", "[object Object]"]
 BLANKS = [" ", " u", "u ", "é\n", "\tu", "\u00a0u", "u\u3000", "\u2028u"]
 INVISIBLE = ["a\tb", "a\x7fb", "\x85a", "a\u200bb", "u\u00ad", "\ufeffu", "a\u202eb", "u\u200d"]
+INVISIBLE += ["a\u2028b", "a\u2029b", "a\u3164b", "\u115fa", "a\u2800"]
 
 
 @pytest.mark.parametrize("text", ["", "x" * 256, "a\0b", "\udfff", *SLIPS, *BLANKS, *INVISIBLE])

@@ -59,6 +59,8 @@ class Columns:
         meanings: list[str | None] = [None] * len(header)
         for meaning, indexes in found.items():
             left = indexes if meaning in columns else [index for index in indexes if index not in taken]
+            if len({header[index] for index in left}) < len(left):
+                raise BadInputError(f"There are two columns {shown(header[left[0]])}. Rename or remove one.")
             if len(left) > 1:
                 names = " and ".join(shown(header[index]) for index in left)
                 raise BadInputError(
@@ -142,7 +144,12 @@ ID_CHANGES = Columns(
 # Stripe's list of customers has `id`, its reports have `customer_id` and `Customer ID`, as have Braintree's searches.
 # Adyen's reports have `Shopper Reference`.
 CUSTOMERS = Columns(
-    {"id": ("gateway customer id", *_CUSTOMER_IDS), "deleted": ("is deleted",)},
+    {
+        "id": ("gateway customer id", *_CUSTOMER_IDS),
+        "deleted": ("is deleted",),
+        "deletedAt": (),
+        "status": ("customer status",),
+    },
     required=("id",),
 )
 

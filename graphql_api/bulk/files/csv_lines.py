@@ -30,6 +30,9 @@ def read_csv(source: Source, columns: Columns) -> Iterator[Line]:
         BadInputError: the first line does not name the columns.
     """
     text = _Text(lines(source.file))
+    while (blank := text.peek()) and not blank.strip(' \t\r\n,;|"'):  # rows of empty cells above the header
+        next(text)
+    text.taken.clear()
     delimiter = source.options.delimiter
     said = _SAYS_DELIMITER.fullmatch(text.peek())
     if said:

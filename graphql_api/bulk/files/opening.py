@@ -105,7 +105,10 @@ def format_of(path: Path, given: Format | None) -> Format:
     Raises:
         BadInputError: it says nothing.
     """
-    found = given or _ENDINGS.get(_inner_name(path).suffix.lower())
+    ending = _inner_name(path).suffix.lower()
+    found = given or _ENDINGS.get(ending)
+    if given is None and ending == ".tsv":
+        raise BadInputError(f"An export has commas, no tabs: name {path} with .csv instead of {ending}.")
     if found is None:
         raise BadInputError(f"The extension of {path} does not tell the format. Add --format csv or --format jsonl.")
     return found

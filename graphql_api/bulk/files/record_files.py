@@ -39,7 +39,7 @@ def read_id_changes(source: Source) -> Iterator[Line]:
 
 
 def read_customers(source: Source) -> Iterator[Line]:
-    """Records with `id`, and `deleted` if the list says it.
+    """Records with `id`, and `deleted` if the list says it: so, by when it was, or as a status.
 
     Raises:
         BadInputError: a CSV file has no such column, or two.
@@ -49,12 +49,14 @@ def read_customers(source: Source) -> Iterator[Line]:
 
 def _with_deleted(records: Iterator[Line]) -> Iterator[Line]:
     for number, record in records:
-        deleted = None if isinstance(record, Unreadable) else record.get("deleted")
-        if isinstance(record, Unreadable) or deleted is None or isinstance(deleted, bool):
+        if isinstance(record, Unreadable):
             yield number, record
             continue
+        deleted = record.get("deleted")
+        is_gone = bool(record.get("deletedAt")) or str(record.get("status")).strip().lower() == "deleted"
         try:
-            yield number, {**record, "deleted": _boolean("deleted")(str(deleted))}
+            says_so = deleted if deleted is None or isinstance(deleted, bool) else _boolean("deleted")(str(deleted))
+            yield number, {**record, "deleted": bool(says_so) or is_gone}
         except ValueError as error:
             yield number, unreadable(str(error), record)
 
