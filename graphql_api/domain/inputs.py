@@ -54,7 +54,7 @@ class Gateways:
             InputError: it is malformed, or a payment card number.
         """
         values.gateway_customer_id(text)
-        return text if gateway in self.numeric and text.isdigit() else values.without_card_number(text)
+        return self._without_card_number(gateway, text)
 
     def customer_id(self, gateway: str, text: str) -> str:
         """A customer's new identifier at this gateway, kept as sent.
@@ -67,7 +67,10 @@ class Gateways:
         pattern = self.id_patterns.get(gateway)
         if pattern is not None and not _matches(pattern, text):
             raise InputError([Problem(Code.INVALID, f"Customer ids at {gateway} must match {pattern} (CUSTOMER_IDS).")])
-        return self.listed_customer_id(gateway, text)
+        return self._without_card_number(gateway, text)
+
+    def _without_card_number(self, gateway: str, text: str) -> str:
+        return text if gateway in self.numeric and text.isdigit() else values.without_card_number(text)
 
 
 def _matches(pattern: str, text: str) -> bool:

@@ -22,6 +22,7 @@ from graphql_api.bulk.records import Line, unreadable
 from graphql_api.domain.errors import BadInputError
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]|[^\s",:\[\]{}]+', re.DOTALL)
+_MAY_BE_ROUNDED = {float, dict, list}
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _INCOMPLETE = "The file is incomplete: it ends inside a record or list. Get the whole file again."
 _NOWHERE = sys.maxsize  # the level of records behind a list object's `data`
@@ -172,5 +173,7 @@ def _object(text: bytes) -> dict[str, Any]:
     value = orjson.loads(text)
     if not isinstance(value, dict):
         raise BadInputError("A record must be a JSON object.")
-    # orjson makes a float of an integer of more than 64 bits.
-    return cast("dict[str, Any]", json.loads(text) if _LONG_NUMBER.search(text) else value)
+    record = cast("dict[str, Any]", value)
+    if any(type(each) in _MAY_BE_ROUNDED for each in record.values()) and _LONG_NUMBER.search(text):
+        return json.loads(text)  # orjson makes a float of an integer of more than 64 bits
+    return record
