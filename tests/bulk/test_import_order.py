@@ -51,7 +51,7 @@ def test_a_record_is_checked_as_an_input_of_a_mutation_is(record):
 
 def save_of(record):
     given_ = {name: Given(record[name]) for name in ("description", "metadata", "isActive") if name in record}
-    return Save.parse(
+    save = Save.parse(
         Gateways(),
         user_id=record["userId"],
         gateway=record["gateway"],
@@ -60,6 +60,9 @@ def save_of(record):
         metadata=given_.get("metadata"),
         is_active=given_.get("isActive"),
     )
+    if save.refused_as_new:
+        raise save.refused_as_new
+    return save
 
 
 def problems_or(parse):
