@@ -14,7 +14,7 @@ from tests.asgi import opened
 from tests.conftest import AUTH_SECRET
 from tests.docs.pages import blocks
 from tests.docs.reader import IN_THE_GRAPH, Reader
-from tests.gateways.conftest import hive, http, subgraphs  # noqa: F401 - fixtures
+from tests.gateways.conftest import composed_by_guild, hive, http, subgraphs  # noqa: F401 - fixtures
 from tests.gateways.graph import TokenService
 from tests.web.conftest import listening
 
