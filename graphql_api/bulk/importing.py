@@ -335,7 +335,7 @@ async def _write_others(
     for row in rows:
         before = batch.stored.get((row.user_id, row.gateway))
         refused = _refusal(batch, row, used_ids) if before is None else None
-        result = refused or batch.save(save_input(row), _import_event(row, now), _said(row, before))
+        result = refused or batch.save(save_input(row, before), _import_event(row, now), _said(row, before))
         if isinstance(result, InputError):
             report.reject(row.line, _in_words_of_a_file(result), chunk.records[row.line])
         elif result.created:
@@ -371,14 +371,19 @@ def _reserve(batch: BatchSaver, row: StagedToken) -> None:
     batch.changes.identifiers.update(former)
 
 
-def save_input(row: StagedToken) -> Save:
-    """What a row saves where its user has a token at its gateway, besides what it says that the gateway said."""
+def save_input(row: StagedToken, stored: Token | None) -> Save:
+    """What a row saves where its user has this token at its gateway, besides what it says that the gateway said."""
     reason = DeactivationReason(row.deactivation_reason or DeactivationReason.OTHER.value)
+    decides = row.has_is_active and reason is not DeactivationReason.GATEWAY_DELETED
+    if row.is_active and row.has_deactivated_at and stored is not None and stored.deactivated_at is not None:
+        decides = (
+            decides and stored.deactivated_at < row.updated_at
+        )  # an older file says how it was, and decides nothing
     edit = Edit(
         gateway_customer_id=row.gateway_customer_id,
         description=Given(row.description) if row.has_description else None,
         metadata=Given(_metadata(row)) if row.has_metadata else None,
-        is_active=row.is_active if row.has_is_active and reason is not DeactivationReason.GATEWAY_DELETED else None,
+        is_active=row.is_active if decides else None,
         deactivation_reason=reason,
         deactivated_at=row.deactivated_at if row.has_deactivated_at else None,
     )

@@ -45,7 +45,7 @@ LINE = st.fixed_dictionaries(
 def test_a_record_is_checked_as_an_input_of_a_mutation_is(record):
     # Only a file has passed through a spreadsheet.
     assume(not any(_damage(record[name]) for name in ("userId", "gatewayCustomerId")))
-    parsed = problems_or(lambda: save_input(Parser(Gateways()).row(1, record, datetime.now(UTC))))
+    parsed = problems_or(lambda: save_input(Parser(Gateways()).row(1, record, datetime.now(UTC)), None))
     assert parsed == problems_or(lambda: save_of(record))
 
 

@@ -622,6 +622,17 @@ async def test_what_a_file_says_of_a_customer_counts_for_a_token_that_is_there(c
     assert [await graph.customer("STRIPE", f"cus_{number}") for number in range(1, 5)] == stored
 
 
+async def test_an_export_that_is_imported_again_revives_nothing(command, graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.saved("u2", "STRIPE", "cus_2")
+    await command("export", "e.csv")
+    await graph.deactivate_customer("STRIPE", "cus_1", reason="GATEWAY_DELETED")
+    await graph.deactivate_customer("STRIPE", "cus_2", reason="FRAUD")
+    assert (await command("import", "e.csv")).err == "import e.csv: 2 unchanged\n"
+    for customer, reason in (("cus_1", "GATEWAY_DELETED"), ("cus_2", "FRAUD")):
+        assert (await graph.customer("STRIPE", customer))["deactivationReason"] == reason
+
+
 @pytest.mark.parametrize("name", ["createdAt", "updatedAt", "activatedAt", "lastVerifiedAt", "deactivatedAt"])
 async def test_a_time_of_the_future_is_refused(command, write, reasons, name):
     rest = {"isActive": False} if name == "deactivatedAt" else {}
