@@ -110,18 +110,36 @@ Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
+_MAX_ADDRESS_LENGTH = 2000
 _EVENT_SECRET_BYTES = range(24, 65)  # Standard Webhooks
 _ACTIONS = tuple(action.value for action in Action)
 
 
+def _is_host(name: str) -> bool:
+    """Whether this can be a name in the domain name system, or is an address as it is written in one way only."""
+    try:
+        name.encode("idna")
+        if ":" in name or re.fullmatch(r"[0-9.]+", name):
+            ip_address(name)
+    except ValueError:
+        return False
+    return bool(name)
+
+
+def _unusable(address: str) -> str | None:
+    parts = urlsplit(address)
+    if parts.username is not None or parts.password is not None:
+        return "it holds a user or a password"
+    is_usable = len(address) <= _MAX_ADDRESS_LENGTH and address.isprintable() and _is_host(parts.hostname or "")
+    return None if is_usable else "no program can connect to it"
+
+
 def _invalid_endpoint(address: str, *, allow_private: bool) -> str | None:
     """What keeps entries from being sent there. Whether a name has a private address is seen when it is sent."""
-    if wrong := _invalid_http(address):
+    if wrong := _invalid_http(address) or _unusable(address):
         return wrong
     parts = urlsplit(address)
     host = parts.hostname or ""
-    if parts.username is not None or parts.password is not None:
-        return "it holds a user or a password"
     if allow_private:
         return None
     try:

@@ -376,9 +376,8 @@ def save_input(row: StagedToken, stored: Token | None) -> Save:
     reason = DeactivationReason(row.deactivation_reason or DeactivationReason.OTHER.value)
     decides = row.has_is_active and reason is not DeactivationReason.GATEWAY_DELETED
     if row.is_active and row.has_deactivated_at and stored is not None and stored.deactivated_at is not None:
-        decides = (
-            decides and stored.deactivated_at < row.updated_at
-        )  # an older file says how it was, and decides nothing
+        # An older file says only how the token was.
+        decides = decides and stored.deactivated_at < row.updated_at
     edit = Edit(
         gateway_customer_id=row.gateway_customer_id,
         description=Given(row.description) if row.has_description else None,

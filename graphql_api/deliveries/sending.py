@@ -28,6 +28,7 @@ MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 # Of an answer's body nothing is used; a short one is read, so that the connection can be used again.
 _MAX_READ_BYTES, _MAX_READ_SECONDS = 16_384, 1.0
+_ENDS = {"DELETED", "ERASED"}  # whose entries show the token as it was
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
@@ -76,7 +77,7 @@ def message_of(line: Line) -> tuple[str, bytes]:
             "id": str(line["token_id"]),
             "version": line["version"],
             "gateway": line["gateway"],
-            "isActive": line["is_active"],
+            "isActive": line["is_active"] and line["action"] not in _ENDS,
         },
     }
     return f"evt_{line['token_id']}_{line['version']}", orjson.dumps(body)
@@ -158,7 +159,7 @@ class Sender:
             return Outcome(str(error))
         except socket.gaierror:
             return Outcome("its host has no address")
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
             return Outcome(f"the connection failed ({type(error).__name__})")
 
     async def _post(self, address: str, headers: Mapping[str, str], body: bytes) -> Outcome:

@@ -138,6 +138,7 @@ class Check:
         self._report = report
         self._stopped: StoppedError | None = None
         self._throttled = 0
+        self._read_until: datetime | None = None
 
     async def count(self) -> int:
         """How many tokens are due."""
@@ -160,6 +161,9 @@ class Check:
             yield tally
         await self._must_be_right_account()
         if not self._options.dry_run:
+            # Another account's list is empty: its end would be no place to go on from.
+            if self._read_until and self.tally.is_right_account:
+                await self._checks.deletions_read(self._gateway, self._read_until)
             await self._checks.finish(self._gateway)
 
     # --- the gateway's own list
@@ -181,8 +185,7 @@ class Check:
                 raise StoppedError(f"{self._client.api.name}'s list of deletions has no end")
             after = page.after
         has_gap = self._options.since is not None and read_at is not None and self._options.since > read_at
-        if not (self._options.dry_run or has_gap):
-            await self._checks.deletions_read(self._gateway, began)
+        self._read_until = None if has_gap else began
 
     async def _delete_listed(self, deletions: Sequence[Deletion]) -> None:
         found = await self._found(each.customer for each in deletions)
@@ -322,9 +325,9 @@ class Check:
         for each, at in gone.items():
             await self._deactivate(each.customer, at, found.get(each.customer))
         if not self._options.dry_run:
-            await self._checks.settle(
-                batch.lease, {each.token_id: at for each, at in (exists | gone | unknown).items()}
-            )
+            # To be unknown means something only at the right account: else they stay due.
+            asked = exists | gone | (unknown if self.tally.is_right_account else {})
+            await self._checks.settle(batch.lease, {each.token_id: at for each, at in asked.items()})
             throttled, self._throttled = self._client.throttled - self._throttled, self._client.throttled
             counts = Counts(len(exists), len(gone), len(unknown), len(unanswered), throttled)
             await self._checks.count(self._gateway, counts)

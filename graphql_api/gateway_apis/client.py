@@ -24,7 +24,9 @@ MAX_OUTAGES: Final = 10
 MAX_THROTTLED: Final = 5
 """So many requests in a row that came too soon end the work."""
 _PAUSES = (1.0, 4.0)  # seconds before each retry after an outage
-_TIMEOUT = httpx.Timeout(10.0, connect=5.0)  # seconds
+_ANSWER_SECONDS = 10.0  # from the request to the last byte of its answer
+_TIMEOUT = httpx.Timeout(_ANSWER_SECONDS, connect=5.0)
+_MAX_ANSWER_BYTES = 8 * 1024 * 1024
 _OK, _REFUSED, _TOO_MANY_REQUESTS, _SERVER_ERROR = 200, {401, 403}, 429, 500
 _PAUSE_SECONDS = 2.0  # after 429 without a Retry-After
 _MAX_PAUSE_SECONDS = 300.0
@@ -204,8 +206,16 @@ class GatewayClient:
 
     async def _send_once(self, method: str, request: Request, read: Callable[[Reply], Answer]) -> Answer:
         try:
-            response = await self._http.request(method, request.path, params=request.query or None)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with (
+                asyncio.timeout(_ANSWER_SECONDS),
+                self._http.stream(method, request.path, params=request.query or None) as response,
+            ):
+                content = bytearray()
+                async for piece in response.aiter_bytes():
+                    content += piece
+                    if len(content) > _MAX_ANSWER_BYTES:
+                        return Answer(Verdict.OUTAGE, f"an answer of more than {_MAX_ANSWER_BYTES:,} bytes")
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             return Answer(Verdict.OUTAGE, f"no answer ({type(error).__name__})")
         status = response.status_code
         if status in _REFUSED:
@@ -215,7 +225,7 @@ class GatewayClient:
         if status >= _SERVER_ERROR:
             return Answer(Verdict.OUTAGE, f"status {status}")
         try:
-            body = orjson.loads(response.content)
+            body = orjson.loads(content)
         except orjson.JSONDecodeError:
             body = None
         return read(Reply(status, body))

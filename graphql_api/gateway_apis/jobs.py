@@ -66,13 +66,20 @@ def skipped_customers(path: Path) -> frozenset[str]:
     """The customer ids in a file, one on each line; empty lines and those that begin with # are left out.
 
     Raises:
-        BadInputError: it cannot be read.
+        BadInputError: it cannot be read, a line is not the id alone, or there is none: what was to be kept would be
+            deleted.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path} cannot be read: {error}") from None
-    return frozenset(text for line in lines if (text := line.strip()) and not text.startswith("#"))
+    customers = {number: text for number, line in enumerate(lines, 1) if (text := line.strip())[:1] not in {"", "#"}}
+    for number, text in customers.items():
+        if re.search(r"[\s,;\"']", text):
+            raise BadInputError(f"{path}, line {number}: write one customer id on each line, without quotes.")
+    if not customers:
+        raise BadInputError(f"{path} names no customers. Write one customer id on each line.")
+    return frozenset(customers.values())
 
 
 async def check_gateway(

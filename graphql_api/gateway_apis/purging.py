@@ -12,10 +12,11 @@ from typing import Final, NamedTuple
 
 from graphql_api.domain.caller import ADMIN_SCOPE, Caller
 from graphql_api.domain.inputs import Gateways
+from graphql_api.domain.token import DeactivationReason
 from graphql_api.gateway_apis.answers import Verdict
 from graphql_api.gateway_apis.checking import EVIDENCE
 from graphql_api.gateway_apis.client import GatewayClient, StoppedError
-from graphql_api.service import erasing
+from graphql_api.service import erasing, gateway_reports
 from graphql_api.service.tokens import Tokens
 from graphql_api.storage.checks import CheckStore
 from graphql_api.storage.tokens import TokenStore
@@ -153,6 +154,9 @@ class Purge:
         if verdict is Verdict.GONE:
             self._is_right_account = True
             await self._confirm(customer)
+            if await self._store.token_id(self._gateway, customer):  # saved while it was being deleted
+                reason = DeactivationReason.GATEWAY_DELETED
+                await gateway_reports.deactivate_customer(self._tokens, self._gateway, customer, reason, None)
             return PurgeOutcome.DELETED
         if verdict is not Verdict.UNKNOWN:
             return PurgeOutcome.FAILED

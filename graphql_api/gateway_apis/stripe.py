@@ -11,6 +11,7 @@ from urllib.parse import quote
 from graphql_api.gateway_apis.answers import Answer, Deletion, DeletionPage, Reply, Request, Verdict
 
 _PAGE = 100
+_END_OF_TIME = 253_402_300_800  # the year 10000, in seconds since 1970
 _OTHER_MODE = "a similar object exists in"  # Stripe says which mode after that
 
 
@@ -83,14 +84,19 @@ class Stripe:
                     "id": str(last),
                     "type": "customer.deleted",
                     "created": int(created),
-                    "data": {"object": {"id": str(customer)}},
-                }:
+                    "data": {"object": {"object": "customer", "id": str(customer)}},
+                } if 0 <= created < _END_OF_TIME:
                     if wrong := self._mode(event):
                         return wrong
-                    deletions.append(Deletion(customer, datetime.fromtimestamp(created, UTC)))
+                    if self._is_ours(event):
+                        deletions.append(Deletion(customer, datetime.fromtimestamp(created, UTC)))
                 case _:
                     return Answer(Verdict.OUTAGE, "an event that is none")
         return DeletionPage(deletions, last if has_more else None)
+
+    def _is_ours(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event names no other account than the one that is asked."""
+        return all(event.get(name) in {None, self._account} for name in ("account", "context"))
 
     def _mode(self, body: Mapping[str, Any]) -> Answer | None:
         is_other = body.get("livemode") is self._is_test

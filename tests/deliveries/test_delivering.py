@@ -84,6 +84,14 @@ async def test_a_delivery_is_what_standard_webhooks_asks_for(receiver, deliverin
         Webhook(f"whsec_{base64.b64encode(key).decode()}").verify(body, headers)
 
 
+@pytest.mark.parametrize("action", ["DELETED", "ERASED"])
+async def test_a_token_that_is_no_more_is_not_active(receiver, delivering_to, record, action):
+    delivery = await delivering_to(receiver)
+    await record(5, action=action)
+    assert await delivery.once() == ""
+    assert [json.loads(body)["data"]["isActive"] for _, body in receiver.requests] == [False]
+
+
 async def test_a_new_endpoint_begins_with_what_comes(receiver, delivering_to, record):
     await record(1, 3)
     delivery = await delivering_to(receiver)

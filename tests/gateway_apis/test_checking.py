@@ -464,3 +464,34 @@ async def test_it_keeps_to_its_rate(pool, stripe, tokens, clock):
         for _ in range(500):
             await client.customer("cus_1")
     assert clock.now - 1000 == pytest.approx(500 / 25, rel=0.05)
+
+
+async def test_the_place_in_the_list_and_unknown_customers_wait_for_the_right_account(check, tokens, stripe):
+    await tokens(4)
+    customers = dict(stripe.customers)
+    stripe.customers.clear()
+    with pytest.raises(StoppedError, match="another account"):
+        await check(stripe, older_than=timedelta(hours=24))
+    stripe.customers.update(customers)
+    stripe.delete("cus_1", datetime.now(UTC) - timedelta(days=3))
+    tally, _ = await check(stripe, older_than=timedelta(hours=24))
+    assert (tally.deletions, tally.gone, tally.asked) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("other", [{"account": "acct_other"}, {"context": "acct_other"}])
+async def test_an_event_of_another_account_deactivates_nothing(check, tokens, stripe, other):
+    await tokens(1)
+    stripe.delete("cus_1")
+    stripe.customers["cus_1"] = standin.LIVE
+    stripe.events[0].update(other)
+    tally, _ = await check(stripe)
+    assert (tally.deletions, tally.gone, tally.verified) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("change", [{"created": 10**18}, {"data": {"object": {"id": "cus_1", "object": "discount"}}}])
+async def test_an_event_that_is_none_stops_the_check(check, tokens, stripe, change):
+    await tokens(1)
+    stripe.delete("cus_1")
+    stripe.events[0].update(change)
+    with pytest.raises(StoppedError, match="an event that is none"):
+        await check(stripe)

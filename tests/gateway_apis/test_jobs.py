@@ -238,6 +238,13 @@ async def test_on_a_terminal_a_purge_asks_first(address, erased, stripe, answer,
     assert (sum(stripe.count("DELETE").values()), running.returncode) == (deleted, 0 if deleted else 1)
 
 
+@pytest.mark.parametrize("content", ['"cus_1"\n', "cus_1,cus_2\n", "STRIPE;cus_1", "# cus_1\n", ""])
+async def test_a_file_of_customers_to_keep_has_their_ids_alone(command, address, erased, stripe, folder, content):
+    (folder / "hold.txt").write_text(content)
+    outcome = await command("purge", "--gateway", "STRIPE", "--yes", "--skip-file", "hold.txt")
+    assert (outcome.status, "one customer id on each line" in outcome.err, stripe.asked) == (2, True, [])
+
+
 async def test_a_file_of_customers_to_keep_must_be_there(command, address, erased, stripe):
     outcome = await command("purge", "--gateway", "STRIPE", "--yes", "--skip-file", "hold.txt")
     assert (outcome.status, "hold.txt does not exist" in outcome.err, stripe.asked) == (2, True, [])

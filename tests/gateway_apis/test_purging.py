@@ -33,6 +33,19 @@ async def test_what_erased_users_left_is_deleted_and_confirmed(purge, erased, st
     assert stripe.customers == {f"cus_{n}": standin.DELETED for n in (1, 2, 3)} | {"cus_4": standin.LIVE}
 
 
+async def test_a_customer_that_is_saved_while_it_is_deleted_is_known_to_be_gone(purge, erased, stripe, graph):
+    real, stripe.handle = stripe.handle, None
+
+    async def handle(request):
+        if request.method == "DELETE" and request.url.path.endswith("cus_1"):
+            await graph.saved("u5", "STRIPE", "cus_1")
+        return await real(request)
+
+    stripe.handle = handle
+    await purge(stripe)
+    assert (await graph.customer("STRIPE", "cus_1"))["deactivationReason"] == "GATEWAY_DELETED"
+
+
 async def test_after_a_failure_it_goes_on_and_the_failed_one_stays_on_the_list(purge, erased, stripe, left):
     stripe.faults.extend([None, None, 500, 500, 500])
     tally, lines = await purge(stripe)
