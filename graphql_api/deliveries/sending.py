@@ -22,13 +22,13 @@ import httpx
 import orjson
 
 from graphql_api import __version__
+from graphql_api.domain.token import Action
 
 TIMEOUT_SECONDS = 15.0
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 # Of an answer's body nothing is used; a short one is read, so that the connection can be used again.
 _MAX_READ_BYTES, _MAX_READ_SECONDS = 16_384, 1.0
-_ENDS = {"DELETED", "ERASED"}  # whose entries show the token as it was
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
@@ -77,7 +77,7 @@ def message_of(line: Line) -> tuple[str, bytes]:
             "id": str(line["token_id"]),
             "version": line["version"],
             "gateway": line["gateway"],
-            "isActive": line["is_active"] and line["action"] not in _ENDS,
+            "isActive": line["is_active"] and not Action(line["action"]).ends_token,
         },
     }
     return f"evt_{line['token_id']}_{line['version']}", orjson.dumps(body)

@@ -36,6 +36,11 @@ class Action(Enum):
     ERASED = "ERASED"
     IMPORTED = "IMPORTED"
 
+    @property
+    def ends_token(self) -> bool:
+        """Whether there is no token afterwards; the line shows the last one."""
+        return self in {Action.DELETED, Action.ERASED}
+
 
 class Given(NamedTuple, Generic[T]):
     """A value that was sent; where it was left out there is None in its place. `Given(None)` clears."""

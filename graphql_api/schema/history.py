@@ -121,7 +121,7 @@ def event_of(line: Any) -> Event:
         at=line["at"],
         version=line["version"],
         gateway_customer_id=line["gateway_customer_id"],
-        is_active=line["is_active"],
+        is_active=line["is_active"] and not Action(line["action"]).ends_token,
         token_id=strawberry.ID(str(line["token_id"])),
         gateway=line["gateway"],
         user_id=line["user_id"],

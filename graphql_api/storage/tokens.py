@@ -28,7 +28,7 @@ _LOCKS = 0x746F6B65  # the first key of our advisory locks: "toke" in ASCII
 # So many locks share all users and customers: a batch of a thousand must not exhaust PostgreSQL's lock table.
 _STRIPES = 1024
 # Transactions of one user: more than two at a time would only wait for each other's locks, with a connection each.
-_TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=0.25)
+_TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=1.0)
 _MAX_USERS_IN_TURN = 2
 _MICROSECOND = timedelta(microseconds=1)
 _MAX_LATE = timedelta(seconds=1)

@@ -383,7 +383,7 @@ async def test_nothing_is_sent_to_private_addresses_nor_without_tls(
         async with sending.Sender.open(endpoint, allow_private=allow_private) as sender:
             outcome = await sender.send(
                 {
-                    "action": "X",
+                    "action": "CREATED",
                     "at": datetime.now(UTC),
                     "token_id": "t",
                     "version": 1,

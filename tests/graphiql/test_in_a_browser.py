@@ -7,6 +7,7 @@ import pytest
 
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
+from tests.until import until
 
 AUTH_SECRET = "signs the access tokens of the browser tests"
 
@@ -58,8 +59,13 @@ async def test_the_name_of_a_field_is_completed(graphiql, address, shot):
     suggestion = graphiql.page.locator(".suggest-widget .monaco-list-row").filter(has_text="ByCustomer")
     await suggestion.wait_for()
     await shot("completion")
-    await suggestion.click()
-    assert "customerGatewayTokenByCustomer" in await graphiql.query.inner_text()
+
+    async def is_completed():  # the list is drawn once more while it opens, and a click on the first one is lost
+        if await suggestion.is_visible():
+            await suggestion.click()
+        return "customerGatewayTokenByCustomer" in await graphiql.query.inner_text()
+
+    await until(is_completed, "the suggestion is taken")
 
 
 async def test_an_error_says_where_and_is_marked_there(graphiql, address, shot):

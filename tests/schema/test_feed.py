@@ -188,3 +188,15 @@ async def test_the_feed_serves_those_who_have_its_scope(as_service, graph):
     follower = Graph(as_service("gateway-tokens:events"))
     [entry] = (await follower.feed())["nodes"]
     assert entry["token"] == {"id": token["id"], "version": 1, "isActive": True, "userId": "u1"}
+
+
+async def test_after_a_deletion_or_an_erasure_nothing_is_active(graph):
+    deleted = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.delete(deleted)
+    await graph.saved("u2", "STRIPE", "cus_2")
+    await graph.erase("u2")
+    entries = (await graph.feed("nodes { action isActive }"))["nodes"]
+    assert {(entry["action"], entry["isActive"]) for entry in entries if entry["action"] in {"DELETED", "ERASED"}} == {
+        ("DELETED", False),
+        ("ERASED", False),
+    }
