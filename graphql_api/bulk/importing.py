@@ -32,8 +32,8 @@ from graphql_api.storage.selects import ALL
 from graphql_api.storage.staging import StagedToken
 from graphql_api.storage.tokens import TokenStore
 
-# A chunk is locked and committed together, which takes a tenth of a second: claims, merges and erasures of half the
-# other users wait for it, and whoever comes behind them.
+# A chunk is locked and committed together, which takes a tenth of a second. Meanwhile, claims, merges and erasures of
+# about half of all other users wait, and so do the requests queued behind them.
 MAX_CHUNK_LINES: Final = 1000
 _MAX_CHUNK_CHARACTERS: Final = 4_000_000
 

@@ -31,9 +31,9 @@ _JITTER = 0.1  # of the schedule, so that endpoints that failed at once are not 
 
 _PAGE_SIZE = 100
 _POLL_SECONDS = 0.1
-_DENIED_SECONDS = 0.5  # before it is asked again for a lease that was not to be had
+_DENIED_SECONDS = 0.5  # before it retries to take a lease that another process holds
 _OUTAGE_SECONDS = 1.0
-# What the actions leave out is passed over now and then: after so many entries, or so many seconds.
+# How often an endpoint's position moves past entries whose actions it does not want: in entries, and in seconds.
 _PASS_OVER, _PASS_SECONDS = 100, 5.0
 _SETTLE_SECONDS = 30.0  # that `once` waits for the transactions which run at its start
 

@@ -274,9 +274,10 @@ def gone(token: Token, action: Action, now: datetime, reason: str | None = None)
 
 
 def facts_of(token: Token) -> Facts:
-    """What a token says of its customer id. A deletion while it is inactive for our own reasons is kept beside it.
+    """The facts about its customer id that a token stores.
 
-    A token that nobody activated has the time of its creation there.
+    Not among them is a deletion reported while the token is inactive for a reason of our own, which is stored apart. If
+    `activated_at` equals `created_at`, the token was never activated.
     """
     return Facts(
         gone_at=token.deactivated_at if token.deactivation_reason == _GONE else None,

@@ -31,7 +31,7 @@ class _Sizes:
 class DocumentCache(Generic[T]):
     """Keeps the most recently used documents, bounded by number and total size.
 
-    One owner's are at most a `share`-th of both, so that nobody can push out what all others use.
+    A single owner can fill at most 1/`share` of either bound, so that one caller cannot evict everyone's documents.
     """
 
     def __init__(self, max_documents: int, max_size: int, share: int = 8) -> None:
@@ -57,7 +57,7 @@ class DocumentCache(Generic[T]):
             source: its text
             document: what is kept
             size: what it takes
-            owner: whose it is; documents of nobody have no share
+            owner: whose share it counts towards; None if it counts towards no share
         """
         if size > (self._max_size if owner is None else self._max_owned[1]):
             return

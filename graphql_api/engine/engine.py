@@ -102,7 +102,8 @@ class Engine:
         Args:
             query: the document
             operation_name: of the operation to run, if it has several
-            owner: who sent it, in whose share it is kept; None: somebody who is trusted with all of the room
+            owner: the caller whose share of the cache it counts towards; None for a trusted caller, who may use all
+                of the cache
         """
         document = self._documents.get(query) or self._large.get(query) or self._wrong.get(query)
         if document is None:

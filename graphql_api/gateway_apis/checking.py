@@ -35,9 +35,9 @@ CALLER = Caller("check", frozenset({WRITE_SCOPE}))
 CONCURRENCY: Final = 16
 LEASE_SECONDS: Final = 300.0
 MAX_UNKNOWN: Final = 50
-"""If so many customers are unknown and none is known, the key is probably another account's."""
+"""Unknown customers, with none known, after which the key is taken for another account's."""
 EVIDENCE: Final = 3
-"""So many customers that were verified last are asked for, to see whether the account is the right one."""
+"""Customers, verified most recently, that are requested to confirm that the account is the right one."""
 _PAGE = 10_000
 _MAX_BATCH = 500
 _BATCH_SECONDS = 10
@@ -146,7 +146,7 @@ class Check:
         return due if self._options.limit is None else min(due, self._options.limit)
 
     async def run(self) -> AsyncGenerator[CheckTally]:
-        """Check everything; the tally is told after each step.
+        """Check everything, and yield the tally after each step.
 
         Raises:
             StoppedError: to ask on makes no sense.

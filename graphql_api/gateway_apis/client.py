@@ -20,9 +20,9 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
 
 MAX_OUTAGES: Final = 10
-"""So many requests in a row that failed for good end the work."""
+"""Requests in a row that failed after all retries; then the run stops."""
 MAX_THROTTLED: Final = 5
-"""So many requests in a row that came too soon end the work."""
+"""Requests in a row that were rate-limited; then the run stops."""
 _PAUSES = (1.0, 4.0)  # seconds before each retry after an outage
 _ANSWER_SECONDS = 10.0  # from the request to the last byte of its answer
 _TIMEOUT = httpx.Timeout(_ANSWER_SECONDS, connect=5.0)

@@ -124,7 +124,7 @@ class Purge:
         return listed if self._options.limit is None else min(listed, self._options.limit)
 
     async def run(self) -> AsyncGenerator[PurgeTally]:
-        """Delete everything; the tally is told after each customer.
+        """Delete everything, and yield the tally after each customer.
 
         Raises:
             StoppedError: to ask on makes no sense.

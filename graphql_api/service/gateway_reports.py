@@ -122,7 +122,7 @@ async def verify_customers(service: Tokens, gateway: str, confirmed: Mapping[Pai
 
     activated, others = await retry_on_conflict(attempt)
     for customer, at in others:
-        with suppress(InputError):  # nobody has it any more
+        with suppress(InputError):  # no token has it any more
             await verify_customer(service, gateway, customer, at)
     return activated
 

@@ -90,7 +90,7 @@ class Patience:
 
 
 class Share:
-    """So many connections for one kind of work.
+    """A limit on the connections that one kind of work may hold.
 
     Args:
         places: how much of it runs at a time
@@ -138,7 +138,7 @@ class Share:
 
 
 class SharesByKey:
-    """A share for each key, such as a user: whoever waits for a lock on one leaves connections to the others."""
+    """A limit for each key, such as a user: work that waits for one key leaves connections to the others."""
 
     def __init__(self, share: Callable[[], Share]) -> None:
         self._new_share = share

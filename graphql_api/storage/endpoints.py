@@ -1,7 +1,7 @@
 """Webhook endpoints: how far each is in the change feed, whether it takes entries, and which process sends to it.
 
 A process that sends to an endpoint holds a lease on it, by the database's clock. Each step compares what it goes on
-from: whoever lost the lease, or meets a position that somebody else has set, changes nothing and finds out.
+from: a process that lost the lease, or finds a position that another one set, changes nothing and is told so.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""The change feed: the history of all tokens in one order, in which whoever follows misses nothing.
+"""The change feed: the history of all tokens in one order, in which a follower misses nothing.
 
 A sequence gives each entry its position, but entries become visible when their transactions end, in another order. So a
 process reads only up to a position that is settled: every transaction that can have a lower one has ended. It takes a
-transaction id of its own once it sees an entry, and waits until no transaction with a lower id runs. Whoever has a
+transaction id of its own once it sees an entry, and waits until no transaction with a lower id runs. A writer with a
 position below the entry's had an id before that: writers get their id before they ask for a position, since they have
 changed or created a token by then. A long transaction anywhere in the cluster delays the feed, and loses nothing.
 

@@ -161,8 +161,8 @@ def _inner_name(path: Path) -> Path:
 def _uncompressed(stored: BinaryIO, path: Path, closing: ExitStack) -> tuple[BinaryIO, Iterator[bytes]]:
     """The file that is read from, and its content as it was before it was compressed.
 
-    A checksum stands at the end of what it protects. So a compressed file is read twice: the first time as a whole, to
-    find damage before anything comes of it. A pipe is kept in a file for that, which nobody else can open.
+    The checksum of a compressed file is at its end. The file is therefore read twice: the first pass finds damage
+    before any record is used. The content of a pipe goes to an anonymous temporary file first.
 
     Raises:
         BadInputError: it is damaged or cut off.
