@@ -1,4 +1,4 @@
-// Picks whose access token goes along, where there are some; one in the headers comes first.
+// The menu that picks the access token to send. A token in the headers editor takes precedence.
 import { useSyncExternalStore } from 'react';
 
 import { pick, role, roles } from './roles.js';
@@ -10,7 +10,7 @@ export function AccessToken() {
     <label className="access-token">
       as
       <select aria-label="Access token" value={picked} onChange={(event) => pick(event.target.value)}>
-        <option value="">nobody</option>
+        <option value="">anonymous</option>
         {roles.map((name) => (
           <option key={name}>{name}</option>
         ))}

@@ -1,4 +1,4 @@
-// The line below an answer: status, time and request id. Errors are also marked where they stand in the query.
+// The status line below an answer: HTTP status, time and request id. Errors are also underlined in the query.
 import { useGraphiQL, useMonaco } from '@graphiql/react';
 import { useEffect, useSyncExternalStore } from 'react';
 
@@ -8,8 +8,10 @@ export function Answer() {
   const answer = useSyncExternalStore(answered.subscribe, answered.get);
   const tab = useGraphiQL((state) => state.activeTabIndex);
   useEffect(() => answered.set(null), [tab]);
-  useMarks(answer?.errors);
-  if (answer === null) return 'Run a query with Ctrl-Enter. The headers have a place for an access token.';
+  const editor = useGraphiQL((state) => state.queryEditor);
+  useEffect(() => editor?.updateOptions({ wordWrap: 'on' }), [editor]);
+  useMarks(editor?.getModel(), answer?.errors);
+  if (answer === null) return 'Press Ctrl-Enter to run the query. To send an access token, open Headers.';
   return (
     <>
       HTTP {answer.status} · {answer.ms} ms · request id <code>{answer.requestId}</code>
@@ -29,8 +31,7 @@ function place({ locations = [], path }) {
   return where && <strong>{where}: </strong>;
 }
 
-function useMarks(errors) {
-  const model = useGraphiQL((state) => state.queryEditor)?.getModel();
+function useMarks(model, errors) {
   const monaco = useMonaco((state) => state.monaco);
   useEffect(() => {
     if (!model || !errors) return undefined;

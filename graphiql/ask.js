@@ -1,4 +1,4 @@
-// One request to the service that serves this page, and what its answer says beside the JSON.
+// Sends a request to the service that serves this page, and keeps the status, time and request id of its answer.
 import { parse } from 'graphql';
 
 import { INTRODUCTION } from './docs.jsx';
@@ -34,7 +34,7 @@ export async function ask(request, { headers = {} } = {}) {
     else answered.set({ ...answer, errors: body.errors ?? [] });
     return body;
   } catch {
-    throw new Error(`HTTP ${response.status}, and no JSON: ${text.slice(0, 200)}`);
+    throw new Error(`The answer is not JSON (HTTP ${response.status}): ${text.slice(0, 200)}`);
   }
 }
 
@@ -42,16 +42,16 @@ function introduce({ data }) {
   if (data) data.__schema.description = INTRODUCTION;
 }
 
-// The editor names the operation of the tab before for a moment: nothing else is called that.
+// For a moment after a change of tab, GraphiQL still sends the operation name of the previous tab.
 function operationName({ query, operationName: name }) {
   try {
     return parse(query).definitions.some((definition) => definition.name?.value === name) ? name : undefined;
   } catch {
-    return undefined; // the service says better what is wrong with it
+    return undefined; // the service answers with a better syntax error
   }
 }
 
-// What stands in the header editor and is filled in, by names in lower case.
+// The headers of the headers editor that have a value, by name in lower case.
 function given(headers) {
   return Object.fromEntries(
     Object.entries(headers)

@@ -1,11 +1,14 @@
-// The documentation: an introduction, and no fields or types of federation that only gateway servers use.
+// The documentation: an introduction first, and without the fields and types that only a federation router uses.
 import { DOC_EXPLORER_PLUGIN } from '@graphiql/plugin-doc-explorer';
 import { useEffect, useRef } from 'react';
 
-export const INTRODUCTION = `Customer gateway tokens: which customer a user is at each payment gateway.
+export const INTRODUCTION = `This service maps users to their customers at payment gateways.
 
-To read, start at **Query**: \`customerGatewayTokens\` lists tokens, the others find one. To write, start at **Mutation**:
-claim, create the customer at the gateway, then save. Errors that you can fix are in \`userErrors\`.`;
+To read, start at **Query**: \`customerGatewayTokens\` lists tokens, the other fields find one.
+
+To write, start at **Mutation**: claim, create the customer at the gateway, then save.
+
+Errors that you can fix are in \`userErrors\`.`;
 
 const { content: DocExplorer } = DOC_EXPLORER_PLUGIN;
 
@@ -25,7 +28,7 @@ function Docs() {
   );
 }
 
-// A line of a list begins with the name that it is about.
+// Each line of a list begins with the name of the field or type.
 function hideIfInternal(link) {
   const line = link.parentElement;
   if (line.firstElementChild === link && /^_[a-zA-Z]/.test(line.textContent.trim())) line.hidden = true;

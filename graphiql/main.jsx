@@ -1,10 +1,9 @@
-// The page that a browser gets at /graphql: GraphiQL, with tabs worth trying and a line about what came back.
+// The page that a browser gets at /graphql: GraphiQL, with example tabs and a status line below each answer.
 import 'graphiql/setup-workers/vite';
 import 'graphiql/style.css';
 import '@graphiql/plugin-explorer/style.css';
 import './style.css';
 
-import { explorerPlugin } from '@graphiql/plugin-explorer';
 import { GraphiQL, HISTORY_PLUGIN } from 'graphiql';
 import { createRoot } from 'react-dom/client';
 
@@ -12,12 +11,13 @@ import { AccessToken } from './access-token.jsx';
 import { Answer } from './answer.jsx';
 import { ask } from './ask.js';
 import { docs } from './docs.jsx';
+import { explorer } from './explorer.jsx';
 import { storage } from './storage.js';
 import { headers, tabs } from './tabs.js';
 
-// What the editor of variables takes for a custom scalar.
+// JSON Schemas by which the variables editor checks custom scalars.
 const SCALARS = { DateTime: { type: 'string', format: 'date-time' }, JSON: {}, _Any: { type: 'object' } };
-const PLUGINS = [explorerPlugin({ showAttribution: false }), HISTORY_PLUGIN];
+const PLUGINS = [explorer, HISTORY_PLUGIN];
 
 createRoot(document.getElementById('root')).render(
   <GraphiQL

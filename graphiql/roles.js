@@ -1,6 +1,6 @@
-// Access tokens that the service's terminal handed over behind the # of the address, and which of them is picked.
+// The access tokens that `gateway-tokens serve --demo` put into the fragment of the URL, and which of them is picked.
 //
-// They stay in this tab of the browser: the address forgets them, and nothing ever asks the service for them.
+// They stay in the session storage of this browser tab and are removed from the URL. The service has no endpoint for them.
 import { store } from './store.js';
 
 const TOKENS = 'access tokens';

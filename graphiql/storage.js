@@ -1,5 +1,5 @@
-// Where the page keeps its state: apart from other IDEs at the same address, and without the headers of past queries,
-// which hold access tokens.
+// Where the page keeps its state: under a prefix of its own, and without the headers of past queries, which may hold
+// access tokens.
 import { createLocalStorage } from '@graphiql/toolkit';
 
 const HISTORY = /:(queries|favorites)$/;

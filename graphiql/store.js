@@ -1,4 +1,4 @@
-// A value that components follow by useSyncExternalStore.
+// A value that components subscribe to with useSyncExternalStore.
 export function store(value) {
   const listeners = new Set();
   return {

@@ -1,9 +1,9 @@
-// What the first visit opens: each file of tabs/ with the variables beside it, and the headers of every tab.
+// The tabs of a first visit: each file of tabs/ with its variables, and the same headers for all.
 const queries = import.meta.glob('./tabs/*.graphql', { eager: true, query: '?raw', import: 'default' });
 const variables = import.meta.glob('./tabs/*.json', { eager: true, query: '?raw', import: 'default' });
 
 export const headers = `{
-  // An access token, where the service asks for one. In development, this prints one:
+  // The access token, if the service requires one. In development, print one with
   //   gateway-tokens token --sub me --scope gateway-tokens:admin
   "Authorization": ""
 }

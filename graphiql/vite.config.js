@@ -1,11 +1,11 @@
-// Relative addresses: the page works under whatever path a proxy puts in front of /graphql.
+// Relative URLs, so that the page works behind a proxy that adds a path prefix.
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 import { defineConfig } from 'vite';
 
 const outDir = '../graphql_api/web/static/graphiql';
 
-// The service sends these instead, so that it compresses nothing while it serves.
+// Compresses each file at build time: the service sends these and compresses no file itself.
 const compressed = {
   name: 'compressed',
   closeBundle() {
@@ -20,7 +20,7 @@ const compressed = {
 
 export default defineConfig({
   base: './',
-  logLevel: 'error', // its warnings are about directives in other people's packages
+  logLevel: 'error', // warnings are about directives in dependencies
   plugins: [compressed],
   build: {
     outDir,
