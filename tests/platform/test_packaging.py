@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -146,6 +147,46 @@ def test_the_dockerfile_is_without_reproach():
 def test_the_dockerfile_needs_no_buildkit():
     text = (ROOT / "Dockerfile").read_text()
     assert not re.search(r"^# *syntax|<<|--mount|--chmod|--link|--parents|--exclude|--checksum", text, re.MULTILINE)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """What a fresh clone has, as far as a build reads it."""
+    folder = tmp_path / "clone"
+    shutil.copytree(
+        ROOT / "graphql_api", folder / "graphql_api", ignore=shutil.ignore_patterns("static", "__pycache__")
+    )
+    (folder / "graphiql").mkdir()
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "graphiql/package.json"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("npm", "is_built", "said"),
+    [
+        (
+            "mkdir -p ../graphql_api/web/static/graphiql && echo page > ../graphql_api/web/static/graphiql/index.html",
+            1,
+            "",
+        ),
+        ("exit 1", 0, "GraphiQL is left out (Command "),
+        (None, 0, "GraphiQL is left out (npm is not installed). To include it, install Node 20.19 and build again."),
+    ],
+)
+def test_a_wheel_of_a_fresh_clone_has_graphiql_or_its_build_says_why_not(clone, tmp_path, npm, is_built, said):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    if npm:
+        (programs / "npm").write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{npm}\n")
+        (programs / "npm").chmod(0o755)
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path / "dist"]
+    environment = {**os.environ, "PATH": str(programs)}
+    made = subprocess.run(build, cwd=clone, env=environment, capture_output=True, text=True, check=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert names.count("graphql_api/web/static/graphiql/index.html") == is_built
+    assert said in made.stderr + made.stdout
 
 
 async def test_the_wheel_runs_away_from_the_checkout(tmp_path, new_database):
