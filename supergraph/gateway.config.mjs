@@ -1,9 +1,10 @@
-// Hive Gateway: what it hands on to the subgraphs. Which subgraphs there are is said on its command line.
+// Hive Gateway: what it takes from clients and forwards to the subgraphs. Which subgraphs there are is said on its command line.
 import { defineConfig } from '@graphql-hive/gateway'
 
 const { ROUTER_SECRET } = process.env
 
 export const gatewayConfig = defineConfig({
+  batching: true,
   propagateHeaders: {
     fromClientToSubgraphs: ({ request, subgraphName }) => ({
       authorization: request.headers.get('authorization'),

@@ -29,6 +29,7 @@ const gateway = new ApolloGateway({
 
 const server = new ApolloServer({
   gateway,
+  allowBatchedHttpRequests: true,
   plugins: [ApolloServerPluginInlineTrace(), ...(RESPONSE_CACHE ? [(responseCache.default ?? responseCache)()] : [])],
 })
 const { url } = await startStandaloneServer(server, {

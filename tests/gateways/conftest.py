@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -52,52 +52,18 @@ def apollo_gateway(supergraph: Path, **options: str) -> AbstractAsyncContextMana
     return running(install(TESTS) / "apollo.mjs", supergraph, ROUTER_SECRET=ROUTER_SECRET, **options)
 
 
-def hive_gateway(folder: Path, config: Path, supergraph: Path, **options: str) -> AbstractAsyncContextManager[str]:
+def hive_gateway(
+    supergraph: Path, folder: Path = TESTS, config: Path = TESTS / "hive.config.mjs", **options: str
+) -> AbstractAsyncContextManager[str]:
     command = install(folder) / "node_modules/@graphql-hive/gateway/dist/bin.js"
     where = ("--host=127.0.0.1", f"--port={free_port()}", f"--config-path={config}")
     return running(command, "supergraph", supergraph, *where, ROUTER_SECRET=ROUTER_SECRET, **options)
 
 
-@pytest.fixture(scope="session")
-def composed(subgraphs, tmp_path_factory) -> Path:
-    """The supergraph as Apollo's library composes it."""
-    supergraph = tmp_path_factory.mktemp("apollo") / "supergraph.graphql"
-    supergraph.write_text(compose("apollo", subgraphs)["supergraph"])
-    return supergraph
-
-
-@pytest.fixture(scope="session")
-def composed_by_guild(subgraphs, tmp_path_factory) -> Path:
-    """The supergraph as The Guild's library composes it."""
-    supergraph = tmp_path_factory.mktemp("hive") / "supergraph.graphql"
-    supergraph.write_text(compose("guild", subgraphs)["supergraph"])
-    return supergraph
-
-
-@pytest.fixture(scope="session")
-async def apollo(composed) -> AsyncGenerator[str]:
-    async with apollo_gateway(composed) as address:
-        yield address
-
-
-@pytest.fixture(scope="session")
-async def hive(composed_by_guild) -> AsyncGenerator[str]:
-    async with hive_gateway(GRAPH, GRAPH / "gateway.config.mjs", composed_by_guild) as address:
-        yield address
-
-
-@pytest.fixture(scope="session")
-async def hive_rust(composed_by_guild) -> AsyncGenerator[str]:
-    """Hive Gateway with the query planner of Hive Router, which is written in Rust."""
-    async with hive_gateway(TESTS, TESTS / "hive.config.mjs", composed_by_guild, PLANNER="rust") as address:
-        yield address
-
-
-@pytest.fixture(scope="session")
-async def grafbase(subgraphs, tmp_path_factory) -> AsyncGenerator[str]:
-    """Grafbase's gateway, which is written in Rust and composes the subgraphs itself."""
-    folder = tmp_path_factory.mktemp("grafbase")
-    settings: list[str] = []
+@asynccontextmanager
+async def grafbase_gateway(subgraphs: list[dict[str, str]], folder: Path, *options: str) -> AsyncGenerator[str]:
+    """Grafbase's gateway, which composes the subgraphs itself; `options` are lines of its configuration."""
+    settings = ["[gateway.batching]", "enabled = true", *options]
     for subgraph in subgraphs:
         schema = folder / f"{subgraph['name']}.graphql"
         schema.write_text(subgraph["sdl"])
@@ -122,10 +88,55 @@ async def grafbase(subgraphs, tmp_path_factory) -> AsyncGenerator[str]:
         yield address
 
 
+@pytest.fixture(scope="session")
+def composed(subgraphs, tmp_path_factory) -> Path:
+    """The supergraph as Apollo's library composes it."""
+    supergraph = tmp_path_factory.mktemp("apollo") / "supergraph.graphql"
+    [composed] = compose("apollo", subgraphs)
+    supergraph.write_text(composed["supergraph"])
+    return supergraph
+
+
+@pytest.fixture(scope="session")
+def composed_by_guild(subgraphs, tmp_path_factory) -> Path:
+    """The supergraph as The Guild's library composes it."""
+    supergraph = tmp_path_factory.mktemp("hive") / "supergraph.graphql"
+    [composed] = compose("guild", subgraphs)
+    supergraph.write_text(composed["supergraph"])
+    return supergraph
+
+
+@pytest.fixture(scope="session")
+async def apollo(composed) -> AsyncGenerator[str]:
+    async with apollo_gateway(composed) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+async def hive(composed_by_guild) -> AsyncGenerator[str]:
+    async with hive_gateway(composed_by_guild, GRAPH, GRAPH / "gateway.config.mjs") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+async def hive_rust(composed_by_guild) -> AsyncGenerator[str]:
+    """Hive Gateway with the query planner of Hive Router, which is written in Rust."""
+    async with hive_gateway(composed_by_guild, PLANNER="rust") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+async def grafbase(subgraphs, tmp_path_factory) -> AsyncGenerator[str]:
+    """Grafbase's gateway, which is written in Rust."""
+    async with grafbase_gateway(subgraphs, tmp_path_factory.mktemp("grafbase")) as address:
+        yield address
+
+
 @pytest.fixture(params=["apollo", "hive", "hive_rust", "grafbase"])
 def gateway(request, http, tokens) -> Endpoint:
     """Each of the routers in turn; our service counts from here."""
     address = request.getfixturevalue(request.param)
     tokens.requests = 0
     tokens.codings.clear()
+    tokens.batches = 0
     return Endpoint(f"{address}/graphql", http)

@@ -57,8 +57,8 @@ class Endpoint:
 class TokenService(Endpoint):
     """Our service on a port of its own; it counts the requests it gets, and can be stopped for a while.
 
-    `methods` are those of the requests, `codings` those of the answers; `cache_control`, if set, replaces what they
-    say of caches.
+    `methods` are those of the requests, `batches` how many were arrays, `codings` those of the answers;
+    `cache_control`, if set, replaces what they say of caches.
     """
 
     def __init__(self, database_url: str, client: httpx.AsyncClient):
@@ -66,7 +66,7 @@ class TokenService(Endpoint):
             database_url=database_url, auth_secret=SecretStr(AUTH_SECRET), router_secret=(SecretStr(ROUTER_SECRET),)
         )
         self.port = free_port()
-        self.requests = 0
+        self.requests = self.batches = 0
         self.methods: set[str] = set()
         self.codings: set[str] = set()
         self.cache_control = b""
@@ -93,8 +93,9 @@ class TokenService(Endpoint):
         assert not self._serving.done(), "the service did not start"
 
     def _watching(self, respond: Respond) -> Respond:
-        async def watched(responding: Coroutine[Any, Any, Response | None]) -> Response | None:
+        async def watched(request: Request, responding: Coroutine[Any, Any, Response | None]) -> Response | None:
             response = await responding
+            self.batches += bool(request.batch_size)
             if response is None:
                 return None
             coding = re.search(rb"content-encoding: (\w+)", response.head)
@@ -108,7 +109,7 @@ class TokenService(Endpoint):
             self.requests += 1
             self.methods.add(request.method)
             responding = respond(request)
-            return responding and watched(responding)
+            return responding and watched(request, responding)
 
         return counted
 
@@ -129,12 +130,12 @@ def access_token(sub: str, *scopes: str) -> str:
     return mint(AUTH_SECRET, sub, scopes, expires_in=3600)
 
 
-def compose(library: str, subgraphs: list[dict[str, str]]) -> dict[str, Any]:
-    """What a composition library makes of the subgraphs: `supergraph` and `complaints`."""
+def compose(library: str, *graphs: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """What a composition library makes of the subgraphs of each graph: `supergraph` and `complaints`."""
     script = install(TESTS) / "compose.mjs"
     done = subprocess.run(
         ["node", script, library],  # noqa: S607 - whichever Node is found
-        input=json.dumps(subgraphs),
+        input=json.dumps(graphs),
         capture_output=True,
         text=True,
         check=True,

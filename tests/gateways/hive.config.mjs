@@ -1,10 +1,13 @@
-// Hive Gateway in other forms than the example graph's: with the query planner in Rust, or with a cache for everybody.
+// Hive Gateway in other forms than the example graph's: with the query planner in Rust, with a cache for everybody, or
+// with persisted queries to our service.
 import { unifiedGraphHandler } from '@graphql-hive/router-runtime'
 
-const { PLANNER, RESPONSE_CACHE, ROUTER_SECRET } = process.env
+const { APQ, PLANNER, RESPONSE_CACHE, ROUTER_SECRET } = process.env
 
 export const gatewayConfig = {
   ...(PLANNER === 'rust' && { unifiedGraphHandler }),
+  batching: true,
+  ...(APQ && { transportEntries: { tokens: { options: { apq: true } } } }),
   ...(RESPONSE_CACHE && { responseCaching: { session: () => null } }),
   propagateHeaders: {
     fromClientToSubgraphs: ({ request, subgraphName }) => ({

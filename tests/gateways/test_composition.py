@@ -2,13 +2,58 @@ import json
 import re
 
 import pytest
+from graphql import build_schema
 
 from tests.gateways.graph import GRAPH, TESTS, compose
 
 
-@pytest.mark.parametrize("library", ["apollo", "guild", "wundergraph"])
+LIBRARIES = ["apollo", "guild", "wundergraph"]
+LINK = 'extend schema @link(url: "https://specs.apollo.dev/federation/v2.9", import: ["@key", "@shareable"])'
+OURS = {"name": "tokens", "url": "http://127.0.0.1:1", "sdl": (GRAPH.parent / "schema.graphql").read_text()}
+
+
+def beside(library, *types):
+    """What a library makes of our subgraph and of one with these types, for each of them."""
+    shops = ({"name": "shop", "url": "http://127.0.0.1:2", "sdl": f"{LINK} {each}"} for each in types)
+    return compose(library, *([OURS, shop] for shop in shops))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_the_subgraph_composes_with_its_neighbours_without_a_complaint(library, subgraphs):
-    assert compose(library, subgraphs)["complaints"] == []
+    [composed] = compose(library, subgraphs)
+    assert composed["complaints"] == []
+
+
+# Enums of ours whose names a graph may have already, as another subgraph could define them.
+CLASHES = {
+    "BatchErrorPolicy": "enum BatchErrorPolicy { ABORT CONTINUE RETRY } type Query { policy: BatchErrorPolicy }",
+    "MergeConflictPolicy": "enum MergeConflictPolicy { OURS } type Query { a(b: MergeConflictPolicy): Int }",
+    "EventStart": "enum EventStart { NOON } type Query { a(b: EventStart): Int }",
+}
+IN_PART = "enum BatchErrorPolicy { ABORT RETRY } type Query { a(b: BatchErrorPolicy): Int }"
+PAGE_INFO = ["hasNextPage: Boolean!", "hasPreviousPage: Boolean!", "startCursor: String", "endCursor: String"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_an_enum_of_another_subgraph_with_other_values_stops_composition_or_takes_values_away(library):
+    *clashing, in_part = beside(library, *CLASHES.values(), IN_PART)
+    for name, composed in zip(CLASHES, clashing, strict=True):
+        assert name in str(composed["complaints"])
+    if library != "wundergraph":  # from which we get no supergraph
+        values = build_schema(in_part["supergraph"], assume_valid=True).type_map["BatchErrorPolicy"].values
+        assert values.keys() == {"ABORT"}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_another_page_info_needs_all_fields(library):
+    def page(*fields):
+        return f"type PageInfo @shareable {{ {' '.join(fields)} }} type Query {{ page: PageInfo }}"
+
+    smaller = [page(*(field for field in PAGE_INFO if field != missing)) for missing in PAGE_INFO]
+    whole, *composed = beside(library, page(*PAGE_INFO), *smaller)
+    assert whole["complaints"] == []
+    for missing, each in zip(PAGE_INFO, composed, strict=True):
+        assert missing.partition(":")[0] in str(each["complaints"])
 
 
 def test_the_page_names_the_routers_that_are_tested():

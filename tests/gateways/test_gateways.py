@@ -77,6 +77,30 @@ async def test_aliases_fragments_and_variables_pass_through(gateway, tokens):
     assert answer == {"data": {"me": wallet("Ada Adams", "cus_1"), "you": wallet("Alan Adams", "cus_2")}}
 
 
+async def test_several_lookups_in_one_query_reach_us_as_one_document(gateway, tokens):
+    lookups = " ".join(
+        f'a{n}: customerGatewayTokenByCustomer(gateway: "STRIPE", gatewayCustomerId: "cus_{n}") {{ userId }}'
+        for n in range(1, 31)
+    )
+
+    answer = await gateway.ask(f"{{ {lookups} }}", token=READER)
+
+    assert answer == {"data": {f"a{n}": {"userId": f"user-{n}"} for n in range(1, 31)}}
+    assert (tokens.requests, tokens.batches) == (1, 0)
+
+
+async def test_a_batch_of_a_client_reaches_us_request_by_request(gateway, http, tokens):
+    query = "query ($id: ID!) { user(id: $id) { gatewayTokens { gatewayCustomerId } } }"
+    batch = [{"query": query, "variables": {"id": f"user-{n}"}} for n in (1, 2)]
+
+    response = await http.post(gateway.url, json=batch, headers={"authorization": f"Bearer {READER}"})
+
+    assert response.json() == [
+        {"data": {"user": {"gatewayTokens": [{"gatewayCustomerId": f"cus_{n}"}]}}} for n in (1, 2)
+    ]
+    assert (tokens.requests, tokens.batches) == (2, 0)
+
+
 async def test_a_mutations_payload_gives_the_stitched_user(gateway):
     new = {"userId": "user-77", "gateway": "stripe", "gatewayCustomerId": "cus_77"}
 
