@@ -80,9 +80,11 @@ def main(
     rounds: Annotated[int, typer.Option(help="Timed runs of each target in each workload.")] = 5,
     seconds: Annotated[float, typer.Option(help="Length of a timed run.")] = 2,
     connections: Annotated[int, typer.Option(help="Connections that ask at the same time.")] = 8,
-    workloads: Annotated[str, typer.Option(help="Which ones, comma-separated.")] = ",".join(WORKLOADS),
+    workloads: Annotated[
+        str, typer.Option(help="Which ones, comma-separated; entities-1000:br is for clients that accept br.")
+    ] = ",".join(WORKLOADS),
     targets: Annotated[
-        str, typer.Option(help="Which servers, comma-separated; there is two-workers, too.")
+        str, typer.Option(help="Which servers, comma-separated; there are two-workers and uncompressed, too.")
     ] = "compiled,graphql-core,bare",
     output: Annotated[Path | None, typer.Option(help="File for the figures, as JSON.")] = None,
 ) -> None:

@@ -129,8 +129,10 @@ def http(body: bytes, headers: dict[str, str]) -> bytes:
 
 
 def requests_of(name: str, users: int, headers: dict[str, str]) -> list[bytes]:
-    """Different requests of a workload, the same in every run."""
+    """Different requests of a workload, the same in every run; of `lookup:br`, from a client that accepts br."""
+    name, _, coding = name.partition(":")
     make, count = WORKLOADS[name] if name in WORKLOADS else (entities(int(name.partition("-")[2])), 300)
+    headers = headers | ({"Accept-Encoding": coding} if coding else {})
     rng = random.Random(name)
     bodies = [json.dumps(make(rng, users), separators=(",", ":")).encode() for _ in range(count)]
     return [http(body, headers) for body in bodies]
@@ -156,6 +158,7 @@ def running(users: int, names: list[str], **settings: str) -> Iterator[tuple[lis
         commands = {
             "compiled": (serve, {"ENGINE": "compiled"}),
             "two-workers": ([*serve[:-1], "--workers", "2", "--port"], {}),
+            "uncompressed": (serve, {"COMPRESSION": "false"}),
             "graphql-core": (serve, {"ENGINE": "graphql-core"}),
             "bare": (bare, {}),
         }

@@ -6,7 +6,6 @@ from graphql import build_schema
 
 from tests.gateways.graph import GRAPH, TESTS, compose
 
-
 LIBRARIES = ["apollo", "guild", "wundergraph"]
 LINK = 'extend schema @link(url: "https://specs.apollo.dev/federation/v2.9", import: ["@key", "@shareable"])'
 OURS = {"name": "tokens", "url": "http://127.0.0.1:1", "sdl": (GRAPH.parent / "schema.graphql").read_text()}

@@ -163,6 +163,26 @@ async def test_a_page_of_another_origin_is_answered_only_where_it_is_named(servi
     assert "access-control-allow-origin" not in refused.headers
 
 
+OF_CLIENTS = [
+    *("Authorization", "Content-Type", "X-Request-Id"),
+    *("traceparent", "tracestate", "baggage", "sentry-trace"),
+    *("apollographql-client-name", "apollographql-client-version", "graphql-client-name", "graphql-client-version"),
+    *("apollo-require-preflight", "x-apollo-operation-name", "x-apollo-operation-id", "x-apollo-operation-type"),
+]
+
+
+@pytest.mark.parametrize("headers", [*OF_CLIENTS, ",".join(OF_CLIENTS), "X-Shop", "x-shop, X-Till"])
+async def test_a_page_may_send_the_headers_of_clients_and_of_tracing_and_those_that_are_named(service, headers):
+    client = Client(await service(cors_origins="https://shop.example", cors_headers="X-Shop, X-Till"))
+    asking = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+    response = await client.http.options("/graphql", headers={**asking, "access-control-request-headers": headers})
+    assert response.status_code == 200
+    allowed = response.headers["access-control-allow-headers"].lower().replace(" ", "").split(",")
+    assert {name.strip().lower() for name in headers.split(",")} <= {*allowed}
+    others = await client.http.options("/graphql", headers={**asking, "access-control-request-headers": "x-other"})
+    assert others.status_code == 400
+
+
 @pytest.mark.parametrize("origins", ["shop.example", "https://shop.example/", "https://", "ftp://shop.example"])
 def test_an_origin_that_is_none_stops_the_service(origins, monkeypatch):
     monkeypatch.setenv("CORS_ORIGINS", origins)
