@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from cloudcoil.models.prometheus_operator import v1 as operator
 from kubernetes_validate import ValidationError, latest_version, validate
 from ruamel.yaml import YAML
 
@@ -31,7 +32,7 @@ def settings_of(path):
 
 KUSTOMIZATIONS = {path: load(path) for path in sorted(FOLDER.rglob("kustomization.yaml"))}
 MANIFESTS = {path: load(path) for path in sorted(FOLDER.rglob("*.yaml")) if path not in KUSTOMIZATIONS}
-CUSTOM = {"PodMonitor", "PrometheusRule"}  # of the Prometheus operator, which no validator here knows
+CUSTOM = {"PodMonitor", "PrometheusRule"}  # of the Prometheus operator
 KNOWN = [path for path, manifest in MANIFESTS.items() if manifest["kind"] not in CUSTOM]
 BY_KIND = {manifest["kind"]: manifest for path, manifest in MANIFESTS.items() if path.parent.name != "deliveries"}
 DEPLOYMENT, JOB = BY_KIND["Deployment"]["spec"], BY_KIND["Job"]["spec"]
@@ -76,6 +77,32 @@ def test_the_validator_sees_what_is_wrong():
         manifest = {**BY_KIND["Deployment"], "spec": {**DEPLOYMENT, **wrong}}
         with pytest.raises(ValidationError):
             validate(manifest, latest_version(), strict=True)
+
+
+def fits_its_definition(manifest):
+    """Whether it is valid by the models of the operator's custom resources, which drop what they do not know."""
+    model = getattr(operator, manifest["kind"]).model_validate(manifest)
+    return model.model_dump(mode="json", by_alias=True, exclude_unset=True) == manifest
+
+
+@pytest.mark.parametrize("kind", sorted(CUSTOM))
+def test_a_manifest_of_the_prometheus_operator_is_valid(kind):
+    assert fits_its_definition(BY_KIND[kind])
+
+
+def test_the_definitions_see_what_is_wrong():
+    monitor, rules = BY_KIND["PodMonitor"], BY_KIND["PrometheusRule"]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert not fits_its_definition({**monitor, "spec": {**monitor["spec"], "selectors": {}}})
+    assert not fits_its_definition(
+        {**rules, "spec": {"groups": [{"name": "g", "rules": [{"expr": "1", "alerts": "A"}]}]}}
+    )
+    for wrong in (
+        {**monitor, "spec": {**monitor["spec"], "podMetricsEndpoints": [{**endpoint, "interval": "soon"}]}},
+        {**rules, "spec": {"groups": [{"name": "gateway-tokens", "rules": [{"alert": "A"}]}]}},
+    ):
+        with pytest.raises(ValueError, match=wrong["kind"]):
+            fits_its_definition(wrong)
 
 
 def test_every_manifest_is_in_a_kustomization():
