@@ -286,6 +286,11 @@ def facts_of(token: Token) -> Facts:
     )
 
 
+def gone_now(token: Token, now: datetime) -> Facts:
+    """A deletion of its customer that is reported now: later than what is known, which may be dated ahead."""
+    return Facts(gone_at=max(now, token.activated_at, token.last_verified_at or now))
+
+
 def has_own_reason(token: Token) -> bool:
     """Whether the token is inactive for a reason of our own, which no report lifts."""
     return not token.is_active and token.deactivation_reason != _GONE

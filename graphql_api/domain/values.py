@@ -29,6 +29,7 @@ _TOO_LONG = "Metadata contains a number of more than 64 bits. Send it as a strin
 
 # These two are what the database driver takes for the infinities.
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_LAST_SECOND = int(_LAST.timestamp())
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -191,6 +192,22 @@ def instant(value: object) -> datetime:
     except (ValueError, OverflowError):
         pass
     raise _invalid("A DateTime must be ISO 8601 with an offset, such as 2026-11-22T17:28:02Z.")
+
+
+def second(number: object) -> datetime:
+    """The instant that is so many seconds after the beginning of 1970, as gateways date events.
+
+    After the last instant there is none: that stands for all later ones, and is too far ahead for everybody.
+
+    Raises:
+        InputError: it is no whole number, or negative.
+    """
+    if isinstance(number, int | float) and not isinstance(number, bool):
+        if number >= _LAST_SECOND:  # our reader of JSON makes floats of the largest integers
+            return _LAST
+        if isinstance(number, int) and number >= 0:
+            return datetime.fromtimestamp(number, UTC)
+    raise _invalid("A time in seconds must be a whole number and not negative.")
 
 
 def check_not_ahead(at: datetime | None, now: datetime) -> None:

@@ -38,6 +38,8 @@ MAX_UNKNOWN: Final = 50
 """Unknown customers, with none known, after which the key is taken for another account's."""
 EVIDENCE: Final = 3
 """Customers, verified most recently, that are requested to confirm that the account is the right one."""
+MAX_PAGES: Final = 100_000
+"""Of a list of deletions; a longer one is taken to have no end. At Stripe, these are ten million deletions."""
 _PAGE = 10_000
 _MAX_BATCH = 500
 _BATCH_SECONDS = 10
@@ -174,16 +176,17 @@ class Check:
         oldest = began - self._client.api.keeps_deletions
         since = self._options.since or (read_at - _OVERLAP if read_at else oldest)
         after: str | None = None
+        seen = set[str]()
         while True:
             page = await self._client.deletions(max(since, oldest), after)
             await self._patiently(partial(self._delete_listed, page.deletions))
             self.tally.deletions += len(page.deletions)
             yield self.tally
-            if page.after is None:
+            if (after := page.after) is None:
                 break
-            if page.after == after:
+            if after in seen or len(seen) == MAX_PAGES:
                 raise StoppedError(f"{self._client.api.name}'s list of deletions has no end")
-            after = page.after
+            seen.add(after)
         has_gap = self._options.since is not None and read_at is not None and self._options.since > read_at
         self._read_until = None if has_gap else began
 

@@ -4,14 +4,15 @@ It is asked by plain HTTP: Stripe's library neither heeds `Retry-After` nor show
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+from graphql_api.domain import values
+from graphql_api.domain.errors import InputError
 from graphql_api.gateway_apis.answers import Answer, Deletion, DeletionPage, Reply, Request, Verdict
 
 _PAGE = 100
-_END_OF_TIME = 253_402_300_800  # the year 10000, in seconds since 1970
 _OTHER_MODE = "a similar object exists in"  # Stripe says which mode after that
 
 
@@ -76,6 +77,8 @@ class Stripe:
                 pass
             case _:
                 return Answer(Verdict.OUTAGE, f"an unexpected answer with status {reply.status}")
+        if has_more and not events:
+            return Answer(Verdict.OUTAGE, "a page without events before the end of the list")
         deletions: list[Deletion] = []
         last: str | None = None
         for event in events:
@@ -83,13 +86,13 @@ class Stripe:
                 case {
                     "id": str(last),
                     "type": "customer.deleted",
-                    "created": int(created),
+                    "created": created,
                     "data": {"object": {"object": "customer", "id": str(customer)}},
-                } if 0 <= created < _END_OF_TIME:
+                } if (at := _time(created)) and values.is_well_formed(customer):
                     if wrong := self._mode(event):
                         return wrong
                     if self._is_ours(event):
-                        deletions.append(Deletion(customer, datetime.fromtimestamp(created, UTC)))
+                        deletions.append(Deletion(customer, at))
                 case _:
                     return Answer(Verdict.OUTAGE, "an event that is none")
         return DeletionPage(deletions, last if has_more else None)
@@ -101,3 +104,10 @@ class Stripe:
     def _mode(self, body: Mapping[str, Any]) -> Answer | None:
         is_other = body.get("livemode") is self._is_test
         return Answer(Verdict.WRONG_MODE) if is_other else None
+
+
+def _time(seconds: object) -> datetime | None:
+    try:
+        return values.second(seconds)
+    except InputError:
+        return None

@@ -48,9 +48,8 @@ async def deactivate_customer(
     service.caller.authorize("Mutation.deactivateGatewayCustomer")
 
     def gone(token: Token | None, now: datetime) -> Facts:
-        if occurred_at is None and token is not None:
-            now = max(now, token.activated_at)  # which may be dated ahead, and is known
-        return Facts(gone_at=_dated(occurred_at, now, "occurredAt", caps=caps))
+        at = _dated(occurred_at, now, "occurredAt", caps=caps)
+        return tokens.gone_now(token, now) if occurred_at is None and token is not None else Facts(gone_at=at)
 
     async def attempt() -> Token | None:
         if reason is DeactivationReason.GATEWAY_DELETED:
@@ -63,6 +62,15 @@ async def deactivate_customer(
         return token if event is None else await service.store.change(token, event, service.actor)
 
     return await retry_on_conflict(attempt)
+
+
+async def deactivate_as_gone(service: Tokens, token: Token, now: datetime) -> Token:
+    """The gateway's word, given by the id of the token: the customer that it has now is gone.
+
+    Raises:
+        ConflictError: the token is no longer as it was read.
+    """
+    return await _apply(service, token, tokens.gone_now(token, now), now)
 
 
 async def verify_customer(
@@ -134,12 +142,16 @@ async def _report(
     if token is None or token.gateway_customer_id != customer:
         await _remember(service, gateway, customer, said(None, now))
         return token
-    facts = said(token, now)
+    return await _apply(service, token, said(token, now), now)
+
+
+async def _apply(service: Tokens, token: Token, facts: Facts, now: datetime) -> Token:
+    """The token after a report on the customer that it has."""
     event = tokens.reported(token, facts, now)
     if event is not None:
         token = await service.store.change(token, event, service.actor)
     if tokens.cannot_carry(token, facts):
-        await _remember(service, gateway, customer, facts, token)
+        await _remember(service, token.gateway, token.gateway_customer_id, facts, token)
     return token
 
 
@@ -161,7 +173,7 @@ async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts, 
     key = (gateway, customer)
     async with service.store.transaction((), customers=[key], exclusive=True) as transaction:
         if beside is None:
-            is_as_read = not await transaction.is_current(key)
+            is_as_read = not await transaction.lock_customer(key)
         else:
             place = (beside.user_id, gateway)
             is_as_read = (await transaction.lock_at([place])).get(place) == beside

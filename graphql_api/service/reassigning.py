@@ -1,6 +1,7 @@
 """Reassigning: customers that were saved for the wrong user are given to the right one."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from graphql_api.domain import token as tokens
@@ -31,7 +32,8 @@ async def reassign(service: Tokens, wanted: Sequence[Reassignment], reason: str 
     """Give each customer to its user, all or none. Users' customers may be swapped: only the result counts.
 
     Of two tokens that one user would have at a gateway, one whose customer the gateway deleted gives way, and its
-    customer id becomes a former one. Each token that moves, or whose former ids change, has a line of history.
+    customer id becomes a former one. If it deleted both, the one that was there gives way. Each token that moves, or
+    whose former ids change, has a line of history.
 
     Args:
         service: for whom
@@ -86,7 +88,7 @@ async def _reassign(
     for each in wanted:
         if each.key in moving:
             rivals[each.user_id, each.gateway].append(moving[each.key])
-    kept = {_key(keeper) for tokens_there in rivals.values() if (keeper := _keeper(tokens_there))}
+    kept = {_key(keeper) for there in rivals.values() if (keeper := _keeper(there, moving))}
     erased = await store.erased({each.user_id for each in wanted})
     _check(wanted, owners, erased, {key for key, token in moving.items() if key not in kept and not _is_gone(token)})
     now = await store.now()
@@ -110,9 +112,14 @@ def _key(token: Token) -> Pair:
     return token.gateway, token.gateway_customer_id
 
 
-def _keeper(rivals: Sequence[Token]) -> Token | None:
-    """Of tokens for one place, who is there already first, the one that has it: a gone one gives way to any other."""
-    return next((token for token in rivals if not _is_gone(token)), next(iter(rivals), None))
+def _keeper(rivals: Sequence[Token], moving: Container[Pair]) -> Token | None:
+    """Of tokens for one place, the one that is there already first, the one that has it at the end.
+
+    One that is gone gives way to any that is not, and one that is there already to one that comes.
+    """
+    alive = (token for token in rivals if not _is_gone(token))
+    coming = (token for token in rivals if _key(token) in moving)
+    return next(chain(alive, coming, rivals), None)
 
 
 def _is_gone(token: Token) -> bool:

@@ -8,6 +8,7 @@ from graphql_api.domain.facts import NO_FACTS
 from graphql_api.domain.inputs import Update
 from graphql_api.domain.token import Action, Changes, DeactivationReason, Edit, Token
 from graphql_api.domain.values import Problems
+from graphql_api.service import gateway_reports
 from graphql_api.service.problems import expect_version, not_found, taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
@@ -62,7 +63,7 @@ async def activate(service: Tokens, token_id: str, expected_version: int | None)
 
 
 async def deactivate(service: Tokens, token_id: str, reason: DeactivationReason, expected_version: int | None) -> Token:
-    """Make a token inactive, for this reason.
+    """Make a token inactive, for this reason. GATEWAY_DELETED is the gateway's word on its customer.
 
     Raises:
         InputError: INVALID, NOT_FOUND or STALE.
@@ -74,6 +75,8 @@ async def deactivate(service: Tokens, token_id: str, reason: DeactivationReason,
     async def attempt() -> Token:
         token, now = await _read(service, known_id)
         expect_version(token, expected_version)
+        if reason is DeactivationReason.GATEWAY_DELETED:
+            return await gateway_reports.deactivate_as_gone(service, token, now)
         event = tokens.deactivated(token, reason, now)
         return token if event is None else await service.store.change(token, event, service.actor)
 

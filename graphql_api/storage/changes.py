@@ -105,8 +105,9 @@ class TokenTransaction(Lookups):
         """The database's time, when the transaction began if it is to be committed."""
         return self._transaction.began or await super().now()
 
-    async def is_current(self, customer: Pair) -> bool:
-        """Whether a token has this (gateway, gateway customer id) now."""
+    async def lock_customer(self, customer: Pair) -> bool:
+        """Whether a token has this (gateway, gateway customer id) now. Whoever had it is not erased meanwhile."""
+        await self._run.fetch(sql.SHARE_IDENTIFIER, *customer)
         return bool(await self._run.fetch(sql.IS_CURRENT, *customer))
 
     async def lock_at(self, pairs: Iterable[Pair]) -> dict[Pair, Token]:
@@ -185,6 +186,7 @@ class TokenTransaction(Lookups):
         Answers every (gateway, gateway customer id) of theirs that is still to be deleted at its gateway.
         """
         user_hash = self._hash(user_id)
+        await self._run.fetch(sql.LOCK_IDENTIFIERS_OF, user_id)
         identifiers = await self._run.fetch(sql.IDENTIFIERS_OF, user_id)
         rows = await self._run.fetch(sql.FORGET_DEPARTED, user_id)
         token_ids = [row["token_id"] for row in rows]

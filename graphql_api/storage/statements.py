@@ -264,6 +264,15 @@ CUSTOMERS = Statement(
     union all {_FACTS.format(user_id="null, ")}
     """,
 )
+# A report on one of a user's customers comes before their erasure, or after it: it is never lost between the two.
+SHARE_IDENTIFIER = Statement(
+    "share_identifier",
+    "select from gateway_customers where gateway = $1 and gateway_customer_id = $2 for share",
+)
+LOCK_IDENTIFIERS_OF = Statement(
+    "lock_identifiers_of",
+    "select from gateway_customers where user_id = $1 order by gateway_customer_id, gateway for update",
+)
 IS_CURRENT = Statement(
     "is_current", "select from customer_gateway_tokens where gateway = $1 and gateway_customer_id = $2"
 )
@@ -290,18 +299,31 @@ _JOINED = f"""
       exists_at = greatest(known.exists_at, excluded.exists_at),
       activated_at = greatest(known.activated_at, excluded.activated_at)
 """
-# What is said of an id that is nobody's expires.
+# What is said of an id that is nobody's expires, but for one that is still to be deleted at its gateway: that is kept
+# with it.
 REMEMBER_FACTS = Statement(
     "remember_facts",
     f"""
+    with new as (
+      select new.*, exists (
+        select from gateway_customers c
+        where c.gateway_customer_id = new.gateway_customer_id and c.gateway = new.gateway
+      ) as is_somebodys
+      from unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[])
+        as new(gateway, gateway_customer_id, gone_at, exists_at, activated_at)
+    ), erased as (
+      update gateway_erasures as known set {_JOINED} from new as excluded
+      where known.gateway_customer_id = excluded.gateway_customer_id and known.gateway = excluded.gateway
+        and not excluded.is_somebodys
+      returning known.gateway, known.gateway_customer_id
+    )
     insert into gateway_customer_reports as known
       (gateway, gateway_customer_id, gone_at, exists_at, activated_at, expires_at)
-    select *, case when not exists (
-      select from gateway_customers c
-      where c.gateway_customer_id = new.gateway_customer_id and c.gateway = new.gateway
-    ) then now() + interval '90 days' end
-    from unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[])
-      as new(gateway, gateway_customer_id, gone_at, exists_at, activated_at)
+    select gateway, gateway_customer_id, gone_at, exists_at, activated_at,
+      case when not is_somebodys then now() + interval '90 days' end
+    from new where not exists (
+      select from erased e where e.gateway_customer_id = new.gateway_customer_id and e.gateway = new.gateway
+    )
     order by 2, 1
     on conflict (gateway_customer_id, gateway) do update set
       {_JOINED},

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from graphql_api.domain import values
+
 
 class SignatureError(Exception):
     """Nobody whom we know signed this, or it was signed too long ago.
@@ -49,6 +51,15 @@ class Report:
     at: datetime
     is_gone: bool
 
+    def __post_init__(self) -> None:
+        """Go on only with well-formed text.
+
+        Raises:
+            UnreadableEventError: the customer's id is malformed.
+        """
+        if not values.is_well_formed(self.customer):
+            raise UnreadableEventError
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -70,9 +81,12 @@ class Endpoint:
         """Go on only with an event that names none but these accounts.
 
         Raises:
+            UnreadableEventError: an account's name is malformed text.
             IgnoredEventError: it is another account's.
         """
         for account in named:
+            if isinstance(account, str) and not values.is_well_formed(account):
+                raise UnreadableEventError
             if account is not None and not (isinstance(account, str) and account in self.accounts):
                 message = f"The event is another account's, {str(account)[:100]}."
                 raise IgnoredEventError(self.gateway, "account", message)

@@ -1,9 +1,11 @@
 """Stripe's events (https://docs.stripe.com/webhooks), checked by Stripe's own library."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from graphql_api.domain import values
+from graphql_api.domain.errors import InputError
 from graphql_api.webhooks.reports import (
     Endpoint,
     IgnoredEventError,
@@ -39,10 +41,10 @@ class Stripe:
                 return []
             case {
                 "type": str(kind),
-                "created": int(created),
+                "created": created,
                 "livemode": bool(is_live),
                 "data": {"object": {"id": str(customer)} as described},
-            } as event if not isinstance(created, bool) and _is_of_a_customer(event, described):
+            } as event if _is_of_a_customer(event, described):
                 endpoint.check_account(event.get("account"), event.get("context"))
                 endpoint.check_mode(is_test=not is_live)
                 return [Report(endpoint.gateway, customer, _time(created), _IS_GONE[kind])]
@@ -77,8 +79,8 @@ def _is_of_a_customer(event: dict[str, Any], described: dict[str, Any]) -> bool:
     return (event.get("object", "event"), described.get("object", "customer")) == ("event", "customer")
 
 
-def _time(seconds: int) -> datetime:
+def _time(seconds: object) -> datetime:
     try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
+        return values.second(seconds)
+    except InputError:
         raise UnreadableEventError from None

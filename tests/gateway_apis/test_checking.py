@@ -1,6 +1,7 @@
 """Checks: what each answer does to a token, what stops a check, and how several share the work."""
 
 import asyncio
+import itertools
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -488,10 +489,84 @@ async def test_an_event_of_another_account_deactivates_nothing(check, tokens, st
     assert (tally.deletions, tally.gone, tally.verified) == (0, 0, 1)
 
 
-@pytest.mark.parametrize("change", [{"created": 10**18}, {"data": {"object": {"id": "cus_1", "object": "discount"}}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"created": -1},
+        {"created": True},
+        {"created": None},
+        {"created": 1_700_000_000.5},
+        {"data": {"object": {"id": "cus_1", "object": "discount"}}},
+        {"data": {"object": {"id": "cus_\0", "object": "customer"}}},
+        {"type": "customer.created"},
+        {"id": 5},
+    ],
+)
 async def test_an_event_that_is_none_stops_the_check(check, tokens, stripe, change):
     await tokens(1)
     stripe.delete("cus_1")
     stripe.events[0].update(change)
+    stripe._events = lambda _: {"object": "list", "data": stripe.events, "has_more": False}
     with pytest.raises(StoppedError, match="an event that is none"):
         await check(stripe)
+
+
+@pytest.mark.parametrize("created", [4_070_908_800, 10**18, 10**30])
+async def test_a_deletion_of_the_future_is_dated_at_its_reading(check, tokens, stripe, graph, created):
+    await tokens(1)
+    stripe.delete("cus_1")
+    stripe.events[0]["created"] = created
+    assert (await check(stripe))[0].gone == 1
+    at = datetime.fromisoformat((await graph.customer("STRIPE", "cus_1"))["deactivatedAt"])
+    assert abs(at - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+def _unending(_query):
+    number = next(count_of_events)
+    return _page_with(f"evt_{number}")
+
+
+def _in_a_circle(query):
+    return _page_with("evt_b" if query.get("starting_after") == "evt_a" else "evt_a")
+
+
+def _the_same_again(_query):
+    return _page_with("evt_a")
+
+
+count_of_events = itertools.count()
+
+
+def _page_with(name):
+    data = {"object": {"id": "cus_other", "object": "customer"}}
+    created = int(datetime.now(UTC).timestamp())
+    event = {"id": name, "type": "customer.deleted", "created": created, "livemode": True, "data": data}
+    return {"object": "list", "data": [event], "has_more": True}
+
+
+def _empty_with_more(_query):
+    return {"object": "list", "data": [], "has_more": True}
+
+
+@pytest.mark.parametrize(
+    ("pages", "says", "requests"),
+    [
+        (_unending, "list of deletions has no end", 21),
+        (_in_a_circle, "list of deletions has no end", 3),
+        (_the_same_again, "list of deletions has no end", 2),
+        (_empty_with_more, "list of deletions cannot be read: a page without events before the end of the list", 3),
+    ],
+)
+async def test_a_list_without_an_end_stops_the_check_and_is_read_again(
+    check, tokens, stripe, table, monkeypatch, pages, says, requests
+):
+    monkeypatch.setattr(checking, "MAX_PAGES", 20)
+    await tokens(1)
+    real, stripe._events = stripe._events, pages
+    with pytest.raises(StoppedError, match=says):
+        await check(stripe)
+    assert stripe.count() == {"events": requests}
+    assert await table("select * from gateway_checks where deletions_read_at is not null") == []
+    stripe._events = real
+    stripe.delete("cus_1", datetime.now(UTC) - timedelta(days=9))
+    assert (await check(stripe))[0].deletions == 1

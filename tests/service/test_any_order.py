@@ -34,6 +34,7 @@ STEPS = st.one_of(
     st.tuples(st.just("activate"), users),
     st.tuples(st.just("activate"), users),
     st.tuples(st.just("deactivate"), users),
+    st.tuples(st.just("deactivate_as_gone"), users),
     st.tuples(st.just("delete"), users),
     st.tuples(st.just("merge"), st.permutations("ab"), st.sampled_from(["KEEP_TARGET", "KEEP_SOURCE"])),
     st.tuples(st.just("reassign"), st.dictionaries(customers, users, min_size=1, max_size=2)),
@@ -43,12 +44,20 @@ STEPS = st.one_of(
     st.tuples(st.just("erase"), users),
     st.tuples(st.just("confirm")),
 )
-# A deleted customer turns out to be somebody else's, or another one its user's.
+# Deleted customers turn out to be somebody else's, or another one their user's.
 GIVEN_AWAY = st.builds(
-    lambda gone, customer, user: [("report", "gone", gone, None), ("reassign", {customer: user})],
-    customers,
+    lambda gone, customer, user: [*(("report", "gone", each, None) for each in gone), ("reassign", {customer: user})],
+    st.permutations(CUSTOMERS).flatmap(lambda some: st.integers(1, 3).map(lambda size: some[:size])),
     customers,
     users,
+)
+# A deletion is reported by the id of the token, which is inactive already, for one reason or the other.
+SAID_AGAIN = st.builds(
+    lambda user, before, after: [before(user), ("deactivate_as_gone", user), after],
+    users,
+    st.sampled_from([lambda user: ("deactivate", user), lambda user: ("save", user, "c1", False)])
+    | customers.map(lambda customer: lambda _: ("report", "gone", customer, 2)),
+    users.map(lambda user: ("delete", user)) | customers.map(lambda customer: ("report", "exists", customer, 5)),
 )
 # Both users have a customer, and one had another. At the end every customer is looked at, and told to be gone for long.
 BEGIN = [("save", user, customer, None) for user, customer in (("a", "c3"), ("a", "c1"), ("b", "c2"))]
@@ -94,6 +103,10 @@ class Model:
         if user in self.tokens:
             self.save(user, self.tokens[user][0], is_active=False, own="FRAUD")
 
+    def deactivate_as_gone(self, user):
+        if user in self.tokens:
+            self.report("gone", self.tokens[user][0], None)
+
     def delete(self, user):
         self.tokens.pop(user, None)
 
@@ -113,7 +126,7 @@ class Model:
         if not goals.keys() <= self.owners.keys():
             return
         goes = {user: goals.get(token[0], user) for user, token in self.tokens.items()}
-        order = sorted(self.tokens, key=lambda user: (goes[user] != user, [*goals, ""].index(self.key(user, goals))))
+        order = sorted(self.tokens, key=lambda user: (goes[user] == user, [*goals, ""].index(self.key(user, goals))))
         rivals = {place: [self.tokens[user] for user in order if goes[user] == place] for place in "ab"}
         if all(len([token for token in some if not self.is_gone(token)]) < 2 for some in rivals.values()):
             moved = [(self.owners[customer], user) for customer, user in goals.items() if self.owners[customer] != user]
@@ -184,6 +197,9 @@ class Service:
     async def deactivate(self, user):
         await self._with_token(self.graph.deactivate, user, reason="FRAUD")
 
+    async def deactivate_as_gone(self, user):
+        await self._with_token(self.graph.deactivate, user, reason="GATEWAY_DELETED")
+
     async def delete(self, user):
         await self._with_token(self.graph.delete, user)
 
@@ -245,7 +261,7 @@ async def service(graph, connection, database_url):
     deadline=None,
 )
 @given(
-    some=st.lists(st.one_of(*[GIVEN_AWAY] * 3, STEPS.map(lambda step: [step])), min_size=4, max_size=10),
+    some=st.lists(st.one_of(*[GIVEN_AWAY] * 3, SAID_AGAIN, STEPS.map(lambda step: [step])), min_size=4, max_size=10),
     random=st.randoms(use_true_random=False),
 )
 async def test_whatever_happens_to_a_token_its_customer_is_as_alive_as_was_said(service, some, random):

@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.graph import problems, token_of, wanted
+from tests.service.test_races import wait_for_locks
+from tests.until import until
 
 UNKNOWN = {"gatewayToken": None, "user": None, "userErrors": []}
 GONE = (False, "GATEWAY_DELETED")
@@ -83,6 +85,42 @@ async def test_of_several_deletions_the_latest_counts_without_another_version(gr
     assert second == first | {"deactivatedAt": at}
     assert token_of(await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=ago(45))) == second
     assert len(await graph.history(token)) == 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_deletion_reported_by_the_id_of_the_token_is_the_gateways_word_too(graph, connection, order):
+    token, at = await graph.saved("u1", "STRIPE", "cus_1"), ago(60)
+    reports = [
+        lambda: graph.deactivate_customer("STRIPE", "cus_1", occurredAt=at),
+        lambda: graph.deactivate(token, reason="GATEWAY_DELETED"),
+    ]
+    first, second = [token_of(await report()) for report in reports[::order]]
+    latest = max(first["deactivatedAt"], second["deactivatedAt"])
+    assert second == first | {"deactivatedAt": latest}  # which is no change, as any deactivation of an inactive token
+    assert latest > at
+    assert len(await graph.history(token)) == 2
+    assert state(token_of(await graph.verify("STRIPE", "cus_1", at=ago(30)))) == GONE  # it exists no longer since
+    assert problems(await graph.deactivate(token, reason="GATEWAY_DELETED", expectedVersion=1))[0][0] == "STALE"
+
+
+async def test_a_deletion_reported_by_the_id_of_a_token_is_kept_beside_our_own_reason(graph):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    fraud = token_of(await graph.deactivate(token, reason="FRAUD"))
+    assert token_of(await graph.deactivate(token, reason="GATEWAY_DELETED")) == fraud
+    await graph.delete(token)
+    assert state(await graph.saved("u1", "STRIPE", "cus_1")) == GONE
+
+
+async def test_a_deletion_that_is_reported_now_comes_after_a_confirmation_that_is_dated_ahead(graph):
+    token, ahead = await graph.saved("u1", "STRIPE", "cus_1"), ago(-200)
+    for report in (
+        lambda: graph.deactivate_customer("STRIPE", "cus_1"),
+        lambda: graph.deactivate(token, reason="GATEWAY_DELETED"),
+    ):
+        await graph.verify("STRIPE", "cus_1", at=ahead)
+        assert state(token_of(await report())) == GONE
+        assert state(token_of(await graph.verify("STRIPE", "cus_1", at=ahead))) == GONE
+        await graph.activate(token)
 
 
 async def test_a_later_confirmation_makes_a_deleted_customer_active_again(graph):
@@ -253,6 +291,42 @@ async def test_reports_on_customers_of_erased_users_are_kept_until_their_deletio
     for table in ("gateway_customer_reports", "gateway_erasures"):
         assert await connection.fetchval(f"select count(*) from {table}") == 0  # noqa: S608
     assert state(await graph.saved("u3", "STRIPE", "cus_9")) == ACTIVE
+
+
+async def test_what_is_reported_after_an_erasure_is_kept_with_the_customer_that_is_to_be_deleted(graph, connection):
+    at = ago(60)
+    await graph.saved("u1", "STRIPE", "cus_0")
+    await graph.saved("u1", "STRIPE", "cus_1", replaces="cus_0")
+    await graph.erase("u1")
+    listed = (await graph.erasures())["nodes"]
+    for customer in ("cus_0", "cus_1"):
+        await graph.deactivate_customer("STRIPE", customer, occurredAt=ago(90))
+        await graph.deactivate_customer("STRIPE", customer, occurredAt=at)
+        await graph.verify("STRIPE", customer, at=ago(75))
+    assert await connection.fetchval("select count(*) from gateway_customer_reports") == 0  # none of nobody's
+    assert (await graph.erasures())["nodes"] == listed
+    token = await graph.saved("u2", "STRIPE", "cus_1")
+    assert (*state(token), token["deactivatedAt"]) == (*GONE, at)
+    await graph.saved("u2", "STRIPE", "cus_2", replaces="cus_1")
+    await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=ago(30))  # it is a user's again, and kept apart
+    assert await connection.fetchval("select expires_at from gateway_customer_reports") is None
+    assert await graph.confirm(("STRIPE", "cus_0"), ("STRIPE", "cus_1")) == {"confirmedCount": 1, "userErrors": []}
+    assert state(await graph.saved("u3", "STRIPE", "cus_0")) == ACTIVE  # confirmed, and so forgotten
+
+
+@pytest.mark.parametrize("customer", ["cus_0", "cus_1"])
+async def test_a_report_during_an_erasure_is_kept_with_the_customer_that_is_to_be_deleted(graph, connection, customer):
+    await graph.saved("u1", "STRIPE", "cus_0")
+    await graph.saved("u1", "STRIPE", "cus_1", replaces="cus_0")
+    async with connection.transaction():
+        await connection.execute("lock table erased_users in share mode")  # which an erasure writes last
+        erasure = asyncio.ensure_future(graph.erase("u1"))
+        await until(lambda: wait_for_locks(connection, 1), "the erasure waits")
+        report = asyncio.ensure_future(graph.deactivate_customer("STRIPE", customer))
+        await until(lambda: report.done() or wait_for_locks(connection, 2), "the report is done, or waits")
+    await asyncio.gather(erasure, report)
+    assert await connection.fetchval("select count(*) from gateway_customer_reports") == 0
+    assert state(await graph.saved("u2", "STRIPE", customer)) == GONE
 
 
 async def test_a_report_beside_our_own_reason_does_not_expire(graph, connection):

@@ -101,19 +101,39 @@ async def test_of_a_deleted_and_a_living_customer_that_come_together_the_living_
     assert state(await graph.saved("u3", "STRIPE", "cus_1", replaces="cus_2")) == (False, "GATEWAY_DELETED")
 
 
-async def test_of_two_deleted_customers_the_one_of_the_new_user_stays(graph, connection):
+@pytest.fixture
+async def deleted(graph):
+    """Two users' tokens whose customers the gateway deleted."""
     for number in (1, 2):
         await graph.saved(f"u{number}", "STRIPE", f"cus_{number}")
         await graph.deactivate_customer("STRIPE", f"cus_{number}")
-    lost = await graph.customer("STRIPE", "cus_1")
-    assert shown(await graph.reassign(("STRIPE", "cus_1", "u2"))) == [None]
+    return [await graph.customer("STRIPE", f"cus_{number}") for number in (1, 2)]
+
+
+async def test_of_two_deleted_customers_the_one_of_the_new_user_gives_way(graph, deleted, connection):
+    moved, lost = deleted
+    assert shown(await graph.reassign(("STRIPE", "cus_1", "u2"))) == [("u2", "cus_1")]
     [token] = await graph.tokens("u2")
-    assert (token["gatewayCustomerId"], token["formerGatewayCustomerIds"]) == ("cus_2", ["cus_1"])
+    assert (token["id"], *state(token), token["formerGatewayCustomerIds"]) == (
+        moved["id"],
+        False,
+        "GATEWAY_DELETED",
+        ["cus_2"],
+    )
+    assert await graph.token(lost["id"]) is None
     last = "select user_id, action from customer_gateway_token_events where token_id = $1 order by version desc limit 1"
     assert tuple(await connection.fetchrow(last, lost["id"])) == ("u2", "REASSIGNED")
     for user in ("u1", "u2"):
         await graph.erase(user)
     assert await connection.fetchval("select count(user_id) from customer_gateway_token_events") == 0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_two_deleted_customers_that_come_together_the_first_of_the_list_has_the_place(graph, deleted, order):
+    wanted = [("STRIPE", "cus_1", "u3"), ("STRIPE", "cus_2", "u3")][::order]
+    assert shown(await graph.reassign(*wanted)) == [("u3", wanted[0][1]), None]
+    [token] = await graph.tokens("u3")
+    assert (token["gatewayCustomerId"], token["formerGatewayCustomerIds"]) == (wanted[0][1], [wanted[1][1]])
 
 
 async def test_a_former_customer_that_moves_is_in_the_history_of_both_tokens(graph):

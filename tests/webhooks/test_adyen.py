@@ -114,6 +114,8 @@ async def test_what_is_not_signed_rightly_is_refused(graph, send, headers):
         event("recurring.token.disabled", environment=["live"]),
         event("recurring.token.disabled", environment="LIVE"),
         event("recurring.token.created", shopperReference=None),
+        event("recurring.token.created", shopperReference="shopper-\0"),
+        event("recurring.token.disabled", storedPaymentMethodId="\0"),
     ],
 )
 async def test_what_is_signed_and_no_webhook_is_refused(graph, send, body):
