@@ -148,7 +148,8 @@ class Graph:
         passed = ", ".join(f"{name}: ${name}" for name in arguments)
         data = await self.ask(
             f"query{f'({declared})' if declared else ''} {{ gatewayErasures{f'({passed})' if passed else ''} {{"
-            " edges { cursor } nodes { gateway gatewayCustomerId erasedAt } pageInfo { hasNextPage endCursor } } }",
+            " edges { cursor } nodes { gateway gatewayCustomerId erasedAt } pageInfo { hasNextPage"
+            " hasPreviousPage endCursor } } }",
             **arguments,
         )
         return data["gatewayErasures"]

@@ -52,13 +52,10 @@ async def gateway_erasures(
     ] = strawberry.UNSET,
 ) -> GatewayErasureConnection:
     """A page of the list."""
-    count = size("first", first)
-    rows = await erasing.erasures(
-        info.context.tokens,
-        gateway_argument(info.context, gateway) if isinstance(gateway, str) else None,
-        size=count + 1,
-        after=cursors.to_erasure(after) if isinstance(after, str) else None,
-    )
+    service, count = info.context.tokens, size("first", first)
+    wanted = gateway_argument(info.context, gateway) if isinstance(gateway, str) else None
+    place = cursors.to_erasure(after) if isinstance(after, str) else None
+    rows = await erasing.erasures(service, wanted, size=count + 1, after=place)
     edges = [
         GatewayErasureEdge(
             cursor=cursors.of_erasure(row["erased_at"], row["gateway"], row["gateway_customer_id"]),
@@ -70,6 +67,8 @@ async def gateway_erasures(
         edges=edges,
         nodes=[edge.node for edge in edges],
         page_info=page_info(
-            [edge.cursor for edge in edges], has_next=len(rows) > count, has_previous=isinstance(after, str)
+            [edge.cursor for edge in edges],
+            has_next=len(rows) > count,
+            has_previous=place is not None and (lambda: service.store.erasures_precede(wanted, place)),
         ),
     )

@@ -79,6 +79,10 @@ class Lookups:
         """Customers that are still to be deleted at their gateways, oldest first, after a place in this order."""
         return await self._run.fetch(sql.ERASURES, gateway, *(after or (None, None, None)), size)
 
+    async def erasures_precede(self, gateway: str | None, cursor: tuple[datetime, str, str]) -> bool:
+        """Whether a page after this cursor has one before it."""
+        return (await self._run.fetch(sql.ERASURES_PRECEDE, gateway, *cursor))[0][0]
+
     async def count_erasures(self, gateway: str) -> int:
         """How many customers are still to be deleted at this gateway."""
         return (await self._run.fetch(sql.COUNT_ERASURES, gateway))[0][0]

@@ -462,6 +462,16 @@ ERASURES = Statement(
     order by erased_at, gateway, gateway_customer_id limit $5
     """,
 )
+# Whether the row of a cursor is there, or one before it. Arguments: a gateway or null, the three columns of the cursor.
+ERASURES_PRECEDE = Statement(
+    "erasures_precede",
+    f"""
+    select exists (
+      select from gateway_erasures e where {_IS_TO_ERASE} and ($1::text is null or gateway = $1)
+        and (erased_at, gateway, gateway_customer_id) <= ($2::timestamptz, $3::text, $4::text)
+    )
+    """,
+)
 COUNT_ERASURES = Statement(
     "count_erasures", f"select count(*) from gateway_erasures e where {_IS_TO_ERASE} and gateway = $1"
 )

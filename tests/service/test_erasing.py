@@ -151,6 +151,25 @@ async def test_customers_to_delete_are_listed_oldest_first_without_whose_they_we
         assert not {"u1", "u2", "u3"} & set(row[0].strip("()").split(","))
 
 
+async def test_a_page_of_customers_to_delete_has_one_before_it_only_while_something_is_there(graph):
+    for gateway in ("PAYPAL", "STRIPE"):
+        await graph.saved("u1", gateway, f"cus_{gateway}")
+    await graph.erase("u1")
+    paypal, stripe = (edge["cursor"] for edge in (await graph.erasures())["edges"])
+
+    async def has_previous(**arguments):
+        return (await graph.erasures(**arguments))["pageInfo"]["hasPreviousPage"]
+
+    assert not await has_previous()
+    assert await has_previous(after=paypal)
+    assert await has_previous(after=stripe)  # an empty page
+    assert not await has_previous(after=paypal, gateway="STRIPE")
+    assert await has_previous(after=paypal, gateway="paypal")
+    await graph.confirm(("PAYPAL", "cus_PAYPAL"))
+    assert not await has_previous(after=paypal)
+    assert await has_previous(after=stripe)
+
+
 async def test_a_customer_that_is_saved_again_leaves_the_list_and_comes_back_with_its_next_erasure(graph):
     await graph.saved("u1", "STRIPE", "cus_1")
     await graph.erase("u1")
