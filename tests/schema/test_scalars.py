@@ -1,12 +1,14 @@
 """How values of the contract's scalars are read and written."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from graphql import GraphQLError
+from graphql import GraphQLError, is_scalar_type, is_specified_scalar_type, parse_value
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from graphql_api.schema import build_schema
 from graphql_api.schema.scalars import instant, written
 
 OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -54,6 +56,8 @@ def test_the_forms_of_the_specification_are_taken(text, microsecond):
         "20250106T090010Z",
         "2025-W02-1T09:00:10Z",
         "2025-01-06T09:00Z",
+        "2025-01-06T24:00:00Z",
+        "2025-01-06T09:00:10 UTC",
         "2025-01-06",
         "\uff12025-01-06T09:00:10Z",
         1736154010,
@@ -65,7 +69,12 @@ def test_another_form_is_refused(value):
         instant(value)
 
 
-@pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-01:00", "2025-02-30T00:00:00Z"])
+IMPOSSIBLE = [
+    f"2025-{rest}" for rest in ("13-01T00:00:00Z", "02-30T00:00:00Z", "01-06T09:60:00Z", "01-06T09:00:10+24:00")
+]
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-01:00", *IMPOSSIBLE])
 def test_what_no_instant_is_or_none_in_range_is_told_the_range(text):
     with pytest.raises(GraphQLError, match=r"0001-01-01.*9999-12-31"):
         instant(text)
@@ -89,6 +98,18 @@ async def test_a_variable_without_a_value_leaves_its_key_out_of_a_literal(servic
         " { gatewayToken { metadata } userErrors { code } } }"
     )
     assert answer == {"data": {"saveCustomerGatewayToken": {"gatewayToken": {"metadata": stored}, "userErrors": []}}}
+
+
+def custom_scalars():
+    types = build_schema()._schema.type_map.values()
+    return [type_ for type_ in types if is_scalar_type(type_) and not is_specified_scalar_type(type_)]
+
+
+@pytest.mark.parametrize("scalar", custom_scalars(), ids=str)
+@pytest.mark.parametrize("literal", ["[$v]", "{a: $v}", "{a: [{b: $v}, $v]}", "[[$v], 1]"])
+def test_no_scalar_of_ours_is_given_a_variable_that_has_no_value(scalar, literal):
+    with suppress(GraphQLError):  # a scalar that takes no such literal
+        assert "Undefined" not in repr(scalar.parse_literal(parse_value(literal), {}))
 
 
 @pytest.mark.parametrize("engine", ["compiled", "graphql-core"])
