@@ -66,6 +66,16 @@ async def test_a_client_is_answered(service, name):
     assert service.methods == ({"GET"} if name.endswith("by GET") else {"POST"})
 
 
+async def test_relays_persisted_queries_are_trusted_documents(service, tmp_path):
+    query = "query One { customerGatewayTokens(first: 1) { totalCount } }"
+    (tmp_path / "persisted_queries.json").write_text(json.dumps({"one": query}))
+    trusted = service.settings.model_copy(update={"trusted_documents": tmp_path / "persisted_queries.json"})
+    await service.restart(trusted)
+    script = install(FOLDER) / "clients.mjs"
+    printed = await run("node", script, "Relay, persisted queries", service.url, ADMIN)
+    assert json.loads(printed) == ANSWERS
+
+
 def without_typename(found):
     return {key: value for key, value in found.items() if key != "__typename"}
 

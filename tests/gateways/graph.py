@@ -117,6 +117,11 @@ class TokenService(Endpoint):
         self._server.should_exit = True
         await self._serving
 
+    async def restart(self, settings: Settings) -> None:
+        await self.stop()
+        self.settings = settings
+        await self.start()
+
     @asynccontextmanager
     async def stopped(self) -> AsyncGenerator[None]:
         await self.stop()
