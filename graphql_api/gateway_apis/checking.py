@@ -78,13 +78,18 @@ class CheckOptions:
 
 @dataclass(slots=True)
 class CheckTally:
-    """What a check found so far; `gone` are tokens that it deactivated, or would have."""
+    """What a check found so far.
+
+    `gone` are tokens that it deactivated, or would have. `still_unknown` are those whose customers were unknown to an
+    earlier check, and that are not due yet.
+    """
 
     deletions: int = 0
     verified: int = 0
     activated: int = 0
     gone: int = 0
     unknown: int = 0
+    still_unknown: int = 0
     unanswered: int = 0
     asked: int = 0
     is_right_account: bool = False
@@ -94,6 +99,7 @@ class CheckTally:
             f"{self.deletions:,} deletions read, {self.asked:,} asked: {self.verified:,} verified, "
             f"{self.activated:,} activated, {self.gone:,} deactivated, {self.unknown:,} unknown there, "
             f"{self.unanswered:,} unanswered"
+            + (f", {self.still_unknown:,} unknown since an earlier check" if self.still_unknown else "")
         )
 
 
@@ -153,7 +159,8 @@ class Check:
         Raises:
             StoppedError: to ask on makes no sense.
         """
-        before = await self._store.now() - self._options.older_than
+        began = await self._store.now()
+        before = began - self._options.older_than
         if not self._options.dry_run:
             await self._checks.forget_deleted()
         if self._client.api.keeps_deletions:
@@ -162,6 +169,8 @@ class Check:
         async for tally in self._ask_due(before):
             yield tally
         await self._must_be_right_account()
+        async for tally in self._find_still_unknown(began):
+            yield tally
         if not self._options.dry_run:
             # Another account's list is empty: its end would be no place to go on from.
             if self._read_until and self.tally.is_right_account:
@@ -233,6 +242,15 @@ class Check:
                 yield self.tally
                 if left == 0:
                     return
+
+    async def _find_still_unknown(self, began: datetime) -> AsyncGenerator[CheckTally]:
+        """What an earlier check reported is not solved by not being asked for again."""
+        after = FIRST[1]
+        while page := await self._patiently(partial(self._checks.still_unknown, self._gateway, began, after, _PAGE)):
+            after = page[-1].token_id
+            self.tally.still_unknown += len(page)
+            self._report(map(_unknown, page))
+            yield self.tally
 
     def _batch_size(self) -> int:
         most = _MAX_BATCH if self.tally.is_right_account else MAX_UNKNOWN
@@ -343,6 +361,10 @@ class Check:
             except UnavailableError:
                 await self._client.pace.sleep(_PAUSE_SECONDS)
         return await work()
+
+
+def _unknown(each: DueCheck) -> Found:
+    return Found(*_REASONS[Verdict.UNKNOWN], each.user_id, each.customer, each.token_id)
 
 
 def _becomes_inactive(token: Token, at: datetime) -> bool:

@@ -124,7 +124,7 @@ async def check_gateway(
             with progress(title, await check.count()) as show:
                 await _run(title, check.run(), check.tally, show, log=logs and ("check", key.gateway))
     say(f"{title}: {check.tally}{_where(report)}")
-    return not (check.tally.unknown or check.tally.unanswered)
+    return not (check.tally.unknown or check.tally.still_unknown or check.tally.unanswered)
 
 
 async def purge_gateway(

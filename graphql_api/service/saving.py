@@ -127,7 +127,7 @@ class BatchSaver:
         if token is None and save.user_id in self._erased:
             raise InputError([erased_problem("userId")])
         if token is not None and said is not None and tokens.cannot_carry(event.token if event else token, said):
-            self.changes.facts[customer] = said
+            self.changes.facts[customer] = self.changes.facts.get(customer, NO_FACTS).joined(said)
         if event is None:
             return SaveResult(self.stored[place], created=False)
         if self.owners.setdefault(customer, save.user_id) != save.user_id:

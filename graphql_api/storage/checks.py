@@ -47,6 +47,22 @@ _SETTLE = Statement(
     where c.token_id = done.id and c.leased_until = done.leased_until
     """,
 )
+# What an earlier check asked for, and nobody said since that the customer is there, gone or another one. A confirmation
+# by a check is dated by the second. Arguments: the gateway, when this check began, after which id, and how many.
+_STILL_UNKNOWN = Statement(
+    "still_unknown",
+    """
+    select t.id, t.user_id, t.gateway_customer_id, c.asked_at
+    from customer_gateway_tokens t
+    join gateway_customer_checks c on c.token_id = t.id
+    join gateway_customers g on g.gateway_customer_id = t.gateway_customer_id and g.gateway = t.gateway
+    where t.gateway = $1 and c.asked_at < $2 and t.id > $3::uuid
+      and t.deactivation_reason is distinct from 'GATEWAY_DELETED'
+      and coalesce(t.last_verified_at < date_trunc('second', c.asked_at), true)
+      and t.activated_at <= c.asked_at and g.since <= c.asked_at
+    order by t.id limit $4
+    """,
+)
 _LAST_VERIFIED = Statement(
     "last_verified",
     """
@@ -159,6 +175,17 @@ class CheckStore:
         """Give all of the lease back; those that were asked are not due for a while."""
         ids = list(lease.until)
         await self._run.fetch(_SETTLE, ids, [asked.get(each) for each in ids], list(lease.until.values()))
+
+    async def still_unknown(self, gateway: str, before: datetime, after: str, size: int) -> list[DueCheck]:
+        """The next tokens, by id, whose customers were unknown to the gateway when they were last asked for.
+
+        Args:
+            gateway: where the customers are
+            before: only those that were asked for before then
+            after: the id of the token before the first one
+            size: how many
+        """
+        return [DueCheck(*row) for row in await self._run.fetch(_STILL_UNKNOWN, gateway, before, after, size)]
 
     async def last_verified(self, gateway: str, size: int) -> list[str]:
         """Customers that the gateway confirmed last: its account knows them."""

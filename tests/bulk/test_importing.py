@@ -622,6 +622,18 @@ async def test_what_a_file_says_of_a_customer_counts_for_a_token_that_is_there(c
     assert [await graph.customer("STRIPE", f"cus_{number}") for number in range(1, 5)] == stored
 
 
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_two_deletions_in_a_file_the_latest_counts_beside_our_own_reason(command, write, graph, order):
+    stored = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.deactivate(stored, reason="FRAUD")
+    gone = {"isActive": False, "deactivationReason": "GATEWAY_DELETED"}
+    days = ("2026-01-03T00:00:00.000000+00:00", "2026-01-02T00:00:00.000000+00:00")[::order]
+    assert (await command("import", write("t.jsonl", *(token(**gone, deactivatedAt=day) for day in days)))).status == 0
+    assert (await graph.customer("STRIPE", "cus_1"))["deactivationReason"] == "FRAUD"
+    await graph.delete(stored)
+    assert (await graph.saved("u1", "STRIPE", "cus_1"))["deactivatedAt"] == max(days)
+
+
 async def test_an_export_that_is_imported_again_revives_nothing(command, graph):
     await graph.saved("u1", "STRIPE", "cus_1")
     await graph.saved("u2", "STRIPE", "cus_2")

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ruamel.yaml import YAML
 from graphql_api import __version__, server
 from graphql_api.cli import cli
 from graphql_api.deliveries.sending import TIMEOUT_SECONDS
+from graphql_api.gateway_apis.jobs import duration
 from graphql_api.settings import Settings, weaknesses
 from graphql_api.web.probes import PROBES
 
@@ -249,6 +251,8 @@ def test_the_nightly_check_is_a_command_and_its_key_is_no_secret_of_the_service(
     name, *options = container["args"]
     known = {option for parameter in COMMANDS.commands[name].params for option in parameter.opts}
     assert {option for option in options if option.startswith("--")} <= known
+    older_than = duration(options[options.index("--older-than") + 1], "--older-than")
+    assert older_than + timedelta(hours=8) < timedelta(days=1)  # the next night asks for all that this one did
     (source,) = container["envFrom"]
     of_the_service = {each["secretRef"]["name"] for each in SERVER["envFrom"] if "secretRef" in each}
     assert source["secretRef"]["name"] not in of_the_service

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import sys
+from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 
@@ -56,10 +58,39 @@ async def test_what_is_unknown_or_unanswered_is_status_1(command, address, token
     del stripe.customers["cus_2"]
     outcome = await command(*CHECK)
     assert (outcome.status, "1 unknown there" in outcome.err) == (1, True)
+    stripe.customers["cus_2"] = standin.LIVE
+    assert (await command(*CHECK, "--older-than", "0h")).status == 0
     stripe.faults.extend([None, 500, 500, 500])
     outcome = await command(*CHECK, "--older-than", "0h", "--limit", "1", "--since", "30d")
-    says = "1 asked: 0 verified, 0 activated, 0 deactivated, 0 unknown there, 1 unanswered"
+    says = "1 asked: 0 verified, 0 activated, 0 deactivated, 0 unknown there, 1 unanswered\n"
     assert (outcome.status, says in outcome.err) == (1, True)
+
+
+async def test_what_is_unknown_is_reported_until_it_is_solved_though_it_is_not_asked_for_again(
+    command, address, tokens, stripe, graph, folder
+):
+    await tokens(8)
+    for number in range(2, 9):
+        del stripe.customers[f"cus_{number}"]
+    assert "7 unknown there, 0 unanswered\n" in (await command(*CHECK)).err
+    await graph.verify("STRIPE", "cus_3")
+    await graph.deactivate_customer("STRIPE", "cus_4")
+    await graph.saved("u5", "STRIPE", "cus_5_new", replaces="cus_5")
+    await graph.delete(await graph.customer("STRIPE", "cus_6"))
+    await graph.activate(await graph.customer("STRIPE", "cus_7"))
+    await graph.deactivate(await graph.customer("STRIPE", "cus_8"), reason="FRAUD")
+    outcome = await command(*CHECK, "--report", "report.csv")
+    says = "0 asked: 0 verified, 0 activated, 0 deactivated, 0 unknown there, 0 unanswered, 2 unknown since an earlier"
+    assert (outcome.status, says in outcome.err) == (1, True), outcome.err
+    _, *lines = (folder / "report.csv").read_text().splitlines()
+    assert [line.rpartition(",")[0] for line in lines] == [
+        "MISSING_THERE,UNKNOWN,u2,STRIPE,cus_2",
+        "MISSING_THERE,UNKNOWN,u8,STRIPE,cus_8",
+    ]
+    stripe.customers.update(dict.fromkeys(("cus_2", "cus_3", "cus_5_new", "cus_7", "cus_8"), standin.LIVE))
+    outcome = await command(*CHECK, "--older-than", "0h")
+    assert (outcome.status, "unknown since" in outcome.err) == (0, False)
+    assert (await command(*CHECK)).status == 0
 
 
 async def test_a_check_that_stops_says_why_and_how_far_it_came(command, address, tokens, stripe, folder):
@@ -184,6 +215,39 @@ async def test_a_check_that_is_ended_goes_on_where_it_was(process, address, toke
     assert await connection.fetchval("select count(*) from customer_gateway_tokens where last_verified_at is null") == 0
     again = [count for customer, count in stripe.count().items() if count > 1 and customer != "events"]
     assert len(again) <= 50  # what was asked for and not written down yet: one batch
+
+
+async def test_a_check_that_is_killed_at_any_moment_loses_no_deletion(process, address, tokens, stripe, connection):
+    """The list has four pages; then customers are asked for."""
+    await tokens(40)
+    now, random = datetime.now(UTC), Random()
+    listed = random.sample(range(1, 41), 8)
+    for number in listed:
+        stripe.delete(f"cus_{number}", now - timedelta(days=random.uniform(1, 29)))
+    for number in range(340):
+        stripe.delete(f"other_{number}", now - timedelta(hours=random.uniform(0, 20)))
+    stripe.events.sort(key=lambda event: event["created"], reverse=True)
+    unlisted = f"cus_{next(number for number in range(1, 41) if number not in listed)}"
+    stripe.customers[unlisted] = standin.DELETED
+    moments = [random.randint(1, 3), random.randint(5, 35)]
+    for moment in moments:
+        asked = len(stripe.asked)
+        running = await process("check", "--gateway", "STRIPE", "--rate", "200")
+        await until(lambda asked=asked, moment=moment: len(stripe.asked) >= asked + moment, "so many requests")
+        running.kill()
+        await running.communicate()
+        await connection.execute("update gateway_customer_checks set leased_until = leased_until - interval '1 h'")
+    stripe.asked.clear()
+    following = await process("check", "--gateway", "STRIPE", "--rate", "1000")
+    _, err = await following.communicate()
+    assert following.returncode == 0, (moments, err.decode())
+    assert stripe.count()["events"] == 4  # none of those that were killed came to the end
+    rows = await connection.fetch("select gateway_customer_id, is_active, deactivated_at from customer_gateway_tokens")
+    assert {row[0] for row in rows if not row[1]} == {*(f"cus_{number}" for number in listed), unlisted}, moments
+    times = {each["data"]["object"]["id"]: each["created"] for each in stripe.events}
+    assert {row[0]: row[2].timestamp() for row in rows if row[0] in times} == {
+        name: at for name, at in times.items() if name.startswith("cus_")
+    }
 
 
 # --- purge
