@@ -1,4 +1,4 @@
-"""`@cacheControl`, by which routers that cache by schema know that an answer is one user's own and never to be kept."""
+"""`@cacheControl`: tells routers that cache by schema that an answer belongs to one user and must not be stored."""
 
 from enum import Enum
 
@@ -6,12 +6,12 @@ import strawberry
 from strawberry.schema_directive import Location
 
 
-@strawberry.enum(description="Whose an answer is.")
+@strawberry.enum(description="Who may share a cached answer.")
 class CacheControlScope(Enum):
-    """Whose an answer is."""
+    """Who may share a cached answer."""
 
-    PUBLIC = strawberry.enum_value("PUBLIC", description="Anybody's.")
-    PRIVATE = strawberry.enum_value("PRIVATE", description="The one user's who asked.")
+    PUBLIC = strawberry.enum_value("PUBLIC", description="Everyone.")
+    PRIVATE = strawberry.enum_value("PRIVATE", description="Only the user who asked.")
 
 
 @strawberry.federation.schema_directive(
@@ -21,7 +21,7 @@ class CacheControlScope(Enum):
     import_url="https://the-guild.dev/mesh/v1.0",
 )
 class CacheControl:
-    """How long, in seconds, and for whom an answer may be kept."""
+    """How long (`max_age`, in seconds) and for whom an answer may be cached."""
 
     max_age: int
     scope: CacheControlScope

@@ -21,7 +21,7 @@ from graphql_api.service.tokens import Tokens
 
 Entity = Annotated[
     User | CustomerGatewayToken,
-    strawberry.union("_Entity", description="An entity that a gateway can fetch by its key."),
+    strawberry.union("_Entity", description="An entity that a router can fetch by its key."),
 ]
 Lookup: TypeAlias = Callable[[Tokens, list[Any], frozenset[str] | None], Awaitable[dict[Any, Any]]]
 

@@ -221,5 +221,5 @@ class Query:
         description="Customers of erased users that are still to be deleted at their gateways. Needs the admin scope.",
     )
     entities_: list[Entity | None] = strawberry.field(
-        name="_entities", resolver=entities, description="Entities by their keys, for federation gateways."
+        name="_entities", resolver=entities, description="Entities by their keys, for federation routers."
     )

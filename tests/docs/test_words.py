@@ -9,7 +9,7 @@ from tests.docs.pages import PAGES, ROOT, name_of
 
 # Each has a plainer word: anyone, fix, pass, the number of, no one, someone, check, if.
 AVOIDED = re.compile(
-    r"\b(whoever|mend(s|ed|ing)?|hand(s|ed)? on|so many|nobody|somebody|see to|(none|is one) of ours|anew|"
+    r"\b(who(m)?ever|in vain|mend(s|ed|ing)?|hand(s|ed)? on|so many|nobody|somebody|see to|(none|is one) of ours|anew|"
     r"where (it is|there is|there are|they are|that is|no|none))\b",
     re.IGNORECASE,
 )
