@@ -152,8 +152,22 @@ def _deflate(body: bytes, size: int) -> tuple[bytes, bool]:
 
 def _unbrotli(body: bytes, size: int) -> tuple[bytes, bool]:
     reading = brotli.Decompressor()
-    plain = reading.process(body, output_buffer_limit=size)
+    plain = reading.process(_with_window_for(body, size), output_buffer_limit=size)
     return plain, reading.is_finished()
+
+
+def _with_window_for(body: bytes, size: int) -> bytes:
+    """The brotli stream with no larger window than so many bytes need.
+
+    The decoder fills its window, of up to 16 MiB, before it says how much there is: a few bytes would cost as much. Up
+    to the size of the window, streams with all larger ones are read alike (RFC 7932, 4). The low four bits of a stream
+    are odd for a window of 18 to 24 bits, and grow with it (9.1).
+    """
+    bits = max(18, (size + 15).bit_length())
+    code = 2 * (bits - 17) + 1
+    if body and body[0] & 1 and body[0] & 0xF > code:
+        return bytes([body[0] & 0xF0 | code]) + body[1:]
+    return body
 
 
 def _zstd_frame() -> zstd.ZstdDecompressor:

@@ -3,12 +3,23 @@
 import gzip
 import json
 import socket
+import sys
+import time
+import zlib
 from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
+import brotli
 import pytest
 
+from graphql_api.web.compression import decompress
+from graphql_api.web.http_errors import HTTPError
 from tests.web.conftest import started
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 SLOW_MACHINE = 5
 SECONDS_PER_REQUEST = 0.05
@@ -78,6 +89,34 @@ CASES = {
     "a batch": (lambda n: post(body=batch(n)), 250_000),
     "a bomb": (lambda n: post(b"Content-Encoding: gzip", body=gzip.compress(bytes(n * 100))), 10_000),
 }
+
+
+# Sixteen MiB in fourteen bytes: the largest window there is, filled by one copy.
+BROTLI_BOMB = bytes.fromhex("cfffff7ff825c2e2b14020f7fe7f")
+LIMIT = 1024 * 1024
+BOMBS = {
+    "gzip": (gzip.compress, gzip.compress(bytes(50 * LIMIT))),
+    "deflate": (zlib.compress, zlib.compress(bytes(50 * LIMIT))),
+    "br": (brotli.compress, BROTLI_BOMB),
+    "zstd": (zstd.compress, zstd.compress(bytes(50 * LIMIT))),
+}
+
+
+@pytest.mark.parametrize("coding", BOMBS)
+def test_a_bomb_costs_no_more_than_a_body_of_the_allowed_length(coding):
+    compress, bomb = BOMBS[coding]
+    allowed = compress(bytes(LIMIT))
+
+    def seconds(body):
+        best = float("inf")
+        for _ in range(5):
+            began = time.process_time()
+            with suppress(HTTPError):
+                decompress(body, coding, LIMIT)
+            best = min(best, time.process_time() - began)
+        return best
+
+    assert seconds(bomb) <= 6 * seconds(allowed) + 0.001
 
 
 @pytest.fixture(scope="module")

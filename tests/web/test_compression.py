@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import brotli
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphql_api.web.compression import MIN_BYTES, accepted, coding_of, compress, decompress
@@ -85,6 +85,19 @@ def test_of_a_bomb_little_more_is_made_than_a_body_may_have(coding):
         decompress(bomb, coding, 1000)
     assert refusal.value.status == 413
     assert refusal.value.limits == ["MAX_BODY_BYTES"]
+
+
+@given(
+    pieces=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=5),
+    size=st.integers(0, 600_000),
+    window=st.integers(10, 24),
+    room=st.integers(0, 600_000),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_stream_is_read_alike_whatever_window_it_asks_for(pieces, size, window, room):
+    block = b"the time of people" + b"".join(pieces)
+    body = (block * (size // len(block) + 1))[:size]
+    assert decompress(brotli.compress(body, lgwin=window, quality=5), "br", size + room) == body
 
 
 def test_a_frame_that_wants_a_window_of_gigabytes_is_refused():
