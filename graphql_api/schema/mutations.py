@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.federation.schema_directives import Cost
 
-from graphql_api.domain import values
+from graphql_api.domain import deadline, values
 from graphql_api.domain.errors import BadInputError, Code, InputError, Problem
 from graphql_api.domain.inputs import MAX_BATCH, MIN_LEASE, Save
 from graphql_api.domain.inputs import lease_seconds as lease
@@ -58,17 +58,18 @@ Gateway = Annotated[str, strawberry.argument(description="The gateway. Case does
 Customer = Annotated[str, strawberry.argument(description="The customer's id at the gateway.")]
 
 
-def _counted(resolver: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """The resolver of a mutation, whose user errors are counted by its name and their codes."""
+def _mutation(resolver: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The resolver of a mutation, which has its deadline; its user errors are counted by its name and their codes."""
 
     @wraps(resolver)
-    async def counted(info: Info, *args: Any, **kwargs: Any) -> Any:
-        payload = await resolver(info, *args, **kwargs)
+    async def mutation(info: Info, *args: Any, **kwargs: Any) -> Any:
+        with deadline.applied():
+            payload = await resolver(info, *args, **kwargs)
         for error in payload.user_errors:
             info.context.refuse(info.field_name, error.code.value)
         return payload
 
-    return counted
+    return mutation
 
 
 async def _create(
@@ -415,23 +416,23 @@ class Mutation:
 
     create_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_create),
+        resolver=_mutation(_create),
         description="Create a token. If the same token exists, you get it unchanged and no error.",
     )
     save_customer_gateway_token: SaveCustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_counted(_save), description="Create or update a user's token at a gateway."
+        directives=[_COST], resolver=_mutation(_save), description="Create or update a user's token at a gateway."
     )
     save_customer_gateway_tokens: SaveCustomerGatewayTokensPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_save_many),
+        resolver=_mutation(_save_many),
         description="Save at most 1,000 tokens in one transaction, in input order.",
     )
     update_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_counted(_update), description="Change a token by its id."
+        directives=[_COST], resolver=_mutation(_update), description="Change a token by its id."
     )
     activate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_activate),
+        resolver=_mutation(_activate),
         description=(
             "Activate a token. Earlier deletions by its gateway no longer count, even if they arrive later. An active"
             " token does not change otherwise."
@@ -439,12 +440,12 @@ class Mutation:
     )
     deactivate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_deactivate),
+        resolver=_mutation(_deactivate),
         description="Deactivate a token. An inactive token does not change.",
     )
     delete_customer_gateway_token: DeleteCustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_delete),
+        resolver=_mutation(_delete),
         description=(
             "Delete a token. Its customer id stays reserved for its user. Deleting it again returns the same"
             " `deletedId`; an id that never existed gives NOT_FOUND."
@@ -452,7 +453,7 @@ class Mutation:
     )
     deactivate_gateway_customer: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_deactivate_customer),
+        resolver=_mutation(_deactivate_customer),
         description=(
             "Deactivate the token of a gateway customer. For webhook handlers, which know only the customer id. An"
             " unknown or inactive customer is not an error, because gateways send events twice, late and out of order."
@@ -460,17 +461,17 @@ class Mutation:
     )
     verify_gateway_customer: CustomerGatewayTokenPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_verify_customer),
+        resolver=_mutation(_verify_customer),
         description="Record that the gateway confirmed a customer.",
     )
     claim_gateway_customer: ClaimGatewayCustomerPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_claim),
+        resolver=_mutation(_claim),
         description=("Ask before you create a customer at a gateway: who creates it, and with which idempotency key?"),
     )
     release_gateway_customer_claim: ReleaseGatewayCustomerClaimPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_release_claim),
+        resolver=_mutation(_release_claim),
         description=(
             "Give up a claim whose key is spent, for example because the gateway stored a failure for it. The next"
             " claim gets a new key."
@@ -478,7 +479,7 @@ class Mutation:
     )
     reassign_gateway_customers: ReassignGatewayCustomersPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_reassign),
+        resolver=_mutation(_reassign),
         description=(
             "Correct customers that were saved for the wrong user, all or nothing. They are evaluated together, so you"
             " can swap two users' customers. Each token moves to the right user; if that user keeps another one there,"
@@ -487,21 +488,21 @@ class Mutation:
     )
     merge_user_gateway_tokens: MergeUserGatewayTokensPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_merge),
+        resolver=_mutation(_merge),
         description="Move one user's tokens to another, for example when a guest registers. All or nothing.",
     )
     erase_user_gateway_tokens: EraseUserGatewayTokensPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_erase),
+        resolver=_mutation(_erase),
         description="Erase a user: their tokens, former customer ids and personal data in the history.",
     )
     confirm_gateway_erasures: ConfirmGatewayErasuresPayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_confirm_erasures),
+        resolver=_mutation(_confirm_erasures),
         description="Confirm that customers were deleted at their gateways. Unknown ones are ignored.",
     )
     lift_user_erasure: LiftUserErasurePayload = strawberry.federation.field(
         directives=[_COST],
-        resolver=_counted(_lift_erasure),
+        resolver=_mutation(_lift_erasure),
         description="Allow tokens of an erased user to be saved again.",
     )

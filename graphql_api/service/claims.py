@@ -47,4 +47,4 @@ async def release(service: Tokens, user_id: str, gateway: str, key: str) -> bool
         False if it is no longer the claim's key.
     """
     service.caller.authorize("Mutation.releaseGatewayCustomerClaim")
-    return await service.store.release_claim(user_id, gateway, key)
+    return await retry_on_conflict(lambda: service.store.release_claim(user_id, gateway, key))

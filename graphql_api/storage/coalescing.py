@@ -64,8 +64,11 @@ class RequestCoalescer(Generic[K, V]):
             if self._latest is None:
                 self._start_next()
         try:
-            return await future
-        except asyncio.CancelledError:
+            if deadline.at.get() is None:
+                return await future
+            async with deadline.kept():
+                return await future
+        except (asyncio.CancelledError, UnavailableError):
             self._cancel_abandoned()
             raise
 

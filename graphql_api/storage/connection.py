@@ -74,6 +74,8 @@ class Connection:
         self.raw = raw
         self._observe = observe
         self.answers = 0
+        self.asked_at: float | None = None  # since when a statement is under way, by `perf_counter`
+        self.backend: int | None = None  # the process that runs the transaction under way, once that is known
         self.idle_since = 0.0
         self.reader: asyncio.Task[Any] | None = None  # who reads by key now
         self.looks = 0  # how often that was seen
@@ -87,12 +89,14 @@ class Connection:
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
         """Run the statement and return its rows."""
-        began = perf_counter()
+        self.asked_at = began = perf_counter()
         try:
             rows = await self._fetch(statement, arguments)
         except BaseException as error:
+            self.asked_at = None
             self._observe(statement, perf_counter() - began, error)
             raise
+        self.asked_at = None
         self._observe(statement, perf_counter() - began, None)
         self.answers += 1
         return rows
@@ -109,12 +113,14 @@ class Connection:
 
     async def execute(self, statement: Statement, then: str = "") -> None:
         """Run a statement without arguments, and others in the same round trip."""
-        began = perf_counter()
+        self.asked_at = began = perf_counter()
         try:
             await self.raw.execute(f"{statement.sql}; {then}", timeout=self._timeout)
         except BaseException as error:
+            self.asked_at = None
             self._observe(statement, perf_counter() - began, error)
             raise
+        self.asked_at = None
         self._observe(statement, perf_counter() - began, None)
         self.answers += 1
 
@@ -127,6 +133,10 @@ class Connection:
         self._prepared[statement] = prepared
         self._prepared_bytes += len(statement.sql)
         return prepared
+
+    def waits_for(self, seconds: float) -> bool:
+        """Whether a statement has been under way for so long."""
+        return self.asked_at is not None and perf_counter() - self.asked_at >= seconds
 
     def give_up(self) -> None:
         """End the read that is under way, unless it ended just now."""

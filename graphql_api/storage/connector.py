@@ -3,10 +3,11 @@
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from weakref import WeakKeyDictionary
 
 import asyncpg
 import orjson
@@ -27,6 +28,11 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 # With the few requests to cancel a statement, each of which is a connection too, these are at most 20 in a second.
 _MAX_ATTEMPTS_PER_SECOND = 16
 _PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
+# A backend that waits for its client has answered it, or was not asked; the answer may be under way for a moment.
+_WAITING = """
+select pid, coalesce(wait_event = 'ClientRead' and state_change < clock_timestamp() - interval '0.25 s', false)
+from pg_stat_activity where pid = any($1::integer[]) and usename = current_user
+"""
 
 
 class ReadOnlyError(UnavailableError):
@@ -52,10 +58,10 @@ class Connector:
         timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
     ) -> None:
         self._addresses = addresses(url)  # the one that could be used last comes first
-        self._last = self._addresses[0]
         self._session = session
         self._target = _target(url, target)
         self._seconds = timeout_seconds
+        self._address_of: WeakKeyDictionary[RawConnection, str] = WeakKeyDictionary()
         self._attempts = deque([0.0] * _MAX_ATTEMPTS_PER_SECOND, _MAX_ATTEMPTS_PER_SECOND)
 
     async def connect(self, *, only_reads: bool = False) -> RawConnection:
@@ -85,7 +91,6 @@ class Connector:
                     self._addresses.remove(address)
                     if not (reason := attempt.exception()):
                         self._addresses.insert(0, address)
-                        self._last = address
                         return attempt.result()
                     self._addresses.append(
                         address
@@ -112,21 +117,27 @@ class Connector:
             raise
         return raw
 
-    async def answers(self) -> bool:
-        """Whether the host that could be used last says anything at all, on a connection of its own."""
+    def address_of(self, raw: RawConnection) -> str:
+        """The host of a connection."""
+        return self._address_of[raw]
+
+    async def backends(self, address: str, pids: Iterable[int]) -> dict[int, bool] | None:
+        """Those of these backends that a host has, and whether each waits for its client.
+
+        It is asked on a connection of its own; None if it says nothing at all.
+        """
         await self._turn()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                raw = await self._open(self._last, self._target)
+                raw = await self._open(address, None)
                 try:
-                    await raw.execute("select 1")
+                    return {row[0]: row[1] for row in await raw.fetch(_WAITING, list(pids))}
                 finally:
                     raw.terminate()
         except OSError:
-            return False
+            return None
         except FAILURES:
-            pass
-        return True
+            return dict.fromkeys(pids, False)
 
     async def _turn(self) -> None:
         now = monotonic()
@@ -143,6 +154,7 @@ class Connector:
             target_session_attrs=target,
         )
         _keep_alive(raw)
+        self._address_of[raw] = address
         return raw
 
 

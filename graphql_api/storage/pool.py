@@ -9,10 +9,10 @@ at a time finds out whether it is back, however many wait. A database that does 
 
 import asyncio
 import sys
-from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Hashable
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Coroutine, Hashable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Self
@@ -60,7 +60,9 @@ _SESSION = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off",
 ACQUIRE_TIMEOUT_SECONDS = 2.5
 # Whoever was served by a database that went away starts anew only where they waited no longer than this for it.
 RETRY_WINDOW_SECONDS = 0.5
-# Where some statement waits and no connection said anything for so long, the database is asked whether it is there.
+# A statement whose connection was lost is run again if it began no longer ago.
+_RERUN_SECONDS = 1.5
+# Where some statement waits for so long, the database is asked whether it is there, and works on it.
 STALL_TIMEOUT_SECONDS = 0.75
 _WATCH_INTERVAL_SECONDS = 0.25
 _SEEK_INTERVAL_SECONDS = 1.0
@@ -130,6 +132,7 @@ class ConnectionPool:
         self.is_read_only = False
         """Whether only reads are answered."""
         self._shows_log = True  # as far as is known
+        self._is_direct = False  # whether no pooler is between, as far as is known
         self.patience = Patience()
         self._slow, self._is_looking = SlowKeys(), False
         # Reads by key that are quick find a connection whatever the rest does.
@@ -237,8 +240,15 @@ class ConnectionPool:
         So it has to do no harm twice: it reads, or it changes only what is as it was read.
 
         Raises:
-            UnavailableError: the database did not answer in time.
+            UnavailableError: the database did not answer in time, or the deadline of the mutation is over.
         """
+        if deadline.at.get() is None:
+            return await self._fetch_patiently(statement, arguments)
+        async with deadline.kept():
+            return await self._fetch_patiently(statement, arguments)
+
+    async def _fetch_patiently(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
+        """Run the statement; a read that is late is asked again elsewhere."""
         if statement.reads is None or not self._watches:
             return await self._fetch(statement, arguments, is_early=False)
         key = _key(statement, arguments) if self._slow else None
@@ -270,7 +280,8 @@ class ConnectionPool:
 
     async def _fetch(self, statement: Statement, arguments: tuple[Any, ...], *, is_early: bool) -> list[Row]:
         """Run the statement, and again if its connection was lost; if it is early, it is given up when it is late."""
-        until = monotonic() + ACQUIRE_TIMEOUT_SECONDS
+        began = monotonic()
+        until = began + ACQUIRE_TIMEOUT_SECONDS
         while True:
             connection = self._idle.pop() if self._idle else await self._acquire(until)
             if is_early:
@@ -287,6 +298,8 @@ class ConnectionPool:
                     raise
                 if not isinstance(translated, ConnectionLostError):
                     raise translated from error
+                if monotonic() - began > _RERUN_SECONDS:
+                    raise UnavailableError("The database was lost during the statement.") from error
             else:
                 if is_early:
                     connection.reader = None
@@ -330,17 +343,22 @@ class ConnectionPool:
         """
         if self.is_read_only and commits:
             raise UnavailableError(READ_ONLY)
-        place = self._transactions.place() if self._watches else nullcontext()
-        async with place, self._transaction(first, commits=commits) as transaction:
-            yield transaction
+        async with AsyncExitStack() as stack:
+            async with deadline.kept():
+                if self._watches:
+                    await stack.enter_async_context(self._transactions.place())
+                until = monotonic() + ACQUIRE_TIMEOUT_SECONDS
+                connection = self._idle.pop() if self._idle else await self._acquire(until)
+            async with self._transaction(connection, first, commits=commits) as transaction:
+                yield transaction
 
     @asynccontextmanager
-    async def _transaction(self, first: str, *, commits: bool) -> AsyncGenerator[Transaction]:
-        connection = self._idle.pop() if self._idle else await self._acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
+    async def _transaction(self, connection: Connection, first: str, *, commits: bool) -> AsyncGenerator[Transaction]:
         limit = asyncio.timeout_at(deadline.at.get())
+        transaction = Transaction(connection)
         try:
             async with limit:
-                transaction = await self._begin(connection, first, commits=commits)
+                await self._begin(transaction, first, commits=commits)
                 yield transaction
                 if not commits:
                     await connection.execute(_ROLLBACK)
@@ -350,30 +368,39 @@ class ConnectionPool:
                 translated = UnavailableError("The change took too long, and nothing was changed.")
             if isinstance(translated, ConnectionLostError):
                 self._lose(connection, error)
+                if transaction.id is not None:  # what it has locked is free at once
+                    self._start(self._end(transaction.id))
             else:
                 await asyncio.shield(self._start(self._clean(connection, "rollback")))
             if translated is error:
                 raise
             raise translated from error
+        finally:
+            connection.backend = None
         if transaction.id is None:
             self._release(connection)
         else:
             await self._commit(connection, transaction.id)
 
-    async def _begin(self, connection: Connection, first: str, *, commits: bool) -> Transaction:
+    async def _end(self, transaction: TransactionId) -> None:
+        """End a transaction whose connection was lost, unless the database has noticed."""
+        with suppress(UnavailableError, *FAILURES), deadline.lifted():
+            await transactions.end(self, transaction)
+
+    async def _begin(self, transaction: Transaction, first: str, *, commits: bool) -> None:
         first = first if self._prepares else f"{self._set_limits}; {first}"
-        await connection.execute(_BEGIN, first)
-        transaction = Transaction(connection)
-        if commits:
-            try:
-                await transaction.identify(by_log=self._shows_log)
-            except LogForbiddenError as error:
-                if self._shows_log:
-                    _log.warning(f"{self._name} hides its log", reason=str(error.__cause__))
-                self._shows_log = False
-                await connection.execute(_ROLLBACK, f"begin; {first}")
-                await transaction.identify(by_log=False)
-        return transaction
+        await transaction.connection.execute(_BEGIN, first)
+        if not commits:
+            return
+        try:
+            await transaction.identify(by_log=self._shows_log)
+        except LogForbiddenError as error:
+            if self._shows_log:
+                _log.warning(f"{self._name} hides its log", reason=str(error.__cause__))
+            self._shows_log = False
+            await transaction.connection.execute(_ROLLBACK, f"begin; {first}")
+            await transaction.identify(by_log=False)
+        self._is_direct = transaction.connection.backend == transaction.raw.get_server_pid()
 
     async def _commit(self, connection: Connection, transaction: TransactionId) -> None:
         try:
@@ -387,6 +414,7 @@ class ConnectionPool:
                 self._release(connection)
                 raise
             self._lose(connection, error)
+            self._suspect_idle()
             await self._settle(transaction, error)
         else:
             self._release(connection)
@@ -400,7 +428,8 @@ class ConnectionPool:
         """
         try:
             async with asyncio.timeout(_OUTCOME_TIMEOUT_SECONDS):
-                outcome = await self._outcome(transaction)
+                with deadline.lifted():
+                    outcome = await self._outcome(transaction)
         except (TimeoutError, UnavailableError, *FAILURES):
             outcome = Outcome.UNKNOWN
         if outcome is Outcome.ABORTED:
@@ -596,24 +625,48 @@ class ConnectionPool:
         self._trouble = trouble
 
     async def _watch(self) -> None:
-        """Put idle connections aside, close old ones, and give up all if nothing is heard while statements wait."""
-        heard, since = -1, monotonic()
-        sought = monotonic()
+        """Put idle connections aside, close old ones, and give up those on which an answer will never come."""
+        sought = asked = monotonic()
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_SECONDS)
             self._rest()
             if self.is_read_only and monotonic() - sought >= _SEEK_INTERVAL_SECONDS:
                 sought = monotonic()
                 self._start(self._seek_changes())
-            if not self._watches:
-                continue
-            if heard != self._answers() or not self.in_use:
-                heard, since = self._answers(), monotonic()
-            elif monotonic() - since >= STALL_TIMEOUT_SECONDS:
-                if not await self._connector.answers() and heard == self._answers():
-                    self._notice("The database does not answer.")
-                    self._drop(self._open)
-                since = monotonic()
+            if self._watches and monotonic() - asked >= STALL_TIMEOUT_SECONDS and (late := self._late()):
+                await asyncio.gather(*(self._ask_about(address, late[address]) for address in late))
+                asked = monotonic()
+
+    def _late(self) -> dict[str, list[Connection]]:
+        """By their hosts, the connections whose statements have taken so long that the cause may be a lost one."""
+        late: defaultdict[str, list[Connection]] = defaultdict(list)
+        for connection in self._open:
+            if connection.waits_for(max(STALL_TIMEOUT_SECONDS, self.patience.seconds)):
+                late[self._connector.address_of(connection.raw)].append(connection)
+        return late
+
+    async def _ask_about(self, address: str, late: Sequence[Connection]) -> None:
+        """Give up connections whose backends do not work for them, and all to a host that says nothing at all."""
+        there = {each for each in self._open if self._connector.address_of(each.raw) == address}
+        heard, asked = sum(each.answers for each in there), {each: each.asked_at for each in late}
+        backends = await self._connector.backends(address, {_backend(each) for each in late})
+        if backends is None:
+            if heard == sum(each.answers for each in there):
+                self._notice("The database does not answer.")
+                self._drop(there & self._open)
+            return
+        is_missing_lost = self._is_direct
+        lost = {
+            each
+            for each in late
+            if each.asked_at == asked[each]
+            and each in self._open
+            and backends.get(_backend(each), is_missing_lost or each.backend is not None)
+        }
+        if lost:
+            _log.warning(f"{self._name} connections were lost without a word", connections=len(lost))
+            self._suspect_idle()
+            self._drop(lost)
 
     def _rest(self) -> None:
         """Put connections aside that nobody used for a while, and close those that nobody used for long."""
@@ -631,14 +684,16 @@ class ConnectionPool:
         with suppress(*FAILURES):
             await connection.raw.close(timeout=_CLEANUP_TIMEOUT_SECONDS)
 
-    def _answers(self) -> int:
-        return sum(connection.answers for connection in self._open)
-
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _backend(connection: Connection) -> int:
+    """The process that runs what is under way, as far as is known: a pooler says something else."""
+    return connection.backend or connection.raw.get_server_pid()
 
 
 def _are_many(keys: Any) -> bool:

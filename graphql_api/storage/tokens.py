@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,6 +12,7 @@ from zlib import crc32
 
 import asyncpg
 
+from graphql_api.domain import deadline
 from graphql_api.domain.claims import idempotency_key
 from graphql_api.domain.token import Event, Token
 from graphql_api.storage import statements as sql
@@ -204,7 +205,8 @@ class TokenStore(TokenReader, Lookups):
         rows = await self._run.fetch(sql.CLAIMED, user_id, gateway)
         if not rows or self._idempotency_key(user_id, gateway, rows[0][0]) != key:
             return False
-        return bool(await self._run.fetch(sql.RELEASE_CLAIM, user_id, gateway, rows[0][0]))
+        async with self.pool.transaction() as transaction:  # which is asked for if its answer is lost
+            return bool(await transaction.fetch(sql.RELEASE_CLAIM, user_id, gateway, rows[0][0]))
 
     def _idempotency_key(self, user_id: str, gateway: str, generation: int) -> str:
         secret = hmac.digest(self._erasure_key, b"idempotency keys", hashlib.sha256)
@@ -235,9 +237,12 @@ class TokenStore(TokenReader, Lookups):
         locked = {*users, *(f"{gateway}:{customer}" for gateway, customer in customers)}
         stripes = ",".join(map(str, sorted({crc32(name.encode()) % _STRIPES for name in locked})))
         first = f"select {lock}({_LOCKS}, stripe) from unnest('{{{stripes}}}'::int[]) as stripe"  # noqa: S608 - numbers
-        turn = self._turns.places(users) if len(users) <= _MAX_USERS_IN_TURN else nullcontext()
         try:
-            async with turn, self.pool.transaction(first, commits=not dry_run) as transaction:
+            async with AsyncExitStack() as stack:
+                if len(users) <= _MAX_USERS_IN_TURN:
+                    async with deadline.kept():
+                        await stack.enter_async_context(self._turns.places(users))
+                transaction = await stack.enter_async_context(self.pool.transaction(first, commits=not dry_run))
                 yield TokenTransaction(transaction, self._hash_user, self._max_facts)
         except _RACES as error:
             raise ConflictError from error

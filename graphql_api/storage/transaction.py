@@ -69,7 +69,7 @@ class Transaction:
     """A transaction under way: runs statements, and knows its id if it is to be committed."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self.id: TransactionId | None = None
 
     async def identify(self, *, by_log: bool) -> None:
@@ -83,6 +83,7 @@ class Transaction:
         except FORBIDDEN as error:
             raise LogForbiddenError from error
         self.id = TransactionId(*row)
+        self.connection.backend = self.id.backend
 
     @property
     def began(self) -> datetime | None:
@@ -92,11 +93,11 @@ class Transaction:
     @property
     def raw(self) -> RawConnection:
         """The driver's connection, for COPY."""
-        return self._connection.raw
+        return self.connection.raw
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
         """Run the statement and return its rows."""
-        return await self._connection.fetch(statement, *arguments)
+        return await self.connection.fetch(statement, *arguments)
 
 
 class Outcome(Enum):

@@ -335,9 +335,9 @@ class GraphQL:
 
     async def _to_its_end(self, request: Request, mutation: Coroutine[Any, Any, Result]) -> Result:
         """A mutation that has begun goes on although its caller stops waiting: nothing is left half done."""
-        outside = deadline.at.set(request.deadline - self.limits.timeout_seconds * _SHARE_FOR_THE_ANSWER)
+        outside = deadline.given.set(request.deadline - self.limits.timeout_seconds * _SHARE_FOR_THE_ANSWER)
         request.mutation = task = self._loop.create_task(mutation)
-        deadline.at.reset(outside)
+        deadline.given.reset(outside)
         self._mutations.add(task)
         task.add_done_callback(self._mutations.discard)
         ended = self._loop.create_future()  # to wait for the task itself would be to cancel it, too

@@ -8,7 +8,8 @@ class Proxy:
     """Passes connections on to an address until it is told otherwise.
 
     `attempts` are the times of all connections. `loses` is asked of each request whether its answer gets lost, with the
-    connection; `lost` counts them.
+    connection; `lost` counts them. `silences` is asked whether a connection ends with this request without a word to
+    either side: it gets lost itself, or its "answer" does.
     """
 
     def __init__(self, target):
@@ -19,6 +20,7 @@ class Proxy:
         self.loses_answer_to = None
         self.loses = lambda _request: False
         self.lost = 0
+        self.silences = lambda _request: None
         self._flows = asyncio.Event()
         self._flows.set()
         self._writers = set()
@@ -82,10 +84,10 @@ class Proxy:
             there, back = await opening(*self.target)
             ends.add(back)
             self._writers.add(back)
-            loses = asyncio.Event()
+            loses, silent = asyncio.Event(), asyncio.Event()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(reader, back, loses, flows, requests=True))
-                group.create_task(self._pass(there, writer, loses, flows, requests=False))
+                group.create_task(self._pass(reader, back, loses, silent, flows, requests=True))
+                group.create_task(self._pass(there, writer, loses, silent, flows, requests=False))
         except* OSError:
             pass
         finally:
@@ -93,8 +95,15 @@ class Proxy:
             for end in ends:
                 end.transport.abort()
 
-    async def _pass(self, reader, writer, loses, flows, *, requests):
-        while chunk := await reader.read(65536):
+    async def _pass(self, reader, writer, loses, silent, flows, *, requests):
+        while (chunk := await reader.read(65536)) or silent.is_set():
+            if requests and not silent.is_set() and (lost := self.silences(chunk)):
+                self.lost += 1
+                silent.set()
+                if lost == "answer":
+                    writer.write(chunk)
+            if silent.is_set():
+                await asyncio.Event().wait()
             if loses.is_set() and not requests:
                 raise ConnectionResetError
             await asyncio.sleep(self.delay)

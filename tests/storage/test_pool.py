@@ -105,6 +105,48 @@ async def test_a_partition_in_the_middle_of_a_transaction_leaves_no_lock(by_tcp,
         assert await backend(pool)
 
 
+async def cut(pool, proxy, lost):
+    """Lose the connection of a transaction without a word."""
+    async with pool.transaction("select pg_advisory_xact_lock(99)") as transaction:
+        await transaction.fetch(BACKEND)
+        cuts = iter([lost])
+        proxy.silences = lambda _: next(cuts, None)
+        await transaction.fetch(BACKEND)
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+async def test_a_connection_that_was_lost_without_a_word_is_noticed_soon_and_its_locks_are_free(
+    by_tcp, database_url, connection, lost
+):
+    proxy, way = by_tcp
+    async with ConnectionPool.open(way(database_url), size=2, timeout=60) as pool:
+        await backend(pool)
+        with pytest.raises(UnavailableError):
+            await cut(pool, proxy, lost)
+        await until(lambda: connection.fetchval("select pg_try_advisory_lock(99)"), "the lock is free", seconds=5)
+        await connection.execute("select pg_advisory_unlock(99)")
+        assert pool.timeouts == 0
+
+
+async def test_what_waits_for_a_lock_is_not_taken_for_lost(by_tcp, database_url, connection, monkeypatch):
+    monkeypatch.setattr(pools, "STALL_TIMEOUT_SECONDS", 0.01)
+    asked, ask = [], Connector.backends
+    monkeypatch.setattr(Connector, "backends", lambda *arguments: asked.append(arguments) or ask(*arguments))
+    _, way = by_tcp
+    async with ConnectionPool.open(way(database_url), size=1) as pool:
+        await connection.execute("select pg_advisory_lock(98)")
+
+        async def wait():
+            async with pool.transaction("select pg_advisory_xact_lock(98)") as transaction:
+                return await transaction.fetch(BACKEND)
+
+        waiting = asyncio.create_task(wait())
+        await until(lambda: len(asked) > 1, "the database was asked about it")
+        await connection.execute("select pg_advisory_unlock(98)")
+        assert await waiting
+        assert pool.losses == 0
+
+
 async def test_any_error_at_connecting_gives_its_slot_back(database_url, monkeypatch):
     connect, failures = Connector.connect, [Exception("SCRAM"), asyncpg.InternalClientError("SCRAM")]
 

@@ -259,6 +259,39 @@ async def test_a_mutation_whose_time_is_over_changes_nothing_and_says_so(service
     assert await client(DELETE % token_id) == {"data": {"deleteCustomerGatewayToken": {"deletedId": token_id}}}
 
 
+MUTATIONS = {
+    "its read by id": (DELETE, "customer_gateway_tokens"),
+    "its read by user": (
+        'mutation { saveCustomerGatewayToken(input: {userId: "u1", gateway: "STRIPE", gatewayCustomerId: "cus_1",'
+        ' description: "%s"}) { created } }',
+        "customer_gateway_tokens",
+    ),
+    "its read by customer": (
+        'mutation { verifyGatewayCustomer(gateway: "STRIPE", gatewayCustomerId: "cus_1%.0s") { user { id } } }',
+        "customer_gateway_tokens",
+    ),
+    "its change": (
+        'mutation { activateCustomerGatewayToken(id: "%s") { userErrors { code } } }',
+        "customer_gateway_token_events",
+    ),
+    "its claim": (
+        'mutation { claimGatewayCustomer(userId: "u2%.0s", gateway: "STRIPE") { claim { acquired } } }',
+        "gateway_customer_claims",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MUTATIONS)
+async def test_the_time_of_a_mutation_is_over_for_all_of_it(service, token_id, locking, kind):
+    mutation, table = MUTATIONS[kind]
+    await locking.execute(f"update customer_gateway_tokens set is_active = false; commit; begin; lock table {table}")
+    app = await service(request_timeout=1, database_timeout=60, auth_mode="disabled")
+    answer = await Client(app)(mutation % token_id)
+    assert answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
+    assert not app.state["graphql"]._mutations
+    await until(lambda: locking.fetchval(NONE_WAITS), "no statement waits for the lock any more")
+
+
 async def test_a_mutation_keeps_its_place_as_long_as_it_runs(service, token_id, locking, monkeypatch):
     monkeypatch.setattr("graphql_api.web.graphql._SHARE_FOR_THE_ANSWER", -10)
     app = await service(request_timeout=0.3, max_concurrent_requests=1)
