@@ -1,36 +1,87 @@
 """Until when a mutation may change something: what is not committed by then is given up."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from math import inf
 
 from graphql_api.domain.errors import UnavailableError
 
+# Whoever lost a connection to the database is answered so soon: well within three seconds, whatever else is lost.
+_FIRST_ANSWER_SECONDS = 2.5
+
+
+class Deadline:
+    """When a mutation has to be done, by the clock of the event loop.
+
+    Args:
+        at: when; infinite for work that many mutations share, which goes on as long as one of them wants it
+        sharing: those mutations
+    """
+
+    def __init__(self, at: float, sharing: Iterable["Deadline"] = ()) -> None:
+        self.at = at
+        self._sharing = list(sharing)
+        self._began = asyncio.get_running_loop().time()
+        self._limits: set[asyncio.Timeout] = set()
+
+    def hurry(self) -> None:
+        """A connection was lost: the caller is not to wait for everything else that may be."""
+        for deadline in self._sharing:
+            deadline.hurry()
+        if self.at < inf:
+            self.at = min(self.at, self._began + _FIRST_ANSWER_SECONDS)
+            for limit in self._limits:
+                if not limit.expired():
+                    limit.reschedule(self.at)
+
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.at - asyncio.get_running_loop().time()
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncGenerator[asyncio.Timeout]:
+        """What is done in this ends at the deadline, by a `TimeoutError`."""
+        async with asyncio.timeout_at(self.at if self.at < inf else None) as limit:
+            self._limits.add(limit)
+            try:
+                yield limit
+            finally:
+                self._limits.discard(limit)
+
+
 given: ContextVar[float | None] = ContextVar("given_deadline", default=None)
 """When the mutations of this request have to be done, by the clock of the event loop."""
-at: ContextVar[float | None] = ContextVar("deadline", default=None)
-"""The same while a mutation runs; None for work that is not a mutation, and for what its answer reads."""
+current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+"""That of the mutation that runs; None for work that is not a mutation, and for what its answer reads."""
 
 
 @contextmanager
 def applied() -> Generator[None]:
-    """Let the request's deadline count for what is done in this."""
-    outside = at.set(given.get())
+    """Let the request's deadline count for what is done in this, which is one mutation."""
+    at = given.get()
+    outside = current.set(None if at is None else Deadline(at))
     try:
         yield
     finally:
-        at.reset(outside)
+        current.reset(outside)
 
 
 @contextmanager
 def lifted() -> Generator[None]:
     """Let no deadline count for what is done in this: it finds out what was changed."""
-    outside = at.set(None)
+    outside = current.set(None)
     try:
         yield
     finally:
-        at.reset(outside)
+        current.reset(outside)
+
+
+def limit() -> AbstractAsyncContextManager[asyncio.Timeout]:
+    """What is done in this ends at the deadline, if there is one, by a `TimeoutError`."""
+    deadline = current.get()
+    return asyncio.timeout(None) if deadline is None else deadline.limit()
 
 
 @asynccontextmanager
@@ -40,17 +91,28 @@ async def kept() -> AsyncGenerator[None]:
     Raises:
         UnavailableError: it was given up.
     """
-    limit = asyncio.timeout_at(at.get())
+    entered: asyncio.Timeout | None = None
     try:
-        async with limit:
+        async with limit() as entered:
             yield
     except TimeoutError:
-        if limit.expired():
+        if entered is not None and entered.expired():
             raise UnavailableError("The change took too long, and may have been made.") from None
         raise
 
 
+def hurry() -> None:
+    """Tell the mutation that runs, if any, that a connection was lost."""
+    if deadline := current.get():
+        deadline.hurry()
+
+
+def left() -> float:
+    """Seconds that are left; infinite without a deadline."""
+    deadline = current.get()
+    return inf if deadline is None else deadline.left()
+
+
 def is_over() -> bool:
     """Whether nothing may be begun any more."""
-    moment = at.get()
-    return moment is not None and asyncio.get_running_loop().time() >= moment
+    return left() <= 0

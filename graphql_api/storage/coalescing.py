@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
+from math import inf
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from graphql_api.domain import deadline
+from graphql_api.domain.deadline import Deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import spans
 from graphql_api.storage.bulkheads import SharedReadIsLateError, SlowKeys, tries, was_slow
@@ -22,14 +24,15 @@ _MAX_LOADS = 4  # concurrent loads, if they take long
 
 
 class _Request(Generic[K, V]):
-    """What one request asks for, since when, and in which trace."""
+    """What one request asks for, since when and until when, and in which trace."""
 
-    __slots__ = ("at", "future", "keys", "spans")
+    __slots__ = ("at", "deadline", "future", "keys", "spans")
 
     def __init__(self, keys: Sequence[K], future: asyncio.Future[dict[K, V]]) -> None:
         self.keys = keys
         self.future = future
         self.at = monotonic()
+        self.deadline = deadline.current.get()
         self.spans = spans.current.get()
 
 
@@ -64,7 +67,7 @@ class RequestCoalescer(Generic[K, V]):
             if self._latest is None:
                 self._start_next()
         try:
-            if deadline.at.get() is None:
+            if request.deadline is None:
                 return await future
             async with deadline.kept():
                 return await future
@@ -147,7 +150,8 @@ class RequestCoalescer(Generic[K, V]):
 
     async def _load_for(self, batch: list[_Request[K, V]], *, tries_if_late: int) -> dict[K, V]:
         spans.current.set(tuple([span for request in batch for span in request.spans]))
-        deadline.at.set(None)  # that of whoever had this task started
+        deadlines = [request.deadline for request in batch if request.deadline]
+        deadline.current.set(Deadline(inf, deadlines) if deadlines else None)
         tries.set(tries_if_late)
         return await self._load(list({key: None for request in batch for key in request.keys}))
 

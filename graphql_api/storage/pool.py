@@ -82,6 +82,7 @@ _BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commi
 # before it, a first answer takes less than three seconds.
 _COMMIT_TIMEOUT_SECONDS = 0.8
 _OUTCOME_TIMEOUT_SECONDS = 1.7
+_MIN_OUTCOME_SECONDS = 0.2
 _OUTCOME_INTERVAL_SECONDS = 0.05
 _LOOKS_BEFORE_END = 6
 _MOVING_SECONDS = 0.1  # while some slow read ends within this time, there is no harm in a long line of them
@@ -242,7 +243,7 @@ class ConnectionPool:
         Raises:
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over.
         """
-        if deadline.at.get() is None:
+        if deadline.current.get() is None:
             return await self._fetch_patiently(statement, arguments)
         async with deadline.kept():
             return await self._fetch_patiently(statement, arguments)
@@ -354,17 +355,17 @@ class ConnectionPool:
 
     @asynccontextmanager
     async def _transaction(self, connection: Connection, first: str, *, commits: bool) -> AsyncGenerator[Transaction]:
-        limit = asyncio.timeout_at(deadline.at.get())
+        limit: asyncio.Timeout | None = None
         transaction = Transaction(connection)
         try:
-            async with limit:
+            async with deadline.limit() as limit:
                 await self._begin(transaction, first, commits=commits)
                 yield transaction
                 if not commits:
                     await connection.execute(_ROLLBACK)
         except BaseException as error:
             translated = self._translate_error(connection, error)
-            if limit.expired() and isinstance(translated, StatementTimeoutError):
+            if limit and limit.expired() and isinstance(translated, StatementTimeoutError):
                 translated = UnavailableError("The change took too long, and nothing was changed.")
             if isinstance(translated, ConnectionLostError):
                 self._lose(connection, error)
@@ -404,7 +405,7 @@ class ConnectionPool:
 
     async def _commit(self, connection: Connection, transaction: TransactionId) -> None:
         try:
-            async with asyncio.timeout(self._commit_timeout):
+            async with asyncio.timeout(_seconds_for_answer(self._commit_timeout)):
                 await connection.execute(_COMMIT)
         except asyncio.CancelledError as error:
             self._return_failed(connection, error)
@@ -427,7 +428,7 @@ class ConnectionPool:
             UnavailableError: that is not known.
         """
         try:
-            async with asyncio.timeout(_OUTCOME_TIMEOUT_SECONDS):
+            async with asyncio.timeout(_seconds_for_answer(_OUTCOME_TIMEOUT_SECONDS)):
                 with deadline.lifted():
                     outcome = await self._outcome(transaction)
         except (TimeoutError, UnavailableError, *FAILURES):
@@ -601,6 +602,7 @@ class ConnectionPool:
 
     def _lose(self, connection: Connection, error: BaseException) -> None:
         """This connection is of no use any more, and perhaps others are not."""
+        deadline.hurry()
         self._is_reachable = False
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             self._drop(self._open)
@@ -689,6 +691,11 @@ class ConnectionPool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _seconds_for_answer(seconds: float) -> float:
+    """How long to wait for what the database says of a commit: a little, even if there is no time left."""
+    return min(seconds, max(deadline.left(), _MIN_OUTCOME_SECONDS))
 
 
 def _backend(connection: Connection) -> int:

@@ -103,6 +103,12 @@ class Postgres:
             if "client backend" in _title(each) or ("postgres:" in _title(each) and "127.0.0.1" in _title(each))
         ).kill()
 
+    async def stop_receiving(self):
+        """What the primary writes from now on does not come here."""
+        await self.run("alter system set primary_conninfo = ''")
+        await self.run("select pg_reload_conf()")
+        await until(lambda: self.ask("select not exists (select from pg_stat_wal_receiver)"), "nothing is received")
+
     def signal_all(self, number):
         for process in [self.process, *self.process.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):

@@ -8,8 +8,8 @@ class Proxy:
     """Passes connections on to an address until it is told otherwise.
 
     `attempts` are the times of all connections. `loses` is asked of each request whether its answer gets lost, with the
-    connection; `lost` counts them. `silences` is asked whether a connection ends with this request without a word to
-    either side: it gets lost itself, or its "answer" does.
+    connection; `lost` counts them; `meanwhile` happens before anybody notices. `silences` is asked whether a connection
+    ends with this request without a word to either side: the "request" gets lost itself, or its "answer" does.
     """
 
     def __init__(self, target):
@@ -21,6 +21,8 @@ class Proxy:
         self.loses = lambda _request: False
         self.lost = 0
         self.silences = lambda _request: None
+        self.meanwhile = None
+        self._over = asyncio.Event()
         self._flows = asyncio.Event()
         self._flows.set()
         self._writers = set()
@@ -45,12 +47,14 @@ class Proxy:
         await proxy.refuse()
 
     async def accept(self):
+        self._over = asyncio.Event()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self):
         """Nobody listens any more, and all connections are reset."""
         self._server.close()
+        self._over.set()
         self.reset()
         await asyncio.sleep(0)
 
@@ -103,8 +107,11 @@ class Proxy:
                 if lost == "answer":
                     writer.write(chunk)
             if silent.is_set():
-                await asyncio.Event().wait()
+                await self._over.wait()
+                raise ConnectionResetError
             if loses.is_set() and not requests:
+                if self.meanwhile:
+                    await self.meanwhile()
                 raise ConnectionResetError
             await asyncio.sleep(self.delay)
             await flows.wait()

@@ -6,7 +6,6 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from graphql_api.domain import deadline
 from graphql_api.domain.inputs import Gateways
 from graphql_api.gateway_apis.checking import Check, CheckOptions
 from graphql_api.gateway_apis.client import GatewayClient, Pace
@@ -39,8 +38,7 @@ async def pool(empty_database):
 
 @asynccontextmanager
 async def client_of(gateway, clock, *, rate=1e6, api=None):
-    """Asks a stand-in, by a clock that only sleeping moves, and without the deadline of the test's last mutation."""
-    deadline.at.set(None)
+    """Asks a stand-in, by a clock that only sleeping moves."""
     api = api or Stripe(is_test=False)
     transport = httpx.MockTransport(gateway.handle)
     headers = dict(api.headers(gateway.key))
