@@ -99,7 +99,7 @@ class Changes:
     """What one transaction writes: tokens as they become, lines of history in order, and whose identifiers are.
 
     `facts` are those of customer ids that are no longer their token's; `arrived` are the ids of tokens that have their
-    customer id, or their user, by these changes.
+    customer id, or their user, by these changes. `moved` has the user that a token had before it came to another one.
     """
 
     created: dict[str, Token] = field(default_factory=dict[str, Token])
@@ -109,6 +109,7 @@ class Changes:
     identifiers: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     facts: dict[tuple[str, str], Facts] = field(default_factory=dict[tuple[str, str], Facts])
     arrived: set[str] = field(default_factory=set[str])
+    moved: dict[str, str] = field(default_factory=dict[str, str])
 
     def create(self, event: Event) -> Token:
         """A new token."""
@@ -123,6 +124,7 @@ class Changes:
         (self.created if new.id in self.created else self.changed)[new.id] = new
         if new.user_id != old.user_id:
             self.arrived.add(new.id)
+            self._move(old)
         if new.gateway_customer_id != old.gateway_customer_id:
             self.arrived.add(new.id)
             self._leave(old)
@@ -133,6 +135,8 @@ class Changes:
     def delete(self, old: Token, event: Event) -> None:
         """A token goes; its identifier stays with its user."""
         self.deleted.append(event.token)
+        if event.token.user_id != old.user_id:
+            self._move(old)
         self._leave(old)
         self._reserve(event.token)
         self._record(event)
@@ -142,6 +146,10 @@ class Changes:
         tokens = (*self.created.values(), *self.changed.values())
         carried = {(token.gateway, token.gateway_customer_id) for token in tokens if not has_own_reason(token)}
         return {key: facts for key, facts in self.facts.items() if key not in carried}
+
+    def _move(self, old: Token) -> None:
+        if old.id not in self.created:
+            self.moved.setdefault(old.id, old.user_id)
 
     def _record(self, event: Event) -> Token:
         if event.action is not None:

@@ -133,12 +133,17 @@ class TokenTransaction(Lookups):
         Raises:
             ConflictError: an identifier, or the place of a token, was taken meanwhile.
         """
-        created, changed, deleted = changes.created.values(), changes.changed.values(), changes.deleted
+        changed = [token for token in changes.changed.values() if token.id not in changes.moved]
+        moved = [token for token in changes.changed.values() if token.id in changes.moved]
+        created = [*changes.created.values(), *moved]
         facts = changes.uncarried_facts()
         if changes.identifiers:
             await self.reserve(changes.identifiers)
-        if deleted:  # first, since a token that is kept may take the place of one that goes
-            await self.remove(deleted)
+        if gone := [*changes.deleted, *moved]:  # first, since others may take their places
+            users = {*changes.moved.values(), *(token.user_id for token in changes.deleted)}
+            await self._run.fetch(sql.DELETE, [token.id for token in gone], list(users))
+        if changes.deleted:
+            await self.depart(changes.deleted)
         if changed:
             await self._run.fetch(sql.UPDATE, *sql.token_arrays(changed, changes.arrived))
         if created:
@@ -177,7 +182,7 @@ class TokenTransaction(Lookups):
 
     async def remove(self, tokens: Sequence[Token]) -> None:
         """Delete the rows of these tokens, and remember that their users had them."""
-        await self._run.fetch(sql.DELETE, [token.id for token in tokens])
+        await self._run.fetch(sql.DELETE, [token.id for token in tokens], [token.user_id for token in tokens])
         await self.depart(tokens)
 
     async def reassign(self, identifiers: Mapping[Pair, str]) -> None:

@@ -40,8 +40,9 @@ class Reads(Enum):
 class Statement:
     """SQL text, the name that metrics and traces know it by, and the class of its rows.
 
-    Each is made once: connections remember what they prepared by identity. `quick` is the same, where there is
-    something quicker, for a PostgreSQL 17 or newer in a session whose times are UTC.
+    Each is made once: connections remember what they prepared by identity. `sql_pg17` is the same, where there is
+    something quicker, for a PostgreSQL 17 or newer in a session whose times are UTC; `partitioned` is quicker where the
+    tables are partitioned.
     """
 
     name: str
@@ -49,6 +50,19 @@ class Statement:
     row: type[Row] = Row
     sql_pg17: str = ""
     reads: Reads | None = None
+    partitioned: "Statement | None" = None
+
+
+_IS_PARTITIONED = """
+select {} from pg_class where oid = to_regclass('customer_gateway_tokens') and relkind = 'p'
+"""
+# In partitions, a plan that knows the arguments leaves out those that have nothing to do with them.
+_PLAN_ANEW = "set_config('plan_cache_mode', 'force_custom_plan', false)"
+
+
+async def adapt(raw: RawConnection, *, session: bool) -> bool:
+    """Whether the tables are partitioned; the session, if it is ours to set, then plans each execution anew."""
+    return bool(await raw.fetch(_IS_PARTITIONED.format(_PLAN_ANEW if session else "")))
 
 
 class Runner(Protocol):
@@ -70,8 +84,11 @@ def unobserved(_statement: Statement, _seconds: float, _error: BaseException | N
 class Connection:
     """One connection and the statements that it has prepared."""
 
-    def __init__(self, raw: RawConnection, *, prepares: bool, timeout: float, observe: Observer) -> None:
+    def __init__(
+        self, raw: RawConnection, *, prepares: bool, is_partitioned: bool, timeout: float, observe: Observer
+    ) -> None:
         self.raw = raw
+        self._is_partitioned = is_partitioned
         self._observe = observe
         self.answers = 0
         self.asked_at: float | None = None  # since when a statement is under way, by `perf_counter`
@@ -102,6 +119,8 @@ class Connection:
         return rows
 
     async def _fetch(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
+        if self._is_partitioned and statement.partitioned:
+            statement = statement.partitioned
         if not self._prepares:
             return await self.raw.fetch(statement.sql, *arguments, timeout=self._timeout, record_class=statement.row)
         prepared = self._prepared.get(statement)

@@ -41,6 +41,7 @@ from graphql_api.storage.connection import (
     Row,
     Statement,
     StatementTimeoutError,
+    adapt,
     unobserved,
 )
 from graphql_api.storage.connector import (
@@ -578,6 +579,7 @@ class ConnectionPool:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 await self._ping(raw)
+                is_partitioned = await adapt(raw, session=self._prepares)
         except BaseException:
             raw.terminate()
             raise
@@ -591,7 +593,9 @@ class ConnectionPool:
             self.is_read_only = not takes_changes
             self._drop(self._open)
         self._is_reachable, self._trouble = True, ""
-        connection = Connection(raw, prepares=self._prepares, timeout=self._timeout, observe=self._observe)
+        connection = Connection(
+            raw, prepares=self._prepares, is_partitioned=is_partitioned, timeout=self._timeout, observe=self._observe
+        )
         self._open.add(connection)
         self._release(connection)
 

@@ -197,7 +197,8 @@ class TokenReader:
 
     async def _of_users(self, columns: Columns, user_ids: Sequence[str]) -> dict[str, list[TokenView]]:
         found: dict[str, list[TokenView]] = {}
-        rows: list[Any] = await self._run.fetch(selects.of_users(columns), *selects.joined(user_ids))
+        once = list(dict.fromkeys(user_ids))
+        rows: list[Any] = await self._run.fetch(selects.of_users(columns), *selects.joined(once))
         for row in rows:
             found.setdefault(row.user_id, []).append(row)
         for tokens in found.values():

@@ -167,7 +167,7 @@ class TokenStore(TokenReader, Lookups):
 
     async def _change(self, changes: list[_Change]) -> dict[_Change, None]:
         objects = [sql.change_object(change.old, change.event, change.actor) for change in changes]
-        rows = await self._run.fetch(sql.CHANGE, objects)
+        rows = await self._run.fetch(sql.CHANGE, objects, [change.old.user_id for change in changes])
         return {changes[row["index"]]: None for row in rows}
 
     async def claim(self, user_id: str, gateway: str, lease_seconds: int) -> Claim | None:
