@@ -1,4 +1,4 @@
-"""Looks the service over before it is served, or when something is wrong with it: what is well, what to do otherwise.
+"""Checks the settings, the database and the dependencies, and says how to fix what is wrong.
 
 It changes nothing and uses the same code as `serve`. Each check yields one finding, which the command prints.
 """
@@ -23,14 +23,16 @@ from graphql_api.storage.customer_lists import OTHER_OBJECTS
 from graphql_api.storage.migrate import current_revision, newest_revision
 from graphql_api.storage.transaction import FORBIDDEN, READ_LOG
 
-_OLDEST, _NEWEST = 13, 18  # major versions of PostgreSQL that are tested
+TESTED = range(13, 19)
+"""Major versions of PostgreSQL that the tests run on."""
 _MOST_SKEW = 1.0  # seconds
 _CONNECT_SECONDS = 5
 _INVALID_INDEXES = """
 select coalesce(array_agg(indexrelid::regclass::text order by 1), '{}') from pg_index
 join pg_class on pg_class.oid = indexrelid
 where not indisvalid and relnamespace = current_schema()::regnamespace"""
-_MOST_OPEN = 60  # seconds
+MAX_OPEN_SECONDS = 60.0
+"""How long a write transaction may be open before it counts as delaying the change feed."""
 _OLDEST_WRITER = """
 select * from (
   select format('process %s (database %s)', pid, datname), extract(epoch from now() - xact_start)::float8 as seconds
@@ -87,10 +89,20 @@ def _wrong(check: str, says: str) -> Finding:
     return Finding(check, is_well=False, says=says)
 
 
-async def findings(settings: Settings, problems: Sequence[str] = ()) -> AsyncIterator[Finding]:
-    """Everything that can be checked with these settings, one after the other.
+async def findings(
+    settings: Settings,
+    problems: Sequence[str] = (),
+    *,
+    tested: Sequence[int] = TESTED,
+    max_open_seconds: float = MAX_OPEN_SECONDS,
+) -> AsyncIterator[Finding]:
+    """Check everything that these settings name, one after another.
 
-    `problems` are what is wrong with the environment that the settings come from; they have defaults instead.
+    Args:
+        settings: what to check; invalid variables have their defaults
+        problems: what is wrong with the variables
+        tested: major versions of PostgreSQL to accept
+        max_open_seconds: how long a write transaction may be open
     """
     problems = [*problems, *_problems(settings), *weaknesses(settings)]
     for problem in problems:
@@ -109,14 +121,14 @@ async def findings(settings: Settings, problems: Sequence[str] = ()) -> AsyncIte
         yield found
     if url is None:
         return
-    async for finding in _database(url, settings):
+    async for finding in _database(url, settings, tested, max_open_seconds):
         yield finding
     for address in (address for each in settings.database_replica_url for address in addresses(each)):
         yield await _replica(address, url, settings.replica_max_lag)
 
 
 def _problems(settings: Settings) -> list[str]:
-    """What is found wrong only when the parts are made that the settings are for."""
+    """Problems that are found only when the parts that use the settings are created."""
     found: list[str] = []
     for part in (*PARTS, gateway_keys):
         try:
@@ -134,7 +146,7 @@ def _access(settings: Settings) -> Finding:
 
 
 def _embedded(settings: Settings) -> tuple[Finding, str | None]:
-    """What there is in place of DATABASE_URL, and its address if it runs; nothing is created or started."""
+    """The embedded PostgreSQL, and its URL if it runs; nothing is created or started."""
     place = f"the embedded PostgreSQL in {settings.data_dir.resolve()}"
     try:
         from graphql_api.embedded import running_address  # noqa: PLC0415 - an extra, which may be missing
@@ -169,7 +181,7 @@ def _gateway_keys(settings: Settings) -> Sequence[GatewayKey]:
 
 
 async def _gateway(key: GatewayKey) -> Finding:
-    """Whether the gateway takes its API key. Whether the key may delete is seen only by deleting."""
+    """Whether the gateway accepts its API key. Only a deletion would show whether the key may delete."""
     try:
         async with GatewayClient.open(key, Pace(key.api.rate)) as client:
             await client.probe()
@@ -178,17 +190,19 @@ async def _gateway(key: GatewayKey) -> Finding:
     return _well("gateway", f"{key.gateway}: {key.api.name} takes the key")
 
 
-async def _database(url: str, settings: Settings) -> AsyncIterator[Finding]:
+async def _database(
+    url: str, settings: Settings, tested: Sequence[int], max_open_seconds: float
+) -> AsyncIterator[Finding]:
     try:
         async with _primary(url) as connection:
-            yield _server(connection, described(url))
+            yield _server(connection, described(url), tested)
             if settings.database_prepared_statements and await _is_shared(connection, url):
                 yield _wrong("pooler", _POOLER)
             yield (migrations := await _migrations(connection))
             if migrations.is_well and (finding := await _customer_ids(connection, settings)):
                 yield finding
             if migrations.is_well:
-                yield await _feed(connection)
+                yield await _feed(connection, max_open_seconds)
                 async for finding in _endpoints(connection):
                     yield finding
             yield await _indexes(connection)
@@ -232,11 +246,11 @@ def _remedy(error: Exception) -> str:
     return remedy or "check DATABASE_URL, the network and permissions"
 
 
-def _server(connection: asyncpg.Connection, name: str) -> Finding:
+def _server(connection: asyncpg.Connection, name: str, tested: Sequence[int]) -> Finding:
     major = connection.get_server_version().major
-    if _OLDEST <= major <= _NEWEST:
+    if major in tested:
         return _well("database", f"{name} answers, PostgreSQL {major}")
-    return _wrong("database", f"{name} is PostgreSQL {major}: use one of {_OLDEST} to {_NEWEST}")
+    return _wrong("database", f"{name} is PostgreSQL {major}: use one of {tested[0]} to {tested[-1]}")
 
 
 async def _log(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
@@ -247,7 +261,7 @@ async def _log(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
 
 
 async def _outcomes(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
-    """Whether it would be known what became of a change that a restart of PostgreSQL interrupted."""
+    """Whether the service can find out if a change that a restart of PostgreSQL interrupted was made."""
     try:
         await connection.execute(READ_LOG)
     except FORBIDDEN as forbidden:
@@ -274,17 +288,17 @@ async def _migrations(connection: asyncpg.Connection) -> Finding:
 
 
 async def _customer_ids(connection: asyncpg.Connection, settings: Settings) -> Finding | None:
-    """Whether other objects of a gateway were saved as customers, where no form of customer ids is asked for."""
+    """Whether ids of other objects, such as cards, were saved at a gateway for which CUSTOMER_IDS requires no form."""
     rows = await connection.fetch(OTHER_OBJECTS.sql)
     asked_for = settings.rules_of_gateways.id_patterns
     says = payment_methods((gateway, count) for gateway, count in rows if gateway not in asked_for)
     return Finding("customers", is_well=True, says=says, is_note=True) if says else None
 
 
-async def _feed(connection: asyncpg.Connection) -> Finding:
-    """Whether a transaction holds the change feed up; of other roles' we may not be told."""
+async def _feed(connection: asyncpg.Connection, max_open_seconds: float) -> Finding:
+    """Whether a transaction delays the change feed. PostgreSQL may hide those of other roles."""
     row = await connection.fetchrow(_OLDEST_WRITER)
-    if row is None or row[1] < _MOST_OPEN:
+    if row is None or row[1] < max_open_seconds:
         return _well("feed", "is not held up")
     who, seconds = row
     return _wrong("feed", f"is held up by {who}, a write transaction that has been open for {seconds:.0f} s: end it")
@@ -326,7 +340,7 @@ async def _replica(address: str, primary_url: str, most: float) -> Finding:
 
 
 async def _lag(name: str, address: str, primary_url: str, most: float) -> Finding:
-    """See how long the replica takes until it has what the primary has now."""
+    """How long the replica takes to replay what the primary has now."""
     async with _primary(primary_url) as primary:
         [(end,)] = await primary.fetch(_END_OF_LOG)
     began = monotonic()

@@ -40,8 +40,7 @@ async def test_where_all_is_well_every_line_is_ok(database_url):
     assert all(line.is_well for line in lines.values()), lines
 
 
-async def test_a_transaction_that_holds_the_feed_up_and_endpoints_that_fail_are_named(own, monkeypatch):
-    monkeypatch.setattr(doctor, "_MOST_OPEN", 0.01)
+async def test_a_transaction_that_holds_the_feed_up_and_endpoints_that_fail_are_named(own):
     url, connection = own
     await connection.execute("insert into event_endpoints (name, position, last_error) values ('a', 0, 'answered 500')")
     await connection.execute(
@@ -50,7 +49,8 @@ async def test_a_transaction_that_holds_the_feed_up_and_endpoints_that_fail_are_
     async with connection.transaction():
         await connection.execute("select pg_current_xact_id()")
         await asyncio.sleep(0.02)
-        lines = [each async for each in doctor.findings(Settings(auth_secret=SECRET, database_url=url))]
+        settings = Settings(auth_secret=SECRET, database_url=url)
+        lines = [each async for each in doctor.findings(settings, max_open_seconds=0.01)]
     says = {each.says for each in lines if not each.is_well}
     assert "b is disabled, since it answered 410: fix it, then `deliver --resume b`" in says
     assert "a answered 500: fix it; entries are sent again" in says
@@ -169,10 +169,10 @@ async def test_a_clock_that_is_off_is_said(database_url, monkeypatch):
     assert "90." in line.says or "89." in line.says
 
 
-async def test_a_version_that_is_not_tested_is_wrong(database_url, monkeypatch):
-    monkeypatch.setattr(doctor, "_OLDEST", 99)
-    line = (await found(database_url=database_url))["database"]
-    assert (line.is_well, "use one of 99" in line.says) == (False, True)
+async def test_a_version_that_is_not_tested_is_wrong(database_url):
+    settings = Settings(database_url=database_url, auth_secret=SECRET)
+    lines = {each.check: each async for each in doctor.findings(settings, tested=range(99, 101))}
+    assert (lines["database"].is_well, "use one of 99 to 100" in lines["database"].says) == (False, True)
 
 
 WEAK = [

@@ -16,7 +16,7 @@ from time import monotonic
 
 import structlog
 
-from graphql_api.deliveries.sending import Endpoint, Outcome, Sender
+from graphql_api.deliveries.sending import MAX_READ_SECONDS, TIMEOUT_SECONDS, Endpoint, Outcome, Sender
 from graphql_api.domain.errors import BadInputError, UnavailableError
 from graphql_api.domain.filter import FeedFilter, Place
 from graphql_api.observability.supervision import supervise
@@ -31,13 +31,34 @@ _JITTER = 0.1  # of the schedule, so that endpoints that failed at once are not 
 
 _PAGE_SIZE = 100
 _POLL_SECONDS = 0.1
-_DENIED_SECONDS = 0.5  # before it retries to take a lease that another process holds
 _OUTAGE_SECONDS = 1.0
 # How often an endpoint's position moves past entries whose actions it does not want: in entries, and in seconds.
 _PASS_OVER, _PASS_SECONDS = 100, 5.0
 _SETTLE_SECONDS = 30.0  # that `once` waits for the transactions which run at its start
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long deliveries wait.
+
+    Attributes:
+        schedule: seconds after each failed attempt until the next one
+        denied: seconds until a process asks again for a lease that another one holds
+        lease: seconds for which a process holds an endpoint without an answer from it
+        answer: seconds within which an endpoint has to answer
+        read: seconds for which the body of its answer is read
+    """
+
+    schedule: Sequence[float] = SCHEDULE
+    denied: float = 0.5
+    lease: float = LEASE_SECONDS
+    answer: float = TIMEOUT_SECONDS
+    read: float = MAX_READ_SECONDS
+
+
+_STANDARD = Timing()
 
 
 @dataclass(slots=True)
@@ -52,7 +73,7 @@ class _Progress:
     leased_at: float = field(default_factory=monotonic)
 
     def moved(self, position: int) -> None:
-        """The endpoint is there now, and leased anew."""
+        """Record that the endpoint got everything up to this position, which renewed the lease."""
         self.position, self.attempts, self.leased_at = position, 0, monotonic()
 
 
@@ -67,6 +88,7 @@ class Delivery:
         endpoints: Endpoints,
         wanted: FeedFilter,
         stop: asyncio.Event,
+        timing: Timing,
     ) -> None:
         self.name = endpoint.name
         self._sender = sender
@@ -74,6 +96,7 @@ class Delivery:
         self._endpoints = endpoints
         self._wanted = wanted
         self._stop = stop
+        self._timing = timing
         self._pass_at = 0.0
 
     async def run(self) -> None:
@@ -90,13 +113,13 @@ class Delivery:
         """Deliver if there seems to be anything. Returns seconds until the next look."""
         position = await self._endpoints.due(self.name)
         if position is None:
-            return _DENIED_SECONDS
+            return self._timing.denied
         page = await self._feed.read(position, 1, self._wanted)
         passed = page.end.position - position
         if not page.lines and (passed == 0 or (passed < _PASS_OVER and monotonic() < self._pass_at)):
             return _POLL_SECONDS
         self._pass_at = monotonic() + _PASS_SECONDS
-        return _DENIED_SECONDS if (await self.step()).is_denied else 0.0
+        return self._timing.denied if (await self.step()).is_denied else 0.0
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -122,7 +145,7 @@ class Delivery:
         """Deliver a page. Returns whether to go on."""
         page = await self._feed.read(progress.position, _PAGE_SIZE, self._wanted)
         for line in page.lines:
-            is_late = monotonic() - progress.leased_at > LEASE_SECONDS / 3
+            is_late = monotonic() - progress.leased_at > self._timing.lease / 3
             if (until is not None and line["position"] > until) or is_late or self._stop.is_set():
                 return False
             outcome = await self._sender.send(line)
@@ -142,8 +165,9 @@ class Delivery:
 
     async def _fail(self, progress: _Progress, outcome: Outcome) -> None:
         attempts, error = progress.attempts + 1, outcome.error
-        is_last = outcome.is_gone or attempts > len(SCHEDULE)
-        delay = SCHEDULE[min(attempts, len(SCHEDULE)) - 1] * uniform(1, 1 + _JITTER)  # noqa: S311 - no secret
+        schedule = self._timing.schedule
+        is_last = outcome.is_gone or attempts > len(schedule)
+        delay = schedule[min(attempts, len(schedule)) - 1] * uniform(1, 1 + _JITTER)  # noqa: S311 - no secret
         delay = max(delay, outcome.retry_after or 0.0)
         await self._endpoints.fail(
             self.name, progress.position, error, delay=delay, retry_after=outcome.retry_after, disable=is_last
@@ -155,7 +179,7 @@ class Delivery:
 
     async def once(self) -> str:
         """Deliver what is there now. Returns why the endpoint stays behind, or nothing."""
-        until, deadline = await self._now(), monotonic() + LEASE_SECONDS + 1
+        until, deadline = await self._now(), monotonic() + self._timing.lease + 1
         if until is None:
             return "a transaction has been running for so long that not all entries can be delivered yet"
         while not self._stop.is_set():
@@ -165,7 +189,7 @@ class Delivery:
             if not lines or lines[0]["position"] > until:
                 return ""
             if step.delivered:
-                deadline = monotonic() + LEASE_SECONDS + 1
+                deadline = monotonic() + self._timing.lease + 1
             is_waiting = step.is_denied and state.is_leased
             if step.has_failed or state.disabled_at or (step.is_denied and not is_waiting) or monotonic() > deadline:
                 return _described(state)
@@ -199,8 +223,9 @@ async def deliveries(
     actions: Sequence[str],
     allow_private: bool,
     stop: asyncio.Event,
+    timing: Timing = _STANDARD,
 ) -> AsyncGenerator[list[Delivery]]:
-    """The deliveries to these endpoints; a new one begins with what comes from now on.
+    """The deliveries to these endpoints. A new endpoint gets the entries from now on.
 
     Args:
         pool: the database
@@ -208,9 +233,10 @@ async def deliveries(
         actions: what kinds of entries; none are all
         allow_private: whether to send to private addresses, and without TLS
         stop: is set when nothing more is to be sent
+        timing: how long to wait for what
     """
     feed = Feed(pool)
-    states = Endpoints(pool, f"{socket.gethostname()}-{secrets.token_hex(8)}")
+    states = Endpoints(pool, f"{socket.gethostname()}-{secrets.token_hex(8)}", lease_seconds=timing.lease)
     wanted = FeedFilter(None, list(actions) or None)
     known = {state.name for state in await states.states()}
     async with AsyncExitStack() as stack:
@@ -218,8 +244,10 @@ async def deliveries(
         for endpoint in endpoints:
             if endpoint.name not in known:
                 await states.register(endpoint.name, (await feed.now()).position)
-            sender = await stack.enter_async_context(Sender.open(endpoint, allow_private=allow_private))
-            made.append(Delivery(endpoint, sender, feed, states, wanted, stop))
+            sender = await stack.enter_async_context(
+                Sender.open(endpoint, allow_private=allow_private, timeout=timing.answer, read_timeout=timing.read)
+            )
+            made.append(Delivery(endpoint, sender, feed, states, wanted, stop, timing))
         yield made
 
 

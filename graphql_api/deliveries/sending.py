@@ -28,7 +28,7 @@ TIMEOUT_SECONDS = 15.0
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 # Of an answer's body nothing is used; a short one is read, so that the connection can be used again.
-_MAX_READ_BYTES, _MAX_READ_SECONDS = 16_384, 1.0
+_MAX_READ_BYTES, MAX_READ_SECONDS = 16_384, 1.0
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
@@ -118,16 +118,40 @@ def _embedded(ip: IPv6Address) -> IPv4Address | IPv6Address:
 class Sender:
     """Sends to one endpoint, one request at a time."""
 
-    def __init__(self, client: httpx.AsyncClient, endpoint: Endpoint, *, allow_private: bool) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        endpoint: Endpoint,
+        *,
+        allow_private: bool,
+        timeout: float = TIMEOUT_SECONDS,
+        read_timeout: float = MAX_READ_SECONDS,
+    ) -> None:
         self._client = client
+        self._timeout = timeout
+        self._read_timeout = read_timeout
         self._endpoint = endpoint
         self._url = httpx.URL(endpoint.url)
         self._allow_private = allow_private
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, endpoint: Endpoint, *, allow_private: bool) -> AsyncGenerator[Self]:
-        """A sender whose connections are its own, closed at the end; no proxy of the environment is asked."""
+    async def open(
+        cls,
+        endpoint: Endpoint,
+        *,
+        allow_private: bool,
+        timeout: float = TIMEOUT_SECONDS,
+        read_timeout: float = MAX_READ_SECONDS,
+    ) -> AsyncGenerator[Self]:
+        """Open a sender with its own connections, which ignore the environment's proxies.
+
+        Args:
+            endpoint: where to send
+            allow_private: whether to send to private addresses, and without TLS
+            timeout: seconds until an answer without a body
+            read_timeout: seconds for which its body is read
+        """
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"gateway-tokens/{__version__}",
@@ -136,25 +160,25 @@ class Sender:
         async with httpx.AsyncClient(
             headers=headers,
             verify=httpx.create_ssl_context(),
-            timeout=TIMEOUT_SECONDS,
+            timeout=timeout,
             follow_redirects=False,
             trust_env=False,
         ) as client:
-            yield cls(client, endpoint, allow_private=allow_private)
+            yield cls(client, endpoint, allow_private=allow_private, timeout=timeout, read_timeout=read_timeout)
 
     async def send(self, line: Line) -> Outcome:
         """Send an entry of the feed."""
         message_id, body = message_of(line)
         headers = signed(self._endpoint.keys, message_id, body, int(time()))
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout):
                 *addresses, last = await self._addresses()
                 for address in addresses:
                     with suppress(httpx.ConnectError):
                         return await self._post(address, headers, body)
                 return await self._post(last, headers, body)
         except (TimeoutError, httpx.TimeoutException):
-            return Outcome(f"did not answer within {TIMEOUT_SECONDS:g} s")
+            return Outcome(f"did not answer within {self._timeout:g} s")
         except _ForbiddenAddressError as error:
             return Outcome(str(error))
         except socket.gaierror:
@@ -177,7 +201,7 @@ class Sender:
         try:
             outcome = _outcome(response)
             with suppress(TimeoutError, httpx.HTTPError):
-                async with asyncio.timeout(_MAX_READ_SECONDS):
+                async with asyncio.timeout(self._read_timeout):
                     await _read(response)
             return outcome
         finally:

@@ -38,8 +38,6 @@ MAX_UNKNOWN: Final = 50
 """Unknown customers, with none known, after which the key is taken for another account's."""
 EVIDENCE: Final = 3
 """Customers, verified most recently, that are requested to confirm that the account is the right one."""
-MAX_PAGES: Final = 100_000
-"""Of a list of deletions; a longer one is taken to have no end. At Stripe, these are ten million deletions."""
 _PAGE = 10_000
 _MAX_BATCH = 500
 _BATCH_SECONDS = 10
@@ -68,12 +66,14 @@ class CheckOptions:
         since: from when to read the list of deletions, instead of where the last check ended
         older_than: only tokens that were not checked for so long
         dry_run: whether to ask and to change nothing
+        max_pages: of the list of deletions; a longer one is taken to have no end
     """
 
     limit: int | None = None
     since: datetime | None = None
     older_than: timedelta = timedelta(hours=24)
     dry_run: bool = False
+    max_pages: int = 100_000  # at Stripe, these are ten million deletions
 
 
 @dataclass(slots=True)
@@ -193,7 +193,7 @@ class Check:
             yield self.tally
             if (after := page.after) is None:
                 break
-            if after in seen or len(seen) == MAX_PAGES:
+            if after in seen or len(seen) == self._options.max_pages:
                 raise StoppedError(f"{self._client.api.name}'s list of deletions has no end")
             seen.add(after)
         has_gap = self._options.since is not None and read_at is not None and self._options.since > read_at

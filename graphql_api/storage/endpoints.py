@@ -108,11 +108,12 @@ class EndpointState(NamedTuple):
 
 
 class Endpoints:
-    """The endpoints, for one process, which is known by the name `owner`."""
+    """The endpoints, for one process, which is known by the name `owner`. Its leases last `lease_seconds`."""
 
-    def __init__(self, pool: ConnectionPool, owner: str) -> None:
+    def __init__(self, pool: ConnectionPool, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self._pool = pool
         self._owner = owner
+        self.lease_seconds = lease_seconds
 
     async def register(self, name: str, position: int) -> None:
         """Begin a new endpoint after this position; one that is known stays where it is."""
@@ -128,7 +129,7 @@ class Endpoints:
 
         `early` does not wait for the time of the next attempt, unless the receiver asked for that.
         """
-        rows = await self._pool.fetch(_LEASE, name, self._owner, LEASE_SECONDS, early)
+        rows = await self._pool.fetch(_LEASE, name, self._owner, self.lease_seconds, early)
         return Lease(*rows[0]) if rows else None
 
     async def release(self, name: str) -> None:
@@ -137,7 +138,7 @@ class Endpoints:
 
     async def advance(self, name: str, old: int, new: int) -> bool:
         """All up to a new position is delivered: keep the lease. False if it was lost, or the position changed."""
-        return bool(await self._pool.fetch(_ADVANCE, name, self._owner, old, new, LEASE_SECONDS))
+        return bool(await self._pool.fetch(_ADVANCE, name, self._owner, old, new, self.lease_seconds))
 
     async def fail(
         self, name: str, position: int, error: str, *, delay: float, retry_after: float | None, disable: bool

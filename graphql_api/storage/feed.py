@@ -43,20 +43,20 @@ _LINES = f"""
 """
 _UNTIL = f"""coalesce((
   select position from {_EVENTS} where position > 0 and position > $1 and position <= $2
-  order by position offset {MAX_SCANNED - 1} limit 1
+  order by position offset %d limit 1
 ), $2)"""
 _WANTED = "and ($4::text[] is null or gateway = any($4)) and ($5::text[] is null or action = any($5))"
 
 
 class _Statements:
-    """What names the timeline, by this expression.
+    """The statements that name the timeline, by this expression. A filtered page examines `max_scanned` entries.
 
     `look` takes the position above which an entry needs a transaction id of ours, which is given after the snapshot.
     The pages take after which position, up to which one and how many, then the filter. They always answer a row, with
     the timeline and how far was read. `mark` marks nothing if the timeline ended meanwhile.
     """
 
-    def __init__(self, timeline: str) -> None:
+    def __init__(self, timeline: str, max_scanned: int = MAX_SCANNED) -> None:
         self.look = Statement(
             "feed_look",
             f"""
@@ -67,7 +67,7 @@ class _Statements:
         )
         page = f"select page.*, line.* from (select {timeline} as timeline, %s as until) as page"
         self.page = Statement("feed_page", page % "$2::bigint" + _LINES % "")
-        self.filtered_page = Statement("feed_filtered_page", page % _UNTIL + _LINES % _WANTED)
+        self.filtered_page = Statement("feed_filtered_page", page % (_UNTIL % (max_scanned - 1)) + _LINES % _WANTED)
         self.mark = Statement(
             "feed_mark",
             f"""
@@ -122,9 +122,9 @@ class FeedPage:
 class Feed:
     """The feed as this process reads it, on the primary."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, *, statements: _Statements = STATEMENTS) -> None:
         self._pool = pool
-        self._sql = STATEMENTS
+        self._sql = statements
         self._timeline = ""
         self._newest = 0
         self._settled = 0

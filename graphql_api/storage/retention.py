@@ -6,7 +6,7 @@ from datetime import timedelta
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.pool import ConnectionPool
 
-_ROWS = 5000  # that are looked at in a transaction
+ROWS = 5000
 
 _EVENTS = "customer_gateway_token_events"
 # The last entry of a token stays: a deletion is answered by it again, and its id is never given to another token.
@@ -16,7 +16,7 @@ _PRUNE = Statement(
     f"""
     with page as (
       select token_id, version from {_EVENTS} where (token_id, version) > ($1::uuid, $2::integer)
-      order by token_id, version limit {_ROWS}
+      order by token_id, version limit $4::bigint
     ), pruned as (
       delete from {_EVENTS} e using page
       where e.token_id = page.token_id and e.version = page.version and e.at < clock_timestamp() - $3::interval
@@ -31,9 +31,15 @@ _PRUNE = Statement(
 )
 
 
-async def prune(pool: ConnectionPool, older_than: timedelta) -> AsyncGenerator[int]:
-    """Delete entries that are older, a few thousand in a transaction. Yields how many each deleted."""
+async def prune(pool: ConnectionPool, older_than: timedelta, *, rows_at_once: int = ROWS) -> AsyncGenerator[int]:
+    """Delete entries that are older than this. Yields how many each transaction deleted.
+
+    Args:
+        pool: the database, as a role that may delete history
+        older_than: the age up to which entries are kept
+        rows_at_once: how many entries each transaction examines
+    """
     place = "00000000-0000-0000-0000-000000000000", 0
-    while rows := await pool.fetch(_PRUNE, *place, older_than):
+    while rows := await pool.fetch(_PRUNE, *place, older_than, rows_at_once):
         *place, count = rows[0]
         yield count

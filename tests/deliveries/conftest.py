@@ -9,10 +9,12 @@ import pytest
 from standardwebhooks import Webhook
 
 from graphql_api.deliveries import delivering
+from graphql_api.deliveries.delivering import Timing
 from graphql_api.deliveries.sending import Endpoint
 from graphql_api.storage.pool import ConnectionPool
 
 KEY = bytes(range(32))
+STANDARD = Timing()
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -137,7 +139,7 @@ async def delivering_to(pool):
     """Makes the delivery to a receiver, as another process each time."""
     async with AsyncExitStack() as stack:
 
-        async def make(receiver, *, name="hook", actions=(), allow_private=False, keys=(KEY,)):
+        async def make(receiver, *, name="hook", actions=(), allow_private=False, keys=(KEY,), timing=STANDARD):
             stop = asyncio.Event()
             opened = delivering.deliveries(
                 pool,
@@ -145,15 +147,9 @@ async def delivering_to(pool):
                 actions=actions,
                 allow_private=allow_private,
                 stop=stop,
+                timing=timing,
             )
             [made] = await stack.enter_async_context(opened)
             return made
 
         yield make
-
-
-@pytest.fixture
-def quickly(monkeypatch):
-    """Attempts follow each other at once."""
-    monkeypatch.setattr(delivering, "SCHEDULE", (0.01,) * 50)
-    monkeypatch.setattr(delivering, "_DENIED_SECONDS", 0.01)

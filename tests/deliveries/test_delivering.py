@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -16,7 +17,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from graphql_api.deliveries import delivering, sending
-from graphql_api.deliveries.delivering import SCHEDULE
+from graphql_api.deliveries.delivering import SCHEDULE, Timing
 from graphql_api.domain.errors import BadInputError
 from graphql_api.domain.filter import Place
 from graphql_api.storage.endpoints import Endpoints
@@ -32,6 +33,7 @@ RECORD = """
   from generate_series($2::int, $3::int) as version
 """
 TOKEN = "00000000-0000-7000-8000-000000000001"
+QUICK = Timing(schedule=(0.01,) * 50, denied=0.01)
 
 
 @pytest.fixture
@@ -126,18 +128,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_every_entry_arrives_in_order_from_any_of_several_processes(
-    delivering_to, record, quickly, monkeypatch, seed
-):
+async def test_every_entry_arrives_in_order_from_any_of_several_processes(delivering_to, record, monkeypatch, seed):
     """They are killed at any moment, and receivers are slow, endless, rude and broken."""
     chance = random.Random(seed)
-    monkeypatch.setattr(sending, "TIMEOUT_SECONDS", 0.1)
-    monkeypatch.setattr(sending, "_MAX_READ_SECONDS", 0.05)
-    monkeypatch.setattr("graphql_api.storage.endpoints.LEASE_SECONDS", 0.5)
+    timing = replace(QUICK, lease=0.5, answer=0.1, read=0.05)
     async with Receiver().listening() as receiver:
         receiver.script = [chance.choice([*HOSTILE, None, None, None]) for _ in range(40)]
         await delivering_to(receiver)
-        running = [asyncio.create_task((await delivering_to(receiver)).run()) for _ in range(3)]
+        running = [asyncio.create_task((await delivering_to(receiver, timing=timing)).run()) for _ in range(3)]
         for version in range(1, 31):
             await record(version)
             await asyncio.sleep(chance.random() * 0.03)
@@ -148,7 +146,7 @@ async def test_every_entry_arrives_in_order_from_any_of_several_processes(
                     victim.cancel()
                     with suppress(asyncio.CancelledError):
                         await victim
-                running.append(asyncio.create_task((await delivering_to(receiver)).run()))
+                running.append(asyncio.create_task((await delivering_to(receiver, timing=timing)).run()))
         await until(lambda: len(receiver.events) == 30, "all is delivered")
         for task in running:
             task.cancel()
@@ -182,9 +180,8 @@ async def test_what_comes_after_a_success_does_not_matter(receiver, delivering_t
         (answers(500), "answered 500"),
     ],
 )
-async def test_what_is_not_taken_stays_and_says_why(receiver, delivering_to, record, state, monkeypatch, answer, error):
-    monkeypatch.setattr(sending, "TIMEOUT_SECONDS", 0.1)
-    delivery = await delivering_to(receiver)
+async def test_what_is_not_taken_stays_and_says_why(receiver, delivering_to, record, state, answer, error):
+    delivery = await delivering_to(receiver, timing=Timing(answer=0.1))
     before = (await state()).position
     receiver.default = answer
     await record(1, 2)

@@ -558,13 +558,12 @@ def _empty_with_more(_query):
     ],
 )
 async def test_a_list_without_an_end_stops_the_check_and_is_read_again(
-    check, tokens, stripe, table, monkeypatch, pages, says, requests
+    check, tokens, stripe, table, pages, says, requests
 ):
-    monkeypatch.setattr(checking, "MAX_PAGES", 20)
     await tokens(1)
     real, stripe._events = stripe._events, pages
     with pytest.raises(StoppedError, match=says):
-        await check(stripe)
+        await check(stripe, max_pages=20)
     assert stripe.count() == {"events": requests}
     assert await table("select * from gateway_checks where deletions_read_at is not null") == []
     stripe._events = real

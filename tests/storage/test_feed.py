@@ -341,11 +341,8 @@ async def test_a_place_after_all_that_is_there_misses_nothing_that_comes(pool, w
     assert set(await until(tokens, "all is settled")) >= {B, C}
 
 
-async def test_pages_pass_over_what_the_filter_leaves_out(pool, written, monkeypatch):
-    monkeypatch.setattr(feeds, "MAX_SCANNED", 4)
-    monkeypatch.setattr(feeds, "_UNTIL", feeds._UNTIL.replace("offset 9999", "offset 3"))
-    feed = Feed(pool)
-    feed._sql = feeds._Statements(feeds.TIMELINE)
+async def test_pages_pass_over_what_the_filter_leaves_out(pool, written):
+    feed = Feed(pool, statements=feeds._Statements(feeds.TIMELINE, max_scanned=4))
     for version in range(1, 11):
         await written(A, version, "PAYPAL" if version == 10 else "STRIPE")
     place, ends, wanted = None, [], FeedFilter(["PAYPAL"], None)

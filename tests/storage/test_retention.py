@@ -16,12 +16,10 @@ ENTRIES = f"select gateway_customer_id, version from {EVENTS} order by 1, 2"  # 
 
 
 @pytest.fixture
-def prune(empty_database, monkeypatch):
-    monkeypatch.setattr(retention, "_ROWS", 3)
-
+def prune(empty_database):
     async def prune(days):
         async with ConnectionPool.open(empty_database) as pool:
-            return sum([count async for count in retention.prune(pool, timedelta(days=days))])
+            return sum([count async for count in retention.prune(pool, timedelta(days=days), rows_at_once=3)])
 
     return prune
 
