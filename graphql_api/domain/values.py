@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from math import isfinite
+from sys import float_info
 from typing import Any, TypeVar, cast
 from unicodedata import category
 from uuid import UUID
@@ -25,7 +27,7 @@ _INVISIBLE = {"Cc", "Cf", "Zl", "Zp"}  # Unicode's control and format characters
 _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols that show nothing
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
-_TOO_LONG = "Metadata contains a number of more than 64 bits. Send it as a string."
+_TOO_LONG = "Metadata contains an integer of more than 64 bits, which would be rounded. Send it as a string."
 
 # These two are what the database driver takes for the infinities.
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -273,12 +275,19 @@ def _leaves(container: dict[str, Any] | list[Any], depth: int) -> Iterator[Any]:
             yield child
 
 
+def _is_as_sent(number: float) -> bool:
+    """Whether this is surely no longer integer of which a reader of JSON made a double, and mostly another number.
+
+    Doubles keep every number of 15 digits; what was rounded has more.
+    """
+    return isfinite(number) and float(f"{number:.{float_info.dig}g}") == number
+
+
 def _check_leaf(leaf: Any) -> None:
     if isinstance(leaf, str):
         without_card_number(well_formed(leaf))
     elif isinstance(leaf, float):
-        # Readers of JSON make a double of a longer integer, and mostly another number.
-        if not _LEAST_INTEGER < leaf <= _GREATEST_INTEGER:
+        if not _LEAST_INTEGER < leaf <= _GREATEST_INTEGER and not _is_as_sent(leaf):
             raise _invalid(_TOO_LONG)
         without_card_number(str(int(leaf)))
     elif isinstance(leaf, int) and not isinstance(leaf, bool):

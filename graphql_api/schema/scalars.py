@@ -105,8 +105,9 @@ config = StrawberryConfig(
         datetime: strawberry.scalar(
             name="DateTime",
             description=(
-                "A point in time: ISO 8601 with an offset, from 0001-01-01 to 9999-12-31 in UTC, at most nine digits of"
-                " a second, kept as microseconds. Answers are in UTC."
+                "A point in time: ISO 8601 with an offset, after 0001-01-01T00:00:00Z and before"
+                " 9999-12-31T23:59:59.999999Z, at most nine digits of a second, kept as microseconds. Answers are in"
+                " UTC."
             ),
             specified_by_url="https://scalars.graphql.org/chillicream/date-time",
             serialize=written,

@@ -49,6 +49,11 @@ def coding_of(content_encoding: bytes | None) -> str | None:
     return coding
 
 
+def overhead(size: int) -> int:
+    """How many bytes a body of this size may become longer by being compressed: one that cannot be made shorter."""
+    return size // 16 + MIN_BYTES
+
+
 def decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
     """The body as it was; of one that is too large only a little more than it may have is made.
 
@@ -129,7 +134,7 @@ def _members(body: bytes, size: int, start: Callable[[], Any]) -> tuple[bytes, b
             if reading.eof:
                 members += 1
                 if members > _MAX_MEMBERS:
-                    return b"", False
+                    raise HTTPError(400, "BAD_REQUEST", f"A compressed body has at most {_MAX_MEMBERS:,} members.")
                 reading = start()
             found.append(reading.decompress(piece, left))
             left -= len(found[-1])

@@ -166,7 +166,7 @@ class GraphQL:
             body = request.whole_body()
             if body is None:
                 body = await self._receive(request)
-            elif len(body) > self.limits.max_body_bytes:
+            elif len(body) > self.limits.max_body_bytes and coding is None:
                 raise _too_large(self.limits.max_body_bytes)
             if coding is not None:
                 body = compression.decompress(body, coding, self.limits.max_body_bytes)
@@ -241,9 +241,11 @@ class GraphQL:
             ClientDisconnectedError: it breaks off.
         """
         most = self.limits.max_body_bytes
+        if b"content-encoding" in request.headers:
+            most += compression.overhead(most)
         announced = request.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > most:
-            raise _too_large(most)
+            raise _too_large(self.limits.max_body_bytes)
         self._in_flight.allow(request, self.limits.max_body_seconds)
         await self.uploads.wait()
         try:
@@ -251,7 +253,7 @@ class GraphQL:
             while piece := await request.read():
                 size += len(piece)
                 if size > most:
-                    raise _too_large(most)
+                    raise _too_large(self.limits.max_body_bytes)
                 pieces.append(piece)
         finally:
             self.uploads.release()

@@ -114,7 +114,15 @@ def sized(size):
 
 @pytest.mark.parametrize(
     "value",
-    [None, {}, {"a": [1, 1.5, -0.0, True, None, "é"]}, nested(10), sized(16384), {"n": 2**64 - 1, "m": -(2**63)}],
+    [
+        None,
+        {},
+        {"a": [1, 1.5, -0.0, True, None, "é"]},
+        nested(10),
+        sized(16384),
+        {"n": 2**64 - 1, "m": -(2**63)},
+        {"n": 1e20},
+    ],
 )
 def test_metadata_is_kept_as_sent(value):
     assert values.metadata(value) == value

@@ -80,6 +80,15 @@ def test_what_no_instant_is_or_none_in_range_is_told_the_range(text):
         instant(text)
 
 
+def test_the_description_of_the_scalar_says_the_range_that_its_messages_say():
+    [scalar] = [scalar for scalar in custom_scalars() if scalar.name == "DateTime"]
+    with pytest.raises(GraphQLError) as refused:
+        instant("0001-01-01T00:00:00Z")
+    told = "after 0001-01-01T00:00:00Z and before 9999-12-31T23:59:59.999999Z"
+    assert told in scalar.description
+    assert told in refused.value.message
+
+
 LITERALS = [
     ("{order: $v, a: 1}", {"a": 1}),
     ("{a: [$v, 1, [$v]]}", {"a": [None, 1, [None]]}),

@@ -116,6 +116,11 @@ async def test_an_integer_that_would_be_rounded_is_refused(graph, number):
     assert "data" not in await send(graph, SAVE, input={**wish, "userId": number})
 
 
+@pytest.mark.parametrize("number", [1e20, -6.02214076e23, 1e308])
+async def test_a_large_double_is_kept(graph, number):
+    assert (await graph.saved("u1", "STRIPE", "cus_1", metadata={"a": number}))["metadata"] == {"a": number}
+
+
 @pytest.mark.parametrize("number", [7, 2**64 - 1, -(2**63)])
 async def test_an_integer_of_64_bits_may_be_an_id(graph, number):
     assert (await graph.saved(number, "STRIPE", "cus_1"))["userId"] == str(number)

@@ -71,6 +71,19 @@ def test_a_parameter_of_the_wrong_type_is_refused(name, value):
             from_body(body)
 
 
+def test_a_refusal_says_what_the_limits_are():
+    def refusal(body, most=10):
+        with pytest.raises(HTTPError) as refused:
+            from_body(body, most)
+        return str(refused.value)
+
+    one = b'{"query": "{ a }"}'
+    assert refusal(b"[%b,%b]" % (one, one), 1) == "A batch has at least one request and at most 1 (MAX_BATCH_REQUESTS)."
+    nested = b'{"query": "{ a }", "variables": {"a": %b%b}}'
+    assert from_body(nested % (b"[" * 1022, b"]" * 1022))
+    assert "at most 1,024 levels deep" in refusal(nested % (b"[" * 1023, b"]" * 1023))
+
+
 def test_all_parameters_are_read():
     body = b'{"query": "{ a }", "operationName": "A", "variables": {"b": 1}, "extensions": {"c": 2}, "unknown": 3}'
     assert from_body(body) == Parameters("{ a }", "A", {"b": 1}, None)
