@@ -13,8 +13,9 @@ from starlette.types import Scope
 
 from graphql_api.web.compression import accepted
 
-_BUILT = Path(__file__).parent / "static" / "graphiql"
-# Monaco, its editor, makes style elements; everything else comes from this service or is part of the page.
+BUILT = Path(__file__).parent / "static" / "graphiql"
+"""Where the build puts the page."""
+# Monaco, the editor, creates style elements. Everything else comes from this service or is part of the page.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; worker-src 'self'; "
     "font-src 'self' data:; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -29,24 +30,17 @@ checkout, run <code>make graphiql</code>. To use another IDE in the browser, add
 
 
 def is_for_a_browser(method: str, accept: bytes | None) -> bool:
-    """Whether a person opens the address: a browser's request names HTML, and a program's JSON or nothing."""
+    """Whether a browser opens the URL: it accepts HTML, and a GraphQL client accepts JSON or does not say."""
     return method == "GET" and accept is not None and b"text/html" in accept and b"json" not in accept
 
 
-async def page(_request: Request) -> Response:
-    """GraphiQL, or how to get it if it was not built."""
-    headers = {"content-security-policy": _POLICY, "vary": "accept"}
-    index = _BUILT / "index.html"
-    return FileResponse(index, headers=headers) if index.is_file() else HTMLResponse(_NOT_BUILT, headers=headers)
-
-
 class _Files(StaticFiles):
-    """Files whose names change with what they hold, each compressed beside it by the build."""
+    """Files whose names contain a hash of their content. The build puts a compressed copy next to each."""
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
-        """The file, in a coding that the browser accepts."""
+        """The file, compressed as the browser accepts it."""
         accept_encoding = dict(scope["headers"]).get(b"accept-encoding")
         coding = accepted(accept_encoding, tuple(_ENDINGS))
         compressed = Path(f"{full_path}{_ENDINGS[coding]}") if coding else None
@@ -57,13 +51,18 @@ class _Files(StaticFiles):
             response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers["vary"] = "accept-encoding"
         response.headers["cache-control"] = "public, max-age=31536000, immutable"
-        response.headers["content-security-policy"] = _POLICY  # a worker goes by its own
+        response.headers["content-security-policy"] = _POLICY  # a worker has a policy of its own
         return response
 
 
-def routes() -> list[Route | Mount]:
-    """The page, and its files if they were built."""
-    files = _BUILT / "graphiql"
+def routes(built: Path = BUILT) -> list[Route | Mount]:
+    """The page from this folder, or how to get it if it was not built, and its files."""
+    index, files = built / "index.html", built / "graphiql"
+    headers = {"content-security-policy": _POLICY, "vary": "accept"}
+
+    async def page(_request: Request) -> Response:
+        return FileResponse(index, headers=headers) if index.is_file() else HTMLResponse(_NOT_BUILT, headers=headers)
+
     return [
         Route("/graphql", page),
         *([Mount("/graphiql", GZipMiddleware(_Files(directory=files)))] if files.is_dir() else []),

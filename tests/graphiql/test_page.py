@@ -10,6 +10,7 @@ from pathlib import Path
 
 import brotli
 import pytest
+from starlette.routing import Router
 
 from graphql_api.app import create_app
 from graphql_api.settings import Settings
@@ -34,8 +35,9 @@ async def closed_service(database_url):
 
 
 @pytest.fixture
-def not_built(monkeypatch, tmp_path):
-    monkeypatch.setattr(graphiql, "_BUILT", tmp_path)
+def not_built(tmp_path):
+    """The page and its files where GraphiQL was not built."""
+    return Client(Router(graphiql.routes(tmp_path), redirect_slashes=False)).http
 
 
 async def test_a_browser_gets_a_page_that_may_ask_nobody_else(open_service):
@@ -63,8 +65,8 @@ async def test_the_page_needs_nothing_from_another_host_and_its_files_are_kept_f
         assert response.headers["content-encoding"] in {"br", "gzip"}
 
 
-async def test_without_a_build_the_page_says_how_to_get_it(open_service, not_built):
-    response = await open_service.get("/graphql", headers=BROWSER)
+async def test_without_a_build_the_page_says_how_to_get_it(not_built):
+    response = await not_built.get("/graphql", headers=BROWSER)
     assert "make graphiql" in response.text
     assert "CORS_ORIGINS" in response.text
 
@@ -111,17 +113,15 @@ def test_the_wheel_brings_it_along(built, tmp_path):
 
 
 @pytest.fixture
-async def small_build(monkeypatch, tmp_path, database_url):
-    """A build of one file that has compressed siblings and one that has none, and the service that serves it."""
+async def small_build(tmp_path):
+    """What serves a build of one file with compressed copies and one without."""
     folder = tmp_path / "graphiql"
     folder.mkdir()
     (folder / "a.js").write_text("plain")
     (folder / "a.js.br").write_bytes(brotli.compress(b"plain"))
     (folder / "a.js.gz").write_bytes(gzip.compress(b"plain"))
     (folder / "b.svg").write_text("<svg/>")
-    monkeypatch.setattr(graphiql, "_BUILT", tmp_path)
-    async with opened(create_app(Settings(database_url=database_url, auth_mode="disabled"))) as app:
-        yield Client(app).http
+    return Client(Router(graphiql.routes(tmp_path), redirect_slashes=False)).http
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,5 @@ async def test_a_file_without_a_compressed_one_is_sent_as_it_is(small_build):
 
 
 @pytest.mark.parametrize("path", ["/graphiql/x", "/graphiql", "/graphiql/", "/graphql/"])
-async def test_what_was_not_built_is_not_found(not_built, database_url, path):
-    async with opened(create_app(Settings(database_url=database_url, auth_mode="disabled"))) as app:
-        response = await Client(app).http.get(path)
-    assert response.status_code == 404
+async def test_what_was_not_built_is_not_found(not_built, path):
+    assert (await not_built.get(path)).status_code == 404
