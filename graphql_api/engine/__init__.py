@@ -1,6 +1,6 @@
 """Runs GraphQL operations: each document is parsed, validated and compiled once. README.md says how and why."""
 
-from graphql_api.engine.engine import Engine, Mode
+from graphql_api.engine.engine import Engine, Mode, NoOperationError
 from graphql_api.engine.fields import batched, longest, reads
 from graphql_api.engine.operation import Operation
 from graphql_api.engine.runtime import Result
@@ -15,6 +15,7 @@ __all__ = [
     "Engine",
     "JSONField",
     "Mode",
+    "NoOperationError",
     "Operation",
     "RawJSON",
     "Result",

@@ -45,6 +45,10 @@ than so many characters, or one the whole of it.
 """
 
 
+class NoOperationError(GraphQLError):
+    """The document is valid, but the request does not say which of its operations to run."""
+
+
 class Engine:
     """Prepares and runs the operations of one schema."""
 
@@ -175,7 +179,7 @@ class _Document:
     def operation(self, name: str | None) -> Operation | list[GraphQLError]:
         if name is not None:
             shown = name if len(name) <= MAX_NAME_LENGTH else f"{name[:MAX_NAME_LENGTH]}…"
-            return self._by_name.get(name) or [GraphQLError(f"Unknown operation named '{shown}'.")]
+            return self._by_name.get(name) or [NoOperationError(f"Unknown operation named '{shown}'.")]
         if len(self._operations) > 1:
-            return [GraphQLError("Must provide operation name if query contains multiple operations.")]
+            return [NoOperationError("Must provide operation name if query contains multiple operations.")]
         return self._operations[0]

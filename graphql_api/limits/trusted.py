@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from graphql import GraphQLError, parse
+
+_HASH = re.compile("[0-9A-Fa-f]{64}")
 
 NOT_TRUSTED = "DOCUMENT_NOT_TRUSTED"
 
@@ -14,7 +17,7 @@ _FORMS = "takes a .graphql document, or JSON: a list of documents, an object of 
 
 
 class TrustedDocuments:
-    """Documents by their ids; the SHA-256 of its text is always one of them."""
+    """Documents by their ids. The SHA-256 of its text, with and without the white space around it, is always one."""
 
     def __init__(self, documents: Iterable[tuple[str, str]]) -> None:
         """Take these pairs of id and text.
@@ -23,14 +26,15 @@ class TrustedDocuments:
             ValueError: there are none, one cannot be parsed, or two have the same id.
         """
         self._by_id: dict[str, str] = {}
+        self._by_text: dict[str, str] = {}
         for document_id, text in documents:
             _must_parse(document_id, text)
-            for name in (document_id, _sha256(text)):
-                if self._by_id.setdefault(name, text) != text:
+            document = self._by_text.setdefault(text.strip(), text)
+            for name in (document_id, _sha256(text), _sha256(text.strip())):
+                if self._by_id.setdefault(_one_spelling(name), document) != document:
                     raise ValueError(f"two documents have the id {name}")
         if not self._by_id:
             raise ValueError("contains no document")
-        self._by_text = {text.strip(): text for text in self._by_id.values()}
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -52,12 +56,14 @@ class TrustedDocuments:
         Raises:
             GraphQLError: there is none.
         """
-        found: set[str | None] = set()
-        if query is not None:
-            found.add(self._by_text.get(query.strip()))
+        document = self._by_text.get(query.strip()) if query is not None else None
         if document_id is not None:
-            found.add(self._by_id.get(document_id.removeprefix("sha256:")))
-        document = found.pop() if len(found) == 1 else None
+            name = _one_spelling(document_id.removeprefix("sha256:"))
+            named = self._by_id.get(name)
+            if query is None:
+                document = named
+            elif document != named and name != _sha256(query):
+                document = None
         if document is None:
             raise GraphQLError(
                 "This document is not in the list of trusted documents.", extensions={"code": NOT_TRUSTED}
@@ -95,6 +101,11 @@ def _must_parse(document_id: str, text: str) -> None:
         parse(text)
     except GraphQLError as error:
         raise ValueError(f"the document {document_id} cannot be parsed: {error.message}") from None
+
+
+def _one_spelling(document_id: str) -> str:
+    """Hashes in lower case; other ids are what they are."""
+    return document_id.lower() if _HASH.fullmatch(document_id) else document_id
 
 
 def _sha256(text: str) -> str:

@@ -20,7 +20,7 @@ from graphql_api import limits
 from graphql_api.domain import deadline
 from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
-from graphql_api.engine import Engine, Operation, Result
+from graphql_api.engine import Engine, NoOperationError, Operation, Result
 from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
@@ -276,10 +276,15 @@ class GraphQL:
         else:
             engine, owner = self.engine, (caller and caller.subject) or ""
         operation = engine.prepare(query, asked.operation_name, owner)
+        if (
+            asked.persisted_hash is not None
+            and asked.query is not None
+            and self.documents is None
+            and (isinstance(operation, Operation) or isinstance(operation[0], NoOperationError))
+        ):
+            self.persisted.remember(asked, query, owner)
         if isinstance(operation, list):
             raise _not_run(errors.about_document(operation), operation)
-        if asked.persisted_hash is not None and asked.query is not None and self.documents is None:
-            self.persisted.remember(asked, query, owner)
         if request.method != "POST" and operation.kind is not OperationType.QUERY:
             raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send mutations by POST.", [(b"allow", b"POST")])
         return operation

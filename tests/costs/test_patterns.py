@@ -24,6 +24,7 @@ PATTERNS = {
     ("auth/__init__.py", "_BEARER"): "classes that exclude each other, one after the other, at a place",
     ("auth/access_tokens.py", "_KEY_ID"): "bounded",
     ("web/request_ids.py", "_PRINTABLE"): "one class",
+    ("limits/trusted.py", "_HASH"): "of a bounded length",
     ("web/media_types.py", "_QUALITY"): "bounded",
     ("web/hosts.py", "_LOOPBACK"): "reads at most 255 characters",
     ("web/hosts.py", "name"): "reads at most 255 characters",

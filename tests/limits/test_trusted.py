@@ -5,6 +5,8 @@ from hashlib import sha256
 
 import pytest
 from graphql import GraphQLError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graphql_api.limits.trusted import NOT_TRUSTED, TrustedDocuments
 
@@ -40,6 +42,36 @@ def test_documents_are_found_by_their_text_and_its_hash(load, content):
     assert trusted.find(ONE, HASH) == ONE
 
 
+@given(
+    before=st.text(" \t\r\n", max_size=3),
+    after=st.text(" \t\r\n", max_size=3),
+    sent_before=st.text(" \t\r\n", max_size=3),
+    sent_after=st.text(" \t\r\n", max_size=3),
+    spell=st.sampled_from([str.lower, str.upper]),
+    prefix=st.sampled_from(["", "sha256:"]),
+)
+def test_the_right_hash_is_accepted_whatever_white_space_surrounds_the_document(
+    before, after, sent_before, sent_after, spell, prefix
+):
+    text, sent = f"{before}{{ one }}{after}", f"{sent_before}{{ one }}{sent_after}"
+    trusted = TrustedDocuments([("1", text), ("2", TWO)])
+
+    def name(of):
+        return prefix + spell(sha256(of.encode()).hexdigest())
+
+    for known in (text, "{ one }"):
+        assert trusted.find(None, name(known)) == text
+        assert trusted.find(sent, name(known)) == text
+    assert trusted.find(sent, name(sent)) == text
+    with pytest.raises(GraphQLError):
+        trusted.find(TWO, name(sent))
+
+
+def test_documents_that_differ_by_white_space_around_them_are_one(load):
+    trusted = load({"1": ONE, "2": ONE.strip()})
+    assert trusted.find(ONE, "2") == trusted.find(ONE.strip(), "1") == trusted.find(None, "2") == ONE
+
+
 @pytest.mark.parametrize("content", [MANIFEST, {"1": ONE, "2": TWO}])
 def test_documents_are_found_by_the_ids_that_they_were_given(load, content):
     assert load(content).find(None, "2") == TWO
@@ -61,7 +93,7 @@ def test_a_file_may_be_one_document(load):
         ("{one}", None),
         (None, ""),
         (None, "3"),
-        (None, HASH.upper()),
+        (None, "B"),
         ("{ other }", HASH),
         (TWO, HASH),
         (ONE, "3"),
@@ -69,7 +101,7 @@ def test_a_file_may_be_one_document(load):
 )
 def test_nothing_else_runs(load, query, document_id):
     with pytest.raises(GraphQLError) as refused:
-        load({"1": ONE, "2": TWO}).find(query, document_id)
+        load({"1": ONE, "2": TWO, "b": TWO}).find(query, document_id)
 
     assert refused.value.extensions == {"code": NOT_TRUSTED}
     assert refused.value.message == "This document is not in the list of trusted documents."

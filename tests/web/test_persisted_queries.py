@@ -62,6 +62,15 @@ async def test_a_document_that_is_not_valid_is_not_remembered(web):
         assert codes(await ask(web, extensions=extensions(query)))[0][0] == "PersistedQueryNotFound"
 
 
+@pytest.mark.parametrize("name", [None, "C"])
+async def test_a_valid_document_is_remembered_even_if_none_of_its_operations_was_chosen(web, name):
+    query = "query A { hello } query B { caller }"
+    refused = await ask(web, query=query, extensions=extensions(query), operationName=name)
+    assert codes(refused)[0][1] == "GRAPHQL_VALIDATION_FAILED"
+    answer = await ask(web, extensions=extensions(query), operationName="B")
+    assert answer.json() == {"data": {"caller": None}}
+
+
 @pytest.mark.parametrize("version", [{"version": version} for version in (2, "1", 0, True, None)] + [{}], ids=str)
 async def test_another_version_is_not_supported(web, version):
     named = {"persistedQuery": {"sha256Hash": hash_of(QUERY), **version}}
@@ -71,10 +80,12 @@ async def test_another_version_is_not_supported(web, version):
 
 
 async def test_beside_trusted_documents_nothing_is_remembered(graphql, web):
-    graphql.made[-1].documents = TrustedDocuments([("a", "{ caller }")])
+    graphql.made[-1].documents = TrustedDocuments([("a", "{ caller }\n")])
     for body in ({"query": QUERY, "extensions": extensions()}, {"extensions": extensions()}):
         assert codes(await ask(web, **body))[0][1] == "DOCUMENT_NOT_TRUSTED"
-    assert (await ask(web, extensions=extensions("{ caller }"))).json() == {"data": {"caller": None}}
+    for body in ({}, {"query": "{ caller }"}):
+        answer = await ask(web, extensions=extensions("{ caller }"), **body)
+        assert answer.json() == {"data": {"caller": None}}
 
 
 async def test_one_caller_pushes_out_nothing_that_others_stored(graphql, web):
