@@ -239,8 +239,8 @@ def _environment() -> dict[str, str]:
 def _as_owner(cluster: Path) -> list[str]:
     """What to put before a command that PostgreSQL, which refuses to run as root, shall run on this cluster.
 
-    Where root may, a user namespace: there root looks like nobody, and its files stay its own. Where containers forbid
-    that, the cluster's owner becomes nobody, who keeps the one right to pass the folders above it: none is opened.
+    If root may create a user namespace, PostgreSQL runs there as the user `nobody`, and the files stay root's. If a
+    container forbids that, the cluster belongs to `nobody`, who keeps only the right to pass the folders above it.
     """
     if os.geteuid() != 0:
         return []

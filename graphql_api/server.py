@@ -51,7 +51,7 @@ def is_loopback(host: str) -> bool:
 def listening(host: str, port: int, workers: int) -> Generator[list[socket.socket]]:
     """A socket for each worker, all on one port: the kernel spreads connections over them.
 
-    Whoever connects is answered as soon as the worker of that socket runs, or one that replaces it.
+    A client is answered as soon as the worker of that socket, or its replacement, runs.
 
     Raises:
         OSError: there is no such host, or its port is taken.
@@ -64,7 +64,7 @@ def listening(host: str, port: int, workers: int) -> Generator[list[socket.socke
         first, *others = sockets
         first.bind(address)
         for other in others:
-            # The first one shares the port only now: bound alone, it has shown that nobody else has it.
+            # The first one shares the port only now: bound alone, it has shown that no other process has it.
             for sharing in (first, other):
                 sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             other.bind(first.getsockname())
@@ -79,10 +79,10 @@ def keep_signals() -> None:
 
 
 def serve(app: Any, listeners: list[Listeners], drain_seconds: float) -> None:
-    """Serve with one worker for each of these sets of sockets until a signal asks to stop; one needs no other process.
+    """Serve with one worker process per set of sockets until a signal stops it. A single worker is this process.
 
-    After SIGTERM a worker serves on for so many seconds, in which whoever sends requests here learns that it leaves:
-    the app by `draining` in its lifespan's state, clients by `Connection: close`.
+    After SIGTERM, a worker keeps serving for `drain_seconds`. During that time, `draining` in the lifespan's state tells
+    the app, and `Connection: close` tells clients.
     """
     _return_memory()
     _allow_many_connections()

@@ -574,14 +574,14 @@ class Settings(BaseSettings):
 
     @property
     def authenticates(self) -> bool:
-        """Whether access tokens are asked for: `AUTH_MODE`, or where that is not set, whether there is a key."""
+        """Whether access tokens are required: by `AUTH_MODE`, or if it is not set, by whether there is a key."""
         if self.auth_mode is not None:
             return self.auth_mode == "jwt"
         return any((self.auth_jwks_url, self.auth_jwks_file, self.auth_secret))
 
     @property
     def introspects(self) -> bool:
-        """Whether introspection, GraphiQL and suggestions are on: `INTROSPECTION`, else where nobody authenticates."""
+        """Whether introspection, GraphiQL and suggestions are on: by default, if authentication is off."""
         return not self.authenticates if self.introspection is None else self.introspection
 
 

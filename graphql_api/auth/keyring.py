@@ -46,7 +46,7 @@ class Keyring:
         return cls(keys, KEY_ALGORITHMS)
 
     def knows(self, key_id: str | None) -> bool:
-        """Whether a key has this name. Where no key has a name at all, a token's `kid` says nothing."""
+        """Whether a key has this id. If no key has an id, every `kid` counts as known."""
         return key_id is None or key_id in self._names or not self._names
 
     def key(self, key_id: str | None, algorithm: str) -> Key | None:

@@ -10,7 +10,7 @@ MAX_NAMES = 10_000
 class UnknownKeys:
     """Remembers which names were seen and asked for. Times are seconds of any one clock.
 
-    The first unknown name is asked for at once. If that was in vain, other names are not: thousands of guesses cost one
+    The first unknown name is asked for at once. If that found nothing, others are not: thousands of guesses cost one
     fetch in ten seconds. A name that was not asked for and comes back a second later, as honest clients do and guesses
     do not, is asked for then, so that guessing does not keep a new key out. Each fetch answers for all names that were
     seen before it, for ten seconds. So the same unknown names, again and again, cost one fetch in ten seconds and a

@@ -265,7 +265,7 @@ async def resume(
         pool: the database
         name: the endpoint
         actions: what kinds of entries it gets; none are all
-        place: where in the feed it continues, if not where it is
+        place: where in the feed it continues; None for after its last entry
         skip: leave the next entry out, which is the one that was not taken
 
     Raises:

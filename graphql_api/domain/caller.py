@@ -74,7 +74,7 @@ class Caller:
 
         Raises:
             UnauthenticatedError: there is no access token.
-            ForbiddenError: the tokens are somebody else's.
+            ForbiddenError: the tokens are another user's.
         """
         self.require(Permission.OWNER)
         if not self.may_read(user_id):

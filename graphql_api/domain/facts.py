@@ -1,6 +1,6 @@
 """The gateway's latest word counts: whether a customer is alive, whatever order the reports arrive in.
 
-For each customer id three times are kept, whoever has, had or will have it; of each kind only the latest:
+Three times are kept for each customer id, regardless of who has, had or will have it, and only the latest of each:
 
 - `gone_at`: the gateway said that the customer is gone (`GATEWAY_DELETED`),
 - `exists_at`: the gateway said that the customer exists (a verification),

@@ -167,9 +167,9 @@ def metadata(value: Any) -> dict[str, Any] | None:
 
 
 def token_id(text: str) -> str | None:
-    """A token's identifier as it is printed, or None where no token can have it: it is no UUID as RFC 9562 writes it.
+    """The canonical form of a token's id; None if it is not a UUID (RFC 9562), so that no token can have it.
 
-    Upper case is the same identifier (RFC 9562, 4); braces, `urn:uuid:` and digits without hyphens are not.
+    Upper case is the same id (RFC 9562, section 4). Braces, `urn:uuid:` and digits without hyphens are not.
 
     Raises:
         InputError: it is malformed text.

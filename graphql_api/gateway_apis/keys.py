@@ -12,7 +12,7 @@ from graphql_api.settings import ConfigurationError, Settings, is_test_gateway
 
 
 class GatewayKey(NamedTuple):
-    """A gateway's API, the key for it, and where it is if not at its own address."""
+    """A gateway's API, the key for it, and its base URL if it is not the API's own."""
 
     gateway: str
     api: GatewayAPI

@@ -1,6 +1,6 @@
 """A purge: deletes at the gateway the customers of erased users, and confirms each, one after another.
 
-A customer that somebody has is never deleted: that is looked up once more right before it is asked for. A customer that
+A customer that a user has is never deleted: this is checked once more right before the request. A customer that
 the gateway does not know may be another account's, so it counts as deleted only if that is wanted and the account is
 shown to be the right one.
 """

@@ -58,7 +58,7 @@ class Cost:
         return type(self)(self.fixed + other.fixed, self.open + other.open)
 
     def times(self, size: Size) -> "Cost":
-        """So many of these."""
+        """This many of these."""
         if size.variables:
             return Cost(open=((size, self),))
         number = size.of({})

@@ -25,7 +25,7 @@ class Spent:
 
 
 spent: ContextVar[Spent | None] = ContextVar("spent", default=None)
-"""Set by whoever runs several requests that share their limits."""
+"""Set by the code that runs several requests with shared limits."""
 
 
 def request_checks(*, max_representations: int, max_cost: int) -> Checks:

@@ -1,7 +1,6 @@
 """What the service says about itself: one line an event, as JSON or for a terminal, each with its request's id.
 
-Whoever writes a line sees to it that it holds no secret, no access token, no metadata and no variables; this module
-sees to it that an exception does not bring them in.
+Callers must not log secrets, access tokens, metadata or variables. This module keeps exceptions from adding any.
 """
 
 import asyncio
@@ -159,7 +158,7 @@ class _Lines:
 
 
 class _Forward(logging.Handler):
-    """Hands on what libraries log by the standard library's means."""
+    """Forwards what libraries log through the standard library."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(

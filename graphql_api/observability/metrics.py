@@ -217,7 +217,7 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def request(self, operation: str, kind: str, outcome: str, seconds: float, *, teaches: bool) -> None:
-        """A GraphQL request was answered. Names are learned from those that teach: nobody else can use them up."""
+        """Record a GraphQL request. Only one with `teaches` can add an operation name: their number is limited."""
         values = self._of_requests.get((operation, kind, outcome))
         if values is None:
             values = self._of_request(operation, kind, outcome, teaches=teaches)
@@ -249,11 +249,11 @@ class Metrics(Collector):
         self._webhooks.add(sender, str(status))
 
     def event_feed(self, lag: float) -> None:
-        """The change feed is so many seconds behind."""
+        """Set how many seconds the change feed is behind."""
         self._event_feed_lag.set(lag)
 
     def event_endpoint(self, name: str, lag: float, is_disabled: bool) -> None:  # noqa: FBT001 - a figure
-        """An endpoint of deliveries is so many seconds behind the feed."""
+        """Set how many seconds a webhook endpoint is behind the feed."""
         self._event_delivery_lag.set(lag, name)
         self._event_endpoint_disabled.set(is_disabled, name)
 
@@ -304,7 +304,7 @@ class Metrics(Collector):
         return family
 
     def webhook_ignored(self, sender: str, reason: str) -> None:
-        """An event of a gateway was none of ours."""
+        """Count a gateway's event that does not concern this service."""
         self._webhooks_ignored.add(sender, reason)
 
     def _of_request(self, operation: str, kind: str, outcome: str, *, teaches: bool) -> Values:

@@ -61,7 +61,7 @@ class SharedMemory:
         return True
 
     def read(self, slot: int) -> bytes:
-        """The slot's message; empty if nobody has written one."""
+        """The slot's message; empty if none was written."""
         while True:
             head = count, length = self._head(slot)
             start = self._start(slot, count)

@@ -22,7 +22,7 @@ def failing() -> list[str]:
 
 
 async def supervise(name: str, work: Callable[[], Awaitable[None]], *, pause_seconds: float = _PAUSE_SECONDS) -> None:
-    """Run a task for ever, and start it anew after a pause if it dies."""
+    """Run a task until cancelled, and start it again after a pause if it dies."""
     quick = 0
     try:
         while True:

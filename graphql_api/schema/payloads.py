@@ -1,4 +1,4 @@
-"""What mutations answer: what was done, the user to stitch, and what the caller can mend."""
+"""What mutations answer: what was done, the user to stitch, and the errors that the caller can fix."""
 
 from collections.abc import Iterable
 from datetime import datetime

@@ -25,18 +25,18 @@ async def deactivate_customer(
     *,
     caps: bool = False,
 ) -> Token | None:
-    """The gateway, or another system that knows only its customer id, says that this customer is not to be used.
+    """Deactivate the token of this customer, for the gateway or a system that knows only the customer id.
 
-    With the reason GATEWAY_DELETED that is the gateway's word, kept for whoever will have the customer. Any other
-    reason is our own, and deactivates an active token.
+    The reason GATEWAY_DELETED is the gateway's report, which is kept for the user who will have the customer. Any other
+    reason is a decision of the platform, and deactivates an active token.
 
     Args:
-        service: for whom
-        gateway: where the customer is
-        customer: its identifier there
+        service: the caller's service
+        gateway: the gateway
+        customer: the customer's id there
         reason: why the token becomes inactive
         occurred_at: when it happened; None for now
-        caps: date it now if it is dated too far in the future, since a gateway does not correct its event
+        caps: take the current time if it lies too far ahead, because a gateway does not correct its events
 
     Returns:
         The token that has the customer, or had it and is left alone; None if it is unknown, which is no error.
@@ -76,7 +76,7 @@ async def deactivate_as_gone(service: Tokens, token: Token, now: datetime) -> To
 async def verify_customer(
     service: Tokens, gateway: str, customer: str, at: datetime | None, *, caps: bool = False
 ) -> Token:
-    """The gateway says that this customer exists. That is kept for whoever will have the customer.
+    """Record that the gateway says that this customer exists, also for the user who will have it.
 
     Args:
         service: for whom

@@ -94,7 +94,7 @@ async def _reassign(
     now = await store.now()
     changes = Changes()
     await store.reassign(goals)
-    # Deleted and created anew, since two rows that swap their users would break the constraint one after the other.
+    # Deleted and inserted again, because two rows that swap users would violate the constraint one at a time.
     await store.remove(list(moving.values()))
     current = {key: token for token in stored.values() if (key := _key(token)) in kept}
     for user_id, gateway in sorted(_changing(wanted, owners)):

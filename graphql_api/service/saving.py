@@ -81,7 +81,7 @@ class BatchSaver:
         stored: the tokens that are there, by user and gateway
         customers: whose the identifiers of gateways are, and what is known of them
         erased: the users who were erased
-        action: what the history calls every change, where that is not to be told from what is changed
+        action: the action of every history entry; by default, it follows from what changes
     """
 
     def __init__(

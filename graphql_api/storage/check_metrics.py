@@ -1,4 +1,4 @@
-"""What checks of gateways found. Other processes write it into the database; it is read when Prometheus asks."""
+"""Metrics of checks of gateways. Other processes write the sums into the database; a scrape reads them."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,10 +15,10 @@ _TIMEOUT_SECONDS = 0.5
 
 
 class CheckMetrics:
-    """Reads the summaries of checks, at most four times a minute. If the database is away, the last ones stay.
+    """Reads the summaries of checks, at most four times a minute. While the database is away, the last ones stay.
 
     Args:
-        checks: where they are
+        checks: reads the summaries
         show: takes each of them
     """
 
@@ -28,7 +28,7 @@ class CheckMetrics:
         self._read_at = -inf
 
     async def refresh(self) -> None:
-        """Show what is there now."""
+        """Update the metrics."""
         if monotonic() - self._read_at < _SECONDS:
             return
         self._read_at = monotonic()

@@ -7,14 +7,14 @@ from uuid import UUID
 
 from graphql_api.storage.connection import Runner, Statement
 
-# When the gateway last said something of the customer, or was asked; nothing was before 1970.
+# When the gateway last reported on the customer, or was last asked; 1970 if never.
 _CHECKED_AT = "coalesce(greatest(t.last_verified_at, c.asked_at), 'epoch'::timestamptz)"
 _TOKENS = """
   customer_gateway_tokens t left join gateway_customer_checks c on c.token_id = t.id
   where t.gateway = $1 and t.deactivation_reason is distinct from 'GATEWAY_DELETED'
 """
 _IS_FREE = "(c.leased_until is null or c.leased_until < clock_timestamp())"
-# Arguments: the gateway, before when they were last checked, after which place in this order, and how many.
+# Arguments: the gateway, the time before which they were last checked, the place in this order to start after, a limit.
 _DUE = Statement(
     "due_checks",
     f"""
@@ -24,8 +24,8 @@ _DUE = Statement(
     """,
 )
 _COUNT_DUE = Statement("count_due_checks", f"select count(*) from {_TOKENS} and {_CHECKED_AT} < $2 and {_IS_FREE}")
-# Arguments: ids, before when they were last checked, and seconds. A row that another check has, or has done with, is
-# looked at as it is after that check: so each token is one check's.
+# Arguments: ids, the time before which they were last checked, and the lease in seconds. The statement waits for other
+# checks that lock a row and sees the row as they left it, so each token belongs to one check.
 _LEASE = Statement(
     "lease_checks",
     """
@@ -38,7 +38,7 @@ _LEASE = Statement(
     returning token_id, leased_until, clock_timestamp() as now
     """,
 )
-# Arguments: ids, when each was asked (null: it was not), and when each lease ends.
+# Arguments: ids, when each was asked (null: not asked), and when each lease ends.
 _SETTLE = Statement(
     "settle_checks",
     """
@@ -47,8 +47,8 @@ _SETTLE = Statement(
     where c.token_id = done.id and c.leased_until = done.leased_until
     """,
 )
-# What an earlier check asked for, and nobody said since that the customer is there, gone or another one. A confirmation
-# by a check is dated by the second. Arguments: the gateway, when this check began, after which id, and how many.
+# Tokens that an earlier check asked for, and that no report and no replacement has resolved since. A check dates its
+# confirmations by the second. Arguments: the gateway, when this check began, the id to start after, a limit.
 _STILL_UNKNOWN = Statement(
     "still_unknown",
     """
@@ -109,11 +109,11 @@ _SUMMARIES = Statement(
 )
 
 FIRST = (datetime.min.replace(tzinfo=UTC), str(UUID(int=0)))
-"""The place before all tokens in the order of `CheckStore.due`."""
+"""The place before the first token in the order of `CheckStore.due`."""
 
 
 class DueCheck(NamedTuple):
-    """A token whose customer is to be asked for."""
+    """A token whose customer the check must ask for."""
 
     token_id: str
     user_id: str
@@ -122,19 +122,19 @@ class DueCheck(NamedTuple):
 
     @property
     def place(self) -> tuple[datetime, str]:
-        """Where it is in the order of `CheckStore.due`."""
+        """The token's position in the order of `CheckStore.due`."""
         return self.checked_at, self.token_id
 
 
 class Lease(NamedTuple):
-    """Which tokens are this check's, by id with the end of the lease, and the database's time when it began."""
+    """The tokens that this check leased (id → end of the lease), and the database's time at its start."""
 
     until: Mapping[str, datetime]
     now: datetime | None
 
 
 class Counts(NamedTuple):
-    """How many answers of each kind a check got, and how many requests came too soon."""
+    """How many answers of each kind a check got, and how many requests were rate-limited."""
 
     verified: int = 0
     gone: int = 0
@@ -144,7 +144,7 @@ class Counts(NamedTuple):
 
 
 class CheckSummary(NamedTuple):
-    """What checks of a gateway found so far: `finished_at` is the end of the last one that was not stopped early."""
+    """The sums over all checks of a gateway. `finished_at` is the end of the last check that did not stop early."""
 
     gateway: str
     finished_at: datetime | None
@@ -153,26 +153,26 @@ class CheckSummary(NamedTuple):
 
 
 class CheckStore:
-    """What checks of gateways have to remember."""
+    """The state of checks that the database keeps."""
 
     def __init__(self, runner: Runner) -> None:
         self._run = runner
 
     async def due(self, gateway: str, before: datetime, after: tuple[datetime, str], size: int) -> list[DueCheck]:
-        """The next tokens that were last checked before then and that no other check has, longest ago first."""
+        """The next tokens, last checked before this time and not leased by another check, oldest check first."""
         return [DueCheck(*row) for row in await self._run.fetch(_DUE, gateway, before, *after, size)]
 
     async def count_due(self, gateway: str, before: datetime) -> int:
-        """How many those are."""
+        """How many such tokens there are."""
         return (await self._run.fetch(_COUNT_DUE, gateway, before))[0][0]
 
     async def lease(self, token_ids: Sequence[str], before: datetime, seconds: float) -> Lease:
-        """Take those of these tokens that are still due and that no other check has taken."""
+        """Lease those of these tokens that are still due and that no other check has leased."""
         rows = await self._run.fetch(_LEASE, token_ids, before, seconds)
         return Lease({row["token_id"]: row["leased_until"] for row in rows}, rows[0]["now"] if rows else None)
 
     async def settle(self, lease: Lease, asked: Mapping[str, datetime]) -> None:
-        """Give all of the lease back; those that were asked are not due for a while."""
+        """End the lease of all its tokens. Tokens that were asked for are not due for a while."""
         ids = list(lease.until)
         await self._run.fetch(_SETTLE, ids, [asked.get(each) for each in ids], list(lease.until.values()))
 
@@ -188,31 +188,31 @@ class CheckStore:
         return [DueCheck(*row) for row in await self._run.fetch(_STILL_UNKNOWN, gateway, before, after, size)]
 
     async def last_verified(self, gateway: str, size: int) -> list[str]:
-        """Customers that the gateway confirmed last: its account knows them."""
+        """The customers that the gateway confirmed most recently, which its account must know."""
         return [row[0] for row in await self._run.fetch(_LAST_VERIFIED, gateway, size)]
 
     async def forget_deleted(self) -> None:
-        """Forget what is known of tokens that are no longer there."""
+        """Delete the state of tokens that no longer exist."""
         await self._run.fetch(_FORGET_DELETED)
 
     async def deletions_read_at(self, gateway: str) -> datetime | None:
-        """Until when the gateway's list of deletions was read."""
+        """The time up to which the gateway's list of deletions was read; None if it never was."""
         rows = await self._run.fetch(_READ_DELETIONS_AT, gateway)
         return rows[0][0] if rows else None
 
     async def deletions_read(self, gateway: str, until: datetime) -> None:
-        """Remember that the list was read until then."""
+        """Store the time up to which the list was read."""
         await self._run.fetch(_DELETIONS_READ, gateway, until)
 
     async def count(self, gateway: str, counts: Counts) -> None:
-        """Add to what earlier checks counted."""
+        """Add to the sums of earlier checks."""
         await self._run.fetch(_COUNT, gateway, *counts)
 
     async def finish(self, gateway: str) -> None:
-        """A check came to its end: remember when, and which token was checked longest ago."""
+        """Store that a check was completed, and when the least recently checked token was checked."""
         await self._run.fetch(_FINISH, gateway)
 
     async def summaries(self) -> list[CheckSummary]:
-        """Of each gateway that was ever checked."""
+        """The summary of every gateway that was ever checked."""
         rows = await self._run.fetch(_SUMMARIES)
         return [CheckSummary(row[0], row[1], row[2], Counts(*row[3:])) for row in rows]

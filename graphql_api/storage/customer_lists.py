@@ -1,4 +1,4 @@
-"""What a gateway lists as its customers, beside what we store of them: a temporary table, and what differs."""
+"""A gateway's list of customers in a temporary table, and its differences from the stored tokens."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from graphql_api.storage.connection import Row, Statement
 from graphql_api.storage.connector import RawConnection
 
-# What other objects at gateways are called that programs take for customers: payment methods, tokens, cards, sources.
+# Prefixes of other objects that programs confuse with customers: payment methods, tokens, cards, sources.
 _OTHER_OBJECTS = ("pm_", "tok_", "card_", "src_")
 
 _LIST = "create temporary table listed (gateway_customer_id text not null, is_deleted bool not null) on commit drop"
@@ -15,7 +15,7 @@ _INDEX = "create index on listed (gateway_customer_id); analyze listed"
 _LISTED = "select from listed where listed.gateway_customer_id = t.gateway_customer_id"
 _IS_LISTED = f"exists ({_LISTED} and not listed.is_deleted)"
 _IS_DELETED = f"(not {_IS_LISTED} and exists ({_LISTED}))"
-# Active when the listing began, by an identifier that was known then, and not in it, or in it as deleted.
+# Tokens that were active under this id when the listing began, and are not in the list, or are in it as deleted.
 _IS_MISSING = f"""(
   t.is_active and t.created_at < $2 and t.activated_at < $2 and not {_IS_LISTED}
   and not exists (
@@ -71,7 +71,7 @@ HAS_TOKENS = Statement("has_tokens", "select exists (select from customer_gatewa
 
 
 def _between(prefix: str) -> str:
-    """Identifiers with this prefix, by way of the index whatever the database's collation."""
+    """A condition for ids with this prefix that can use the index under any collation."""
     word = prefix.removesuffix("_")
     following = word[:-1] + chr(ord(word[-1]) + 1)
     return (
@@ -80,7 +80,7 @@ def _between(prefix: str) -> str:
     )
 
 
-# By gateway, how many identifiers are those of other objects.
+# How many ids at each gateway are those of other objects.
 OTHER_OBJECTS = Statement(
     "identifiers_of_other_objects",
     f"""
@@ -91,14 +91,14 @@ OTHER_OBJECTS = Statement(
 
 
 class ListedCustomer(NamedTuple):
-    """A customer as the gateway's list has it."""
+    """A customer in the gateway's list."""
 
     gateway_customer_id: str
     is_deleted: bool
 
 
 class ListCounts(NamedTuple):
-    """What the list has, and what of the gateway's tokens has to do with it."""
+    """How the list and the gateway's tokens compare."""
 
     listed: int  # customers
     known: int  # tokens whose customer is listed
@@ -110,7 +110,7 @@ class ListCounts(NamedTuple):
 
     @property
     def differences(self) -> int:
-        """How many lines the report has."""
+        """The number of lines in the report."""
         return self.missing_there + self.inactive_here + self.missing_here
 
     def __str__(self) -> str:
@@ -121,7 +121,7 @@ class ListCounts(NamedTuple):
 
 
 class CustomerList:
-    """A gateway's customers as they were at some moment, for as long as the transaction of this connection lasts."""
+    """A gateway's customers at one moment. The table lasts until the transaction of its connection ends."""
 
     def __init__(self, raw: RawConnection, gateway: str, at: datetime) -> None:
         self.gateway = gateway
@@ -129,18 +129,18 @@ class CustomerList:
         self._raw = raw
 
     async def load(self, customers: Iterable[ListedCustomer]) -> None:
-        """Store these customers in the temporary table."""
+        """Add these customers to the temporary table."""
         await self._raw.execute(_LIST)
         await self._raw.copy_records_to_table("listed", records=customers)
         await self._raw.execute(_INDEX)
 
     async def counts(self) -> ListCounts:
-        """Count what is the same and what differs."""
+        """Count matches and differences."""
         [row] = await self._raw.fetch(_COUNTS, self.gateway, self.at)
         return ListCounts(*row)
 
     async def report(self, write: Callable[[bytes], object]) -> None:
-        """Write what differs as CSV."""
+        """Write the differences as CSV."""
 
         async def output(chunk: bytes) -> None:
             write(chunk)
@@ -148,5 +148,5 @@ class CustomerList:
         await self._raw.copy_from_query(_REPORT, self.gateway, self.at, output=output, format="csv", header=True)
 
     async def changes(self, after: tuple[datetime, str], size: int) -> Sequence[Row]:
-        """The next tokens, in creation order, that are missing, or listed and not verified since."""
+        """The next tokens, in creation order, that are missing in the list, or listed and not verified since."""
         return await self._raw.fetch(_CHANGES, self.gateway, self.at, *after, size)

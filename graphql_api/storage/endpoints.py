@@ -1,7 +1,8 @@
 """Webhook endpoints: how far each is in the change feed, whether it takes entries, and which process sends to it.
 
-A process that sends to an endpoint holds a lease on it, by the database's clock. Each step compares what it goes on
-from: a process that lost the lease, or finds a position that another one set, changes nothing and is told so.
+A process that sends to an endpoint holds a lease on it, by the database's clock. Every change names the position that
+it starts from: if the process lost the lease, or another process changed the position, nothing changes and the process
+learns of it.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ _RELEASE = Statement(
     "release_endpoint",
     "update event_endpoints set leased_by = null, leased_until = null where name = $1 and leased_by = $2",
 )
-# Not waited for is the disk: a crash of the database that takes it back repeats what was delivered.
+# Without waiting for the disk: if a crash of the database undoes the change, entries are delivered again.
 _ADVANCE = Statement(
     "advance_endpoint",
     f"""
@@ -49,7 +50,7 @@ _ADVANCE = Statement(
     returning position
     """,
 )
-# Arguments: after which delay to try again, how long the receiver wants no request, and whether to try no more.
+# Arguments: seconds until the next attempt, seconds for which the receiver wants no request, whether to disable it.
 _FAIL = Statement(
     "fail_endpoint",
     f"""
@@ -74,7 +75,7 @@ _STATES = Statement(
 )
 
 
-# Argument: up to which position the feed is settled.
+# Argument: the position up to which the feed is settled.
 _LAGS = Statement(
     "endpoint_lags",
     f"""
@@ -88,14 +89,14 @@ _LAGS = Statement(
 
 
 class Lease(NamedTuple):
-    """The right to send to an endpoint: after which position it continues, and how often the next entry failed."""
+    """The right to send to an endpoint: the position it continues after, and failed attempts of the next entry."""
 
     position: int
     attempts: int
 
 
 class EndpointState(NamedTuple):
-    """An endpoint as it is stored."""
+    """The stored state of an endpoint."""
 
     name: str
     position: int
@@ -116,44 +117,44 @@ class Endpoints:
         self.lease_seconds = lease_seconds
 
     async def register(self, name: str, position: int) -> None:
-        """Begin a new endpoint after this position; one that is known stays where it is."""
+        """Start a new endpoint after this position. A known endpoint keeps its position."""
         await self._pool.fetch(_REGISTER, name, position)
 
     async def due(self, name: str) -> int | None:
-        """After which position an endpoint continues, if it is this process's turn to try."""
+        """The position that the endpoint continues after; None if this process must not try now."""
         rows = await self._pool.fetch(_DUE, name, self._owner)
         return rows[0][0] if rows else None
 
     async def lease(self, name: str, *, early: bool = False) -> Lease | None:
-        """The lease on an endpoint; None if another process has it, or if there is to be no attempt now.
+        """Take the lease on an endpoint; None if another process has it, or the next attempt is not due.
 
-        `early` does not wait for the time of the next attempt, unless the receiver asked for that.
+        `early` ignores the time of the next attempt, unless the receiver set it (`Retry-After`).
         """
         rows = await self._pool.fetch(_LEASE, name, self._owner, self.lease_seconds, early)
         return Lease(*rows[0]) if rows else None
 
     async def release(self, name: str) -> None:
-        """Let others have the lease."""
+        """End the lease."""
         await self._pool.fetch(_RELEASE, name, self._owner)
 
     async def advance(self, name: str, old: int, new: int) -> bool:
-        """All up to a new position is delivered: keep the lease. False if it was lost, or the position changed."""
+        """Record that all up to `new` was delivered, and renew the lease. False if the lease or `old` is lost."""
         return bool(await self._pool.fetch(_ADVANCE, name, self._owner, old, new, self.lease_seconds))
 
     async def fail(
         self, name: str, position: int, error: str, *, delay: float, retry_after: float | None, disable: bool
     ) -> None:
-        """The entry after this position was not taken. Seconds until the next attempt; the lease ends."""
+        """Record a failed attempt to send the entry after this position, and end the lease. Times are in seconds."""
         await self._pool.fetch(_FAIL, name, self._owner, position, error, delay, retry_after, disable)
 
     async def resume(self, name: str, position: int | None = None) -> None:
-        """Enable an endpoint, and let it continue after another position if one is given."""
+        """Enable an endpoint; with `position`, it continues after it."""
         await self._pool.fetch(_RESUME, name, position)
 
     async def states(self) -> Sequence[EndpointState]:
-        """All endpoints that were ever sent to."""
+        """All registered endpoints."""
         return [EndpointState(*row) for row in await self._pool.fetch(_STATES)]
 
     async def lags(self, settled: int) -> Sequence[tuple[str, float, bool]]:
-        """Of each endpoint, seconds since the oldest settled entry was written that is not delivered; if disabled."""
+        """Each endpoint's name, the age in seconds of its oldest undelivered entry, and whether it is disabled."""
         return [(name, lag, off) for name, lag, off in await self._pool.fetch(_LAGS, settled)]

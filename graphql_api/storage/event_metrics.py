@@ -1,4 +1,4 @@
-"""How far the change feed and its endpoints are behind. It is read when Prometheus asks."""
+"""How far the change feed and its endpoints are behind. A scrape by Prometheus reads it."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class EventMetrics:
         self._read_at = -inf
 
     async def refresh(self) -> None:
-        """Show what is there now."""
+        """Update the metrics."""
         if monotonic() - self._read_at < _SECONDS:
             return
         self._read_at = monotonic()

@@ -1,4 +1,4 @@
-"""All tokens as a stream of bytes: COPY out of the tables."""
+"""Exports all tokens as a stream of bytes, with COPY."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +9,7 @@ def _instant(name: str) -> str:
     return f"""to_char({name} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
 
 
-# The names of a file's columns, and what stands in them.
+# Column names of the file → SQL expressions.
 _EXPORTED = {
     "id": "id",
     "userId": "user_id",
@@ -30,7 +30,7 @@ _EXPORTED = {
       where c.user_id = t.user_id and c.gateway = t.gateway and c.gateway_customer_id <> t.gateway_customer_id
     )""",
 }
-# What users and gateways wrote, and how what a spreadsheet takes for a formula begins.
+# Columns with free text, and the characters that start a formula in a spreadsheet.
 _TEXTS = ("user_id", "gateway_customer_id", "description")
 _FORMULA = "^[-=+@\\t\\r]"
 _SELECTED = ", ".join(f'{value} as "{name}"' for name, value in _EXPORTED.items())
@@ -38,7 +38,7 @@ _EXPORT = f"select {_SELECTED} from customer_gateway_tokens t order by created_a
 
 
 async def export_csv(raw: RawConnection, write: Callable[[bytes], object], *, escapes_formulas: bool) -> int:
-    """Write every token, as one moment has them, in creation order, with a header. Returns how many there are."""
+    """Write all tokens of one snapshot as CSV with a header, in creation order. Returns their number."""
     rows = _EXPORT.replace("is_active as", "case when is_active then 'true' else 'false' end as")
     for column in _TEXTS if escapes_formulas else ():
         rows = rows.replace(f"{column} as", f"regexp_replace({column}, '{_FORMULA}', '''\\&') as")
@@ -47,9 +47,9 @@ async def export_csv(raw: RawConnection, write: Callable[[bytes], object], *, es
 
 
 async def export_json_lines(raw: RawConnection, write: Callable[[bytes], object]) -> int:
-    """The same as one JSON object a line."""
+    """Write them as JSON Lines instead."""
     lines = f"select row_to_json(token) from ({_EXPORT}) as token"
-    # JSON text has neither of these two characters, so nothing in it is quoted.
+    # JSON text contains neither of these two characters, so COPY quotes nothing.
     status = await raw.copy_from_query(lines, output=_as_coroutine(write), format="csv", delimiter="\x01", quote="\x02")
     return _count(status)
 

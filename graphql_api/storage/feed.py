@@ -22,10 +22,10 @@ from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.transaction import FORBIDDEN, TIMELINE
 
 MAX_SCANNED = 10_000
-"""Entries that are looked at for one page, if a filter leaves most of them out."""
+"""Entries that one page with a filter examines at most."""
 
 _EVENTS = "customer_gateway_token_events"
-# Who has read all entries that are settled waits so long for those that are there and are not.
+# How long a reader that has read all settled entries waits for the unsettled ones.
 _PATIENCE_SECONDS = 0.25
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.002, 0.02
 _MARK_SECONDS = 1.0
@@ -51,9 +51,9 @@ _WANTED = "and ($4::text[] is null or gateway = any($4)) and ($5::text[] is null
 class _Statements:
     """The statements that name the timeline, by this expression. A filtered page examines `max_scanned` entries.
 
-    `look` takes the position above which an entry needs a transaction id of ours, which is given after the snapshot.
-    The pages take after which position, up to which one and how many, then the filter. They always answer a row, with
-    the timeline and how far was read. `mark` marks nothing if the timeline ended meanwhile.
+    `look` takes the position above which an entry makes this process take a transaction id, which it gets after the
+    snapshot. The pages take the position to start after, the one to end at, a limit, and then the filter. They always
+    return a row, with the timeline and the position up to which they read. `mark` does nothing on another timeline.
     """
 
     def __init__(self, timeline: str, max_scanned: int = MAX_SCANNED) -> None:
@@ -78,7 +78,7 @@ class _Statements:
 
 
 STATEMENTS = _Statements(TIMELINE)
-# A managed PostgreSQL that forbids to look at its log keeps its commits elsewhere, and begins no timelines.
+# A managed PostgreSQL that hides its log keeps its commits elsewhere and has no timelines.
 _WITHOUT_TIMELINES = _Statements("'0'")
 PRECEDES = Statement(
     "feed_precedes",
@@ -104,13 +104,13 @@ AGE = Statement(
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """Entries in their order.
+    """A page of entries, in feed order.
 
     Attributes:
         lines: the entries
-        start: after which place they were looked for
-        end: up to which place all were looked at
-        has_more: whether there are more, or entries that were not looked at
+        start: the place after which it starts
+        end: the place up to which all entries were examined
+        has_more: whether there are more entries, or some that were not examined
     """
 
     lines: list[Row]
@@ -120,7 +120,7 @@ class FeedPage:
 
 
 class Feed:
-    """The feed as this process reads it, on the primary."""
+    """This process's view of the feed, on the primary."""
 
     def __init__(self, pool: ConnectionPool, *, statements: _Statements = STATEMENTS) -> None:
         self._pool = pool
@@ -128,24 +128,26 @@ class Feed:
         self._timeline = ""
         self._newest = 0
         self._settled = 0
-        self._pending: tuple[int, int] | None = None  # a position, and the id after which it is settled
+        self._pending: tuple[int, int] | None = (
+            None  # a position, and the transaction id that must have ended for it to be settled
+        )
         self._marked_at, self._marked = _NEVER, 0
 
     @property
     def newest(self) -> int:
-        """The highest position that was seen, settled or not."""
+        """The highest position seen, settled or not."""
         return self._newest
 
     async def now(self) -> Place:
-        """The place after all that is settled."""
+        """The place after the last settled entry."""
         await self._settle()
         return Place(self._timeline, self._settled)
 
     async def resume(self, place: Place) -> int:
-        """After which position to continue from this place.
+        """The position after which to continue from this place.
 
         Raises:
-            BadInputError: there is no such place.
+            BadInputError: this database has no such place.
         """
         await self.look()
         if place.timeline != self._timeline:
@@ -156,17 +158,17 @@ class Feed:
         return place.position
 
     async def page(self, after: Place | None, size: int, wanted: FeedFilter = NO_FILTER) -> FeedPage:
-        """At most `size` entries after this place, or from the oldest one on.
+        """At most `size` entries after this place; from the oldest entry if it is None.
 
         Raises:
-            BadInputError: there is no such place.
+            BadInputError: this database has no such place.
         """
         if after is None:
             await self.look()
         return await self.read(await self.resume(after) if after else 0, size, wanted)
 
     async def read(self, start: int, size: int, wanted: FeedFilter = NO_FILTER) -> FeedPage:
-        """At most `size` entries after this position, which is one of the database as it is now."""
+        """At most `size` entries after this position of the current timeline."""
         while True:
             if self._settled <= start + size:
                 await self._settle()
@@ -185,12 +187,12 @@ class Feed:
             return FeedPage(lines, Place(timeline, start), Place(timeline, end), is_cut or until < settled)
 
     async def precedes(self, place: Place, wanted: FeedFilter) -> bool:
-        """Whether there is an entry up to this place; not all are looked at."""
+        """Whether an entry precedes this place; at most `MAX_SCANNED` entries are examined."""
         [[found]] = await self._pool.fetch(PRECEDES, place.position, *wanted)
         return found
 
     async def look(self) -> None:
-        """See what is there and what is settled by now."""
+        """Update the newest and the settled position."""
         settled, known = self._settled, 2**62 if self._pending else self._settled
         try:
             [(timeline, xmin, newest, xid)] = await self._pool.fetch(self._sql.look, known)
@@ -200,7 +202,7 @@ class Feed:
             self._sql = _WITHOUT_TIMELINES
             await self.look()
             return
-        if timeline != self._timeline or newest < settled:  # another timeline, or emptied by somebody
+        if timeline != self._timeline or newest < settled:  # another timeline, or the table was emptied
             self._timeline, self._newest, self._settled, self._pending = timeline, 0, 0, None
             self._marked_at, self._marked = _NEVER, 0
         self._newest = max(self._newest, newest)
@@ -213,13 +215,13 @@ class Feed:
             await self._pool.fetch(self._sql.mark, self._timeline, self._settled)
 
     async def measure(self) -> tuple[Place, float]:
-        """The place after all that is settled, and the seconds since the oldest entry was written that is not."""
+        """The place after the last settled entry, and the age in seconds of the oldest unsettled one (0 if none)."""
         place = await self.now()
         rows = [] if self._settled >= self._newest else await self._pool.fetch(AGE, self._settled)
         return place, max(0.0, rows[0][0]) if rows else 0.0
 
     async def _settle(self) -> None:
-        """Wait a little until all is settled that is there now."""
+        """Wait briefly until the entries that exist now are settled."""
         deadline, pause = monotonic() + _PATIENCE_SECONDS, 0.0
         await self.look()
         newest = self._newest

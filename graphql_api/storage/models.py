@@ -27,14 +27,14 @@ _COVERED = ("id", "gateway_customer_id", "is_active", "created_at")
 
 
 class CustomerGatewayTokenRow(SQLModel, table=True):
-    """Who a user is at a gateway."""
+    """A token: which customer a user is at a gateway."""
 
     __tablename__ = "customer_gateway_tokens"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         PrimaryKeyConstraint("id", name="customer_gateway_tokens_pkey"),
-        # What is asked of users' tokens most lies in the index: reads that need no more leave the table alone.
+        # The index includes the most selected columns, so that reads of only these do not touch the table.
         UniqueConstraint("user_id", "gateway", name="one_token_per_user_and_gateway", postgresql_include=_COVERED),
-        # The identifier first: it is what tells rows apart, so this also serves a lookup by identifier alone.
+        # The id first, because it is the selective column: the index also serves lookups by id alone.
         UniqueConstraint("gateway_customer_id", "gateway", name="one_token_per_gateway_customer"),
         CheckConstraint(_USER_ID, name="user_id_is_well_formed"),
         CheckConstraint(_GATEWAY, name="gateway_is_well_formed"),
@@ -46,7 +46,7 @@ class CustomerGatewayTokenRow(SQLModel, table=True):
         Index("customer_gateway_tokens_by_age", "created_at", "id"),
         Index("customer_gateway_tokens_by_gateway", "gateway", "created_at", "id"),
         Index("customer_gateway_tokens_by_verification", text("last_verified_at nulls first")),
-        # Changes find room in the page, so that no index has to be told of them.
+        # Leaves room in each page for updated rows, so that updates need not touch the indexes (HOT).
         {"postgresql_with": {"fillfactor": 90}},
     )
 
@@ -67,7 +67,7 @@ class CustomerGatewayTokenRow(SQLModel, table=True):
 
 
 class GatewayCustomerRow(SQLModel, table=True):
-    """An identifier that a user has or had at a gateway: it is theirs for good, whatever becomes of the token."""
+    """A customer id that a user has or had at a gateway. It stays reserved for them, even without a token."""
 
     __tablename__ = "gateway_customers"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
@@ -82,9 +82,9 @@ class GatewayCustomerRow(SQLModel, table=True):
 
 
 class GatewayCustomerReportRow(SQLModel, table=True):
-    """What is known of a customer id that is not a token's, or that its token cannot carry: see `domain.facts`.
+    """The facts about a customer id without a token, or that its token cannot hold: see `domain.facts`.
 
-    It expires if the id is nobody's; until then it counts once the id is saved.
+    They expire if no user has the id. If it is saved before that, they count.
     """
 
     __tablename__ = "gateway_customer_reports"  # pyright: ignore[reportAssignmentType]
@@ -102,7 +102,7 @@ class GatewayCustomerReportRow(SQLModel, table=True):
 
 
 class EventRow(SQLModel, table=True):
-    """One line of a token's history; lines are added and never changed, but for what erasure takes out of them."""
+    """An entry of a token's history. Entries are only added; only erasures change them."""
 
     __tablename__ = "customer_gateway_token_events"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
@@ -139,7 +139,7 @@ class EventTimelineRow(SQLModel, table=True):
 
 
 class EventEndpointRow(SQLModel, table=True):
-    """How far a webhook endpoint is in the change feed, and which process sends to it."""
+    """A webhook endpoint: its position in the change feed, and the process that sends to it."""
 
     __tablename__ = "event_endpoints"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (PrimaryKeyConstraint("name", name="event_endpoints_pkey"),)
@@ -157,7 +157,7 @@ class EventEndpointRow(SQLModel, table=True):
 
 
 class DepartedTokenRow(SQLModel, table=True):
-    """A token that a user, or who was merged into them, had and has no longer: erasure has to find its history."""
+    """A token that a user, or a user merged into them, no longer has. Erasure must find its history."""
 
     __tablename__ = "departed_tokens"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
@@ -170,7 +170,7 @@ class DepartedTokenRow(SQLModel, table=True):
 
 
 class ClaimRow(SQLModel, table=True):
-    """Somebody is about to create a user's customer at a gateway; gone once it is saved."""
+    """A claim: the right to create a user's customer at a gateway. Deleted when the customer is saved."""
 
     __tablename__ = "gateway_customer_claims"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (PrimaryKeyConstraint("user_id", "gateway", name="gateway_customer_claims_pkey"),)
@@ -182,7 +182,7 @@ class ClaimRow(SQLModel, table=True):
 
 
 class ErasedUserRow(SQLModel, table=True):
-    """A keyed hash of the id of a user who was erased."""
+    """A keyed hash of an erased user's id."""
 
     __tablename__ = "erased_users"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (PrimaryKeyConstraint("user_hash", name="erased_users_pkey"),)
@@ -214,7 +214,7 @@ class GatewayErasureRow(SQLModel, table=True):
 
 
 class GatewayCheckRow(SQLModel, table=True):
-    """What checks of a gateway found so far, and until when its list of deletions was read."""
+    """The sums over all checks of a gateway, and the time up to which its list of deletions was read."""
 
     __tablename__ = "gateway_checks"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (PrimaryKeyConstraint("gateway", name="gateway_checks_pkey"),)
@@ -231,12 +231,12 @@ class GatewayCheckRow(SQLModel, table=True):
 
 
 class GatewayCustomerCheckRow(SQLModel, table=True):
-    """When a gateway was last asked for a token's customer, and until when somebody is about to ask."""
+    """When a check last asked a gateway for a token's customer, and a check's lease on asking next."""
 
     __tablename__ = "gateway_customer_checks"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         PrimaryKeyConstraint("token_id", name="gateway_customer_checks_pkey"),
-        {"postgresql_with": {"fillfactor": 70}},  # each row changes twice with each check
+        {"postgresql_with": {"fillfactor": 70}},  # each check changes each row twice
     )
 
     token_id: str = Field(sa_column=Column(Uuid(as_uuid=False), nullable=False))
@@ -245,7 +245,7 @@ class GatewayCustomerCheckRow(SQLModel, table=True):
 
 
 class ErasureKeyRow(SQLModel, table=True):
-    """The key of those hashes: one row, made by the migration that made the table."""
+    """The key of the hashes in `erased_users`: one row, which the migration creates."""
 
     __tablename__ = "erasure_key"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (

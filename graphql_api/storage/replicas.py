@@ -42,37 +42,37 @@ _log = structlog.get_logger()
 
 
 class RecentWrites:
-    """When something of a user was last written, by this process or one that was forked from the same parent.
+    """When each user was last written, by this process or one forked from the same parent.
 
     Many users share a slot, so that this takes half a megabyte and no more. Whoever shares one with a user of whom
     something was written is taken for that user, which does no harm.
     """
 
     def __init__(self) -> None:
-        self._last = memoryview(mmap(-1, 8 * (_SLOTS + 1))).cast("d")  # the last slot is everybody's
+        self._last = memoryview(mmap(-1, 8 * (_SLOTS + 1))).cast("d")  # the last slot is for writes of all users
 
     def note(self, users: Iterable[str]) -> None:
-        """Something of these users was written just now."""
+        """Record that these users were written just now."""
         for user in users:
             self._last[hash(user) % _SLOTS] = monotonic()  # forks agree on hashes
         self._last[_SLOTS] = monotonic()
 
     def of_any(self, users: Iterable[str] | None, since: float) -> bool:
-        """Whether anything of these users, or of anybody, was written since then."""
+        """Whether one of these users was written since this time; None means any user."""
         if users is None:
             return self._last[_SLOTS] >= since
         return any(self._last[hash(user) % _SLOTS] >= since for user in users)
 
 
 class WalTracker:
-    """How long the primary's log was, and when."""
+    """Samples of the end of the primary's log (WAL), with their times."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._ends: deque[tuple[float, int]] = deque()
 
     async def follow(self, primary: ConnectionPool) -> None:
-        """Look at it for ever."""
+        """Sample it, until cancelled."""
         while True:
             asked = monotonic()
             with suppress(UnavailableError, *FAILURES):
@@ -81,7 +81,7 @@ class WalTracker:
             await asyncio.sleep(_INTERVAL_SECONDS)
 
     def _note(self, time: float, end: int) -> None:
-        """At this time it was no longer than this."""
+        """Add a sample: at this time, the log ended no later than here."""
         if self._ends and self._ends[-1][1] == end:
             self._ends.pop()
         self._ends.append((time, end))
@@ -90,22 +90,22 @@ class WalTracker:
 
     @property
     def newest(self) -> float:
-        """When it was last seen."""
+        """The time of the last sample."""
         return self._ends[-1][0] if self._ends else _NEVER
 
     def visible_at(self, replayed: int) -> float:
-        """Before when everything was written that is there for whoever has replayed so much."""
+        """The time up to which a standby that has replayed this much shows every write."""
         return next((time for time, end in reversed(self._ends) if end <= replayed), _NEVER)
 
 
 class Replica:
-    """One standby, and the reads of it."""
+    """One standby, and the stores that read from it."""
 
     def __init__(self, address: str, log: WalTracker, database: ConnectionPool, max_lag_seconds: float) -> None:
         self.name = place(address)
         self.reader = TokenReader(database)
         self.visible_until = _NEVER
-        """Before when everything was written that is there to be read."""
+        """The time up to which it shows every write."""
         self._connector = Connector(address, session=None, target=None)
         self._log = log
         self._database = database
@@ -116,23 +116,23 @@ class Replica:
 
     @property
     def is_well(self) -> bool:
-        """Whether it may be read from."""
+        """Whether requests may read from it."""
         return not self._trouble
 
     @property
     def lag(self) -> float:
-        """Seconds that it was behind, at the least, when the primary was last heard of."""
+        """The least number of seconds that it was behind when the primary last answered."""
         return max(0.0, self._log.newest - self._last_visible)
 
     async def follow(self) -> None:
-        """See for ever whether it is well."""
+        """Check whether it is healthy, until cancelled."""
         while True:
             try:
                 raw = await self._connector.connect()
             except UnavailableError:
                 self._mark_unhealthy("It cannot be reached.")
             else:
-                self.visible_until = _NEVER  # after a crash it may show less than before
+                self.visible_until = _NEVER  # after a crash, it may show less than before
                 try:
                     await self._look_at(raw)
                 except FAILURES:
@@ -170,7 +170,7 @@ class Replica:
 
 
 class Replicas:
-    """All of them, and what this machine wrote that they may not show yet."""
+    """All replicas, and the recent writes of this machine, which they may not show yet."""
 
     def __init__(self, replicas: Sequence[Replica], primary: TokenReader, writes: RecentWrites) -> None:
         self._replicas = replicas
@@ -189,7 +189,7 @@ class Replicas:
         *,
         max_lag_seconds: float,
     ) -> AsyncGenerator[Self]:
-        """The replicas at these addresses, which are followed until the end.
+        """Open the replicas at these addresses, and monitor them until the context ends.
 
         Args:
             urls: `postgresql://…`, each with one host or several
@@ -216,11 +216,11 @@ class Replicas:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     def __iter__(self) -> Iterator[Replica]:
-        """Each of them."""
+        """The replicas."""
         return iter(self._replicas)
 
     def reads(self, caller: Caller) -> TokenReads:
-        """What one request of this caller reads by: the next replica that is well, or else the primary."""
+        """What one request of this caller reads from: the next healthy replica, or the primary if there is none."""
         well = [replica for replica in self._replicas if replica.is_well]
         if not well:
             return self._primary
@@ -229,7 +229,7 @@ class Replicas:
 
 
 class ReplicaReads:
-    """The reads of one request, as `TokenReads` has them: at a replica, and from some moment on at the primary.
+    """The reads of one request (`TokenReads`): from a replica, until something makes it change to the primary.
 
     That moment comes when the replica fails, when it may not show yet what was written of the users asked for, and when
     a token that is looked up is not there: it may be new. A token that the caller may not see is one that is not there,
@@ -264,7 +264,7 @@ class ReplicaReads:
     async def by_users_and_gateways(
         self, pairs: Sequence[Pair], columns: Columns = None, *, coalesce: bool = False
     ) -> dict[Pair, TokenView]:
-        """Tokens by (user id, gateway). Of many users some have none: only one alone is looked for twice."""
+        """Tokens by (user id, gateway). Only a single missing token is looked up again at the primary."""
         users = [user_id for user_id, _ in pairs]
         found = await self._ask(users, TokenReader.by_users_and_gateways, pairs, columns, coalesce=coalesce)
         if len(pairs) > 1 or self._shows(pairs, found):
@@ -292,21 +292,21 @@ class ReplicaReads:
         before: tuple[datetime, str] | None = None,
         backwards: bool = False,
     ) -> Page:
-        """Tokens in the order of their making."""
+        """A page of tokens in creation order."""
         return await self._ask(
             _users_of(wanted), TokenReader.page, wanted, size=size, after=after, before=before, backwards=backwards
         )
 
     async def count(self, wanted: TokenFilter) -> int:
-        """How many tokens there are."""
+        """The number of tokens."""
         return await self._ask(_users_of(wanted), TokenReader.count, wanted)
 
     async def identifiers(self, pairs: Sequence[Pair]) -> dict[Pair, list[str]]:
-        """What users are or were called, of tokens that this request has read."""
+        """Current and former customer ids of users whose tokens this request has read."""
         return await self._ask((), TokenReader.identifiers, pairs)
 
     async def history(self, token_ids: Sequence[str], *, size: int, before: int | None) -> dict[str, list[Row]]:
-        """Lines of history, of tokens that this request has read."""
+        """History entries of tokens that this request has read."""
         return await self._ask((), TokenReader.history, token_ids, size=size, before=before)
 
     async def _ask(
@@ -316,7 +316,7 @@ class ReplicaReads:
         *arguments: P.args,
         **options: P.kwargs,
     ) -> T:
-        """The answer to a question about these users; None is everybody."""
+        """Run a read about these users (None: all users) on the replica or the primary."""
         if self._at is not self._primary and not self._writes.of_any(users, since=self._replica.visible_until):
             try:
                 return await question(self._at, *arguments, **options)
@@ -331,7 +331,7 @@ class ReplicaReads:
         return await question(self._primary, *arguments, **options)
 
     def _shows(self, keys: Sequence[Any], found: Mapping[Any, TokenView]) -> bool:
-        """Whether this is what the primary would answer, as far as that can be told."""
+        """Whether the primary would answer the same, as far as this process can know."""
         if self._at is self._primary:
             return True
         asked = set(keys)

@@ -1,4 +1,4 @@
-"""How long the history is kept: old entries go, but for those that something still counts on."""
+"""Deletes old history entries, except those that are still needed."""
 
 from collections.abc import AsyncGenerator
 from datetime import timedelta
@@ -9,8 +9,8 @@ from graphql_api.storage.pool import ConnectionPool
 ROWS = 5000
 
 _EVENTS = "customer_gateway_token_events"
-# The last entry of a token stays: a deletion is answered by it again, and its id is never given to another token.
-# So does what an endpoint of deliveries has not taken yet.
+# The last entry of each token stays: a repeated deletion is answered from it, and it keeps the id from being reused.
+# Entries that a webhook endpoint has not accepted yet stay too.
 _PRUNE = Statement(
     "prune_history",
     f"""

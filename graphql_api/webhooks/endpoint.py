@@ -81,11 +81,11 @@ class _Page:
         return response
 
     async def _answer(self, request: Request) -> Response:
-        """Answer 200 once the event is done or was none of ours, 400 where it is not to be believed."""
+        """Answer 200 if the event was applied or does not concern this service, 400 if it is not authentic."""
         try:
             async with asyncio.timeout(self._max_body_seconds):
                 body = await self._body(request)
-            # In a thread: a library is loaded here, and nobody else should wait for that.
+            # In a thread, because this imports a library, and other requests should not wait for that.
             reports = await asyncio.to_thread(self._sender.reports, body, request.headers)
         except (SignatureError, UnreadableEventError) as error:
             detail = error.detail if isinstance(error, SignatureError) else None

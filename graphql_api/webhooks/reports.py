@@ -11,9 +11,9 @@ from graphql_api.domain import values
 
 
 class SignatureError(Exception):
-    """Nobody whom we know signed this, or it was signed too long ago.
+    """No known key signed this, or it was signed too long ago.
 
-    The message is for whoever sent it, who may be anybody; the `detail` is for the log.
+    The message is for the sender, who may be anyone; the `detail` is for the log.
     """
 
     def __init__(self, message: str, detail: str) -> None:

@@ -65,7 +65,7 @@ class Stripe:
 
 
 def _is_signed(body: bytes, signature: str | None, secret: str, tolerance: int | None) -> bool:
-    # The library takes half a second and ten megabytes: whoever has no webhooks does without.
+    # Importing the library takes half a second and ten megabytes, so only services with webhooks do.
     from stripe import SignatureVerificationError, WebhookSignature  # noqa: PLC0415
 
     try:
