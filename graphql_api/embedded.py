@@ -232,15 +232,15 @@ def _binary(name: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """What PostgreSQL needs of the process's environment: no setting, and no secret of the service."""
+    """The part of the environment that PostgreSQL needs: none of the service's settings and secrets."""
     return {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
 
 
 def _as_owner(cluster: Path) -> list[str]:
-    """What to put before a command that PostgreSQL, which refuses to run as root, shall run on this cluster.
+    """The prefix of a command that runs PostgreSQL on this cluster if the process is root, which PostgreSQL refuses.
 
-    If root may create a user namespace, PostgreSQL runs there as the user `nobody`, and the files stay root's. If a
-    container forbids that, the cluster belongs to `nobody`, who keeps only the right to pass the folders above it.
+    If root may create a user namespace, PostgreSQL runs there as an unprivileged user, and the files stay root's. If a
+    container forbids that, the cluster belongs to this user, who keeps only the right to pass the folders above it.
     """
     if os.geteuid() != 0:
         return []

@@ -81,8 +81,8 @@ def keep_signals() -> None:
 def serve(app: Any, listeners: list[Listeners], drain_seconds: float) -> None:
     """Serve with one worker process per set of sockets until a signal stops it. A single worker is this process.
 
-    After SIGTERM, a worker keeps serving for `drain_seconds`. During that time, `draining` in the lifespan's state tells
-    the app, and `Connection: close` tells clients.
+    After SIGTERM, a worker keeps serving for `drain_seconds`. Meanwhile `draining` in the state of the lifespan tells
+    the app that it will stop, and `Connection: close` tells clients.
     """
     _return_memory()
     _allow_many_connections()

@@ -8,7 +8,7 @@ from math import inf
 
 from graphql_api.domain.errors import UnavailableError
 
-# Whoever lost a connection to the database is answered so soon: well within three seconds, whatever else is lost.
+# How soon a request that lost its database connection gets an answer: well within three seconds, whatever else fails.
 _FIRST_ANSWER_SECONDS = 2.5
 
 

@@ -197,12 +197,12 @@ def instant(value: object) -> datetime:
 
 
 def second(number: object) -> datetime:
-    """The instant that is so many seconds after the beginning of 1970, as gateways date events.
+    """The instant at this number of seconds since 1970 (Unix time), as gateways date events.
 
-    After the last instant there is none: that stands for all later ones, and is too far ahead for everybody.
+    Later instants than the last one that can be represented become that one, which is too far ahead for every caller.
 
     Raises:
-        InputError: it is no whole number, or negative.
+        InputError: the number is not whole, or negative.
     """
     if isinstance(number, int | float) and not isinstance(number, bool):
         if number >= _LAST_SECOND:  # our reader of JSON makes floats of the largest integers

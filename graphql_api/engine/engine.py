@@ -38,10 +38,10 @@ _LARGE_SHARE = 8
 
 MAX_ERRORS = 20
 MAX_QUOTED = 20_000
-"""Errors of validation that are worth finding: each costs time, and an attacker's document has thousands.
+"""How many validation errors are reported: each costs time, and an attacker's document has thousands.
 
-Each may quote a large part of its document; of a long one fewer are looked for, so that together they quote no more
-than so many characters, or one the whole of it.
+An error may quote a large part of its document. For a long document fewer errors are reported, so that together they
+quote at most `MAX_QUOTED` characters, or one error quotes all of it.
 """
 
 

@@ -48,7 +48,7 @@ class _Lexer(Lexer):
 
 
 class _Text(Source):
-    """A text in which places are found fast: graphql-core goes through its lines one by one, for each error anew."""
+    """A source that finds locations fast: graphql-core goes through the lines one by one for each error."""
 
     def get_location(self, position: int) -> SourceLocation:
         """The line and column of a character, both counted from 1."""

@@ -40,14 +40,14 @@ class Context:
         return self.tokens.caller
 
     def refuse(self, mutation: str, code: str) -> None:
-        """A mutation answers a user error with this code."""
+        """Record that a mutation returned a user error with this code."""
         self.user_errors.append(code)
         self._counts_user_error(mutation, code)
 
     def begin(self, mutation: str) -> Tokens:
-        """The tokens as they are, for a mutation that the caller may use; what a dry run before it showed is over.
+        """The stored tokens, for a mutation that the caller may use. This ends the view of an earlier dry run.
 
-        From now on they are read where they are written.
+        From now on, the request reads from the primary.
 
         Raises:
             UnauthenticatedError: there is no access token.

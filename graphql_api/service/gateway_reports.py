@@ -181,7 +181,7 @@ async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts, 
             raise ConflictError
         await transaction.remember_facts({key: facts})
         if beside is None:
-            await transaction.forget_facts_of_nobody()
+            await transaction.delete_expired_facts()
 
 
 async def _customer(service: Tokens, gateway: str, customer: str) -> tuple[Token | None, datetime]:

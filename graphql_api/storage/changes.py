@@ -1,4 +1,4 @@
-"""Changes of tokens, identifiers, history and erasures: what a transaction locks, asks and writes."""
+"""The reads, locks and writes of a transaction that changes tokens, customer ids, history and erasures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -13,22 +13,22 @@ from graphql_api.storage.connector import RawConnection
 from graphql_api.storage.reads import Pair, identifiers, token_of, unzip
 from graphql_api.storage.transaction import Transaction
 
-_COUNT_EVERY = 1000  # of the facts that may be kept of customers that nobody has
+_COUNT_EVERY = 1000  # of the facts that may be kept about customers without a user
 
 
 class ConflictError(Exception):
-    """Another change came in between: read again and decide again."""
+    """Another transaction changed the same: read and decide again."""
 
 
 class Customers(NamedTuple):
-    """By (gateway, gateway customer id): whose it is, was or is reserved for, and what is known that no token says."""
+    """By (gateway, gateway customer id): its user, and the facts about it that no token holds."""
 
     owners: dict[Pair, str]
     facts: dict[Pair, Facts]
 
 
 class Lookups:
-    """What a change has to know beside the tokens, in a transaction or outside of one."""
+    """What a change reads besides tokens, in a transaction or outside one."""
 
     def __init__(self, runner: Runner, hash_user: Callable[[str], bytes]) -> None:
         self._run = runner
@@ -43,7 +43,7 @@ class Lookups:
         return (await self._run.fetch(sql.NOW))[0][0]
 
     async def customers(self, pairs: Iterable[Pair]) -> Customers:
-        """What is known of these identifiers of gateways."""
+        """The user of each of these customer ids, and its facts."""
         owners: dict[Pair, str] = {}
         facts: dict[Pair, Facts] = {}
         for gateway, customer, user_id, *times in await self._run.fetch(sql.CUSTOMERS, *unzip(list(pairs))):
@@ -54,19 +54,19 @@ class Lookups:
         return Customers(owners, facts)
 
     async def facts(self, pairs: Iterable[Pair]) -> dict[Pair, Facts]:
-        """What is known of these customers that no token says."""
+        """The facts about these customers that no token holds."""
         facts: dict[Pair, Facts] = {}
         for gateway, customer, *times in await self._run.fetch(sql.FACTS, *unzip(list(pairs))):
             facts[gateway, customer] = Facts(*times).joined(facts.get((gateway, customer), NO_FACTS))
         return facts
 
     async def remember_facts(self, facts: Mapping[Pair, Facts]) -> None:
-        """Keep what was said of these customers, each by (gateway, gateway customer id)."""
+        """Store the facts about these customers, by (gateway, gateway customer id)."""
         times = [list(column) for column in zip(*facts.values(), strict=True)]
         await self._run.fetch(sql.REMEMBER_FACTS, *unzip(list(facts)), *times)
 
     async def deleted(self, token_id: str) -> tuple[bool, str | None]:
-        """Whether a token that is not there left a line of history, and whose it was unless they were erased."""
+        """Whether a deleted token has a history, and its user unless they were erased."""
         rows = await self._run.fetch(sql.LAST_LINE, token_id)
         return (True, rows[0]["user_id"]) if rows else (False, None)
 
@@ -76,11 +76,11 @@ class Lookups:
         return {hashes[row[0]] for row in await self._run.fetch(sql.ERASED, list(hashes))}
 
     async def erasures(self, gateway: str | None, *, size: int, after: tuple[datetime, str, str] | None) -> list[Row]:
-        """Customers that are still to be deleted at their gateways, oldest first, after a place in this order."""
+        """Customers that are still to be deleted at their gateways, oldest first, after this cursor."""
         return await self._run.fetch(sql.ERASURES, gateway, *(after or (None, None, None)), size)
 
     async def erasures_precede(self, gateway: str | None, cursor: tuple[datetime, str, str]) -> bool:
-        """Whether a page after this cursor has one before it."""
+        """Whether there is a page before the one after this cursor."""
         return (await self._run.fetch(sql.ERASURES_PRECEDE, gateway, *cursor))[0][0]
 
     async def count_erasures(self, gateway: str) -> int:
@@ -88,7 +88,7 @@ class Lookups:
         return (await self._run.fetch(sql.COUNT_ERASURES, gateway))[0][0]
 
     async def is_to_erase(self, gateway: str, customer: str) -> bool:
-        """Whether this customer is still to be deleted at its gateway, so that nobody has or had it since."""
+        """Whether this customer is still to be deleted at its gateway, and was not saved since."""
         return bool(await self._run.fetch(sql.IS_TO_ERASE, gateway, customer))
 
 
@@ -106,25 +106,25 @@ class TokenTransaction(Lookups):
         return self._transaction.raw
 
     async def now(self) -> datetime:
-        """The database's time, when the transaction began if it is to be committed."""
+        """The database's time; in a transaction that will commit, the time of its start."""
         return self._transaction.began or await super().now()
 
     async def lock_customer(self, customer: Pair) -> bool:
-        """Whether a token has this (gateway, gateway customer id) now. Whoever had it is not erased meanwhile."""
+        """Whether a token has this (gateway, gateway customer id) now. Its users cannot be erased meanwhile."""
         await self._run.fetch(sql.SHARE_IDENTIFIER, *customer)
         return bool(await self._run.fetch(sql.IS_CURRENT, *customer))
 
     async def lock_at(self, pairs: Iterable[Pair]) -> dict[Pair, Token]:
-        """Tokens by (user id, gateway), which nobody else changes before the transaction ends."""
+        """Lock and return tokens by (user id, gateway)."""
         rows = await self._run.fetch(sql.LOCK_BY_USERS_AND_GATEWAYS, *unzip(list(pairs)))
         return {(row["user_id"], row["gateway"]): token_of(row) for row in rows}
 
     async def identifiers(self, pairs: Sequence[Pair]) -> dict[Pair, list[str]]:
-        """By (user id, gateway), what the user is or was called at the gateway, oldest first."""
+        """By (user id, gateway): the user's current and former customer ids there, oldest first."""
         return await identifiers(self._run, pairs)
 
     async def lock_of(self, user_ids: Sequence[str]) -> list[Token]:
-        """All tokens of these users, which nobody else changes before the transaction ends."""
+        """Lock and return all tokens of these users."""
         return [token_of(row) for row in await self._run.fetch(sql.LOCK_OF_USERS, user_ids)]
 
     async def write(self, changes: Changes, actor: str) -> None:
@@ -139,7 +139,7 @@ class TokenTransaction(Lookups):
         facts = changes.uncarried_facts()
         if changes.identifiers:
             await self.reserve(changes.identifiers)
-        if gone := [*changes.deleted, *moved]:  # first, since others may take their places
+        if gone := [*changes.deleted, *moved]:  # first, because others may take their places
             users = {*changes.moved.values(), *(token.user_id for token in changes.deleted)}
             await self._run.fetch(sql.DELETE, [token.id for token in gone], list(users))
         if changes.deleted:
@@ -154,7 +154,7 @@ class TokenTransaction(Lookups):
             await self._run.fetch(sql.RECORD, *sql.event_arrays(changes.events), actor)
 
     async def reserve(self, identifiers: Mapping[Pair, str]) -> None:
-        """Write down whose each (gateway, gateway customer id) is, in one order for all: batches wait in no circle.
+        """Reserve each (gateway, gateway customer id) for its user, in sorted order so that batches do not deadlock.
 
         Raises:
             ConflictError: one of them is another user's.
@@ -164,15 +164,15 @@ class TokenTransaction(Lookups):
             raise ConflictError
 
     async def depart(self, tokens: Sequence[Token]) -> None:
-        """Remember that these users had these tokens, for the day when they are erased."""
+        """Record that these users had these tokens, so that an erasure finds their history."""
         await self._run.fetch(sql.DEPART, [token.user_id for token in tokens], [token.id for token in tokens])
 
     async def reassign_identifiers(self, from_user: str, into_user: str) -> None:
-        """All that one user was ever called at gateways is the other's from now on, and so are tokens that are gone."""
+        """Give all current and former customer ids of one user, and their departed tokens, to the other."""
         await self._run.fetch(sql.REASSIGN_IDENTIFIERS, from_user, into_user)
 
-    async def forget_facts_of_nobody(self) -> None:
-        """Delete some of what was said long ago, or too much, of customers that nobody has.
+    async def delete_expired_facts(self) -> None:
+        """Delete some of the expired or surplus facts about customers without a user.
 
         How many there are is counted once in a while, so that there may be a thousandth more.
         """
@@ -181,16 +181,16 @@ class TokenTransaction(Lookups):
             await self._run.fetch(sql.FORGET_SURPLUS_FACTS, self._max_facts)
 
     async def remove(self, tokens: Sequence[Token]) -> None:
-        """Delete the rows of these tokens, and remember that their users had them."""
+        """Delete these tokens, and record that their users had them."""
         await self._run.fetch(sql.DELETE, [token.id for token in tokens], [token.user_id for token in tokens])
         await self.depart(tokens)
 
     async def reassign(self, identifiers: Mapping[Pair, str]) -> None:
-        """Make each (gateway, gateway customer id) this user's, whosever it was."""
+        """Move each (gateway, gateway customer id) to this user, whichever user has it."""
         await self._run.fetch(sql.REASSIGN, *unzip(list(identifiers)), list(identifiers.values()))
 
     async def erase(self, user_id: str) -> list[Pair]:
-        """Take a user out of everything but the tokens, which are deleted before; keep a hash of who it was.
+        """Remove a user from every table but the tokens, which were deleted before. Keep a keyed hash of their id.
 
         Answers every (gateway, gateway customer id) of theirs that is still to be deleted at its gateway.
         """
@@ -209,9 +209,9 @@ class TokenTransaction(Lookups):
         return [tuple(row) for row in await self._run.fetch(sql.ERASURES_OF, user_hash)]
 
     async def confirm_erasures(self, customers: Sequence[Pair]) -> int:
-        """Take customers off the list of those to be deleted at their gateways. Answers how many were on it."""
+        """Remove customers from the list of those to delete at their gateways. Returns how many were on it."""
         return len(await self._run.fetch(sql.CONFIRM_ERASURES, *unzip(customers)))
 
     async def lift_erasure(self, user_id: str) -> None:
-        """The user may have tokens again."""
+        """Allow tokens of this user to be saved again."""
         await self._run.fetch(sql.LIFT_ERASURE, self._hash(user_id))

@@ -1,4 +1,4 @@
-"""Opens the driver's connections, to whichever host of an address can be used; never many attempts in a second."""
+"""Opens connections to a usable host of an address, with a bounded number of attempts per second."""
 
 import asyncio
 import socket
@@ -18,14 +18,14 @@ RawConnection: TypeAlias = "asyncpg.Connection"
 
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 PRIMARY = "read-write"
-"""The target that takes changes."""
+"""asyncpg's name for the host that takes changes."""
 CONNECT_TIMEOUT_SECONDS = 1.0
-"""So long connecting to one host may take, and the first answer on the new connection."""
-# A host that did not answer for so long is not waited for alone: the next one is asked as well.
+"""How long connecting to one host may take, and the first answer on the new connection."""
+# After this time without an answer from a host, the next host is tried as well.
 _HEAD_START_SECONDS = 0.25
-# A peer that is gone without a word is noticed after half a minute.
+# With these, a peer that vanished is noticed after half a minute.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-# With the few requests to cancel a statement, each of which is a connection too, these are at most 20 in a second.
+# With the few requests to cancel a statement, each on a connection of its own, these are at most 20 per second.
 _MAX_ATTEMPTS_PER_SECOND = 16
 _PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
 # A backend that waits for its client has answered it, or was not asked; the answer may be under way for a moment.
@@ -40,7 +40,7 @@ class ReadOnlyError(UnavailableError):
 
 
 class Connector:
-    """Knows where the database is.
+    """Opens connections to the database.
 
     Args:
         url: `postgresql://…`, with several hosts as PostgreSQL's own tools take them
@@ -57,7 +57,7 @@ class Connector:
         target: str | None,
         timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
     ) -> None:
-        self._addresses = addresses(url)  # the one that could be used last comes first
+        self._addresses = addresses(url)  # the last usable one comes first
         self._session = session
         self._target = _target(url, target)
         self._seconds = timeout_seconds
@@ -118,7 +118,7 @@ class Connector:
         return raw
 
     def address_of(self, raw: RawConnection) -> str:
-        """The host of a connection."""
+        """The host that a connection leads to."""
         return self._address_of[raw]
 
     async def backends(self, address: str, pids: Iterable[int]) -> dict[int, bool] | None:
@@ -162,7 +162,7 @@ async def connect_to_primary(url: str, *, seconds: int = 60) -> RawConnection:
     """A connection to the host of an address that takes changes; it counts on no session, so a pooler may be between.
 
     Raises:
-        Exception: one of `FAILURES`; `TargetServerAttributeNotMatched` where no host takes changes.
+        Exception: one of `FAILURES`; `TargetServerAttributeNotMatched` if no host takes changes.
     """
     return await asyncpg.connect(
         url, timeout=seconds, statement_cache_size=0, target_session_attrs=_target(url, PRIMARY)
@@ -174,7 +174,7 @@ def _target(url: str, target: str | None) -> str | None:
 
 
 def addresses(url: str) -> list[str]:
-    """The address of each host of an address: the driver's one time limit for all would leave none to the second."""
+    """One address per host, because the driver has one time limit for all hosts, which the first one could use up."""
     parts = urlsplit(url)
     user, at, netloc = parts.netloc.rpartition("@")
     if netloc:
@@ -189,14 +189,14 @@ def addresses(url: str) -> list[str]:
 
 
 def place(address: str) -> str:
-    """The host and the port of an address, as logs may name it."""
+    """The host and port of an address, for logs."""
     parts = urlsplit(address)
     query = dict(parse_qsl(parts.query))
     return parts.netloc.rpartition("@")[2] or f"{query.get('host', '')}:{query.get('port', '')}".rstrip(":")
 
 
 def described(url: str) -> str:
-    """The database's name and its hosts, as people may read them."""
+    """The database's name and hosts, for people."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     name = unquote(parts.path.removeprefix("/")) or query.get("dbname") or query.get("database") or "(default)"
@@ -204,7 +204,7 @@ def described(url: str) -> str:
 
 
 def _keep_alive(raw: RawConnection) -> None:
-    """Have the kernel notice a peer that is gone. asyncpg has no public way to its socket."""
+    """Let the kernel detect a vanished peer (TCP keepalive). asyncpg has no public access to its socket."""
     shown = cast("Any", raw)._transport.get_extra_info("socket")  # noqa: SLF001 - said above
     if shown.family != socket.AF_UNIX:
         with socket.fromfd(shown.fileno(), shown.family, shown.type) as same:

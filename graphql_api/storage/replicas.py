@@ -44,8 +44,8 @@ _log = structlog.get_logger()
 class RecentWrites:
     """When each user was last written, by this process or one forked from the same parent.
 
-    Many users share a slot, so that this takes half a megabyte and no more. Whoever shares one with a user of whom
-    something was written is taken for that user, which does no harm.
+    Many users share a slot, so that this takes half a megabyte and no more. A user who shares one
+    with a user that was written counts as written too, which does no harm.
     """
 
     def __init__(self) -> None:

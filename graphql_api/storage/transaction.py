@@ -1,4 +1,4 @@
-"""Transactions, and what became of one whose answer to COMMIT was lost: the database is asked by the transaction's id.
+"""Transactions, and the outcome of one whose answer to COMMIT was lost: the database knows it by the transaction's id.
 
 An id may mean another transaction after a failover, which begins another timeline, and after a crash, which loses what
 no log had, and resets the statistics. An answer that may be about another transaction is not believed. The process
@@ -52,11 +52,11 @@ _END = Statement(
 
 
 class LogForbiddenError(Exception):
-    """The database does not let us look at its log."""
+    """The database forbids reading the position of its log."""
 
 
 class TransactionId(NamedTuple):
-    """A transaction by what the database said of it at its beginning; without a timeline where that is forbidden."""
+    """A transaction's identity, as the database gave it at its start; without a timeline if reading it is forbidden."""
 
     began: datetime
     xid: str
@@ -66,7 +66,7 @@ class TransactionId(NamedTuple):
 
 
 class Transaction:
-    """A transaction under way: runs statements, and knows its id if it is to be committed."""
+    """A running transaction: runs statements, and knows its id if it will be committed."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -87,7 +87,7 @@ class Transaction:
 
     @property
     def began(self) -> datetime | None:
-        """The database's time when it was identified."""
+        """The database's time when it got its id."""
         return self.id.began if self.id else None
 
     @property
@@ -110,10 +110,10 @@ class Outcome(Enum):
 
 
 async def ask(runner: Runner, transaction: TransactionId) -> Outcome:
-    """Ask the database what became of the transaction."""
+    """Ask the database for the outcome of the transaction."""
     try:
         [(is_same_process, status)] = await runner.fetch(_ASK, transaction.server, transaction.began, transaction.xid)
-    except asyncpg.InvalidParameterValueError:  # no transaction has this id: a crash lost ours
+    except asyncpg.InvalidParameterValueError:  # no transaction has this id: a crash lost it
         is_same_process, status = False, "aborted"
     if not is_same_process and not await _is_shown_by_log(runner, transaction, status):
         return Outcome.UNKNOWN
@@ -134,5 +134,5 @@ async def _is_shown_by_log(runner: Runner, transaction: TransactionId, status: s
 
 
 async def end(runner: Runner, transaction: TransactionId) -> None:
-    """End a transaction that is still in progress, so that its outcome gets known."""
+    """End a transaction that is still in progress, so that its outcome becomes known."""
     await runner.fetch(_END, transaction.backend, transaction.xid)

@@ -162,7 +162,7 @@ def _unbrotli(body: bytes, size: int) -> tuple[bytes, bool]:
 
 
 def _with_window_for(body: bytes, size: int) -> bytes:
-    """The brotli stream with no larger window than so many bytes need.
+    """The brotli stream, with no larger window than `size` bytes need.
 
     The decoder fills its window, of up to 16 MiB, before it says how much there is: a few bytes would cost as much. Up
     to the size of the window, streams with all larger ones are read alike (RFC 7932, 4). The low four bits of a stream

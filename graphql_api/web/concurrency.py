@@ -1,11 +1,11 @@
-"""The places in which requests run: a semaphore that costs next to nothing as long as there are free ones."""
+"""Limits how many requests run at once: a semaphore that costs next to nothing while places are free."""
 
 import asyncio
 from collections import deque
 
 
 class ConcurrencyLimiter:
-    """So many places, taken first come, first served."""
+    """A number of places, taken first come, first served."""
 
     def __init__(self, number: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -13,8 +13,8 @@ class ConcurrencyLimiter:
         self._line: deque[asyncio.Future[None]] = deque()
 
     def acquire(self) -> bool:
-        """Whether there was a free place, which is taken now."""
-        if not self._free:  # and none is, as long as anybody waits
+        """Take a place if one is free. Returns whether it did."""
+        if not self._free:  # and none is free while a request waits
             return False
         self._free -= 1
         return True

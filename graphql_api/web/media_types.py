@@ -29,10 +29,10 @@ class MediaType(Enum):
 
 
 def acceptable(accept: bytes | None) -> MediaType:
-    """The media type that an `Accept` header prefers; the one of GraphQL only where it is named or preferred.
+    """The media type that an `Accept` header prefers; GraphQL's own only if the header names or prefers it.
 
     Raises:
-        HTTPError: 406, none of ours is acceptable.
+        HTTPError: 406, the header accepts neither type.
     """
     if not accept or accept.isspace():
         return MediaType.JSON

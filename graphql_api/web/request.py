@@ -20,7 +20,7 @@ MAX_UNREAD_BODY_BYTES = 64 * 1024
 
 
 class ClientDisconnectedError(Exception):
-    """Nobody waits for the answer."""
+    """The client has disconnected and does not wait for the answer."""
 
 
 class Interruption(Enum):
@@ -53,7 +53,7 @@ class BodySource(Protocol):
 class Request:
     """A request, its body, and what becomes known of it.
 
-    Whoever answers it sets `task`, and may set a `deadline` by the loop's clock.
+    The code that answers it sets `task`, and may set a `deadline` by the loop's clock.
     """
 
     # What most requests never change lies in the class.
@@ -125,7 +125,7 @@ class Request:
         if self.is_interruptible:
             self.interrupt(Interruption.CLIENT_HAS_GONE)
 
-    # --- the body, for whoever answers
+    # --- the body, for the code that answers
 
     def whole_body(self) -> bytes | None:
         """The body, or None while a part of it is still to come."""
@@ -154,7 +154,7 @@ class Request:
             await self._wait()
 
     def interrupt(self, why: Interruption) -> None:
-        """End whoever answers, once."""
+        """Cancel the task that answers, once."""
         if self.interruption is None and self.task is not None:
             self.interruption = why
             self.task.cancel()
