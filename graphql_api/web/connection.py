@@ -20,8 +20,8 @@ import structlog
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from graphql_api.web import asgi
-from graphql_api.web.request import MAX_UNREAD_BODY_BYTES, Request, Response
+from graphql_api.web import asgi, request_ids
+from graphql_api.web.request import MAX_UNREAD_BODY_BYTES, RawHeaders, Request, Response
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -37,8 +37,13 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 _FEED_BYTES = 4096  # parsed at once, which bounds the short requests that are read before reading pauses
 _MAX_LENGTH_DIGITS = 18
 _MAX_CACHED_TARGET = 64
+_REFUSED_HEAD = (
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\ncache-control: private, no-store\r\n"
+    b"x-content-type-options: nosniff\r\nx-request-id: %b\r\n"
+)
 _CLOSE = b"connection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SPACE = 0x20
 
 _log = structlog.get_logger()
 
@@ -104,7 +109,8 @@ class Connections:
 class _RefusedError(Exception):
     """Raised within the parser's callbacks, which ends the parsing."""
 
-    def __init__(self, status: HTTPStatus) -> None:
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
@@ -160,7 +166,7 @@ class Connection(asyncio.Protocol):
         self._server_state.connections.add(cast("Any", self))
         self._connections.sweep_later(self._loop)
         if is_full:
-            self._transport.write(_empty(HTTPStatus.SERVICE_UNAVAILABLE))
+            self._refuse_at_once(HTTPStatus.SERVICE_UNAVAILABLE, "The service has too many connections. Try again.")
             self._close()
         else:
             self.deadline = self._loop.time() + self._limits.max_head_seconds
@@ -212,7 +218,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         if self._is_in_head and not self._is_ending:
-            self._transport.write(_empty(HTTPStatus.REQUEST_TIMEOUT))
+            message = f"The head of the request did not arrive within {self._limits.max_head_seconds:g} s."
+            self._refuse_at_once(HTTPStatus.REQUEST_TIMEOUT, message)
         self._close()
 
     def _close(self) -> None:
@@ -255,7 +262,8 @@ class Connection(asyncio.Protocol):
         if self._held or (receiving is not None and receiving.unread_bytes > MAX_UNREAD_BODY_BYTES):
             self._pause()
         if self._idle_bytes > self._limits.max_head_bytes and not self._is_ending:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            refused = self._head_too_large()
+            self._refuse(refused.status, str(refused))
         elif self._is_in_head and not was_in_head and not self._requests:
             self.deadline = self._loop.time() + self._limits.max_head_seconds
 
@@ -269,7 +277,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._is_ending:
                 cause = error.__context__
-                self._refuse(cause.status if isinstance(cause, _RefusedError) else HTTPStatus.BAD_REQUEST)
+                if isinstance(cause, _RefusedError):
+                    self._refuse(cause.status, str(cause))
+                else:
+                    self._refuse(HTTPStatus.BAD_REQUEST, f"This is no valid HTTP/1.1: {error}.")
         return len(piece)
 
     def _ignore_upgrade(self) -> None:
@@ -300,7 +311,7 @@ class Connection(asyncio.Protocol):
             self._url = self._url + url if self._url else url
             self._head_bytes += len(url)
             if self._head_bytes > self._limits.max_head_bytes:
-                raise _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                raise self._head_too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser, for trailers too."""
@@ -310,8 +321,10 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(name) + len(value) + 4
         limits = self._limits
         if self._header_lines > limits.max_header_lines or self._head_bytes > limits.max_head_bytes:
-            raise _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            raise self._head_too_large()
         if self._receiving is None:
+            if value and value[-1] <= _SPACE:  # white space around a value is none of it (RFC 9110, 5.5)
+                value = value.rstrip(b" \t")
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -344,21 +357,23 @@ class Connection(asyncio.Protocol):
         """Refuse what another server could read otherwise, beyond what the parser itself refuses."""
         headers = request.headers
         if request.http_version not in {"1.0", "1.1"}:
-            raise _RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+            raise _RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "Send version 1.1 or 1.0 of HTTP.")
         if request.method == "CONNECT":
-            raise _RefusedError(HTTPStatus.NOT_IMPLEMENTED)
+            raise _RefusedError(HTTPStatus.NOT_IMPLEMENTED, "This service is no proxy.")
         if (coding := headers.get(b"transfer-encoding")) is not None:
             if request.http_version == "1.0":
-                raise _RefusedError(HTTPStatus.BAD_REQUEST)
+                raise _RefusedError(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding. Send Content-Length.")
             if coding.lower() != b"chunked":
-                raise _RefusedError(HTTPStatus.NOT_IMPLEMENTED)
+                message = "The only Transfer-Encoding that this service reads is chunked."
+                raise _RefusedError(HTTPStatus.NOT_IMPLEMENTED, message)
         if len(headers.get(b"content-length", b"")) > _MAX_LENGTH_DIGITS:
-            raise _RefusedError(HTTPStatus.BAD_REQUEST)
+            message = f"Content-Length has more than {_MAX_LENGTH_DIGITS} digits."
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, message)
         if b"host" not in headers:
             if request.http_version == "1.1":
-                raise _RefusedError(HTTPStatus.BAD_REQUEST)
+                raise _RefusedError(HTTPStatus.BAD_REQUEST, "Host is missing.")
         elif len(headers) < len(self._headers) and [name for name, _ in self._headers].count(b"host") > 1:
-            raise _RefusedError(HTTPStatus.BAD_REQUEST)
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, "Host occurs twice.")
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser, with a piece of a body."""
@@ -376,16 +391,27 @@ class Connection(asyncio.Protocol):
         if not request.keep_alive:
             self._is_ending = True
 
-    def _refuse(self, status: HTTPStatus) -> None:
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
         """Answer so once those before are answered, and read nothing more."""
         self._is_ending = True
         if (request := self._receiving) is not None:  # its own body cannot be read
-            request.refusal = _refusal(status)
+            request.refusal = _refusal(status, message, request.raw_headers)
             request.disconnect()
             return
-        request = Request("GET", "", b"", (), keep_alive=False)
-        request.refusal = _refusal(status)
+        method = self._parser.get_method().decode("ascii") if self._is_in_head else "GET"
+        request = Request(method, "", b"", (), keep_alive=False)
+        request.refusal = _refusal(status, message, self._headers if self._is_in_head else ())
         self._accept(request)
+
+    def _refuse_at_once(self, status: HTTPStatus, message: str) -> None:
+        """Answer whoever has not sent a whole head."""
+        refusal = _refusal(status, message, self._headers if self._is_in_head else ())
+        self._transport.write(b"".join((STATUS_LINES[status.value], refusal.head, _CLOSE, refusal.body)))
+
+    def _head_too_large(self) -> _RefusedError:
+        limits = self._limits
+        message = f"The head has more than {limits.max_head_bytes:,} bytes or {limits.max_header_lines} header lines."
+        return _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
 
     # --- requests to answers
 
@@ -411,7 +437,8 @@ class Connection(asyncio.Protocol):
             elif response is None and not await asgi.serve(self._app, request, self, self._state):
                 if self._has_begun:
                     self._transport.abort()
-                response = request.refusal or _refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+                failure = HTTPStatus.INTERNAL_SERVER_ERROR
+                response = request.refusal or _refusal(failure, "Internal error.", request.raw_headers)
             if response is not None and not self._transport.is_closing():
                 self.write(request, response)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection alone
@@ -455,7 +482,8 @@ class Connection(asyncio.Protocol):
 
     def expects(self, request: Request) -> None:
         """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
-        if request.headers.get(b"expect", b"").lower() == b"100-continue" and not self._transport.is_closing():
+        is_asked = request.headers.get(b"expect", b"").lower() == b"100-continue" and request.http_version != "1.0"
+        if is_asked and not self._transport.is_closing():
             self._transport.write(_CONTINUE)
 
     def write(self, request: Request, response: Response) -> None:
@@ -496,16 +524,15 @@ def _target(url: bytes) -> tuple[str, bytes, bytes]:
         raw_path = parsed.path or b"/"
         path = raw_path.decode("ascii")
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-        raise _RefusedError(HTTPStatus.BAD_REQUEST) from None
+        raise _RefusedError(HTTPStatus.BAD_REQUEST, "The target of the request is no path in ASCII.") from None
     return path, raw_path, parsed.query or b""
 
 
 _cached_target = lru_cache(maxsize=128)(_target)
 
 
-def _refusal(status: HTTPStatus) -> Response:
-    return Response(status.value, b"content-length: 0\r\n", b"")
-
-
-def _empty(status: HTTPStatus) -> bytes:
-    return b"%bcontent-length: 0\r\n%b" % (STATUS_LINES[status.value], _CLOSE)
+def _refusal(status: HTTPStatus, message: str, headers: RawHeaders) -> Response:
+    """What is answered instead, by the id of a request with these headers."""
+    body = f"{message}\n".encode()
+    request_id = request_ids.taken_over(dict(headers).get(request_ids.HEADER)).encode()
+    return Response(status.value, _REFUSED_HEAD % (len(body), request_id), body)

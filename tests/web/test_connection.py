@@ -90,17 +90,44 @@ async def test_a_head_without_an_end_is_not_read_on(peer, piece):
     assert await send_for_ever(writer, piece) < 10_000_000
 
 
+def check_refusal(received, status, told):
+    """It is whole, by the id that the request was sent with, kept by nobody, and says what is wrong."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %b\r\n" % status)
+    assert {b"cache-control: private, no-store", b"x-request-id: abc", b"content-length: %d" % len(body)} <= {
+        *head.split(b"\r\n")
+    }
+    assert body == told + b"\n"
+
+
 async def test_a_head_that_is_too_large_is_refused(peer):
     reader, writer = peer
-    writer.write(HEAD + b"X-A: " + b"a" * 66_000)
-    assert (await answer(reader)).startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    writer.write(HEAD + b"X-Request-Id: abc\r\nX-A: " + b"a" * 66_000)
+    told = b"The head has more than 65,536 bytes or 100 header lines."
+    check_refusal(await answer(reader), b"431 Request Header Fields Too Large", told)
 
 
 @short
 async def test_a_head_that_does_not_come_is_not_waited_for_long(peer):
     reader, writer = peer
-    writer.write(HEAD)
-    assert (await answer(reader)).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    writer.write(HEAD + b"X-Request-Id: abc\r\nX-A: a")
+    told = b"The head of the request did not arrive within 0.3 s."
+    check_refusal(await answer(reader), b"408 Request Timeout", told)
+
+
+async def test_a_coding_that_is_not_read_is_refused_with_the_reason(peer):
+    reader, writer = peer
+    writer.write(HEAD + b"X-Request-Id: abc \r\nTransfer-Encoding: gzip\r\n\r\n")
+    told = b"The only Transfer-Encoding that this service reads is chunked."
+    check_refusal(await answer(reader), b"501 Not Implemented", told)
+
+
+async def test_a_refusal_of_head_has_no_body(peer):
+    reader, writer = peer
+    writer.write(b"HEAD /graphql HTTP/1.1\r\n\r\n")
+    received = await answer(reader)
+    assert received.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert received.endswith(b"\r\n\r\n")
 
 
 @short
@@ -181,6 +208,18 @@ async def test_a_client_that_waits_for_it_is_told_to_go_on(peer):
     assert b"hello you" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
 
 
+async def test_a_client_of_http_1_0_is_told_nothing_in_between(peer):
+    reader, writer = peer
+    head = HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    for piece in (head, BODY):
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+    received = await answer(reader)
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
 async def test_a_client_that_is_refused_early_is_not_told_to_go_on(peer):
     reader, writer = peer
     writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: 1000000000\r\n\r\n")
@@ -192,7 +231,9 @@ async def test_only_so_many_connections_are_served(graphql, limits):
     async with listening(graphql(), limits) as address:
         first = [await asyncio.open_connection(*address) for _ in range(3)]
         reader, writer = await asyncio.open_connection(*address)
-        assert (await answer(reader)).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        received = await answer(reader)
+        assert received.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert received.endswith(b"The service has too many connections. Try again.\n")
         writer.close()
         for reader, writer in first:
             writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)

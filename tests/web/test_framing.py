@@ -50,6 +50,9 @@ READ = {
     "an upgrade without Connection": post(b"Upgrade: h2c\r\n", LENGTH, body=BODY),
     "a length with zeros": post(b"Content-Length: 0000%d\r\n" % len(BODY), body=BODY),
     "CHUNKED": post(b"Transfer-Encoding: CHUNKED\r\n", body=chunks(BODY)),
+    "chunks with spaces after chunked": post(b"Transfer-Encoding:  chunked  \r\n", body=chunks(BODY)),
+    "a tab before chunked": post(b"Transfer-Encoding:\tchunked\r\n", body=chunks(BODY)),
+    "a length with white space": post(b"Content-Length: \t%d \t\r\n" % len(BODY), body=BODY),
     "GET with a body": post(LENGTH, body=BODY, method=b"GET"),
     "DELETE with an upgrade": post(UPGRADE, LENGTH, body=BODY, method=b"DELETE"),
     "an expectation": post(b"Expect: 100-continue\r\n", LENGTH, body=BODY),
@@ -72,6 +75,9 @@ REFUSED = {
     "a coding that is none": post(b"Transfer-Encoding: xchunked\r\n", body=chunks(BODY)),
     "identity": post(b"Transfer-Encoding: identity\r\n", body=BODY),
     "a vertical tab before chunked": post(b"Transfer-Encoding: \x0bchunked\r\n", body=chunks(BODY)),
+    "a tab after chunked": post(b"Transfer-Encoding: chunked\t\r\n", body=chunks(BODY)),
+    "a vertical tab after chunked": post(b"Transfer-Encoding: chunked\x0b\r\n", body=chunks(BODY)),
+    "chunked twice in a line": post(b"Transfer-Encoding: chunked chunked\r\n", body=chunks(BODY)),
     "a space before the colon": post(b"Content-Length : %d\r\n" % len(BODY), body=BODY),
     "a folded header": post(b"X-A: a\r\n " + LENGTH, body=BODY),
     "a bare line feed": post(b"X-A: a\n", LENGTH, body=BODY),
@@ -187,6 +193,11 @@ async def test_what_is_ambiguous_is_refused_and_nothing_after_it_is_read(seen, a
         assert received[:12] in {b"HTTP/1.1 400", b"HTTP/1.1 431", b"HTTP/1.1 501", b"HTTP/1.1 505"}, (cut, received)
         assert received.count(b"HTTP/1.1 ") == 1
         assert b"connection: close\r\n" in received
+        assert b"\r\ncache-control: private, no-store\r\n" in received
+        assert re.search(rb"\r\nx-request-id: [0-9a-f]{32}\r\n", received)
+        head, _, told = received.partition(b"\r\n\r\n")
+        assert re.search(rb"content-length: (\d+)", head)[1] == b"%d" % len(told)
+        assert re.fullmatch(rb"[A-Z].+\.\n", told)
 
 
 @given(
