@@ -100,4 +100,5 @@ async def test_its_webhooks_and_a_check_come_to_the_same(command, localstripe, g
         token = await until(gone, "the webhook deactivates the token")
     outcome = await command("check", "--gateway", "STRIPE_TEST", "--rate", "1000")
     assert "1 deletions read, 0 asked: 0 verified, 0 activated, 0 deactivated" in outcome.err
-    assert await graph.customer("STRIPE_TEST", customer) == token
+    now = await graph.customer("STRIPE_TEST", customer)
+    assert now == token | {"lastVerifiedAt": now["lastVerifiedAt"]}  # the event of its creation may come last
