@@ -128,10 +128,11 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
     )
     starlette.router.redirect_slashes = False
     pages: ASGIApp = SecurityHeadersMiddleware(starlette, hosts)
+    cors = CORSPolicy(starlette, settings.cors_origins, settings.cors_headers) if settings.cors_origins else None
+    preflights = SecurityHeadersMiddleware(cors, hosts) if cors else None
     operators = Starlette(routes=PROBES)
     operators.router.redirect_slashes = False
     operators_pages = SecurityHeadersMiddleware(operators, hosts)
-    cors = CORSPolicy(pages, settings.cors_origins, settings.cors_headers) if settings.cors_origins else None
     if tracing:
         pages = Traced(pages, tracing, {route.path for route in events})
 
@@ -140,8 +141,8 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
             if settings.metrics_port is not None and scope["server"][1] == settings.metrics_port:
                 return operators_pages(scope, receive, send)
             if scope["path"] == GRAPHQL_PATH:
-                if cors and scope["method"] == "OPTIONS":
-                    return cors(scope, receive, send)
+                if preflights and scope["method"] == "OPTIONS":
+                    return preflights(scope, receive, send)
                 accept = dict(scope["headers"]).get(b"accept")
                 if not (settings.introspects and graphiql.is_for_a_browser(scope["method"], accept)):
                     return scope["state"]["graphql"](scope, receive, send)

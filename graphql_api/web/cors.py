@@ -21,10 +21,24 @@ REQUEST_HEADERS = (
     "X-Apollo-Operation-Name",
     "X-Apollo-Operation-Type",
     # of tracing
+    "B3",
     "Baggage",
+    "Newrelic",
     "Sentry-Trace",
     "Traceparent",
     "Tracestate",
+    "Uber-Trace-Id",
+    "X-Amzn-Trace-Id",
+    "X-B3-Flags",
+    "X-B3-ParentSpanId",
+    "X-B3-Sampled",
+    "X-B3-SpanId",
+    "X-B3-TraceId",
+    "X-Datadog-Origin",
+    "X-Datadog-Parent-Id",
+    "X-Datadog-Sampling-Priority",
+    "X-Datadog-Tags",
+    "X-Datadog-Trace-Id",
 )
 
 
@@ -42,6 +56,7 @@ class CORSPolicy(CORSMiddleware):
             allow_headers=[*REQUEST_HEADERS, *headers],
             expose_headers=["X-Request-Id"],
         )
+        self.allow_headers.append("")  # an element of a list may be empty (RFC 9110, 5.6.1)
         self._simple = [(name.lower().encode(), value.encode()) for name, value in self.simple_headers.items()]
 
     def of_answer(self, origin: bytes) -> Headers:

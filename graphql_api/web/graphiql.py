@@ -4,11 +4,11 @@ import os
 from mimetypes import guess_type
 from pathlib import Path
 
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
 from graphql_api.web.compression import accepted
@@ -31,7 +31,7 @@ checkout, run <code>make graphiql</code>. To use another IDE in the browser, add
 
 def is_for_a_browser(method: str, accept: bytes | None) -> bool:
     """Whether a browser opens the URL: it accepts HTML, and a GraphQL client accepts JSON or does not say."""
-    return method == "GET" and accept is not None and b"text/html" in accept and b"json" not in accept
+    return method in {"GET", "HEAD"} and accept is not None and b"text/html" in accept and b"json" not in accept
 
 
 class _Files(StaticFiles):
@@ -43,16 +43,19 @@ class _Files(StaticFiles):
         """The file, compressed as the browser accepts it."""
         accept_encoding = dict(scope["headers"]).get(b"accept-encoding")
         coding = accepted(accept_encoding, tuple(_ENDINGS))
+        media_type = guess_type(str(full_path))[0] or "application/octet-stream"
+        headers = {
+            "vary": "accept-encoding",
+            "cache-control": "public, max-age=31536000, immutable",
+            "content-security-policy": _POLICY,  # a worker has a policy of its own
+        }
         compressed = Path(f"{full_path}{_ENDINGS[coding]}") if coding else None
-        if compressed is not None and compressed.is_file():
-            media_type = guess_type(str(full_path))[0] or "application/octet-stream"
-            response = FileResponse(compressed, headers={"content-encoding": str(coding)}, media_type=media_type)
-        else:
-            response = super().file_response(full_path, stat_result, scope, status_code)
-        response.headers["vary"] = "accept-encoding"
-        response.headers["cache-control"] = "public, max-age=31536000, immutable"
-        response.headers["content-security-policy"] = _POLICY  # a worker has a policy of its own
-        return response
+        if coding and compressed is not None and compressed.is_file():
+            headers["content-encoding"] = coding
+            full_path, stat_result = compressed, compressed.stat()
+        response = FileResponse(full_path, status_code, headers, media_type, stat_result=stat_result)
+        is_known = self.is_not_modified(response.headers, Headers(scope=scope))
+        return NotModifiedResponse(response.headers) if is_known else response
 
 
 def routes(built: Path = BUILT) -> list[Route | Mount]:
@@ -65,5 +68,5 @@ def routes(built: Path = BUILT) -> list[Route | Mount]:
 
     return [
         Route("/graphql", page),
-        *([Mount("/graphiql", GZipMiddleware(_Files(directory=files)))] if files.is_dir() else []),
+        *([Mount("/graphiql", _Files(directory=files))] if files.is_dir() else []),
     ]

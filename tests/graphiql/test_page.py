@@ -112,33 +112,82 @@ def test_the_wheel_brings_it_along(built, tmp_path):
     assert any(re.fullmatch(r"graphql_api/web/static/graphiql/graphiql/index-\S+\.js", name) for name in names)
 
 
+PLAIN, SVG = "plain " * 500, "<svg/>" * 500
+
+
 @pytest.fixture
 async def small_build(tmp_path):
     """What serves a build of one file with compressed copies and one without."""
     folder = tmp_path / "graphiql"
     folder.mkdir()
-    (folder / "a.js").write_text("plain")
-    (folder / "a.js.br").write_bytes(brotli.compress(b"plain"))
-    (folder / "a.js.gz").write_bytes(gzip.compress(b"plain"))
-    (folder / "b.svg").write_text("<svg/>")
+    (folder / "a.js").write_text(PLAIN)
+    (folder / "a.js.br").write_bytes(brotli.compress(PLAIN.encode()))
+    (folder / "a.js.gz").write_bytes(gzip.compress(PLAIN.encode()))
+    (folder / "b.svg").write_text(SVG)
     return Client(Router(graphiql.routes(tmp_path), redirect_slashes=False)).http
 
 
-@pytest.mark.parametrize(
-    ("accepted", "coding"), [("gzip, deflate, br, zstd", "br"), ("gzip", "gzip"), ("zstd", None), ("identity", None)]
-)
+ACCEPTED = [
+    ("gzip, deflate, br, zstd", "br"),
+    ("gzip", "gzip"),
+    ("br;q=0.1, gzip", "gzip"),
+    ("zstd", None),
+    ("identity", None),
+    ("gzip;q=0", None),
+    ("gzip;q=0, br;q=0", None),
+    ("notgzip", None),
+]
+
+
+@pytest.mark.parametrize("accepted", [accepted for accepted, _ in ACCEPTED])
+async def test_a_browser_that_has_a_file_is_not_sent_it_again(small_build, accepted):
+    encoding = {"accept-encoding": accepted}
+    sent = await small_build.get("/graphiql/a.js", headers=encoding)
+    validators = {"if-none-match": sent.headers["etag"]}, {"if-modified-since": sent.headers["last-modified"]}
+    for validator in validators:
+        response = await small_build.get("/graphiql/a.js", headers=encoding | validator)
+        assert (response.status_code, response.content) == (304, b"")
+        for name in ("etag", "vary", "cache-control"):
+            assert response.headers.get_list(name) == [sent.headers[name]]
+    for stale in ({"if-none-match": '"x"'}, {"if-modified-since": "Thu, 01 Jan 1970 00:00:00 GMT"}):
+        assert (await small_build.get("/graphiql/a.js", headers=encoding | stale)).status_code == 200
+
+
+async def test_the_variants_of_a_file_are_told_apart(small_build):
+    sent = [await small_build.get("/graphiql/a.js", headers={"accept-encoding": coding}) for coding in ("br", "gzip")]
+    assert len({response.headers["etag"] for response in sent}) == 2
+
+
+@pytest.mark.parametrize("accepted", [accepted for accepted, _ in ACCEPTED])
+@pytest.mark.parametrize("path", ["/graphiql/a.js", "/graphiql/b.svg"])
+async def test_head_announces_what_get_sends(small_build, path, accepted):
+    got, head = [
+        await small_build.request(method, path, headers={"accept-encoding": accepted}) for method in ("GET", "HEAD")
+    ]
+    assert head.headers == got.headers
+    assert head.content == b""
+
+
+async def test_head_finds_the_page_that_a_browser_gets(open_service):
+    got, head = [await open_service.request(method, "/graphql", headers=BROWSER) for method in ("GET", "HEAD")]
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-type", "content-length", "vary"):
+        assert head.headers[name] == got.headers[name]
+
+
+@pytest.mark.parametrize(("accepted", "coding"), ACCEPTED)
 async def test_a_file_is_sent_as_the_build_compressed_it(small_build, accepted, coding):
     response = await small_build.get("/graphiql/a.js", headers={"accept-encoding": accepted})
-    assert response.text == "plain"
+    assert response.text == PLAIN
     assert response.headers.get("content-encoding") == coding
     assert response.headers["content-type"].startswith("text/javascript")
-    assert response.headers["vary"] == "accept-encoding"
+    assert response.headers.get_list("vary") == ["accept-encoding"]
     assert "immutable" in response.headers["cache-control"]
 
 
 async def test_a_file_without_a_compressed_one_is_sent_as_it_is(small_build):
     response = await small_build.get("/graphiql/b.svg", headers={"accept-encoding": "br"})
-    assert (response.text, response.headers.get("content-encoding")) == ("<svg/>", None)
+    assert (response.text, response.headers.get("content-encoding")) == (SVG, None)
 
 
 @pytest.mark.parametrize("path", ["/graphiql/x", "/graphiql", "/graphiql/", "/graphql/"])

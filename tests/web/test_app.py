@@ -163,22 +163,37 @@ async def test_a_page_of_another_origin_is_answered_only_where_it_is_named(servi
     assert "access-control-allow-origin" not in refused.headers
 
 
+async def test_a_preflight_has_the_headers_of_every_answer(service):
+    client = Client(await service(cors_origins="https://shop.example"))
+    asking = {"access-control-request-method": "POST", "x-request-id": "abc"}
+    for origin, status in (("https://shop.example", 200), ("https://evil.example", 400)):
+        response = await client.http.options("/graphql", headers={**asking, "origin": origin})
+        assert response.status_code == status
+        assert response.headers.get_list("cache-control") == ["private, no-store"]
+        assert response.headers["x-request-id"] == "abc"
+
+
 OF_CLIENTS = [
     *("Authorization", "Content-Type", "X-Request-Id"),
-    *("traceparent", "tracestate", "baggage", "sentry-trace"),
+    *("traceparent", "tracestate", "baggage", "sentry-trace", "b3", "newrelic", "uber-trace-id", "x-amzn-trace-id"),
+    *("x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags"),
+    *("x-datadog-trace-id", "x-datadog-parent-id", "x-datadog-origin", "x-datadog-sampling-priority"),
+    "x-datadog-tags",
     *("apollographql-client-name", "apollographql-client-version", "graphql-client-name", "graphql-client-version"),
     *("apollo-require-preflight", "x-apollo-operation-name", "x-apollo-operation-id", "x-apollo-operation-type"),
 ]
 
 
-@pytest.mark.parametrize("headers", [*OF_CLIENTS, ",".join(OF_CLIENTS), "X-Shop", "x-shop, X-Till"])
+@pytest.mark.parametrize(
+    "headers", [*OF_CLIENTS, ",".join(OF_CLIENTS), "X-Shop", "x-shop, X-Till", "x-shop,, x-till", ""]
+)
 async def test_a_page_may_send_the_headers_of_clients_and_of_tracing_and_those_that_are_named(service, headers):
     client = Client(await service(cors_origins="https://shop.example", cors_headers="X-Shop, X-Till"))
     asking = {"origin": "https://shop.example", "access-control-request-method": "POST"}
     response = await client.http.options("/graphql", headers={**asking, "access-control-request-headers": headers})
     assert response.status_code == 200
     allowed = response.headers["access-control-allow-headers"].lower().replace(" ", "").split(",")
-    assert {name.strip().lower() for name in headers.split(",")} <= {*allowed}
+    assert {name.strip().lower() for name in headers.split(",") if name} <= {*allowed}
     others = await client.http.options("/graphql", headers={**asking, "access-control-request-headers": "x-other"})
     assert others.status_code == 400
 

@@ -105,7 +105,7 @@ async def test_head_is_get_without_a_body(web):
 async def test_other_methods_are_refused(web, method):
     response = await web.request(method, "/graphql", json={"query": "{ hello }"})
     assert response.status_code == 405
-    assert response.headers["allow"] == "GET, POST"
+    assert response.headers["allow"] == "GET, HEAD, POST"
 
 
 @pytest.mark.parametrize(
