@@ -242,7 +242,7 @@ ColumnOption = Annotated[
     typer.Option("--column", help="The name of a column, such as userId='Customer No'.", metavar="MEANING=NAME"),
 ]
 CheckOption = Annotated[
-    bool, typer.Option("--check", help="Read everything, report what would change, and change nothing.")
+    bool, typer.Option("--check", "--dry-run", help="Read everything, report what would change, and change nothing.")
 ]
 FileToRead = Annotated[
     Path,
@@ -359,10 +359,7 @@ def remap(
     file: FileToRead,
     *,
     gateway: GatewayOption,
-    check: Annotated[
-        bool,
-        typer.Option("--check", "--dry-run", help="Read everything, report what would change, and change nothing."),
-    ] = False,
+    check: CheckOption = False,
     rejects: RejectsOption = None,
     format_: FormatOption = None,
     encoding: EncodingOption = None,

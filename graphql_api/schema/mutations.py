@@ -58,8 +58,8 @@ Gateway = Annotated[str, strawberry.argument(description="The gateway. Case does
 Customer = Annotated[str, strawberry.argument(description="The customer's id at the gateway.")]
 
 
-def _mutation(resolver: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """The resolver of a mutation, which has its deadline; its user errors are counted by its name and their codes."""
+def _mutation(resolver: Callable[..., Awaitable[Any]], description: str) -> Any:
+    """A field that runs the mutation within the request's deadline, and counts its user errors by name and code."""
 
     @wraps(resolver)
     async def mutation(info: Info, *args: Any, **kwargs: Any) -> Any:
@@ -69,7 +69,7 @@ def _mutation(resolver: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
             info.context.refuse(info.field_name, error.code.value)
         return payload
 
-    return mutation
+    return strawberry.federation.field(directives=[_COST], resolver=mutation, description=description)
 
 
 async def _create(
@@ -414,95 +414,60 @@ def _user_id(user_id: str) -> str:
 class Mutation:
     """The root of mutations."""
 
-    create_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_create),
-        description="Create a token. If the same token exists, you get it unchanged and no error.",
+    create_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
+        _create, "Create a token. If the same token exists, you get it unchanged and no error."
     )
-    save_customer_gateway_token: SaveCustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_mutation(_save), description="Create or update a user's token at a gateway."
+    save_customer_gateway_token: SaveCustomerGatewayTokenPayload = _mutation(
+        _save, "Create or update a user's token at a gateway."
     )
-    save_customer_gateway_tokens: SaveCustomerGatewayTokensPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_save_many),
-        description="Save at most 1,000 tokens in one transaction, in input order.",
+    save_customer_gateway_tokens: SaveCustomerGatewayTokensPayload = _mutation(
+        _save_many, "Save at most 1,000 tokens in one transaction, in input order."
     )
-    update_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST], resolver=_mutation(_update), description="Change a token by its id."
+    update_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(_update, "Change a token by its id.")
+    activate_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
+        _activate,
+        "Activate a token. Earlier deletions by its gateway no longer count, even if they arrive later. An active"
+        " token does not change otherwise.",
     )
-    activate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_activate),
-        description=(
-            "Activate a token. Earlier deletions by its gateway no longer count, even if they arrive later. An active"
-            " token does not change otherwise."
-        ),
+    deactivate_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
+        _deactivate, "Deactivate a token. An inactive token does not change."
     )
-    deactivate_customer_gateway_token: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_deactivate),
-        description="Deactivate a token. An inactive token does not change.",
+    delete_customer_gateway_token: DeleteCustomerGatewayTokenPayload = _mutation(
+        _delete,
+        "Delete a token. Its customer id stays reserved for its user. Deleting it again returns the same"
+        " `deletedId`; an id that never existed gives NOT_FOUND.",
     )
-    delete_customer_gateway_token: DeleteCustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_delete),
-        description=(
-            "Delete a token. Its customer id stays reserved for its user. Deleting it again returns the same"
-            " `deletedId`; an id that never existed gives NOT_FOUND."
-        ),
+    deactivate_gateway_customer: CustomerGatewayTokenPayload = _mutation(
+        _deactivate_customer,
+        "Deactivate the token of a gateway customer. For webhook handlers, which know only the customer id. An"
+        " unknown or inactive customer is not an error, because gateways send events twice, late and out of order.",
     )
-    deactivate_gateway_customer: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_deactivate_customer),
-        description=(
-            "Deactivate the token of a gateway customer. For webhook handlers, which know only the customer id. An"
-            " unknown or inactive customer is not an error, because gateways send events twice, late and out of order."
-        ),
+    verify_gateway_customer: CustomerGatewayTokenPayload = _mutation(
+        _verify_customer, "Record that the gateway confirmed a customer."
     )
-    verify_gateway_customer: CustomerGatewayTokenPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_verify_customer),
-        description="Record that the gateway confirmed a customer.",
+    claim_gateway_customer: ClaimGatewayCustomerPayload = _mutation(
+        _claim, "Ask before you create a customer at a gateway: who creates it, and with which idempotency key?"
     )
-    claim_gateway_customer: ClaimGatewayCustomerPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_claim),
-        description=("Ask before you create a customer at a gateway: who creates it, and with which idempotency key?"),
+    release_gateway_customer_claim: ReleaseGatewayCustomerClaimPayload = _mutation(
+        _release_claim,
+        "Give up a claim whose key is spent, for example because the gateway stored a failure for it. The next"
+        " claim gets a new key.",
     )
-    release_gateway_customer_claim: ReleaseGatewayCustomerClaimPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_release_claim),
-        description=(
-            "Give up a claim whose key is spent, for example because the gateway stored a failure for it. The next"
-            " claim gets a new key."
-        ),
+    reassign_gateway_customers: ReassignGatewayCustomersPayload = _mutation(
+        _reassign,
+        "Correct customers that were saved for the wrong user, all or nothing. They are evaluated together, so you"
+        " can swap two users' customers. Each token moves to the right user; if that user keeps another one there,"
+        " the answer is ALREADY_EXISTS.",
     )
-    reassign_gateway_customers: ReassignGatewayCustomersPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_reassign),
-        description=(
-            "Correct customers that were saved for the wrong user, all or nothing. They are evaluated together, so you"
-            " can swap two users' customers. Each token moves to the right user; if that user keeps another one there,"
-            " the answer is ALREADY_EXISTS."
-        ),
+    merge_user_gateway_tokens: MergeUserGatewayTokensPayload = _mutation(
+        _merge, "Move one user's tokens to another, for example when a guest registers. All or nothing."
     )
-    merge_user_gateway_tokens: MergeUserGatewayTokensPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_merge),
-        description="Move one user's tokens to another, for example when a guest registers. All or nothing.",
+    erase_user_gateway_tokens: EraseUserGatewayTokensPayload = _mutation(
+        _erase, "Erase a user: their tokens, former customer ids and personal data in the history."
     )
-    erase_user_gateway_tokens: EraseUserGatewayTokensPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_erase),
-        description="Erase a user: their tokens, former customer ids and personal data in the history.",
+    confirm_gateway_erasures: ConfirmGatewayErasuresPayload = _mutation(
+        _confirm_erasures, "Confirm that customers were deleted at their gateways. Unknown ones are ignored."
     )
-    confirm_gateway_erasures: ConfirmGatewayErasuresPayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_confirm_erasures),
-        description="Confirm that customers were deleted at their gateways. Unknown ones are ignored.",
-    )
-    lift_user_erasure: LiftUserErasurePayload = strawberry.federation.field(
-        directives=[_COST],
-        resolver=_mutation(_lift_erasure),
-        description="Allow tokens of an erased user to be saved again.",
+    lift_user_erasure: LiftUserErasurePayload = _mutation(
+        _lift_erasure, "Allow tokens of an erased user to be saved again."
     )
