@@ -1,4 +1,4 @@
-"""Fields that load by their parent: one function for a whole list of parents, and how graphql-core reaches it."""
+"""Batched fields: one function loads a field for a list of parents. graphql-core calls it through a data loader."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ exception in the list is that parent's error."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """The batch function of one field, and what is refused before it is asked."""
+    """The batch function of one field, and the check that refuses parents before it is called."""
 
     function: BatchFunction
     refusal: Refusal | None = None
@@ -36,10 +36,10 @@ class Batch:
         return values
 
     def load(self, parent: Any, info: Any, arguments: dict[str, Any]) -> Awaitable[Any]:
-        """The field's value for one parent, asked together with all that are asked for before the loop runs on.
+        """The field's value for one parent, loaded together with those requested before the event loop's next turn.
 
-        The loaders live in the request's context. One serves one place of one execution, where the arguments are the
-        same for every parent; it keeps `info`, so that what its key was made of cannot be mistaken for something newer.
+        The loaders live in the request's context. Each serves one place of one execution, so the arguments are the same
+        for every parent. It keeps `info`, so that the ids in its key cannot be reused for other objects.
         """
         loaders: dict[Any, DataLoader[Any, Any]] = info.context.loaders
         key = _loader_key(info)
@@ -54,17 +54,17 @@ class Batch:
 
 
 def check_number(values: Sequence[Any], parents: int) -> None:
-    """Go on only with one value for each parent.
+    """Check that the function returned one value for each parent.
 
     Raises:
-        ValueError: there are more, or fewer.
+        ValueError: it returned more or fewer.
     """
     if len(values) != parents:
         raise ValueError(f"A batch function answered {len(values)} values for {parents} parents.")
 
 
 def _loader_key(info: Any) -> tuple[Any, ...]:
-    """Where in which execution a field stands, whatever the list index: the same for all parents that go together."""
+    """The key of a batch: an execution and a place in its answer, without list indexes."""
     names: list[Any] = [id(info.variable_values)]
     path: Path | None = info.path
     while path is not None:

@@ -1,4 +1,4 @@
-"""A bounded cache of documents, by their source text; it does not know what preparing one means."""
+"""A bounded cache of documents by source text. It does not know how they are prepared."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class _Sizes:
-    """What some documents take, in the order of their use."""
+    """The sizes of some documents, least recently used first."""
 
     def __init__(self, max_documents: int, max_size: int) -> None:
         self.of = OrderedDict[str, int]()
@@ -24,7 +24,7 @@ class _Sizes:
         self._total -= self.of.pop(source)
 
     def oldest_beyond(self) -> str | None:
-        """The document that goes first, if these are more than they may be."""
+        """The document to evict first, if these exceed their bounds."""
         return next(iter(self.of)) if len(self.of) > self._max_documents or self._total > self._max_size else None
 
 
@@ -42,7 +42,7 @@ class DocumentCache(Generic[T]):
         self._owned: dict[Hashable, _Sizes] = {}
 
     def get(self, source: str) -> T | None:
-        """The document with this source, which counts as used now."""
+        """The document with this source, which becomes the most recently used."""
         found = self._documents.get(source)
         if found is None:
             return None
@@ -51,13 +51,13 @@ class DocumentCache(Generic[T]):
         return document
 
     def put(self, source: str, document: T, size: int, owner: Hashable = None) -> None:
-        """Keep a document that was not there; one too large to be kept at all pushes nothing out.
+        """Add a document. One that is too large to keep evicts nothing.
 
         Args:
             source: its text
-            document: what is kept
-            size: what it takes
-            owner: whose share it counts towards; None if it counts towards no share
+            document: the value to keep
+            size: how much of the total size it uses
+            owner: the caller whose share it counts towards; None for no share
         """
         if size > (self._max_size if owner is None else self._max_owned[1]):
             return

@@ -30,9 +30,11 @@ Mode = Literal["compiled", "graphql-core"]
 Check = Callable[[DocumentNode], list[GraphQLError]]
 RequestChecks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode], RequestCheck]
 
-# These go through the whole document once more, for the variables that it uses.
+# These rules traverse the whole document once more, for the variables that it uses.
 _OF_VARIABLES = {NoUndefinedVariablesRule, NoUnusedVariablesRule, VariablesInAllowedPositionRule}
-_CHARACTERS_PER_TOKEN = 8  # or a few long documents of short tokens would be all that the garbage collector looks at
+_CHARACTERS_PER_TOKEN = (
+    8  # otherwise the garbage collector would spend its time on a few long documents of short tokens
+)
 
 _LARGE_SHARE = 8
 
@@ -71,9 +73,9 @@ class Engine:
         Args:
             schema: one that Strawberry made
             mode: what runs operations
-            rules: validation rules beside those of the specification
-            before_validation: what a parsed document is checked for first
-            before_execution: make what an operation is checked for before each of its executions
+            rules: validation rules besides those of the specification
+            before_validation: checks of a parsed document that run first
+            before_execution: makes the check that runs before each execution of an operation
             max_tokens: of a document
             max_documents: that are kept; of large ones, and of those that cannot run, a tenth of that
             max_characters: of all the documents that are kept, of all large ones, and of all that cannot run; a token
@@ -101,11 +103,11 @@ class Engine:
     def prepare(
         self, query: str, operation_name: str | None = None, owner: Hashable = None
     ) -> Operation | list[GraphQLError]:
-        """The operation to run, or what is wrong with the request. A document is looked at once, then remembered.
+        """The operation to run, or the errors of the request. A document is prepared once, then cached.
 
         Args:
             query: the document
-            operation_name: of the operation to run, if it has several
+            operation_name: the operation to run, if the document has several
             owner: the caller whose share of the cache it counts towards; None for a trusted caller, who may use all
                 of the cache
         """
@@ -123,7 +125,7 @@ class Engine:
         return only if operation_name is None and only is not None else document.operation(operation_name)
 
     def _document(self, query: str) -> "tuple[_Document | list[GraphQLError], int]":
-        """A document, and how much of what may be kept it takes."""
+        """A prepared document, and how much of the cache it uses."""
         try:
             with self._phase("parse"):
                 document = parse(query, self._max_tokens)
@@ -144,7 +146,7 @@ class Engine:
         return validate(self.schema, document, [rules], max_errors=max_errors, hide_suggestions=not self._suggestions)
 
     def _detached(self, errors: list[GraphQLError]) -> list[GraphQLError]:
-        """The errors as they are kept: without their document, and without suggestions if these are off."""
+        """The errors in the form that is cached: without their document, and without suggestions if these are off."""
         for error in errors:
             error.nodes = error.source = None
             if not self._suggestions:
@@ -169,7 +171,7 @@ class Engine:
 
 
 class _Document:
-    """A valid document and its operations; validation sees to it that there is one, and that names are unique."""
+    """A valid document and its operations. Validation ensures that there is one, and that names are unique."""
 
     def __init__(self, operations: list[Operation]) -> None:
         self._operations = operations

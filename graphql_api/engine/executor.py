@@ -1,4 +1,4 @@
-"""graphql-core's executor as Strawberry sets it up: what runs whatever is unusual."""
+"""graphql-core's executor as Strawberry configures it, for operations that are not compiled."""
 
 from functools import cached_property
 from typing import Any, cast
@@ -19,7 +19,7 @@ VALIDATION_RULES: tuple[type[ASTValidationRule], ...] = (MaybeNullValidationRule
 
 
 class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
-    """graphql-core's executor, which here bounds the answer and locates a field once, not for each error."""
+    """graphql-core's executor, which bounds the answer and computes a field's location once for all errors."""
 
     errors_left_out = 0
     """How many errors were not collected because there are enough."""
@@ -29,20 +29,20 @@ class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
 
     @cached_property
     def _places(self) -> dict[int, tuple[Any, GraphQLError]]:
-        """Errors that say where fields stand, with what they were made of, by its identity."""
+        """Located errors and the field nodes that they were made from, by the identity of the nodes."""
         return {}
 
     @cached_property
     def _refusals(self) -> dict[int, tuple[Any, Refusal | None]]:
-        """What fields refuse at once, with what they were made of, by its identity."""
+        """The checks of fields that refuse parents, with the field nodes, by the identity of the nodes."""
         return {}
 
     def execute_field(
         self, parent_type: Any, source: Any, field_details_list: Any, path: Any, position_context: Any
     ) -> Any:
-        """Resolve a field, unless it is refused at once: for thousands of parents that takes a fraction of the time.
+        """Resolve a field, unless its check refuses it: for thousands of parents, this takes a fraction of the time.
 
-        Middleware is told of every field.
+        Middleware sees every field.
         """
         known = self._refusals.get(id(field_details_list))
         if known is None:
@@ -78,24 +78,24 @@ class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
 
     @property
     def is_full(self) -> bool:
-        """Whether further errors are only counted."""
+        """Whether the maximum is reached, so that further errors are only counted."""
         return len(self.collected_errors.errors) >= MAX_ANSWER_ERRORS
 
     def collect(self, error: GraphQLError, path: Any) -> None:
-        """Note an error that is located, or count it."""
+        """Collect a located error, or only count it."""
         if self.is_full:
             self.errors_left_out += 1
         else:
             self.collected_errors.add(error, path)
 
     def complete_object_value(self, *arguments: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Complete an object, as long as the answer may grow."""
+        """Complete an object, if the answer is not yet too large."""
         self.answer_bytes += OBJECT_BYTES
         if self.answer_bytes > MAX_ANSWER_BYTES:
             raise AnswerTooLargeError
         return super().complete_object_value(*arguments)
 
     def end(self) -> list[GraphQLError]:
-        """The errors of an execution that nothing is resolved for any more; then the executor is no cycle."""
+        """Return the errors of a finished execution, and break the executor's reference cycle."""
         self.async_helpers = cast("Any", None)  # its own methods, which resolvers are given
         return self.collected_errors.errors

@@ -46,14 +46,14 @@ class Argument(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attribute:
-    """The field is an attribute of the parent."""
+    """The field is resolved by an attribute of the parent."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resolver:
-    """The field is what a function answers."""
+    """The field is resolved by a function."""
 
     function: Callable[..., Any]
     takes_self: bool
@@ -73,7 +73,7 @@ class Batched:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delegated:
-    """The field is left to graphql-core, with all that is below it."""
+    """graphql-core resolves the field and everything below it."""
 
 
 Resolution: TypeAlias = Attribute | Resolver | Batched | Delegated
@@ -84,10 +84,10 @@ def batched(
 ) -> Any:
     """A Strawberry field that loads by its parent, declared once for both ways of execution.
 
-    `async def function(parents, info, *, selection, **arguments)` answers one value for each parent; its keyword
+    `async def function(parents, info, *, selection, **arguments)` returns one value for each parent. Its keyword
     arguments other than `selection` become the field's arguments. `reads` names the attributes that it reads from a
-    parent; `refusal` says of which parents the function would answer with an error, so that graphql-core need not load
-    anything for them; `options` are those of `strawberry.federation.field`.
+    parent. `refusal` returns the error for a parent, so that graphql-core need not load anything for it. `options` are
+    those of `strawberry.federation.field`.
 
         class User:
             tokens: list[Token] | None = batched(tokens_of_users, reads=("id",), description="…")
@@ -107,24 +107,24 @@ def batched(
 
 
 def refusal_of(definition: GraphQLField) -> Refusal | None:
-    """What a batched field refuses at once."""
+    """The check of a batched field that refuses parents."""
     field = strawberry_field(definition)
     batch: Batch | None = field.metadata.get(_BATCH) if field is not None else None
     return batch.refusal if batch is not None else None
 
 
 def reads(*attributes: str) -> dict[str, Any]:
-    """The `metadata` of a field whose resolver reads no more than these attributes of its parent."""
+    """The `metadata` of a field whose resolver reads only these attributes of its parent."""
     return {_READS: attributes}
 
 
 def longest(characters: int) -> dict[str, Any]:
-    """The `metadata` of a field whose text, or JSON, may have more than `VALUE_LENGTH` characters."""
+    """The `metadata` of a field whose text or JSON can have more than `VALUE_LENGTH` characters."""
     return {_LONGEST: characters}
 
 
 def longest_of(definition: GraphQLField) -> int:
-    """How many characters a value of this field may have."""
+    """The maximum number of characters in a value of this field."""
     field = strawberry_field(definition)
     return field.metadata.get(_LONGEST, VALUE_LENGTH) if field is not None else VALUE_LENGTH
 
@@ -143,7 +143,7 @@ def strawberry_field(definition: GraphQLField) -> StrawberryField | None:
 
 
 def resolution_of(schema: Schema, definition: GraphQLField) -> Resolution:
-    """How a field is resolved. What Strawberry wraps in something of its own is left to it."""
+    """How a field is resolved. If Strawberry wraps the resolver in extensions, Strawberry resolves it."""
     field = strawberry_field(definition)
     if (
         field is None

@@ -7,20 +7,20 @@ from graphql.language.parser import Parser, nested_too_deeply_error
 
 
 def parse(query: str, max_tokens: int | None) -> DocumentNode:
-    """The document of a text.
+    """Parse a document.
 
-    graphql-core's tokens each know the one before and the one after. These cycles would be left to the garbage
-    collector, thousands for a document, and looked through by it as long as that is kept; nothing here reads them.
+    graphql-core's tokens link to their neighbours: thousands of reference cycles per document, which the garbage
+    collector would traverse while the document is cached. Nothing here reads the links, so they are removed.
 
     Raises:
-        GraphQLSyntaxError: it is none.
+        GraphQLSyntaxError: the text is not a document.
     """
     lexer = _Lexer(_Text(query))
     parser = Parser(lexer.source, max_tokens=max_tokens, lexer=lexer)
     try:
         return parser.parse_document()
     except RecursionError:
-        pass  # it would keep the frames of all levels
+        pass  # it would keep the frames of all levels alive
     finally:
         token: Token | None = lexer.token
         while token.next is not None:
@@ -32,14 +32,14 @@ def parse(query: str, max_tokens: int | None) -> DocumentNode:
 
 
 _NAME = re.compile("[_0-9A-Za-z]*")
-MAX_NAME_LENGTH = 128  # of whatever has a name in a document, and of the name of the operation to run
+MAX_NAME_LENGTH = 128  # of every name in a document, and of the name of the operation to run
 
 
 class _Lexer(Lexer):
-    """Reads names at once: graphql-core goes through them character by character."""
+    """A lexer that reads a name in one step; graphql-core reads it character by character."""
 
     def read_name(self, start: int) -> Token:
-        """The name that begins here."""
+        """The name that starts here."""
         body = self.source.body
         end = _NAME.match(body, start).end()  # pyright: ignore[reportOptionalMemberAccess] - it may be empty
         if end - start > MAX_NAME_LENGTH:

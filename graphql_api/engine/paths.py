@@ -9,7 +9,7 @@ PathLink: TypeAlias = "tuple[PathLink | None, str | int, str | None]"
 
 
 def core_path(path: PathLink) -> Path:
-    """The path as graphql-core has it."""
+    """The path in graphql-core's form."""
     above, key, type_name = path
     return Path(None if above is None else core_path(above), key, type_name)
 

@@ -1,6 +1,6 @@
-"""What an operation will do, worked out before it runs: which fields, how each is resolved, what becomes of failures.
+"""Plans an operation before it runs: its fields, how each is resolved, and where errors propagate to.
 
-graphql-core collects and merges the fields; `fields` tells how Strawberry resolves each.
+graphql-core collects and merges the fields. `fields` determines how Strawberry resolves each.
 """
 
 from collections.abc import Sequence
@@ -36,11 +36,11 @@ MAX_FIELDS = 200
 
 
 class UnsupportedOperationError(Exception):
-    """The operation is better left to graphql-core; the message is the reason, in two or three words."""
+    """graphql-core must run the operation. The message is the reason, in two or three words."""
 
 
 class Position:
-    """A place in the answer that holds a value: of a field, or of an item in a field's list."""
+    """A place in the answer that holds a value: a field, or an item of a field's list."""
 
     __slots__ = ("field", "nullable", "type")
 
@@ -105,7 +105,7 @@ class FieldPlan:
 
     @property
     def innermost(self) -> Position:
-        """Where the objects of this field stand."""
+        """The position of this field's objects."""
         return self.item or self.value
 
     def path_in(self, above: "PathLink | None", key: Any) -> PathLink:
@@ -124,17 +124,17 @@ class FieldPlan:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether it holds one scalar or enum, no list of them."""
+        """Whether it holds a single scalar or enum, not a list."""
         return self.item is None and is_leaf_type(self.type)
 
     @property
     def takes_json(self) -> bool:
-        """Whether some object that may stand here could be written as JSON straight away."""
+        """Whether an object that can be here could be written directly as JSON."""
         return any(plan.selection.json is not None for plan in self.objects.values())
 
 
 class TypeName:
-    """The field `__typename`, which is known beforehand."""
+    """The field `__typename`, whose value is known in advance."""
 
     __slots__ = ("key", "name")
 
@@ -144,7 +144,7 @@ class TypeName:
 
 
 class ObjectPlan:
-    """What to answer of an object of one type."""
+    """The fields to return for an object of one type."""
 
     __slots__ = ("fields", "selection", "type")
 
@@ -160,7 +160,7 @@ def plan_operation(
     operation: OperationDefinitionNode,
     variables: VariableValues,
 ) -> ObjectPlan:
-    """Plan an operation for the values that these variables give to @skip and @include."""
+    """Plan an operation, with @skip and @include evaluated by these variables."""
     root = cast("GraphQLObjectType", schema.get_root_type(operation.operation))
     planner = _Planner(schema, fragments, operation, variables)
     collected = collect_fields(schema, fragments, variables, root, operation)

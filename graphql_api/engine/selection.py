@@ -1,4 +1,4 @@
-"""What an operation asks of an object, told to the resolver that fetches it."""
+"""What an operation selects of an object, for the resolver that fetches it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ __all__ = ["JSONField", "RawJSON", "Selection", "raw_json", "selection_of"]
 
 
 class JSONField(NamedTuple):
-    """One entry of an object that can be written as JSON straight away: `key` holds an attribute, or a literal.
+    """A field of an object that can be written directly as JSON: `key`, and an attribute or a literal.
 
-    The key is the name of the field, never an alias: what it is written with is not for callers to choose.
+    The key is the name of the field, never an alias, because callers must not choose what SQL writes.
     """
 
     key: str
@@ -24,9 +24,9 @@ class JSONField(NamedTuple):
 class Selection:
     """The sub-selection of a field for one type of object.
 
-    `attributes` are the Python attributes that will be read, None where that cannot be told. `json` is there where
-    nothing but plain leaf attributes is asked for: such an object, or a list of them, may be answered as `RawJSON`.
-    A selection is the same object each time its operation runs, so it can key a cache.
+    `attributes` are the Python attributes that will be read; None if unknown. `json` is set if only plain leaf
+    attributes are selected: the resolver may then return such an object, or a list of them, as `RawJSON`. A selection
+    is the same object each time its operation runs, so it can key a cache.
     """
 
     attributes: frozenset[str] | None
@@ -34,12 +34,12 @@ class Selection:
 
 
 def raw_json(info: Any, texts: Sequence[str]) -> list[RawJSON]:
-    """Texts of JSON as answers of a resolver whose selection has `json`. Their length counts towards the answer's."""
+    """JSON texts that a resolver returns if its selection has `json`. Their length counts towards the answer's size."""
     return info.raw_json(texts)
 
 
 def selection_of(info: Any, type_name: str | None = None) -> Selection | None:
-    """What is selected of the objects that a resolver returns; None if unknown: all may be needed.
+    """What is selected of the objects that a resolver returns; None if unknown, so that it must load everything.
 
     `type_name` names the type in question if the field is a union or an interface.
     """

@@ -1,4 +1,4 @@
-"""How large an answer may become: counted while it grows, since fields that lead back to each other multiply."""
+"""Bounds the size of an answer while it grows, because lists inside lists multiply."""
 
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ VALUE_LENGTH = 256
 
 
 class AnswerTooLargeError(GraphQLError):
-    """Replaces an answer that would be larger than allowed."""
+    """The error in place of an answer that would be too large."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -30,7 +30,7 @@ class AnswerTooLargeError(GraphQLError):
 
 
 def fits(data: Any) -> bool:
-    """Whether an answer is not larger than allowed, measured before it is written: characters count as bytes."""
+    """Whether an answer is small enough, measured before it is written; a character counts as a byte."""
     left = MAX_ANSWER_BYTES
     containers = [data] if data else []
     while containers:

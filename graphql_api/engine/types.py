@@ -1,4 +1,4 @@
-"""Strawberry's schemas and types: which of them the engine runs, and what the class of a value says about its type."""
+"""Strawberry's schemas and types: which ones the engine supports, and how the class of a value determines its type."""
 
 from collections.abc import Callable
 from types import FunctionType, SimpleNamespace
@@ -31,7 +31,7 @@ CAST = TYPE_CAST_ATTRIBUTE
 
 
 def strawberry_schema(schema: GraphQLSchema) -> Schema:
-    """The Strawberry schema behind a GraphQL schema; one that the engine would run differently is refused."""
+    """The Strawberry schema behind a GraphQL schema. Schemas that the engine would run differently are refused."""
     found = getattr(schema, "_strawberry_schema", None)
     if not isinstance(found, Schema):
         raise TypeError("The engine runs schemas made by Strawberry.")
@@ -50,7 +50,7 @@ def enum_members(type_: GraphQLEnumType) -> list[Any]:
 
 
 def is_unchanged_input(type_: GraphQLScalarType) -> bool:
-    """Whether any value is taken for this scalar as it is: federation's `_Any`."""
+    """Whether this scalar accepts any value unchanged, as federation's `_Any` does."""
     definition = type_.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
     return (
         type_.name == "_Any"
@@ -59,7 +59,7 @@ def is_unchanged_input(type_: GraphQLScalarType) -> bool:
 
 
 def by_class(resolve_type: _ResolveType) -> _ResolveType:
-    """Mark a `resolve_type` that looks at nothing but the class of a value: it is asked once for each class."""
+    """Mark a `resolve_type` that depends only on the class of a value, so that it is called once per class."""
     cast("Any", resolve_type).by_class = True
     return resolve_type
 
@@ -67,8 +67,8 @@ def by_class(resolve_type: _ResolveType) -> _ResolveType:
 def object_type_of(schema: GraphQLSchema, type_: GraphQLNamedType, value: Any) -> GraphQLObjectType | None:
     """The object type of a value for `type_`, if its class alone decides; otherwise None.
 
-    What has hooks of its own (`is_type_of`, `resolve_type`) that are not marked, makes up attributes, or is generic is
-    not decided here. Nor is an object that `strawberry.cast` has marked, where the type heeds that.
+    None for types with unmarked hooks (`is_type_of`, `resolve_type`) or dynamic attributes, and for generic types.
+    Also for an object that `strawberry.cast` has marked, if the type respects that.
     """
     class_ = type(value)
     if (
@@ -88,7 +88,7 @@ def object_type_of(schema: GraphQLSchema, type_: GraphQLNamedType, value: Any) -
 
 
 def heeds_casts(type_: GraphQLNamedType, found: GraphQLObjectType) -> bool:
-    """Whether `strawberry.cast` could have made another type of an object that stands for `type_`."""
+    """Whether `strawberry.cast` could have given an object of `type_` another type."""
     return found.is_type_of is not None or (is_abstract_type(type_) and not _is_by_class(type_))
 
 

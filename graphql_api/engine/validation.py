@@ -1,6 +1,6 @@
-"""Validation rules as one: graphql-core asks each of its thirty rules at every node whether the node concerns it.
+"""Combines validation rules into one.
 
-Most have to do with one or two kinds of nodes.
+graphql-core calls each of its thirty rules at every node, although most rules concern only one or two kinds of nodes.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ Ask = Callable[[Node, Any, Any, Any, Any], Any]
 
 
 def combine_rules(rules: Sequence[type[ASTValidationRule]]) -> type[ASTValidationRule]:
-    """One rule that does what all of these do. It reports the same errors in the same order."""
+    """A rule that reports the same errors as all of these, in the same order."""
     return type("CombinedRules", (_CombinedRules,), {"_rules": tuple(rules), "_concerned": {}})
 
 
@@ -29,7 +29,7 @@ class _CombinedRules(ASTValidationRule):
         self._until: dict[int, list[Visitor]] = {}  # visitors that skip the nodes below one, by its identity
 
     def get_enter_leave_for_kind(self, kind: str) -> EnterLeaveVisitor:
-        """What all the rules do at nodes of this kind."""
+        """The visitor methods of all rules for this kind of node."""
         found = self.enter_leave_map.get(kind)
         if found is None:
             visitors = self._visitors

@@ -1,6 +1,6 @@
-"""Variables and arguments, coerced on a fast path in the common case; graphql-core does the rest.
+"""Coerces variables and arguments, with a fast path for common values.
 
-The short way takes what is plainly right and leaves everything else, errors above all, to graphql-core.
+The fast path accepts only values that are clearly valid. graphql-core coerces all others, and reports the errors.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,7 +70,7 @@ class Variables:
         self._variables = self._short_way()
 
     def coerce(self, values: dict[str, Any]) -> dict[str, Any] | list[GraphQLError]:
-        """The variables' values for execution, or what is wrong with them."""
+        """The coerced variables, or the errors."""
         if self._variables is not None:
             coerced: dict[str, Any] = {}
             for name, coerce, absent in self._variables:
@@ -86,7 +86,7 @@ class Variables:
         return variables if isinstance(variables, list) else variables.coerced
 
     def of_core(self, values: dict[str, Any]) -> VariableValues:
-        """Values that nothing is wrong with, as graphql-core has them."""
+        """Valid values in graphql-core's form."""
         return cast("VariableValues", self._of_core(values))
 
     def _of_core(self, values: dict[str, Any]) -> VariableValues | list[GraphQLError]:
@@ -114,7 +114,7 @@ def _absent(signature: GraphQLVariableSignature) -> Any:
 
 
 def _constant_default(owner: Any) -> Any:
-    """The default of a variable, argument or input field if it can be shared; otherwise Undefined."""
+    """The default of a variable, argument or input field if executions can share it; otherwise Undefined."""
     try:
         default = coerce_default_value(owner)
     except Exception:  # noqa: BLE001 - an invalid default is an error that graphql-core words
@@ -123,7 +123,7 @@ def _constant_default(owner: Any) -> Any:
 
 
 def is_constant(value: Any) -> bool:
-    """Whether a value cannot be changed, so that one object serves every execution."""
+    """Whether a value is immutable, so that all executions can share it."""
     return type(value) in _CONSTANTS or isinstance(value, Enum)
 
 
@@ -131,7 +131,7 @@ _CONSTANTS = frozenset({str, int, float, bool, type(None)})
 
 
 def coercer(type_: Any, within: tuple[Any, ...] = ()) -> Coercer | None:
-    """The short way for an input type, if it has one; an input type that holds itself has none."""
+    """The fast path for an input type; None if it has none, as a recursive input type."""
     match type_:
         case GraphQLNonNull():
             if type_.of_type in _EXACTLY:
@@ -262,7 +262,7 @@ class _Slot(NamedTuple):
 
 
 class Arguments:
-    """The arguments of one field of an operation, as its resolver wants them."""
+    """The arguments of one field of an operation, in the form that its resolver takes."""
 
     def __init__(
         self, definition: GraphQLField, node: FieldNode, arguments: Mapping[str, Argument], *, suggestions: bool
@@ -341,7 +341,7 @@ class Arguments:
 
 
 def _slot(argument: Argument, definition: GraphQLArgument, node: ValueNode | None) -> _Slot | None:
-    """The short way for one argument, if it has one."""
+    """The fast path for one argument; None if it has none."""
     name, conversion = argument
     nullable = not is_non_null_type(definition.type)
     if isinstance(node, VariableNode):
@@ -360,7 +360,7 @@ def _absent_argument(definition: GraphQLArgument) -> Any:
 
 
 def _converted(value: Any, conversion: Conversion | None) -> Any:
-    """What the resolver gets for a constant, if that is a constant too."""
+    """The value that the resolver gets for a constant, if it is a constant too."""
     if value is Undefined or value is _OMITTED or conversion is None:
         converted = value
     else:
