@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL and the statements that it has prepared: what runs SQL, and what its errors mean."""
+"""A connection to PostgreSQL with its prepared statements: runs SQL, and translates the driver's errors."""
 
 import asyncio
 from collections import OrderedDict
@@ -18,19 +18,19 @@ from graphql_api.storage.connector import RawConnection
 
 Row = asyncpg.Record
 
-_MAX_PREPARED, _MAX_PREPARED_BYTES = 300, 1_000_000  # statements of a connection, and of their text
+_MAX_PREPARED, _MAX_PREPARED_BYTES = 300, 1_000_000  # statements of a connection, and bytes of their text
 
 
 class ConnectionLostError(UnavailableError):
-    """The connection was lost; whether the statement was run is not known."""
+    """The connection was lost. The statement may or may not have taken effect."""
 
 
 class StatementTimeoutError(UnavailableError):
-    """A statement took longer than it may, and was ended."""
+    """A statement exceeded its time limit and was cancelled."""
 
 
 class Reads(Enum):
-    """What a statement reads, if it only reads: by key, which is quick, or a list, which may not be."""
+    """The kind of a read-only statement: by key, which is fast, or a list, which may be slow."""
 
     BY_KEY = auto()
     LIST = auto()
@@ -38,11 +38,10 @@ class Reads(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statement:
-    """SQL text, the name that metrics and traces know it by, and the class of its rows.
+    """SQL text, its name in metrics and traces, and the class of its rows.
 
-    Each is made once: connections remember what they prepared by identity. `sql_pg17` is the same, where there is
-    something quicker, for a PostgreSQL 17 or newer in a session whose times are UTC; `partitioned` is quicker where the
-    tables are partitioned.
+    Create each once, because connections know prepared statements by identity. `sql_pg17` is a faster equivalent for
+    PostgreSQL 17 or newer in a session with the time zone UTC. `partitioned` is faster if the tables are partitioned.
     """
 
     name: str
@@ -56,17 +55,17 @@ class Statement:
 _IS_PARTITIONED = """
 select {} from pg_class where oid = to_regclass('customer_gateway_tokens') and relkind = 'p'
 """
-# In partitions, a plan that knows the arguments leaves out those that have nothing to do with them.
-_PLAN_ANEW = "set_config('plan_cache_mode', 'force_custom_plan', false)"
+# A plan for known arguments skips the partitions that cannot match them.
+_CUSTOM_PLANS = "set_config('plan_cache_mode', 'force_custom_plan', false)"
 
 
 async def adapt(raw: RawConnection, *, session: bool) -> bool:
-    """Whether the tables are partitioned; the session, if it is ours to set, then plans each execution anew."""
-    return bool(await raw.fetch(_IS_PARTITIONED.format(_PLAN_ANEW if session else "")))
+    """Whether the tables are partitioned. If the session may be changed, it then plans each execution separately."""
+    return bool(await raw.fetch(_IS_PARTITIONED.format(_CUSTOM_PLANS if session else "")))
 
 
 class Runner(Protocol):
-    """What runs statements: the database, each on its own, or a transaction, all together."""
+    """Runs statements: the database each in its own transaction, a transaction all together."""
 
     async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
         """Run the statement and return its rows."""
@@ -78,11 +77,11 @@ Observer = Callable[[Statement, float, BaseException | None], None]
 
 
 def unobserved(_statement: Statement, _seconds: float, _error: BaseException | None) -> None:
-    """An observer who looks away."""
+    """Do nothing: the default observer."""
 
 
 class Connection:
-    """One connection and the statements that it has prepared."""
+    """A connection and its prepared statements."""
 
     def __init__(
         self, raw: RawConnection, *, prepares: bool, is_partitioned: bool, timeout: float, observe: Observer
@@ -91,12 +90,12 @@ class Connection:
         self._is_partitioned = is_partitioned
         self._observe = observe
         self.answers = 0
-        self.asked_at: float | None = None  # since when a statement is under way, by `perf_counter`
-        self.backend: int | None = None  # the process that runs the transaction under way, once that is known
+        self.asked_at: float | None = None  # when the running statement started, by `perf_counter`
+        self.backend: int | None = None  # the backend that runs the current transaction, once known
         self.idle_since = 0.0
-        self.reader: asyncio.Task[Any] | None = None  # who reads by key now
-        self.looks = 0  # how often that was seen
-        self.cancellations: int | None = None  # how many the reader had when it was told to give up
+        self.reader: asyncio.Task[Any] | None = None  # the task that reads by key now
+        self.looks = 0  # how often a check has seen this read
+        self.cancellations: int | None = None  # the cancellation requests of its task when it was given up
         self.patience = uniform(0.8, 1.2)  # noqa: S311 - so that connections of one age are not closed at once
         self._prepares = prepares
         self._has_pg17 = raw.get_server_version() >= (17,) and getattr(raw.get_settings(), "TimeZone", "") == "UTC"
@@ -154,18 +153,18 @@ class Connection:
         return prepared
 
     def waits_for(self, seconds: float) -> bool:
-        """Whether a statement has been under way for so long."""
+        """Whether a statement has been running for this many seconds."""
         return self.asked_at is not None and perf_counter() - self.asked_at >= seconds
 
     def give_up(self) -> None:
-        """End the read that is under way, unless it ended just now."""
+        """Cancel the running read, unless it has just ended."""
         if self.reader is not None:
             self.cancellations = self.reader.cancelling()
             self.reader.cancel()
             self.reader = None
 
     def is_given_up(self, error: BaseException) -> bool:
-        """Whether a read ended by this error because it was given up; nobody looks after it any more."""
+        """Whether this error comes from giving up the read. This also clears the mark."""
         cancellations, self.cancellations, self.reader = self.cancellations, None, None
         if cancellations is None:
             return False
@@ -173,7 +172,7 @@ class Connection:
         return task is not None and task.uncancel() <= cancellations and isinstance(error, asyncio.CancelledError)
 
     def translate_error(self, error: BaseException) -> BaseException:
-        """What an error means to the caller: the error itself if it is about the statement or not the driver's."""
+        """Translate an error of the connection; errors about the statement, and others than the driver's, stay."""
         if not isinstance(error, Exception):
             return error
         if self.raw.is_closed() or (isinstance(error, _LOSSES) and not isinstance(error, _TOO_LONG)):
@@ -184,8 +183,7 @@ class Connection:
 
 
 _TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError)
-# Besides what closes it, a connection is of no use where its server became a standby, or its plans outlived a table's
-# change.
+# A connection is also useless if its server became a standby, or if a table changed under its prepared statements.
 _LOSSES = (
     OSError,
     asyncpg.PostgresConnectionError,

@@ -1,4 +1,4 @@
-"""Brings a database to the newest migration, however many processes try at once."""
+"""Migrates a database, safely for any number of concurrent processes."""
 
 import asyncio
 import logging
@@ -18,9 +18,9 @@ _LOCK = 0x6761746577617973  # one number for all processes that migrate: "gatewa
 _READY_TIMEOUT_SECONDS = 0.8
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSIONS = _MIGRATIONS / "versions"
-# So long a statement waits for a table, and all who want the table behind it.
+# How long a statement waits for a table, with all later ones behind it.
 _BEGIN = "set local lock_timeout = '200ms'"
-_PAUSE_SECONDS = 0.5  # in which those who waited behind it have the table
+_PAUSE_SECONDS = 0.5  # in which the statements behind it get the table
 _PASSING = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.CannotConnectNowError)
 _AWAY = (
     OSError,
@@ -51,7 +51,7 @@ async def current_revision(connection: asyncpg.Connection) -> str | None:
 
 
 async def is_current(url: str) -> bool:
-    """Whether the database has everything that this code needs; a newer one has, too."""
+    """Whether the database has everything that this code needs. A newer revision has it too."""
     connection = await connect_to_primary(url)
     try:
         return (await current_revision(connection) or "") >= newest_revision()
@@ -60,10 +60,10 @@ async def is_current(url: str) -> bool:
 
 
 async def must_be_ready(database: ConnectionPool) -> str:
-    """Go on only with a database that answers and has everything that this code needs; answers what it does not do.
+    """Check that the database answers and is migrated. Returns the reason if it takes no changes, else an empty text.
 
     Raises:
-        UnavailableError: it does not, or has not; the message says which.
+        UnavailableError: it does not answer or is not migrated; the message says which.
     """
     if dead := failing():
         raise UnavailableError(f"A background task dies again and again: {', '.join(dead)}.")
@@ -82,13 +82,13 @@ async def must_be_ready(database: ConnectionPool) -> str:
 
 
 async def upgrade(url: str, *, timeout_seconds: float = 60) -> None:
-    """Bring the database to the newest migration while others use it: `docs/upgrades.md` has the rules.
+    """Migrate the database to the newest revision while others use it; `docs/upgrades.md` has the rules.
 
-    One process at a time migrates; the others look again until there is nothing left to do. Where a table is in use, or
-    the database goes away meanwhile, it is tried again for `timeout_seconds`.
+    One process migrates, and the others wait until nothing is left to do. If a table is in use, or the database goes
+    away, the process retries for `timeout_seconds`.
 
     Raises:
-        Exception: what the driver or Alembic raised last.
+        Exception: the last error of the driver or of Alembic.
     """
     deadline, has_answered = monotonic() + timeout_seconds, False
     while True:
@@ -107,11 +107,11 @@ async def upgrade(url: str, *, timeout_seconds: float = 60) -> None:
 
 
 async def _upgrade_alone(url: str) -> None:
-    """Migrate, or wait a little for the process that does.
+    """Migrate, or wait a little for the process that migrates.
 
-    The lock is a transaction's, which a pooler keeps on one connection. An index that is built concurrently waits for
-    all who look at the database as it was: so nobody waits inside a statement, and the lock's own connection does
-    nothing meanwhile, not even keep what its last query was answered.
+    The lock belongs to a transaction, which a pooler keeps on one connection. Building an index concurrently waits for
+    every older snapshot, so no process may wait inside a statement, and the connection with the lock must hold no
+    snapshot meanwhile.
     """
     connection = await connect_to_primary(url)
     try:
@@ -124,7 +124,7 @@ async def _upgrade_alone(url: str) -> None:
 
 
 async def _upgrade(url: str) -> None:
-    # Alembic and SQLAlchemy's engine take longer to import than a start may take; most starts find nothing to do.
+    # Alembic and SQLAlchemy's engine are slow to import, and most starts find nothing to migrate.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
     from sqlalchemy import Connection, event  # noqa: PLC0415
@@ -151,7 +151,7 @@ async def _upgrade(url: str) -> None:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What the driver raised; SQLAlchemy raises an error of its own because of it."""
+    """The driver's error, which SQLAlchemy wraps in its own."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""TokenStore: the tokens of the primary, as they are read and changed."""
+"""TokenStore: reads and changes tokens on the primary."""
 
 import hashlib
 import hmac
@@ -25,10 +25,10 @@ from graphql_api.storage.pool import ACQUIRE_TIMEOUT_SECONDS, ConnectionPool
 from graphql_api.storage.reads import Pair, TokenReader, token_of, unzip
 from graphql_api.storage.selects import joined_pairs
 
-_LOCKS = 0x746F6B65  # the first key of our advisory locks: "toke" in ASCII
-# So many locks share all users and customers: a batch of a thousand must not exhaust PostgreSQL's lock table.
+_LOCKS = 0x746F6B65  # the first key of the service's advisory locks: "toke" in ASCII
+# All users and customers share this many locks: a batch of a thousand must not exhaust PostgreSQL's lock table.
 _STRIPES = 1024
-# Transactions of one user: more than two at a time would only wait for each other's locks, with a connection each.
+# Concurrent transactions of one user: more would only wait for each other's locks, with a connection each.
 _TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=1.0)
 _MAX_USERS_IN_TURN = 2
 _MICROSECOND = timedelta(microseconds=1)
@@ -42,7 +42,7 @@ _RACES = (
 
 
 class TokenSnapshot(NamedTuple):
-    """A token, if it is there, and the database's time."""
+    """A token, if it exists, and the database's time."""
 
     token: Token | None
     now: datetime
@@ -50,7 +50,7 @@ class TokenSnapshot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A pending customer, and the deleted one that it replaces."""
+    """A claim on a customer, and the deleted customer that the new one replaces."""
 
     idempotency_key: str
     expires_at: datetime
@@ -60,7 +60,7 @@ class Claim:
 
 @dataclass(slots=True, eq=False)
 class _Change:
-    """A change of one token that waits to be written."""
+    """A change of one token, to be written."""
 
     old: Token
     event: Event
@@ -77,14 +77,14 @@ class ClaimRequest:
 
 
 def _unnoted(_users: Sequence[str]) -> None:
-    """Nobody wants to know."""
+    """Do nothing: the default of `note`."""
 
 
 class TokenStore(TokenReader, Lookups):
-    """Reads as everybody has them, changes of one token, claims, and transactions for the rest.
+    """Reads, changes of single tokens, claims, and transactions for all other changes.
 
-    `note` is told of whose tokens something was written, once it is there for everybody. Of at most about `max_facts`
-    customers that nobody has, it is kept what gateways said.
+    `note` gets the ids of users whose tokens were written, after the commit. Facts are kept for at most about
+    `max_facts` customers without a user.
     """
 
     def __init__(
@@ -107,17 +107,17 @@ class TokenStore(TokenReader, Lookups):
         self._claims = RequestCoalescer(pool, self._claim)
 
     async def read(self, token_id: str) -> TokenSnapshot:
-        """A token as a change of it has to know it."""
+        """A token with what a change of it must know."""
         return self._alone(_snapshot((await self._run.fetch(sql.READ_BY_ID, token_id))[0]))
 
     async def read_at(self, user_id: str, gateway: str) -> TokenSnapshot:
-        """A user's token at a gateway as a change of it has to know it."""
+        """A user's token at a gateway, with what a change of it must know."""
         pair = (user_id, gateway)
         found = await self._snapshots.load([pair])
         return self._alone(found[pair])
 
     def _alone(self, snapshot: TokenSnapshot) -> TokenSnapshot:
-        """The same at a time that no other change by this process has, so that its line of history is its own."""
+        """The same with a time that no other change by this process has, which identifies its history entry."""
         late = self._latest - snapshot.now
         if timedelta(0) <= late < _MAX_LATE:
             snapshot = snapshot._replace(now=self._latest + _MICROSECOND)
@@ -129,23 +129,23 @@ class TokenStore(TokenReader, Lookups):
         return {(row[-2], row[-1]): _snapshot(row) for row in rows}
 
     async def token_id(self, gateway: str, customer: str) -> str | None:
-        """The id of the token that has this customer now, or had it."""
+        """The id of the token that has or had this customer."""
         pair = (gateway, customer)
         found: Any = (await self.by_customers([pair], frozenset({"id"}))).get(pair)
         return None if found is None else found.id
 
     async def change(self, old: Token, event: Event, actor: str) -> Token:
-        """Write a change that keeps the token's user and identifier, and its line of history, in one statement.
+        """Write a change that keeps the token's user and customer id, and its history entry, in one statement.
 
-        Changes of other tokens that are written at the same time go with it. Outside of transactions.
+        Concurrent changes of other tokens share the statement. Not for use in transactions.
 
         Raises:
-            ConflictError: the token is no longer as it was read.
+            ConflictError: the token changed after it was read.
         """
         change, losses = _Change(old, event, actor), self.pool.losses
         try:
             is_made = change in await self._changes.load([change])
-            # The statement's id would be in the lost answer; to ask for it before would cost every change a round trip.
+            # The transaction's id would be in the lost answer; asking for it first would cost a round trip per change.
             if not is_made and losses != self.pool.losses:
                 is_made = await self._is_recorded(change)
         except asyncpg.LockNotAvailableError:
@@ -157,10 +157,10 @@ class TokenStore(TokenReader, Lookups):
         return event.token
 
     async def _is_recorded(self, change: _Change) -> bool:
-        """Whether the history has this change, whose time no other change of the token has."""
+        """Whether the history has this change, which its time identifies."""
         new, event = change.event.token, change.event
         if event.action is None:
-            return False  # nothing is recorded of it, and to do it again does no harm
+            return False  # it has no history entry, and repeating it does no harm
         rows = await self._run.fetch(sql.HISTORY, [new.id], new.version + 1, 1)
         written = (new.version, new.updated_at, event.action.value, event.reason, change.actor)
         return [(row["version"], row["at"], row["action"], row["reason"], row["actor"]) for row in rows] == [written]
@@ -171,9 +171,9 @@ class TokenStore(TokenReader, Lookups):
         return {changes[row["index"]]: None for row in rows}
 
     async def claim(self, user_id: str, gateway: str, lease_seconds: int) -> Claim | None:
-        """Take the lease on this user's customer, if nobody holds it; None if there is nothing to create.
+        """Take the lease on this user's customer, if it is free; None if there is nothing to create.
 
-        Who asks at the same time is answered in one transaction, and one of them has the lease.
+        Concurrent requests for it share one transaction, and one of them gets the lease.
 
         Raises:
             ConflictError: a race was lost.
@@ -200,7 +200,7 @@ class TokenStore(TokenReader, Lookups):
         }
 
     async def release_claim(self, user_id: str, gateway: str, key: str) -> bool:
-        """Give the claim with this key up, so that the next one has another key; False if it is no longer the key."""
+        """Release the claim with this key, so that the next claim has another; False if the claim has another key."""
         await self._load_erasure_key()
         rows = await self._run.fetch(sql.CLAIMED, user_id, gateway)
         if not rows or self._idempotency_key(user_id, gateway, rows[0][0]) != key:
