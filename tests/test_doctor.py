@@ -261,7 +261,7 @@ async def test_a_setting_that_only_its_part_can_check_is_wrong(database_url, tmp
 def test_every_setting_that_is_wrong_is_named(monkeypatch, capsys, tmp_path):
     (documents := tmp_path / "documents.json").write_text("nothing")
     wrong = {"DATABASE_URL": "mysql://x", "AUTH_MODE": "maybe", "MAX_DEPTH": "deep", "LOGLEVEL": "debug"}
-    wrong |= {"ROUTER_SECRET": "a", "TRUSTED_DOCUMENTS": str(documents)}
+    wrong |= {"ROUTER_SECRET": "a", "TRUSTED_DOCUMENTS": str(documents), "STRIPE_WEBHOOK_SECRET": "sk_test_51Habc"}
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["gateway-tokens", "doctor"])
@@ -270,8 +270,9 @@ def test_every_setting_that_is_wrong_is_named(monkeypatch, capsys, tmp_path):
     assert end.value.code == 1
     told = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     names = "DATABASE_URL:", "AUTH_MODE:", "MAX_DEPTH:", "TRUSTED_DOCUMENTS:", "ROUTER_SECRET:", "LOGLEVEL"
-    assert sorted(told[:6]) == sorted(["WRONG", "settings", name] for name in names)
-    assert {each[1] for each in told[6:]} == {"access"}
+    names = *names, "STRIPE_WEBHOOK_SECRET:"
+    assert sorted(told[:7]) == sorted(["WRONG", "settings", name] for name in names)
+    assert {each[1] for each in told[7:]} == {"access"}
 
 
 async def test_a_service_without_keys_is_wrong_unless_it_was_said_so(database_url):

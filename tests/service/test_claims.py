@@ -154,7 +154,7 @@ async def test_a_deleted_customer_is_claimed_like_a_first_one_by_one_of_many(gra
     assert key(again) != key(payloads[0])
 
 
-@pytest.mark.parametrize("reason", ["USER_REQUEST", "FRAUD", "OTHER"])
+@pytest.mark.parametrize("reason", ["USER_REQUEST", "FRAUD", "OTHER", "MERGED"])
 async def test_a_customer_that_is_inactive_for_a_reason_of_our_own_is_there(graph, reason):
     token = await graph.saved("u1", "STRIPE", "cus_1")
     await graph.deactivate(token, reason=reason)

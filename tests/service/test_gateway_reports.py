@@ -13,6 +13,7 @@ from tests.until import until
 
 UNKNOWN = {"gatewayToken": None, "user": None, "userErrors": []}
 GONE = (False, "GATEWAY_DELETED")
+REASONS = ["GATEWAY_DELETED", "USER_REQUEST", "MERGED", "FRAUD", "OTHER"]
 ACTIVE = (True, None)
 
 
@@ -36,6 +37,23 @@ async def test_a_deleted_customer_is_deactivated_once(graph):
     assert token_of(await graph.deactivate(token, reason="FRAUD")) == inactive
     lines = [(line["action"], line["reason"]) for line in await graph.history(token)]
     assert lines == [("DEACTIVATED", "GATEWAY_DELETED"), ("CREATED", None)]
+
+
+@pytest.mark.parametrize("stored", REASONS)
+async def test_deactivating_an_inactive_token_is_no_change_for_any_reason(graph, stored):
+    inactive = token_of(await graph.deactivate(await graph.saved("u1", "STRIPE", "cus_1"), reason=stored))
+    for reason in REASONS:
+        for payload in (
+            await graph.deactivate(inactive, reason=reason),
+            await graph.deactivate_customer("STRIPE", "cus_1", reason=reason),
+            await graph.deactivate_customer("STRIPE", "cus_1", reason=reason, occurredAt=ago(60)),
+            await graph.save("u1", "STRIPE", "cus_1", isActive=False),
+            await graph.update(inactive, isActive=False),
+        ):
+            later = {"deactivatedAt": token_of(payload)["deactivatedAt"]} if stored == reason == GONE[1] else {}
+            inactive |= later  # of two deletions, the latest counts
+            assert token_of(payload) == inactive
+    assert len(await graph.history(inactive)) == 2
 
 
 async def test_a_reason_of_our_own_counts_from_when_it_happened_and_no_report_lifts_it(graph):
@@ -211,11 +229,24 @@ async def test_the_state_of_an_identifier_stays_with_it_when_it_is_replaced(grap
     assert state(back) == (GONE if is_active is None else (False, "OTHER"))
 
 
-async def test_a_reason_of_our_own_stays_when_the_identifier_is_replaced(graph):
+@pytest.mark.parametrize("wish", [{}, {"isActive": False}, {"isActive": True}])
+async def test_an_update_that_replaces_the_identifier_leaves_its_state_behind(graph, wish):
     token = await graph.saved("u1", "STRIPE", "cus_1")
-    await graph.deactivate(token, reason="FRAUD")
-    replaced = await graph.saved("u1", "STRIPE", "cus_2", replaces="cus_1")
-    assert state(replaced) == (False, "FRAUD")
+    await graph.verify("STRIPE", "cus_1", at=ago(90))
+    await graph.deactivate_customer("STRIPE", "cus_1", occurredAt=ago(60))
+    new = token_of(await graph.update(token, gatewayCustomerId="cus_2", **wish))
+    assert (*state(new), new["lastVerifiedAt"]) == (*(ACTIVE if wish.get("isActive", True) else (False, "OTHER")), None)
+
+
+@pytest.mark.parametrize("reason", ["FRAUD", "USER_REQUEST", "OTHER", "MERGED"])
+async def test_a_reason_of_our_own_stays_when_the_identifier_is_replaced_and_when_the_gateway_confirms(graph, reason):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.deactivate(token, reason=reason)
+    assert state(token_of(await graph.verify("STRIPE", "cus_1"))) == (False, reason)
+    assert state(token_of(await graph.deactivate_customer("STRIPE", "cus_1"))) == (False, reason)
+    assert state(await graph.saved("u1", "STRIPE", "cus_2", replaces="cus_1")) == (False, reason)
+    assert state(token_of(await graph.verify("STRIPE", "cus_2"))) == (False, reason)
+    assert state(token_of(await graph.update(token, gatewayCustomerId="cus_3"))) == (False, reason)
 
 
 async def test_a_deleted_token_that_is_saved_again_is_still_gone(graph):

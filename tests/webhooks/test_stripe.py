@@ -96,6 +96,15 @@ async def test_an_event_of_a_customer_who_is_there_verifies(graph, send, kind):
     assert [line["action"] for line in await graph.history(token)] == ["CREATED"]
 
 
+async def test_whoever_edits_a_token_does_not_notice_that_it_was_verified_meanwhile(graph, send):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    for created in (1_700_000_000, 1_700_000_001, 1_700_000_000):
+        await send(event("customer.updated", created=created))
+    edited = (await graph.save("u1", "STRIPE", "cus_1", description="VIP", expectedVersion=1))["gatewayToken"]
+    assert (edited["version"], edited["description"]) == (2, "VIP")
+    assert [line["action"] for line in await graph.history(token)] == ["UPDATED", "CREATED"]
+
+
 @pytest.mark.parametrize("seconds", [0, 10, 86_400])
 async def test_a_deletion_counts_however_long_before_the_saving_it_happened(graph, send, seconds):
     token = await graph.saved("u1", "STRIPE", "cus_1")
