@@ -274,7 +274,7 @@ async def resume(
     feed, states = Feed(pool), Endpoints(pool, "")
     state = next((each for each in await states.states() if each.name == name), None)
     if state is None:
-        raise BadInputError(f"{name!r} is no endpoint that `deliver` has sent to; EVENT_WEBHOOKS names them")
+        raise BadInputError(f"{name!r} is not an endpoint that `deliver` has sent to; EVENT_WEBHOOKS names them")
     position = None
     if place is not None:
         position = await feed.resume(place)

@@ -154,7 +154,7 @@ class Feed:
             rows = await self._pool.fetch(_MARKED, place.timeline)
             return min(place.position, rows[0][0]) if rows else 0
         if place.position > self._newest:
-            raise BadInputError("This cursor is not one of this database. Start again with startAt.")
+            raise BadInputError("This cursor does not belong to this database. Start again with startAt.")
         return place.position
 
     async def page(self, after: Place | None, size: int, wanted: FeedFilter = NO_FILTER) -> FeedPage:

@@ -66,7 +66,7 @@ async def must_be_ready(database: ConnectionPool) -> str:
         UnavailableError: it does not answer or is not migrated; the message says which.
     """
     if dead := failing():
-        raise UnavailableError(f"A background task dies again and again: {', '.join(dead)}.")
+        raise UnavailableError(f"A background task keeps failing: {', '.join(dead)}.")
     if database.trouble:
         raise UnavailableError(database.trouble)
     try:

@@ -246,7 +246,7 @@ async def test_an_endpoint_is_resumed_behind_what_it_does_not_take_or_anywhere(
     assert (await state()).position == (await Feed(pool).now()).position
     with pytest.raises(BadInputError, match="no endpoint"):
         await delivering.resume(pool, "other", ())
-    with pytest.raises(BadInputError, match="not one of this database"):
+    with pytest.raises(BadInputError, match="does not belong to this database"):
         await delivering.resume(pool, "hook", (), place=Place(start.timeline, 10**9))
 
 
@@ -474,7 +474,7 @@ async def test_the_command_tells_who_stays_behind_and_enables_them(deliver, reco
     [
         (["--skip"], {}, "--from and --skip need --resume NAME"),
         (["--resume", "hook", "--skip", "--from", "x"], {}, "takes --from or --skip"),
-        (["--resume", "other"], {}, "'other' is no endpoint"),
+        (["--resume", "other"], {}, "'other' is not an endpoint"),
         (["--resume", "hook", "--from", "x"], {}, "'x' is not a cursor"),
         ([], {"EVENT_WEBHOOKS": "", "EVENT_WEBHOOK_SECRETS": ""}, "EVENT_WEBHOOKS is not set"),
         ([], {"EVENT_WEBHOOK_SECRETS": ""}, "EVENT_WEBHOOK_SECRETS: takes a secret for each endpoint"),

@@ -367,7 +367,7 @@ async def test_a_place_of_an_earlier_timeline_continues_where_that_was_settled(p
     assert len((await feed.page(Place("F0", positions[3]), 10)).lines) == 2
     assert len((await feed.page(Place("F0", positions[1]), 10)).lines) == 3
     assert len((await feed.page(Place("F1", positions[4]), 10)).lines) == 5
-    with pytest.raises(BadInputError, match="not one of this database"):
+    with pytest.raises(BadInputError, match="does not belong to this database"):
         await feed.page(here._replace(position=here.position + 1), 10)
 
 
