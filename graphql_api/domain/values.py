@@ -219,7 +219,7 @@ def check_not_ahead(at: datetime | None, now: datetime) -> None:
         InputError: it is.
     """
     if at is not None and at > now + MAX_AHEAD:
-        raise _invalid("This time is in the future. Send the time of the event, and check the clock that it comes from.")
+        raise _invalid("This time is in the future. Send the time of the event, and check the sender's clock.")
 
 
 def is_well_formed(text: str) -> bool:

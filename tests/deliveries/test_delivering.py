@@ -244,7 +244,7 @@ async def test_an_endpoint_is_resumed_behind_what_it_does_not_take_or_anywhere(
     assert [body["data"]["version"] for body in receiver.bodies] == [1, 2, 3, 1, 2, 3]
     await delivering.resume(pool, "hook", (), skip=True)  # there is nothing to leave out
     assert (await state()).position == (await Feed(pool).now()).position
-    with pytest.raises(BadInputError, match="no endpoint"):
+    with pytest.raises(BadInputError, match="is not an endpoint"):
         await delivering.resume(pool, "other", ())
     with pytest.raises(BadInputError, match="does not belong to this database"):
         await delivering.resume(pool, "hook", (), place=Place(start.timeline, 10**9))
