@@ -1,4 +1,4 @@
-"""Who is asking, and who may do what: one table decides."""
+"""The caller and their permissions, which one table lists."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ ADMIN_SCOPE = "gateway-tokens:admin"
 
 
 class Permission(Enum):
-    """What a field asks of its caller, and which scopes give it for every user's tokens."""
+    """A permission that a field requires, and the scopes that grant it for every user's tokens."""
 
     NOTHING = "anybody, even without an access token"
     OWNER = "the user whose tokens they are, or the scope gateway-tokens:read", READ_SCOPE, WRITE_SCOPE, ADMIN_SCOPE
@@ -29,7 +29,7 @@ class Permission(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking: the access token's `sub` and scopes; `subject` is None where there was no access token."""
+    """The caller: the access token's `sub` and scopes. `subject` is None if there was no access token."""
 
     subject: str | None
     scopes: frozenset[str] = frozenset()
@@ -40,17 +40,17 @@ class Caller:
         object.__setattr__(self, "reads_all", self.has(Permission.READ))
 
     def has(self, need: Permission) -> bool:
-        """Whether a scope gives this right for every user's tokens."""
+        """Whether a scope grants this permission for every user's tokens."""
         return need is Permission.NOTHING or not self.scopes.isdisjoint(need.scopes)
 
     def may_read(self, user_id: str) -> bool:
-        """Whether the caller may read this user's tokens: their own, or with a scope anybody's."""
+        """Whether the caller may read this user's tokens: their own, or anyone's with a scope."""
         return self.reads_all or self.subject == user_id
 
     def authorize(self, field: str) -> None:
-        """Go on only where the table of rules lets this caller use this field, such as `"Query.customerGatewayToken"`.
+        """Check that the table lets this caller use this field, such as `"Query.customerGatewayToken"`.
 
-        A user passes `OWNER` here: whose tokens they are is seen once they are read.
+        `OWNER` accepts every user here, because the tokens' user is known only after they are read.
 
         Raises:
             UnauthenticatedError: there is no access token, and the field needs one.
@@ -61,7 +61,7 @@ class Caller:
             self.require(need)
 
     def require(self, need: Permission) -> None:
-        """Go on only with this right; raises as `authorize` does."""
+        """Check this permission; raises as `authorize` does."""
         if self.has(need):
             return
         if self.subject is None:
@@ -70,7 +70,7 @@ class Caller:
             raise ForbiddenError(f"This needs {need.what}.")
 
     def authorize_read(self, user_id: str) -> None:
-        """Go on only where the caller may read this user's tokens.
+        """Check that the caller may read this user's tokens.
 
         Raises:
             UnauthenticatedError: there is no access token.
@@ -82,12 +82,12 @@ class Caller:
 
 
 NOBODY = Caller(None)
-# Where authentication is disabled, everybody is this caller.
+# If authentication is disabled, every caller is this one.
 EVERYBODY = Caller("anonymous", frozenset({ADMIN_SCOPE}))
 
-# All fields that the schema has. The plain fields of entities, `Query._service` and `Query.customerGatewayTokens` are
-# never passed to `authorize`: the first are answered with their entity, the last is authorized by its filter.
-# `tests/web/test_rights.py` holds each line, those too.
+# All fields of the schema. The plain fields of entities, `Query._service` and `Query.customerGatewayTokens` are never
+# passed to `authorize`: entities are authorized as a whole, and lists by their filter. `tests/web/test_rights.py` tests
+# every line.
 FIELD_PERMISSIONS: Mapping[str, Permission] = {
     "Query._service": Permission.NOTHING,
     "Query._entities": Permission.NOTHING,  # each entity by its own rule

@@ -1,4 +1,4 @@
-"""Text in, canonical value out, or a problem that says what to do: gateways, identifiers, descriptions, metadata."""
+"""Parses input into canonical values, or problems that say how to fix it: gateways, ids, descriptions, metadata."""
 
 import json
 import re
@@ -16,15 +16,15 @@ from graphql_api.domain.errors import Code, InputError, Problem
 MAX_ID_LENGTH = 255  # characters of a user id or of a gateway's customer id
 MAX_DESCRIPTION_LENGTH = 2000  # characters
 MAX_METADATA_BYTES = 16 * 1024  # of its compact UTF-8 JSON
-MAX_AHEAD = timedelta(minutes=5)  # that a time may lie in the future, by another machine's clock
-MAX_METADATA_DEPTH = 10  # objects and arrays inside one another, the root included
+MAX_AHEAD = timedelta(minutes=5)  # by which another machine's clock may be ahead
+MAX_METADATA_DEPTH = 10  # nested objects and arrays, including the root
 
 _MOST_BYTES = 4  # of JSON for a character of Python's `repr`, which is made faster
 
-# What JavaScript and Python make of a value that is not there, once it is put into a string.
+# What JavaScript and Python produce when a missing value is put into a string.
 _SLIPS = {"undefined", "null", "NaN", "[object Object]"}
 _INVISIBLE = {"Cc", "Cf", "Zl", "Zp"}  # Unicode's control and format characters, and separators of lines
-_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols that show nothing
+_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols without a visible glyph
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
 _TOO_LONG = "Metadata contains an integer of more than 64 bits, which would be rounded. Send it as a string."
@@ -38,17 +38,17 @@ V = TypeVar("V")
 
 
 class Problems:
-    """Gathers what is wrong with the fields of one input, so that all of it can be said at once."""
+    """Collects the problems of one input's fields, so that the caller gets all of them at once."""
 
     def __init__(self) -> None:
         self._found: list[Problem] = []
 
     def add(self, code: Code, message: str, *field: str) -> None:
-        """Remember one more problem."""
+        """Add a problem."""
         self._found.append(Problem(code, message, field))
 
     def parse(self, field: str, parse: Callable[[V], T], value: V, *place: str) -> T | None:
-        """The canonical value, or None if it is refused; its problems then stand at this field, in this place."""
+        """The canonical value; None if it is refused, with its problems added under this field."""
         try:
             return parse(value)
         except InputError as refused:
@@ -57,28 +57,28 @@ class Problems:
 
     @property
     def are_none(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self._found
 
     def refused(self) -> InputError:
-        """The exception that names every problem."""
+        """The exception with every problem."""
         return InputError(self._found)
 
     def check(self) -> None:
-        """Go on only where nothing is wrong.
+        """Check that there are no problems.
 
         Raises:
-            InputError: with every problem.
+            InputError: there are; it has all of them.
         """
         if self._found:
             raise self.refused()
 
 
 def gateway(text: str) -> str:
-    """The one spelling of a gateway's name: `" stripe"` and `"STRIPE"` are the same.
+    """The canonical name of a gateway: `" stripe"` and `"STRIPE"` are the same.
 
     Raises:
-        InputError: it is no name.
+        InputError: it is not a valid name.
     """
     name = text.strip().upper()
     if not _GATEWAY.fullmatch(name):
@@ -89,10 +89,10 @@ def gateway(text: str) -> str:
 
 
 def user_id(text: str) -> str:
-    """A user's identifier to be stored, kept as sent.
+    """A user id to store, unchanged.
 
     Raises:
-        InputError: it is empty, too long, malformed, or what a mistake in a program makes of a missing value.
+        InputError: it is empty, too long, malformed, or text such as `undefined` that a bug produces.
     """
     stored_user_id(text)
     if text in _SLIPS:
@@ -107,7 +107,7 @@ def user_id(text: str) -> str:
 
 
 def stored_user_id(text: str) -> str:
-    """A user's identifier that may have been stored before today's rules, to be merged away or erased.
+    """A user id to merge or erase, which may have been stored under older rules.
 
     Raises:
         InputError: it is empty, too long, or malformed.
@@ -118,7 +118,7 @@ def stored_user_id(text: str) -> str:
 
 
 def gateway_customer_id(text: str) -> str:
-    """A gateway's own identifier of a customer, kept as sent.
+    """A gateway's id for a customer, unchanged.
 
     Raises:
         InputError: it has a wrong length, white space or unprintable characters.
@@ -134,7 +134,7 @@ def description(text: str | None) -> str | None:
     """A note for people.
 
     Raises:
-        InputError: it is too long, no text at all, or holds a card number.
+        InputError: it is too long, not text, or contains a card number.
     """
     if text is None:
         return None
@@ -144,10 +144,10 @@ def description(text: str | None) -> str | None:
 
 
 def metadata(value: Any) -> dict[str, Any] | None:
-    """A JSON object for machines.
+    """A JSON object for programs.
 
     Raises:
-        InputError: it is no object, too large, too deep, no well-formed JSON, or holds a card number.
+        InputError: it is not an object, too large, too deep, not well-formed JSON, or contains a card number.
     """
     if value is None:
         return None
@@ -156,7 +156,7 @@ def metadata(value: Any) -> dict[str, Any] | None:
     characters = 0
     for leaf in _leaves(cast("dict[str, Any]", value), MAX_METADATA_DEPTH):
         characters += len(leaf) if isinstance(leaf, str) else 1
-        if characters > MAX_METADATA_BYTES:  # before more of it is looked at
+        if characters > MAX_METADATA_BYTES:  # before the rest is examined
             raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES} bytes of JSON; this has more.")
         _check_leaf(leaf)
     if len(repr(value)) * _MOST_BYTES > MAX_METADATA_BYTES:
@@ -185,7 +185,7 @@ def instant(value: object) -> datetime:
     """An instant in UTC.
 
     Raises:
-        InputError: it is no ISO 8601 text, has no offset, or does not lie between the ends of Python's time in UTC.
+        InputError: it is not ISO 8601, has no offset, or is outside the years 1 to 9999 in UTC.
     """
     try:
         parsed = datetime.fromisoformat(value if isinstance(value, str) and is_well_formed(value) else "")
@@ -213,10 +213,10 @@ def second(number: object) -> datetime:
 
 
 def check_not_ahead(at: datetime | None, now: datetime) -> None:
-    """Go on only if this is no time of the future, but for what clocks may differ.
+    """Check that a time is not in the future, with a tolerance for clocks that differ.
 
     Raises:
-        InputError: it is.
+        InputError: it is in the future.
     """
     if at is not None and at > now + MAX_AHEAD:
         raise _invalid("This time is in the future. Send the time of the event, and check the sender's clock.")
@@ -228,12 +228,12 @@ def is_well_formed(text: str) -> bool:
 
 
 def can_be_an_id(text: str) -> bool:
-    """Whether a user or a gateway's customer may have this identifier."""
+    """Whether a user or a gateway customer can have this id."""
     return len(text) <= MAX_ID_LENGTH and is_well_formed(text)
 
 
 def well_formed(text: str) -> str:
-    """Text that PostgreSQL can store, kept as sent.
+    """Text that PostgreSQL can store, unchanged.
 
     Raises:
         InputError: it contains a NUL character or a lone surrogate.
@@ -247,7 +247,7 @@ def without_card_number(text: str) -> str:
     """The text itself.
 
     Raises:
-        InputError: it holds a payment card number.
+        InputError: it contains a payment card number.
     """
     if has_card_number(text):
         message = "This looks like a payment card number. Never send one. Send the gateway's customer id."
@@ -260,7 +260,7 @@ def _invalid(message: str) -> InputError:
 
 
 def _leaves(container: dict[str, Any] | list[Any], depth: int) -> Iterator[Any]:
-    """Every key and every value that is no object or array."""
+    """Every key, and every value that is not an object or array."""
     if depth == 0:
         raise _invalid(f"Metadata can nest at most {MAX_METADATA_DEPTH} objects and arrays deep.")
     if isinstance(container, dict):
@@ -276,7 +276,7 @@ def _leaves(container: dict[str, Any] | list[Any], depth: int) -> Iterator[Any]:
 
 
 def _is_as_sent(number: float) -> bool:
-    """Whether this is surely no longer integer of which a reader of JSON made a double, and mostly another number.
+    """Whether this cannot be a long integer that a JSON parser rounded to a double.
 
     Doubles keep every number of 15 digits; what was rounded has more.
     """

@@ -1,4 +1,4 @@
-"""Claims: of many checkouts of one user at once, which one creates the customer at the gateway."""
+"""Claims: decide which of several concurrent checkouts of a user creates the customer at the gateway."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ from graphql_api.storage.tokens import Claim
 
 
 class ClaimResult(NamedTuple):
-    """The customer that is there already, or the lease on creating it."""
+    """The existing customer, or the lease on creating it."""
 
     token: Token | None = None
     claim: Claim | None = None
 
 
 async def claim(service: Tokens, user_id: str, gateway: str, lease_seconds: int) -> ClaimResult:
-    """Who creates this user's customer at the gateway, the first one or one for a deleted one, with which key?
+    """Claim the creation of this user's customer at the gateway, or of a replacement for a deleted one.
 
     Raises:
         InputError: ERASED.
@@ -41,10 +41,10 @@ async def _claim(service: Tokens, user_id: str, gateway: str, lease_seconds: int
 
 
 async def release(service: Tokens, user_id: str, gateway: str, key: str) -> bool:
-    """Give up the claim whose idempotency key is this: the next one gets another key.
+    """Release the claim with this idempotency key, so that the next claim gets another key.
 
     Returns:
-        False if it is no longer the claim's key.
+        False if the claim has another key, or there is none.
     """
     service.caller.authorize("Mutation.releaseGatewayCustomerClaim")
     return await retry_on_conflict(lambda: service.store.release_claim(user_id, gateway, key))

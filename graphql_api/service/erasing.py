@@ -1,4 +1,4 @@
-"""Erasure: a user is forgotten, and can come back only when an admin lifts that."""
+"""Erasure of a user, who can return only after an admin lifts it."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,9 +12,9 @@ from graphql_api.storage.reads import Pair
 
 
 async def erase(service: Tokens, user_id: str) -> list[Pair]:
-    """Forget a user.
+    """Erase a user.
 
-    Answers every (gateway, gateway customer id) of theirs that is to be deleted at its gateway and not confirmed yet.
+    Returns each (gateway, gateway customer id) of theirs that is still to be deleted at its gateway.
     """
     service.caller.authorize("Mutation.eraseUserGatewayTokens")
 
@@ -31,7 +31,7 @@ async def erase(service: Tokens, user_id: str) -> list[Pair]:
 
 
 async def lift_erasure(service: Tokens, user_id: str) -> None:
-    """The person is back: their tokens may be saved again."""
+    """Lift a user's erasure: their tokens may be saved again."""
     service.caller.authorize("Mutation.liftUserErasure")
 
     async def attempt() -> None:
@@ -50,7 +50,7 @@ async def erasures(
 
 
 async def confirm(service: Tokens, customers: Sequence[Pair]) -> int:
-    """Record that these customers were deleted at their gateways. Answers how many were still to be deleted."""
+    """Record that these customers were deleted at their gateways. Returns how many were still to be deleted."""
     service.caller.authorize("Mutation.confirmGatewayErasures")
 
     async def attempt() -> int:

@@ -1,4 +1,4 @@
-"""What gateways say of their customers: that one is gone, or that one exists. `domain.facts` states the rule."""
+"""Gateways' reports on customers: that one was deleted, or that one exists. `domain.facts` states the rule."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -39,7 +39,7 @@ async def deactivate_customer(
         caps: take the current time if it lies too far ahead, because a gateway does not correct its events
 
     Returns:
-        The token that has the customer, or had it and is left alone; None if it is unknown, which is no error.
+        The token that has the customer, or the unchanged token that had it; None if the customer is unknown.
 
     Raises:
         InputError: INVALID for a time too far in the future; INVALID or CARD_NUMBER for an unknown id that no customer
@@ -65,10 +65,10 @@ async def deactivate_customer(
 
 
 async def deactivate_as_gone(service: Tokens, token: Token, now: datetime) -> Token:
-    """The gateway's word, given by the id of the token: the customer that it has now is gone.
+    """Record a report, by the token's id, that the gateway deleted its current customer.
 
     Raises:
-        ConflictError: the token is no longer as it was read.
+        ConflictError: the token changed after it was read.
     """
     return await _apply(service, token, tokens.gone_now(token, now), now)
 
@@ -79,9 +79,9 @@ async def verify_customer(
     """Record that the gateway says that this customer exists, also for the user who will have it.
 
     Args:
-        service: for whom
-        gateway: where the customer is
-        customer: its identifier there
+        service: the caller's service
+        gateway: the gateway
+        customer: the customer's id there
         at: when the gateway confirmed it; None for now
         caps: as in `deactivate_customer`
 
@@ -102,11 +102,11 @@ async def verify_customer(
 
 
 async def verify_customers(service: Tokens, gateway: str, confirmed: Mapping[Pair, datetime]) -> int:
-    """`verify_customer` for many at once; ids that no token has now are left to it. Writes no history for what is well.
+    """`verify_customer` for many customers at once, and for those without a token. Verifications write no history.
 
     Args:
-        service: for whom
-        gateway: where the customers are
+        service: the caller's service
+        gateway: the gateway
         confirmed: when the gateway confirmed each, by (user id, customer id)
 
     Returns:
@@ -130,7 +130,7 @@ async def verify_customers(service: Tokens, gateway: str, confirmed: Mapping[Pai
 
     activated, others = await retry_on_conflict(attempt)
     for customer, at in others:
-        with suppress(InputError):  # no token has it any more
+        with suppress(InputError):  # its token is gone
             await verify_customer(service, gateway, customer, at)
     return activated
 
@@ -146,7 +146,7 @@ async def _report(
 
 
 async def _apply(service: Tokens, token: Token, facts: Facts, now: datetime) -> Token:
-    """The token after a report on the customer that it has."""
+    """The token after a report on its current customer."""
     event = tokens.reported(token, facts, now)
     if event is not None:
         token = await service.store.change(token, event, service.actor)
@@ -165,10 +165,10 @@ def _dated(at: datetime | None, now: datetime, field: str, *, caps: bool) -> dat
 
 
 async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts, beside: Token | None = None) -> None:
-    """Keep what was said of a customer that no token has, or `beside` the token that cannot carry it.
+    """Store a report on a customer without a token, or one that its token cannot hold (`beside`).
 
     Raises:
-        ConflictError: another one has it now.
+        ConflictError: another token has the customer now.
     """
     key = (gateway, customer)
     async with service.store.transaction((), customers=[key], exclusive=True) as transaction:
@@ -187,7 +187,9 @@ async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts, 
 async def _customer(service: Tokens, gateway: str, customer: str) -> tuple[Token | None, datetime]:
     token_id = await service.store.token_id(gateway, customer)
     if token_id is None:
-        problems = Problems()  # what is said of a stored id counts whatever form it has; any other may yet be saved
+        problems = (
+            Problems()
+        )  # reports on a stored id count whatever its form; any other id must be one that could still be saved
         problems.parse("gatewayCustomerId", partial(service.gateways.customer_id, gateway), customer)
         problems.check()
         return None, await service.store.now()

@@ -1,7 +1,7 @@
 """Merging: two users become one.
 
-A dry run makes the merge in a transaction that is rolled back, once for each statement that its answer needs. Holding
-one transaction open until the answer is complete would hold both users' locks and a connection for that long.
+A dry run performs the merge in a transaction that is rolled back, once for each statement of its answer. One open
+transaction until the answer is complete would hold both users' locks and a connection for that long.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ KEEP_TARGET, KEEP_SOURCE = "KEEP_TARGET", "KEEP_SOURCE"
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """One user's tokens become another's; `on_conflict` says what happens where both have a customer."""
+    """A merge of one user's tokens into another's. `on_conflict` decides at gateways where both have a customer."""
 
     from_user: str
     into_user: str
@@ -39,14 +39,14 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What became of the tokens.
+    """The result of a merge.
 
     Attributes:
-        moved: those that moved, as they are now
-        conflicts: those that lost their gateway to another, as they were
-        winners: those to which they lost it, as they are now
-        lost: by the id of each that lost, all the customer ids that its user had there
-        problems: why nothing was done
+        moved: the tokens that moved, in their current state
+        conflicts: the tokens that lost their place, in their former state
+        winners: the tokens that took or kept it, in their current state
+        lost: for the id of each losing token, all customer ids that its user had at the gateway
+        problems: why nothing changed
     """
 
     moved: list[Token] = field(default_factory=list[Token])
@@ -60,7 +60,7 @@ async def merge(service: Tokens, asked: Merge) -> Merged:
     """Move the tokens, all or nothing.
 
     Raises:
-        InputError: INVALID for a user into themself, ERASED where the second one was erased.
+        InputError: INVALID if both users are the same, ERASED if the second one was erased.
     """
     _check(service, asked)
 
@@ -74,7 +74,7 @@ async def merge(service: Tokens, asked: Merge) -> Merged:
 
 
 async def dry_run_merge(service: Tokens, asked: Merge) -> tuple[Merged, Tokens]:
-    """What `merge` would answer, and the tokens as they would be after it; nothing changes.
+    """What `merge` would return, and a view of the tokens after it. Nothing changes.
 
     Raises:
         InputError: as `merge` does.
@@ -89,16 +89,16 @@ async def dry_run_merge(service: Tokens, asked: Merge) -> tuple[Merged, Tokens]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Query:
-    """A statement, and what it is asked with."""
+    """A statement and its arguments."""
 
     statement: Statement
     arguments: tuple[Any, ...]
 
 
 class DryRun:
-    """Runs statements as if a merge had been made then: in a transaction that makes it, and is taken back.
+    """Runs statements as if a merge had happened: in a transaction that performs it and is rolled back.
 
-    Statements that are run at once share one, since fields of an answer are read at once.
+    Concurrent statements share a transaction, because the fields of one level are read concurrently.
     """
 
     def __init__(self, service: Tokens, asked: Merge, now: datetime) -> None:
@@ -117,7 +117,7 @@ class DryRun:
         return answers
 
     async def run(self, queries: list[_Query]) -> tuple[Merged, dict[_Query, list[Row]]]:
-        """What the merge answers, and each statement after it."""
+        """The merge's result, and the rows of each statement after it."""
 
         async def attempt() -> tuple[Merged, dict[_Query, list[Row]]]:
             async with self._service.store.transaction(self._asked.users, exclusive=True, dry_run=True) as store:
@@ -168,7 +168,7 @@ async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetim
             result.conflicts.append(loser)
             result.lost[loser.id] = known.get((loser.user_id, loser.gateway), [])
             result.winners.append(kept)
-    # What a token is called is reserved under its old user first, since a row may have come by other ways than ours.
+    # Reserve each customer id for its old user first: other programs may have inserted rows without a reservation.
     await store.reserve({(token.gateway, token.gateway_customer_id): token.user_id for token in moving})
     await store.depart(moving)
     await store.reassign_identifiers(from_user, into_user)
@@ -177,7 +177,7 @@ async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetim
 
 
 def _is_gone(token: Token) -> bool:
-    """Whether the gateway deleted the customer: another one then takes or keeps its place without a conflict."""
+    """Whether the gateway deleted the customer. Another one then takes or keeps its place without a conflict."""
     return token.deactivation_reason == DeactivationReason.GATEWAY_DELETED.value
 
 

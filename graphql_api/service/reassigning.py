@@ -1,4 +1,4 @@
-"""Reassigning: customers that were saved for the wrong user are given to the right one."""
+"""Moves customers that were saved for the wrong user to the right one."""
 
 from collections.abc import Container, Sequence
 from itertools import chain
@@ -16,7 +16,7 @@ from graphql_api.storage.reads import Pair
 
 
 class Reassignment(NamedTuple):
-    """A customer of a gateway, current or former, and whose it is."""
+    """A current or former customer id, and the user it belongs to."""
 
     gateway: str
     customer: str
@@ -29,19 +29,19 @@ class Reassignment(NamedTuple):
 
 
 async def reassign(service: Tokens, wanted: Sequence[Reassignment], reason: str | None = None) -> list[Token | None]:
-    """Give each customer to its user, all or none. Users' customers may be swapped: only the result counts.
+    """Move each customer to its user, all or none. Only the result must be consistent, so users can swap customers.
 
-    Of two tokens that one user would have at a gateway, one whose customer the gateway deleted gives way, and its
-    customer id becomes a former one. If it deleted both, the one that was there gives way. Each token that moves, or
-    whose former ids change, has a line of history.
+    If a user would have two tokens at a gateway, the one whose customer the gateway deleted gives way, and its customer
+    id becomes a former id. If both were deleted, the user's own token gives way. Each token that moves, or whose former
+    ids change, gets a history entry.
 
     Args:
-        service: for whom
-        wanted: of which customer it is whose, each customer once
-        reason: for the history
+        service: the caller's service
+        wanted: the customers, each once, with their users
+        reason: the reason for the history
 
     Returns:
-        The token of each customer, in their order; None for one that is a former one then.
+        The token of each customer, in input order; None if the id is then a former id.
 
     Raises:
         InputError: NOT_FOUND, ALREADY_EXISTS, ERASED or INVALID, at the index of the customer.
@@ -113,9 +113,9 @@ def _key(token: Token) -> Pair:
 
 
 def _keeper(rivals: Sequence[Token], moving: Container[Pair]) -> Token | None:
-    """Of tokens for one place, the one that is there already first, the one that has it at the end.
+    """Of the rivals for one place, with the token that has it first, the one that gets it.
 
-    One that is gone gives way to any that is not, and one that is there already to one that comes.
+    A token of a deleted customer gives way to any other, and the token that has the place to one that arrives.
     """
     alive = (token for token in rivals if not _is_gone(token))
     coming = (token for token in rivals if _key(token) in moving)
@@ -127,7 +127,7 @@ def _is_gone(token: Token) -> bool:
 
 
 def _changing(wanted: Sequence[Reassignment], owners: dict[Pair, str]) -> set[Pair]:
-    """The users and gateways that lose or get a customer."""
+    """The (user, gateway) pairs that lose or get a customer."""
     moved = [each for each in wanted if owners[each.key] != each.user_id]
     return {(user_id, each.gateway) for each in moved for user_id in (owners[each.key], each.user_id)}
 

@@ -1,4 +1,4 @@
-"""Optimistic concurrency: what lost a race against another change is tried again from its reading on."""
+"""Optimistic concurrency: a change that lost a race reads and decides again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,14 +19,14 @@ _MAX_PAUSE_SECONDS = 0.05
 
 
 async def retry_on_conflict(attempt: Callable[[], Awaitable[T]], *, max_seconds: float = _MAX_SECONDS) -> T:
-    """Run the attempt until no other change comes between its reading and its writing.
+    """Run the attempt until no other change happens between its read and its write.
 
     Args:
-        attempt: what is tried, from its reading on
-        max_seconds: for so long races are lost before it is given up
+        attempt: reads, decides and writes
+        max_seconds: how long to retry after lost races
 
     Raises:
-        UnavailableError: it lost too many races, or the database cannot be asked.
+        UnavailableError: it lost races for too long, or the database is unavailable.
     """
     began, longest_pause = monotonic(), 0.001
     while True:

@@ -1,4 +1,4 @@
-"""Changes of a token that is known by its id: update, activate, deactivate, delete."""
+"""Changes of a token by its id: update, activate, deactivate, delete."""
 
 from datetime import datetime
 
@@ -52,7 +52,7 @@ async def _update(service: Tokens, update: Update, *, confirms: bool = False) ->
 
 
 async def activate(service: Tokens, token_id: str, expected_version: int | None) -> Token:
-    """Make a token active. That outdates what its gateway said before, even if the token is active.
+    """Activate a token. This overrides the gateway's earlier reports, even if the token is already active.
 
     Raises:
         InputError: INVALID, NOT_FOUND or STALE.
@@ -63,7 +63,7 @@ async def activate(service: Tokens, token_id: str, expected_version: int | None)
 
 
 async def deactivate(service: Tokens, token_id: str, reason: DeactivationReason, expected_version: int | None) -> Token:
-    """Make a token inactive, for this reason. GATEWAY_DELETED is the gateway's word on its customer.
+    """Deactivate a token for this reason. GATEWAY_DELETED counts as the gateway's report on its customer.
 
     Raises:
         InputError: INVALID, NOT_FOUND or STALE.
@@ -84,10 +84,10 @@ async def deactivate(service: Tokens, token_id: str, reason: DeactivationReason,
 
 
 async def delete(service: Tokens, token_id: str, expected_version: int | None) -> str | None:
-    """Delete a token. Answers whose it was, unless they were erased; the same again for one that is gone.
+    """Delete a token, again if it is already deleted. Returns its user, unless they were erased.
 
     Raises:
-        InputError: INVALID, NOT_FOUND for one that never was, or STALE.
+        InputError: INVALID, STALE, or NOT_FOUND if it never existed.
     """
     service.caller.authorize("Mutation.deleteCustomerGatewayToken")
     known_id = _known(token_id)
