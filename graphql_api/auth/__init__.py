@@ -1,4 +1,4 @@
-"""Access token → `Caller`. What the caller may do is the domain's to say."""
+"""Authenticates access tokens: token → `Caller`. The domain decides what the caller may do."""
 
 import hashlib
 import re
@@ -18,20 +18,20 @@ from graphql_api.domain.errors import UnavailableError
 
 __all__ = ["Authenticator", "InvalidTokenError", "RouterSecret", "mint"]
 
-# One token and nothing else: a header sent twice arrives joined by a comma, and is refused.
+# Exactly one token: a repeated header arrives joined by a comma and is refused.
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9._-]+) *", re.IGNORECASE)
 
 
 class Authenticator:
-    """Says who is asking."""
+    """Turns `Authorization` headers into callers."""
 
     def __init__(self, keys: Keys | None, requirements: Requirements, *, max_cached: int = 10_000) -> None:
-        """Without keys authentication is disabled. `max_cached` tokens are remembered once they are verified."""
+        """Without keys, authentication is disabled. Up to `max_cached` verified tokens are cached."""
         self._keys = keys
         self._requirements = requirements
         self._max_cached = max_cached
         self.cache_hits = self.cache_misses = 0
-        self._verified: OrderedDict[bytes, Verified] = OrderedDict()  # by the header's hash: no token is kept
+        self._verified: OrderedDict[bytes, Verified] = OrderedDict()  # by the header's hash, so that no token is stored
         if keys is not None:
             keys.on_change = self._verified.clear
 
@@ -46,11 +46,11 @@ class Authenticator:
         issuer: str | None = None,
         audience: str | None = None,
     ) -> AbstractAsyncContextManager[Self]:
-        """Authenticate with the keys of one of these places, until the context ends. A key server may be down.
+        """Authenticate with keys from one of these sources until the context ends. A key server may be down.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: the file holds no keys, or the secret is none.
+            ValueError: the file contains no keys, or the secret is invalid.
         """
         keys = _keys(jwks_url, jwks_file, secret) if enabled else nullcontext()
         return cls._with(keys, Requirements(issuer, audience))
@@ -65,7 +65,7 @@ class Authenticator:
 
     @property
     def has_keys(self) -> bool:
-        """Whether access tokens can be checked at all."""
+        """Whether there are keys to verify access tokens."""
         return self._keys is not None and self._keys.ring is not None
 
     @property
@@ -74,12 +74,12 @@ class Authenticator:
         return self._keys.problem if self._keys else None
 
     def caller(self, authorization: bytes | None) -> Caller | Awaitable[Caller]:
-        """Who sent this `Authorization` header; several of them come joined by a comma.
+        """The caller with this `Authorization` header. Repeated headers arrive joined by a comma.
 
-        Answers at once, unless a token names an unknown key, for which the key server may have to be asked.
+        Returns immediately, unless a token names an unknown key, which may need a fetch from the key server.
 
         Raises:
-            InvalidTokenError: there is a header, and no access token in it that is accepted.
+            InvalidTokenError: the header has no acceptable access token.
             UnavailableError: no keys have been fetched.
         """
         if self._keys is None:

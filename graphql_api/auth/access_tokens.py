@@ -1,6 +1,6 @@
-"""One access token: what makes it acceptable, and how a development one is made.
+"""Verifies access tokens, and makes them for development.
 
-Where keys come from, and which are good, is the business of `keys` and `keyring`.
+`keys` and `keyring` provide the keys.
 """
 
 import re
@@ -35,7 +35,7 @@ _KEY_ID = re.compile(r"[A-Za-z0-9._~:@+=-]{1,128}|[A-Za-z0-9+/]{43}=")
 
 
 class InvalidTokenError(UnauthenticatedError):
-    """The access token is refused. The message says why and quotes nothing from the token."""
+    """The access token is refused. The message says why and quotes no part of the token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,20 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Who an access token stands for, and until when (seconds since 1970)."""
+    """The caller of an access token, and its expiry (seconds since 1970)."""
 
     caller: Caller
     expires: float
 
 
 class AccessToken:
-    """A token whose header is acceptable; nothing that it says is believed before `verify`."""
+    """A token with an acceptable header. Its claims are not trusted before `verify`."""
 
     def __init__(self, token: bytes, algorithms: frozenset[str]) -> None:
-        """Read a token that one of these algorithms may have signed.
+        """Parse a token that names one of these algorithms.
 
         Raises:
-            InvalidTokenError: it is not a signed JSON Web Token, or its kind is refused.
+            InvalidTokenError: it is not a signed JSON Web Token, or not an access token.
         """
         self._registry = _REGISTRIES[algorithms]
         self._signed = _read(token, self._registry)
@@ -71,10 +71,10 @@ class AccessToken:
         self.algorithm, self.key_id = _checked(cast("dict[str, Any]", header), algorithms)
 
     def verify(self, key: Key, requirements: Requirements) -> Verified:
-        """Check the signature, then what the token claims.
+        """Verify the signature, then the claims.
 
         Raises:
-            InvalidTokenError: the signature is another key's, or a claim is not as it must be.
+            InvalidTokenError: the signature or a claim is invalid.
         """
         try:
             right = jws.validate_compact(self._signed, key, registry=self._registry)
@@ -113,7 +113,7 @@ _NO_TOKEN = "The access token is not a signed JSON Web Token."  # noqa: S105 - a
 
 
 def _registry(algorithms: frozenset[str]) -> jws.JWSRegistry:
-    """The rules for these algorithms, with room for long headers and for signatures by RSA keys of 8,192 bits."""
+    """The JWS registry for these algorithms. Its limits allow long headers and signatures by 8,192-bit RSA keys."""
     registry = jws.JWSRegistry(algorithms=algorithms, strict_check_header=False)
     registry.max_header_length = registry.max_signature_length = 2048
     # joserfc warns that the name EdDSA does not say which curve is meant: here the key says it.
@@ -136,7 +136,7 @@ def _read(token: bytes, registry: jws.JWSRegistry) -> jws.CompactSignature:
 
 
 def _checked(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[str, str | None]:
-    """The algorithm and the key's name that an acceptable header gives."""
+    """The algorithm and the key id of an acceptable header."""
     if found := sorted(_FORBIDDEN_PARAMETERS & header.keys()):
         raise InvalidTokenError(f"The access token's header contains `{found[0]}`, which is not accepted.")
     kind = header.get("typ", "JWT")
@@ -178,7 +178,7 @@ def _claims(payload: bytes) -> dict[str, Any]:
 
 
 def _registered(requirements: Requirements) -> jwt.JWTClaimsRegistry:
-    """The checks of the claims that RFC 7519 names."""
+    """Checks the registered claims of RFC 7519."""
     options: dict[str, jwt.ClaimsOption] = {"exp": {"essential": True}, "sub": {"essential": True}}
     if requirements.issuer is not None:
         options["iss"] = {"essential": True, "value": requirements.issuer}
@@ -194,7 +194,7 @@ def _subject(sub: str) -> str:
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """The scopes that mean something here, from `scope` (separated by spaces) or `scp` (a list, or as `scope`)."""
+    """The known scopes, from `scope` (space-separated) or `scp` (a list, or space-separated)."""
     found: object = claims["scope"] if "scope" in claims else claims.get("scp", "")
     if isinstance(found, str):
         return _SCOPES.intersection(found.split(" "))

@@ -1,4 +1,4 @@
-"""Which keys count: a key set as published, read into the keys that may verify an access token. It knows no I/O."""
+"""Parses published key sets into the keys that can verify access tokens. It does no I/O."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ MAX_KEYS = 100
 MIN_RSA_BITS = 2048
 
 _CURVES = frozenset({"P-256", "P-384", "P-521", "Ed25519", "Ed448"})
-# Only the public half is read, should a set publish more.
+# Only the public part is read, even if a set contains more.
 _PUBLIC_MEMBERS = frozenset({"kty", "kid", "use", "alg", "key_ops", "n", "e", "crv", "x", "y"})
 
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """Keys, and the algorithms that they may be used with."""
+    """Keys and the algorithms that they may be used with."""
 
     keys: tuple[Key, ...]
     algorithms: frozenset[str]
 
     @classmethod
     def of_secret(cls, secret: str) -> Self:
-        """One secret, for HS256 and nothing else."""
+        """A secret for HS256 only."""
         return cls((OctKey.import_key(secret),), SECRET_ALGORITHMS)
 
     @classmethod
@@ -76,7 +76,7 @@ def _signing_keys(text: bytes) -> Iterator[PublicKey]:
 
 
 def _key(member: dict[str, Any]) -> PublicKey | None:
-    """The public key of a member; of symmetric keys, of kinds to come and of malformed ones, none."""
+    """The public key of a member; None for symmetric, unknown and malformed keys."""
     public = {name: value for name, value in member.items() if name in _PUBLIC_MEMBERS}
     try:
         match public.get("kty"):

@@ -1,7 +1,7 @@
-"""Where keys come from and how they are kept current: one secret, a file, or a key server.
+"""The sources of keys, and how they stay current: a secret, a file, or a key server.
 
-Good keys stay until better ones are there: an answer that is missing, late, malformed or without keys changes nothing,
-and a key that a good answer no longer holds is gone.
+Keys stay until there are newer ones. An answer that is missing, late, malformed or empty changes nothing. A key that a
+valid answer no longer contains is dropped.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Timing(NamedTuple):
-    """When keys are looked for, and how long that may take."""
+    """When keys are fetched, and how long that may take, in seconds."""
 
     fetch_timeout_seconds: float = 3.0
     refresh_seconds: float = 60.0  # from one fetch to the next if no token asks for one
@@ -37,7 +37,7 @@ DEFAULT_TIMING = Timing()
 
 
 class Keys:
-    """The keys that are good now; `ring` is None while there have never been any."""
+    """The current keys. `ring` is None until there are any."""
 
     def __init__(self, ring: Keyring | None = None) -> None:
         self.ring = ring
@@ -45,13 +45,13 @@ class Keys:
         self.on_change: Callable[[], None] = lambda: None
 
     async def look_for(self, key_id: str) -> None:
-        """Try to get the key with this id; does nothing if the keys are kept current anyway."""
+        """Try to get the key with this id. Sources that are always current do nothing."""
 
     async def take(self, key_set: bytes) -> None:
-        """Go on with the keys of this set.
+        """Replace the keys by those of this set.
 
         Raises:
-            ValueError: it has none, and the keys stay as they are.
+            ValueError: it has none; the keys stay unchanged.
         """
         ring = await asyncio.to_thread(Keyring.of_json, key_set)
         if ring != self.ring:
@@ -60,14 +60,14 @@ class Keys:
 
 
 class FileKeys(Keys):
-    """The keys of a file, read again whenever it changes."""
+    """The keys of a file, which is read again when it changes."""
 
     def __init__(self, path: Path, timing: Timing = DEFAULT_TIMING) -> None:
         """Read the file.
 
         Raises:
             OSError: it cannot be read.
-            ValueError: it holds no keys.
+            ValueError: it contains no keys.
         """
         super().__init__()
         self._path = path
@@ -76,18 +76,18 @@ class FileKeys(Keys):
         self.ring = Keyring.of_json(path.read_bytes())
 
     async def look(self) -> None:
-        """Read the file if it is not the one that was read before.
+        """Read the file if it has changed.
 
         Raises:
             OSError: it cannot be read.
-            ValueError: it holds no keys.
+            ValueError: it contains no keys.
         """
         key_set = await asyncio.to_thread(self._read_if_changed)
         if key_set is not None:
             await self.take(key_set)
 
     async def keep_current(self) -> None:
-        """Look at the file for ever."""
+        """Watch the file until cancelled."""
         while True:
             await asyncio.sleep(self._timing.look_seconds)
             try:
@@ -109,7 +109,7 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 
 class ServedKeys(Keys):
-    """Keys of a key server, fetched now and then, and when a token names one that is not there."""
+    """The keys of a key server, fetched regularly, and when a token names an unknown key."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class ServedKeys(Keys):
         self._due = clock()
 
     async def look_for(self, key_id: str) -> None:
-        """Fetch the keys if that may bring this one, once for all who wait."""
+        """Fetch the keys if that may bring this one. Concurrent callers share one fetch."""
         if self._fetching is not None:
             await self.refresh()
         if not self._has(key_id) and (self._fetching is not None or self._unknown.worth_a_fetch(key_id, self._clock())):
@@ -137,20 +137,20 @@ class ServedKeys(Keys):
             self._unknown.found()
 
     async def refresh(self) -> None:
-        """Fetch the keys, or wait for the fetch that is under way. Who stops waiting does not stop it."""
+        """Fetch the keys, or wait for the running fetch. Cancelling a waiter does not cancel the fetch."""
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._fetch())
         await asyncio.shield(self._fetching)
 
     async def keep_current(self) -> None:
-        """Fetch for ever, whenever it is time."""
+        """Fetch at intervals until cancelled."""
         while True:
             await asyncio.sleep(min(self._timing.retry_seconds, max(0.0, self._due - self._clock())))
             if self._clock() >= self._due:
                 await self.refresh()
 
     async def close(self) -> None:
-        """Give up the fetch that is under way, if any."""
+        """Cancel the running fetch, if any."""
         if self._fetching is not None:
             await _cancelled(self._fetching)
 
@@ -196,14 +196,14 @@ class ServedKeys(Keys):
 
 @asynccontextmanager
 async def watched(keys: FileKeys) -> AsyncGenerator[Keys]:
-    """The keys of a file, as long as this is open."""
+    """The keys of a file, until the context ends."""
     async with _meanwhile(supervise("access token keys", keys.keep_current)):
         yield keys
 
 
 @asynccontextmanager
 async def served_keys(url: str, timing: Timing = DEFAULT_TIMING) -> AsyncGenerator[Keys]:
-    """The keys of a key server, which may be down at the start."""
+    """The keys of a key server, which may be down at startup, until the context ends."""
     # No redirects: the operator decides where keys come from. No compression: the limit counts bytes read.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     async with httpx.AsyncClient(

@@ -1,4 +1,4 @@
-"""The secret that a gateway sends to show that a request came through it."""
+"""The secret by which a router shows that a request comes through it."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ class RouterSecret:
         self.is_required = bool(self._digests)
 
     def accepts(self, header: bytes | None) -> bool:
-        """Whether this value of `Router-Authorization` is good, in a time that says nothing of how nearly it is."""
+        """Whether this value of `Router-Authorization` is accepted, compared in constant time."""
         if not self._digests:
             return True
         digest = _digest(header or b"")

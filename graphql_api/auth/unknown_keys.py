@@ -1,4 +1,4 @@
-"""When a token that names an unknown key is worth a fetch of the keys: seldom for guesses, soon for a new key."""
+"""Decides when a token with an unknown key id is worth a fetch: seldom for guesses, soon for a new key."""
 
 from collections import OrderedDict
 
@@ -8,13 +8,13 @@ MAX_NAMES = 10_000
 
 
 class UnknownKeys:
-    """Remembers which names were seen and asked for. Times are seconds of any one clock.
+    """Remembers unknown key ids and the fetches for them. Times are seconds of one monotonic clock.
 
-    The first unknown name is asked for at once. If that found nothing, others are not: thousands of guesses cost one
-    fetch in ten seconds. A name that was not asked for and comes back a second later, as honest clients do and guesses
-    do not, is asked for then, so that guessing does not keep a new key out. Each fetch answers for all names that were
-    seen before it, for ten seconds. So the same unknown names, again and again, cost one fetch in ten seconds and a
-    second one at the very first; names that are made up and sent twice cost one in a second.
+    The first unknown id is fetched at once. If the fetch does not bring it, others have to wait: thousands of guesses
+    cost one fetch in ten seconds. An id that comes back a second later, as those of real clients do and guesses do not,
+    is fetched then, so that guesses do not keep a new key out. A fetch answers for all ids seen before it, for ten
+    seconds. So the same unknown ids cost one fetch in ten seconds, and one more at the start; made-up ids that are
+    sent twice cost one fetch per second.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class UnknownKeys:
         return True
 
     def found(self) -> None:
-        """The last fetch brought what it was made for: the next unknown name may be as good."""
+        """Record that the last fetch brought the key it was made for, so that the next unknown id may be real too."""
         self._quiet_until = float("-inf")
 
     def _remember(self, key_id: str, may_be_asked_for: float) -> None:

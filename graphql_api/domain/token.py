@@ -1,4 +1,4 @@
-"""A customer gateway token, what may become of it, and the line of history that every change leaves."""
+"""A customer gateway token, its changes, and the history entry of every change."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ class DeactivationReason(Enum):
 
 
 class Action(Enum):
-    """What a line of history says was done."""
+    """The action of a history entry."""
 
     CREATED = "CREATED"
     UPDATED = "UPDATED"
@@ -38,18 +38,18 @@ class Action(Enum):
 
     @property
     def ends_token(self) -> bool:
-        """Whether there is no token afterwards; the line shows the last one."""
+        """Whether the token no longer exists afterwards; the entry shows its last state."""
         return self in {Action.DELETED, Action.ERASED}
 
 
 class Given(NamedTuple, Generic[T]):
-    """A value that was sent; where it was left out there is None in its place. `Given(None)` clears."""
+    """A value that the caller sent. None in its place means omitted; `Given(None)` clears the field."""
 
     value: T
 
 
 class Token(NamedTuple):
-    """Who a user is at a gateway. Times are aware and in UTC; `id` is a UUID in its canonical spelling."""
+    """Which customer a user is at a gateway. Times are aware and in UTC; `id` is a UUID in canonical form."""
 
     id: str
     user_id: str
@@ -68,10 +68,10 @@ class Token(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What a change makes of a token, and its line of history: what was done and why.
+    """A changed token, and its history entry: the action and the reason.
 
-    It was done `at` the token's last change, unless that was brought along from elsewhere. Without an action it is
-    bookkeeping: the token is written, with the version that it had, and no line of history.
+    `at` is the time of the token's last change, unless an import brings another one. Without an action, the token is
+    written with its old version and without a history entry.
     """
 
     token: Token
@@ -81,7 +81,7 @@ class Event(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """What may be asked to change in a token; None leaves a field as it is.
+    """The requested changes of a token; None leaves a field unchanged.
 
     If `is_active` is False, an active token becomes inactive for this reason, at this time or now.
     """
@@ -96,10 +96,10 @@ class Edit(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """What one transaction writes: tokens as they become, lines of history in order, and whose identifiers are.
+    """What one transaction writes: changed tokens, history entries in order, and the users of customer ids.
 
-    `facts` are those of customer ids that are no longer their token's; `arrived` are the ids of tokens that have their
-    customer id, or their user, by these changes. `moved` has the user that a token had before it came to another one.
+    `facts` are those of customer ids that left their tokens. `arrived` has the ids of tokens that got their customer id
+    or their user by these changes. `moved` has the previous user of each token that moved.
     """
 
     created: dict[str, Token] = field(default_factory=dict[str, Token])
@@ -119,7 +119,7 @@ class Changes:
         return self._record(event)
 
     def change(self, old: Token, event: Event) -> Token:
-        """A token that was read, or that these changes create, becomes another."""
+        """Change a token that was read, or that these changes create."""
         new = event.token
         (self.created if new.id in self.created else self.changed)[new.id] = new
         if new.user_id != old.user_id:
@@ -133,7 +133,7 @@ class Changes:
         return self._record(event)
 
     def delete(self, old: Token, event: Event) -> None:
-        """A token goes; its identifier stays with its user."""
+        """Delete a token; its customer id stays reserved for its user."""
         self.deleted.append(event.token)
         if event.token.user_id != old.user_id:
             self._move(old)
@@ -142,7 +142,7 @@ class Changes:
         self._record(event)
 
     def uncarried_facts(self) -> dict[tuple[str, str], Facts]:
-        """The facts, without those of ids to which a token came back that carries them."""
+        """The facts, without those of ids that a token got back, which holds them itself."""
         tokens = (*self.created.values(), *self.changed.values())
         carried = {(token.gateway, token.gateway_customer_id) for token in tokens if not has_own_reason(token)}
         return {key: facts for key, facts in self.facts.items() if key not in carried}
@@ -174,10 +174,10 @@ def created(
     action: Action,
     facts: Facts = NO_FACTS,
 ) -> Event:
-    """A new token of this user. The edit names the gateway's customer, of whom these facts are known.
+    """A new token of this user. The edit names the gateway customer; these are its known facts.
 
     Raises:
-        TypeError: it does not.
+        TypeError: the edit names no customer.
     """
     if edit.gateway_customer_id is None:
         raise TypeError("a new token needs a gateway customer id")
@@ -199,13 +199,13 @@ def created(
 
 
 def edited(token: Token, edit: Edit, now: datetime, facts: Facts = NO_FACTS) -> Event | None:
-    """The token after this edit, or None if it changes nothing. The most telling part of an edit names it.
+    """The token after this edit; None if it changes nothing. The most important part of the edit determines the action.
 
     Args:
-        token: the token as it is
-        edit: what is to change
+        token: the current token
+        edit: the requested changes
         now: the time of the change
-        facts: what is known of the customer id that the token then has, and that it does not say itself
+        facts: the facts about its resulting customer id that the token does not hold itself
     """
     new, action = token, Action.UPDATED
     if edit.description is not None and edit.description.value != token.description:
@@ -228,19 +228,19 @@ def edited(token: Token, edit: Edit, now: datetime, facts: Facts = NO_FACTS) -> 
 
 
 def decides_by_facts(token: Token, event: Event) -> bool:
-    """Whether this edit of the token depends on what is known of its customer beside the token."""
+    """Whether this edit depends on facts about the customer that the token does not hold."""
     is_replaced = event.token.gateway_customer_id != token.gateway_customer_id
     return is_replaced or (has_own_reason(token) and event.token.is_active)
 
 
 def confirmed(token: Token, now: datetime) -> Event:
-    """An active token after we decided once more that it may be used, which outdates deletions that arrive later."""
+    """An active token after it was activated again, which overrides earlier deletions that arrive later."""
     activated_at = max(now, facts_of(token).activated_at or now)
     return Event(token._replace(activated_at=activated_at), None)
 
 
 def imported(token: Token, edit: Edit, said: Facts, now: datetime, facts: Facts = NO_FACTS) -> Event | None:
-    """The token after an edit by a file, which says too what its gateway said; None if it changes nothing."""
+    """The token after an edit from a file, which also has the gateway's reports; None if it changes nothing."""
     told = settled(token, said)
     event = edited(told, edit, now, facts)
     if event is None:
@@ -250,7 +250,7 @@ def imported(token: Token, edit: Edit, said: Facts, now: datetime, facts: Facts 
 
 
 def deactivated(token: Token, reason: DeactivationReason, now: datetime, at: datetime | None = None) -> Event | None:
-    """The token after its deactivation at this time, or now; None if it is inactive, or was activated since then."""
+    """The token after its deactivation at this time, or now; None if it is inactive or was activated later."""
     if not token.is_active or (at is not None and at < (facts_of(token).activated_at or at)):
         return None
     new = token._replace(**_ended(at or _moment(token, now), reason))
@@ -258,34 +258,34 @@ def deactivated(token: Token, reason: DeactivationReason, now: datetime, at: dat
 
 
 def merged(token: Token, user_id: str, now: datetime) -> Event:
-    """The token after it moved to this user, or stayed with them and took over a former identifier."""
+    """The token after it moved to this user, or stayed with them and took over a former customer id."""
     return _next(token, token._replace(user_id=user_id), Action.MERGED, now)
 
 
 def merged_away(token: Token, user_id: str, now: datetime) -> Event:
-    """The last line of a token whose place at the gateway another token of this user has."""
+    """The last entry of a token that lost its place at the gateway to another token of this user."""
     new = token._replace(user_id=user_id, **_ended(_moment(token, now), DeactivationReason.MERGED))
     return _next(token, new, Action.MERGED, now, new.deactivation_reason)
 
 
 def reassigned(token: Token, user_id: str, now: datetime, reason: str | None) -> Event:
-    """The token after it was given to the user whose customer it is."""
+    """The token after it was reassigned to its right user."""
     return _next(token, token._replace(user_id=user_id), Action.REASSIGNED, now, reason)
 
 
 def gone(token: Token, action: Action, now: datetime, reason: str | None = None) -> Event:
-    """The last line of a token's history."""
+    """The last entry of a token's history."""
     return _next(token, token, action, now, reason)
 
 
-# --- what is known of its customer: see `graphql_api.domain.facts`
+# --- facts about its customer: see `graphql_api.domain.facts`
 
 
 def facts_of(token: Token) -> Facts:
     """The facts about its customer id that a token stores.
 
-    Not among them is a deletion reported while the token is inactive for a reason of our own, which is stored apart. If
-    `activated_at` equals `created_at`, the token was never activated.
+    They do not include a deletion that was reported while the token was inactive for the platform's own reason; it is
+    stored separately. If `activated_at` equals `created_at`, the token was never activated.
     """
     return Facts(
         gone_at=token.deactivated_at if token.deactivation_reason == _GONE else None,
@@ -295,17 +295,17 @@ def facts_of(token: Token) -> Facts:
 
 
 def gone_now(token: Token, now: datetime) -> Facts:
-    """A deletion of its customer that is reported now: later than what is known, which may be dated ahead."""
+    """A deletion of its customer that is reported now, dated later than the known facts, which may be dated ahead."""
     return Facts(gone_at=max(now, token.activated_at, token.last_verified_at or now))
 
 
 def has_own_reason(token: Token) -> bool:
-    """Whether the token is inactive for a reason of our own, which no report lifts."""
+    """Whether the token is inactive for the platform's own reason, which no report overrides."""
     return not token.is_active and token.deactivation_reason != _GONE
 
 
 def settled(token: Token, facts: Facts) -> Token:
-    """The token as these facts have it, together with those that it carries."""
+    """The token's state by these facts together with its own."""
     known = facts_of(token).joined(facts)
     token = token._replace(last_verified_at=known.exists_at, activated_at=known.activated_at or token.activated_at)
     if has_own_reason(token):
@@ -316,7 +316,7 @@ def settled(token: Token, facts: Facts) -> Token:
 
 
 def reported(token: Token, facts: Facts, now: datetime) -> Event | None:
-    """The token after a report of its gateway, or None if it says nothing new. It is a change if `is_active` is."""
+    """The token after a gateway's report; None if it adds nothing. It is a change only if `is_active` changes."""
     new = settled(token, facts)
     if new == token:
         return None
@@ -328,19 +328,19 @@ def reported(token: Token, facts: Facts, now: datetime) -> Event | None:
 
 
 def cannot_carry(token: Token, facts: Facts) -> bool:
-    """Whether a token does not show these facts, since it is inactive for a reason of our own."""
+    """Whether a token does not show these facts because it is inactive for the platform's own reason."""
     return has_own_reason(token) and facts.gone_at is not None and facts_of(token).joined(facts).is_gone
 
 
 def _with_customer(token: Token, customer: str, facts: Facts) -> Token:
-    """The token with another customer id: what was known of the one before goes with that."""
+    """The token with another customer id. The facts about the previous id leave with it."""
     token = token._replace(gateway_customer_id=customer, last_verified_at=None, activated_at=token.created_at)
     if not has_own_reason(token):
         token = token._replace(is_active=True, deactivated_at=None, deactivation_reason=None)
     return settled(token, facts)
 
 
-# What reports of gateways may change in a token, besides its version and time.
+# The fields that reports can change, besides version and time.
 REPORTED = ("is_active", "activated_at", "deactivated_at", "deactivation_reason", "last_verified_at")
 
 _GONE = DeactivationReason.GATEWAY_DELETED.value
@@ -348,12 +348,12 @@ _TICK = timedelta(microseconds=1)
 
 
 def _next(token: Token, new: Token, action: Action, now: datetime, reason: str | None = None) -> Event:
-    """A change that makes of the token a new one."""
+    """A change with a new version of the token."""
     return Event(new._replace(version=token.version + 1, updated_at=_moment(token, now)), action, reason)
 
 
 def _moment(token: Token, now: datetime) -> datetime:
-    """Now, but later than the token's last change, whatever the clocks say."""
+    """Now, but always later than the token's last change."""
     return max(now, token.updated_at + _TICK)
 
 
