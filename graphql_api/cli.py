@@ -525,7 +525,7 @@ def purge(
     report: ReportOption = None,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Delete at a gateway what erased users left there.
+    """Delete the customers of erased users at a gateway.
 
     Each customer that is deleted is confirmed. A customer that belongs to a user is never deleted. After a failure, the
     purge continues with the next customer.
@@ -568,7 +568,7 @@ def _gateway_key(gateway: str) -> "tuple[Settings, GatewayKey, bool]":
 def deliver(
     *,
     once: Annotated[
-        bool, typer.Option("--once", help="Deliver what is there now, and exit 1 if an endpoint stays behind.")
+        bool, typer.Option("--once", help="Deliver the current backlog, and exit 1 if an endpoint stays behind.")
     ] = False,
     resume: Annotated[
         str | None,
@@ -581,9 +581,9 @@ def deliver(
 ) -> None:
     """Send the change feed to EVENT_WEBHOOKS, signed.
 
-    It signs as Standard Webhooks has it. Several processes may run. A new endpoint gets what comes from now on. If an
-    endpoint does not take an entry, that is tried again for 3.5 days. Then the endpoint is disabled until --resume, and
-    its entries wait.
+    Signatures follow Standard Webhooks. You can run several processes. A new endpoint gets changes from now on. If an
+    endpoint does not accept an entry, it is retried for 3.5 days. Then the endpoint is disabled until --resume, and its
+    entries wait.
     """
     from graphql_api.process import deliver_events, resume_endpoint
 
@@ -615,8 +615,8 @@ def prune(
 ) -> None:
     """Delete old history entries.
 
-    The last entry of each token stays, and so does what an endpoint of `deliver` has not taken yet. The database role
-    needs the right to delete history, which the service's should not have.
+    It keeps the last entry of each token, and entries that an endpoint of `deliver` has not accepted yet. The database
+    role needs permission to delete history, which the service's role should not have.
     """
     from graphql_api.gateway_apis.jobs import duration
 
