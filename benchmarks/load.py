@@ -1,4 +1,4 @@
-"""A load generator: so many connections, each sends its next request as soon as it has the last answer."""
+"""A load generator with a fixed number of connections, each of which sends its next request after the last answer."""
 
 import asyncio
 import time

@@ -140,7 +140,7 @@ def requests_of(name: str, users: int, headers: dict[str, str]) -> list[bytes]:
 
 @contextmanager
 def running(users: int, names: list[str], **settings: str) -> Iterator[tuple[list[Target], dict[str, str], str]]:
-    """These targets on a database with so many users; the headers that they want, and the database's address.
+    """These targets on a database with this many users, the headers that they require, and the database's URL.
 
     `settings` are PostgreSQL's.
     """

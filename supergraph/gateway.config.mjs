@@ -1,4 +1,4 @@
-// Hive Gateway: what it takes from clients and forwards to the subgraphs. Which subgraphs there are is said on its command line.
+// Hive Gateway: what it takes from clients and forwards to the subgraphs. Its command line names the subgraphs.
 import { defineConfig } from '@graphql-hive/gateway'
 
 const { ROUTER_SECRET } = process.env

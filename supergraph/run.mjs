@@ -1,4 +1,4 @@
-// The example graph on this machine: our service (where none runs yet), the user and order services and Hive Gateway.
+// The example graph on this machine: this service (if none runs yet), the user and order services, and Hive Gateway.
 // Asks one stitched query, prints the answer, and runs until it is interrupted or one of them ends.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
