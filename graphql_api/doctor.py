@@ -21,6 +21,7 @@ from graphql_api.settings import ConfigurationError, Settings, weaknesses
 from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, described, place
 from graphql_api.storage.customer_lists import OTHER_OBJECTS
 from graphql_api.storage.migrate import current_revision, newest_revision
+from graphql_api.storage.partitioning import KEYS, parts_of, unfinished
 from graphql_api.storage.transaction import FORBIDDEN, READ_LOG
 
 TESTED = range(13, 19)
@@ -202,6 +203,8 @@ async def _database(
             if migrations.is_well and (finding := await _customer_ids(connection, settings)):
                 yield finding
             if migrations.is_well:
+                async for finding in _partitions(connection):
+                    yield finding
                 yield await _feed(connection, max_open_seconds)
                 async for finding in _endpoints(connection):
                     yield finding
@@ -293,6 +296,21 @@ async def _customer_ids(connection: asyncpg.Connection, settings: Settings) -> F
     asked_for = settings.rules_of_gateways.id_patterns
     says = payment_methods((gateway, count) for gateway, count in rows if gateway not in asked_for)
     return Finding("customers", is_well=True, says=says, is_note=True) if says else None
+
+
+async def _partitions(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
+    """Which tables are partitioned, if any, and which are on their way."""
+    parts = {table: await parts_of(connection, table) for table in KEYS}
+    if any(parts.values()):
+        yield _well("partitions", ", ".join(f"{count or 'none'} of {table}" for table, count in parts.items()))
+    for table in await unfinished(connection):
+        command = f"gateway-tokens partition --table {table}"
+        begun = await parts_of(connection, f"{table}_parted")
+        says = (
+            f"{table} is being partitioned, or that stopped: `{command} --parts {begun}` continues, "
+            f"`{command} --cancel` undoes it"
+        )
+        yield Finding("partitions", is_well=True, says=says, is_note=True)
 
 
 async def _feed(connection: asyncpg.Connection, max_open_seconds: float) -> Finding:

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -159,6 +159,34 @@ async def prune_history(pool: "ConnectionPool", older_than: "timedelta") -> None
     async for count in prune(pool, older_than):
         total += count
     print(f"Deleted {total:,} history entries.")
+
+
+async def partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_run: bool, cancel: bool) -> None:
+    """Partition these tables one after the other, and say so; or say what it takes, or undo what was begun."""
+    from graphql_api.bulk.progress import progress
+    from graphql_api.storage.migrate import upgrade
+    from graphql_api.storage.partitioning import Partitioning, alone, parts_of
+
+    await upgrade(url)
+    async with alone(url) as connection:
+        for table in tables:
+            if there := await parts_of(connection, table):
+                print(f"{table} has {there} partitions.")
+                continue
+            work = await Partitioning.of(connection, table, parts)
+            if dry_run:
+                rows, size, seconds = await work.estimate()
+                print(
+                    f"{table}: {rows:,} rows; about {seconds / 60:.1f} min on an idle server, "
+                    f"and {size / 1e9:.1f} GB of disk until it is done."
+                )
+            elif cancel:
+                await work.cancel()
+                print(f"{table} is not partitioned.")
+            else:
+                with progress(table, work.rows) as show:
+                    await work.run(lambda done, show=show: show(done, f"{done:,} rows"))
+                print(f"{table} has {parts} partitions now.")
 
 
 def deliver_events(settings: "Settings", *, once: bool) -> dict[str, str]:

@@ -18,6 +18,7 @@ from graphql_api.settings import Settings
 from graphql_api.storage import migrate
 from graphql_api.storage.connection import Connection
 from graphql_api.storage.migrate import upgrade
+from graphql_api.storage.partitioning import KEYS, Partitioning, alone
 from tests.asgi import Client, opened
 from tests.coming import Coming
 from tests.faults.proxy import Proxy
@@ -26,6 +27,7 @@ from tests.pooler import SETTINGS, count_on_no_session, pgbouncer
 
 AUTH_SECRET = "a secret of the tests, which is no secret"
 POOLED = "TEST_POOLER" in os.environ
+PARTITIONS = int(os.environ.get("TEST_PARTITIONS", "0"))
 
 
 def pytest_configure():
@@ -126,6 +128,10 @@ async def migrated_database(new_database, straight):
     """The name of a database that is migrated and otherwise untouched, to copy from."""
     url = await new_database()
     await upgrade(straight(url))  # what a pooler keeps open cannot be copied
+    if PARTITIONS:
+        async with alone(straight(url)) as connection:
+            for table in KEYS:
+                await (await Partitioning.of(connection, table, PARTITIONS)).run(lambda done: None)
     return urlsplit(url).path.removeprefix("/")
 
 

@@ -14,7 +14,7 @@ from graphql_api.storage.connection import Statement
 from graphql_api.storage.connector import connect_to_primary
 from graphql_api.storage.pool import READ_ONLY, ConnectionPool
 
-_LOCK = 0x6761746577617973  # one number for all processes that migrate: "gateways" in ASCII
+LOCK = 0x6761746577617973  # one number for all processes that migrate: "gateways" in ASCII
 _READY_TIMEOUT_SECONDS = 0.8
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSIONS = _MIGRATIONS / "versions"
@@ -116,7 +116,7 @@ async def _upgrade_alone(url: str) -> None:
     connection = await connect_to_primary(url)
     try:
         async with connection.transaction():
-            is_alone = await connection.fetchval("select pg_try_advisory_xact_lock($1)", _LOCK)
+            is_alone = await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK)
             await connection.execute("set local idle_in_transaction_session_timeout = 0")
             await (_upgrade(url) if is_alone else asyncio.sleep(_PAUSE_SECONDS))
     finally:

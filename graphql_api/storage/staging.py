@@ -159,9 +159,9 @@ _IS_ANYBODY_ERASED = Statement("is_anybody_erased", "select exists (select from 
 _USED_IDS = Statement(
     "used_ids",
     """
-    select id from unnest($1::uuid[]) as given(id)
-    where exists (select from customer_gateway_token_events where token_id = given.id)
-      or exists (select from customer_gateway_tokens t where t.id = given.id)
+    select token_id from customer_gateway_token_events where token_id = any($1::uuid[])
+    union
+    select id from customer_gateway_tokens where id = any($1)
     """,
 )
 

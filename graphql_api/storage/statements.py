@@ -289,12 +289,12 @@ _OWNED_BY_TOKENS = """
     select gateway, gateway_customer_id, user_id, null, null, null from keys
     join customer_gateway_tokens using (gateway_customer_id, gateway)
 """
+_FEW_OWNED = f"{_OWNED} where {_few('$2', 'gateway_customers.gateway_customer_id')}"
+_KNOWN = _FACTS.format(user_id="null, ")
 CUSTOMERS = Statement(
     "customers",
-    f"{_OWNED} union all {_OWNED_BY_TOKENS} union all {_FACTS.format(user_id='null, ')}",
-    partitioned=Statement(
-        "customers", f"{_OWNED} where {_few('$2', 'gateway_customer_id')} union all {_FACTS.format(user_id='null, ')}"
-    ),
+    f"{_OWNED} union all {_OWNED_BY_TOKENS} union all {_KNOWN}",
+    partitioned=Statement("customers", f"{_FEW_OWNED} union all {_KNOWN}"),
 )
 # A report on one of a user's customers comes before their erasure, or after it: it is never lost between the two.
 SHARE_IDENTIFIER = Statement(

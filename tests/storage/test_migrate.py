@@ -14,7 +14,6 @@ TABLE = "customer_gateway_tokens"
 ADD = f"alter table {TABLE} add column note text"
 READ = f"select * from {TABLE}"  # noqa: S608
 READ_NOTE = f"select note from {TABLE}"  # noqa: S608
-INDEX = f"create index concurrently by_activity on {TABLE} (is_active)"
 OTHERS = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
 MIGRATE = """
 import asyncio, pathlib, sys
@@ -104,7 +103,7 @@ async def columns(connection):
 
 async def test_of_many_at_once_one_migrates_also_what_needs_to_be_alone_with_the_table(url, connect, coming):
     coming.add(ADD)
-    coming.add(concurrently=[INDEX])
+    coming.add(index=["by_activity", TABLE, "(is_active)"])
     await asyncio.gather(*(upgrade(url) for _ in range(8)))
     connection = await connect()
     assert await current_revision(connection) == "9002"

@@ -8,7 +8,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from graphql_api.storage.migrate import upgrade
+from tests.conftest import PARTITIONS
 
+pytestmark = pytest.mark.skipif(PARTITIONS, reason="what a migration locks is the same with partitions, but many times")
 # What the last release neither reads nor writes any more, as `table` or `table.column`: it may go.
 UNUSED = frozenset()
 
@@ -148,7 +150,6 @@ async def test_what_the_rules_allow_is_not_found(url, coming):
     coming.add(f"alter table {TABLE} add column note text, add column rank integer not null default 0")
     coming.add(f"alter table {TABLE} add constraint note_is_short check (char_length(note) < 100) not valid")
     coming.add(f"alter table {TABLE} validate constraint note_is_short")
-    index = f"create index concurrently by_rank on {TABLE} (rank)"
-    coming.add(concurrently=["drop index concurrently if exists by_rank", index])
+    coming.add(index=["by_rank", TABLE, "(rank)"])
     coming.add("create table notes (id integer primary key)", "create index notes_by_id on notes (id)")
     assert await broken(url) == []

@@ -12,6 +12,9 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 
 from graphql_api.storage import models
+from tests.conftest import PARTITIONS
+
+unpartitioned = pytest.mark.skipif(PARTITIONS, reason="test_partitioning compares partitioned tables with these")
 
 
 @pytest.fixture
@@ -22,6 +25,7 @@ async def inspected(database_url):
         yield connection.run_sync
 
 
+@unpartitioned
 async def test_tables_columns_indexes_and_defaults_are_those_of_the_models(inspected):
     assert models.CustomerGatewayTokenRow.__tablename__ in SQLModel.metadata.tables
 
@@ -36,6 +40,7 @@ def _ours(name, kind, _parents):
     return (kind, name) != ("table", "alembic_version")
 
 
+@unpartitioned
 async def test_constraints_have_the_names_and_the_words_of_the_models(inspected, connection):
     rows = await connection.fetch(
         "select conrelid::regclass::text as table, conname as name, pg_get_constraintdef(oid) as text"
@@ -58,6 +63,7 @@ async def test_constraints_have_the_names_and_the_words_of_the_models(inspected,
             assert stored[key]["text"] == (f"{text} INCLUDE ({', '.join(included)})" if included else text), key
 
 
+@unpartitioned
 async def test_tables_leave_as_much_room_as_the_models_say(connection):
     for table in SQLModel.metadata.tables.values():
         stored = await connection.fetchval("select reloptions from pg_class where oid = $1::text::regclass", table.name)
@@ -80,6 +86,7 @@ async def test_a_row_needs_no_more_than_its_three_names(empty_database, connecti
     assert row["created_at"] == row["updated_at"] == row["activated_at"]
 
 
+@pytest.mark.skipif(PARTITIONS, reason="only the customers' own table tells whose an id is there")
 async def test_a_row_that_came_by_other_ways_is_a_token_like_any_other(graph, connection):
     for user in ("u1", "u2", "u3"):
         await connection.execute(
