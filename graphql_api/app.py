@@ -188,9 +188,14 @@ def _engine(
         rules=[] if settings.introspects else [NoSchemaIntrospectionCustomRule],
         before_validation=[limits.document_check(document_limits.for_routers() if for_routers else document_limits)],
         before_execution=[
-            limits.request_checks(max_representations=settings.max_representations, max_cost=settings.max_cost)
+            limits.request_checks(
+                max_representations=settings.max_representations,
+                max_cost=settings.max_cost,
+                of_batches=document_limits.of_batches(for_routers=for_routers),
+            )
         ],
         max_tokens=settings.max_tokens,
+        max_batch_tokens=settings.max_tokens * (limits.FOR_ROUTERS if for_routers else 1),
         suggestions=settings.introspects,
         phase=(lambda name: tracing.span(f"graphql.{name}")) if tracing else nullcontext,
     )

@@ -22,7 +22,7 @@ from graphql_api.engine.cache import DocumentCache
 from graphql_api.engine.executor import VALIDATION_RULES
 from graphql_api.engine.messages import without_suggestions
 from graphql_api.engine.operation import Operation, Phase, RequestCheck
-from graphql_api.engine.parsing import MAX_NAME_LENGTH, parse
+from graphql_api.engine.parsing import MAX_NAME_LENGTH, count_tokens, parse
 from graphql_api.engine.types import strawberry_schema
 from graphql_api.engine.validation import combine_rules
 
@@ -63,6 +63,7 @@ class Engine:
         before_validation: Sequence[Check] = (),
         before_execution: Sequence[RequestChecks] = (),
         max_tokens: int | None = None,
+        max_batch_tokens: int | None = None,
         max_documents: int = 1000,
         max_characters: int = 100_000,
         suggestions: bool = True,
@@ -77,6 +78,7 @@ class Engine:
             before_validation: checks of a parsed document that run first
             before_execution: makes the check that runs before each execution of an operation
             max_tokens: of a document
+            max_batch_tokens: of the documents of a batch together
             max_documents: that are kept; of large ones, and of those that cannot run, a tenth of that
             max_characters: of all the documents that are kept, of all large ones, and of all that cannot run; a token
                 counts as eight, which it mostly has; a large document has an eighth of that
@@ -93,6 +95,7 @@ class Engine:
         self._before_validation = before_validation
         self._before_execution = before_execution
         self._max_tokens = max_tokens
+        self.max_batch_tokens = max_batch_tokens
         self._suggestions = suggestions
         self._phase = phase
         self._documents: DocumentCache[_Document] = DocumentCache(max_documents, max_characters)
@@ -124,6 +127,11 @@ class Engine:
         only = document.only
         return only if operation_name is None and only is not None else document.operation(operation_name)
 
+    def tokens_of(self, query: str, most: int) -> int:
+        """How many tokens a document has, up to its first mistake; of one that is new, none beyond `most` + 1."""
+        known = self._documents.get(query) or self._large.get(query)
+        return known.tokens if known is not None else count_tokens(query, most)
+
     def _document(self, query: str) -> "tuple[_Document | list[GraphQLError], int]":
         """A prepared document, and how much of the cache it uses."""
         try:
@@ -135,7 +143,8 @@ class Engine:
             errors = self._validation_errors(query, document)
         if errors:
             return self._detached(errors), len(query)
-        return _Document(self._operations(document)), max(len(query), _CHARACTERS_PER_TOKEN * document.token_count)
+        tokens = document.token_count
+        return _Document(self._operations(document), tokens), max(len(query), _CHARACTERS_PER_TOKEN * tokens)
 
     def _validation_errors(self, query: str, document: DocumentNode) -> list[GraphQLError]:
         for check in self._before_validation:
@@ -173,7 +182,8 @@ class Engine:
 class _Document:
     """A valid document and its operations. Validation ensures that there is one, and that names are unique."""
 
-    def __init__(self, operations: list[Operation]) -> None:
+    def __init__(self, operations: list[Operation], tokens: int) -> None:
+        self.tokens = tokens
         self._operations = operations
         self._by_name = {operation.name: operation for operation in operations}
         self.only = operations[0] if len(operations) == 1 else None

@@ -31,6 +31,18 @@ def parse(query: str, max_tokens: int | None) -> DocumentNode:
     raise nested_too_deeply_error(parser)
 
 
+def count_tokens(query: str, most: int) -> int:
+    """The tokens of a text, comments included, up to its first mistake; no more than one beyond `most` is read."""
+    lexer = _Lexer(_Text(query))
+    count = end = 0
+    try:
+        while count <= most and (token := lexer.read_next_token(end)).kind is not TokenKind.EOF:
+            count, end = count + 1, token.end
+    except GraphQLSyntaxError:
+        pass
+    return count
+
+
 _NAME = re.compile("[_0-9A-Za-z]*")
 MAX_NAME_LENGTH = 128  # of every name in a document, and of the name of the operation to run
 

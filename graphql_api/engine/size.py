@@ -22,9 +22,9 @@ VALUE_LENGTH = 256
 class AnswerTooLargeError(GraphQLError):
     """The error in place of an answer that would be too large."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_ANSWER_BYTES) -> None:
         super().__init__(
-            f"The answer would be larger than {MAX_ANSWER_BYTES // 1024**2} MiB: ask for less at a time.",
+            f"The answer would be larger than {most // 1024**2} MiB: ask for less at a time.",
             extensions={"code": "ANSWER_TOO_LARGE"},
         )
 

@@ -14,9 +14,20 @@ from graphql_api.limits.errors import TOO_COMPLEX, DocumentTooComplexError, limi
 from graphql_api.limits.expansion import ExpandedDocument, TooManySelectionsError, expand
 from graphql_api.limits.requests import Spent, request_checks, spent
 
-__all__ = ["TOO_COMPLEX", "DocumentLimits", "Spent", "document_check", "limit_of", "request_checks", "spent"]
+__all__ = [
+    "FOR_ROUTERS",
+    "TOO_COMPLEX",
+    "DocumentLimits",
+    "DocumentTooComplexError",
+    "Spent",
+    "document_check",
+    "limit_of",
+    "request_checks",
+    "spent",
+]
 
-_FOR_ROUTERS = 10
+FOR_ROUTERS = 10
+"""How many times as much of what is counted up has room in what routers make."""
 
 Check = Callable[[DocumentNode], list[GraphQLError]]
 
@@ -46,8 +57,16 @@ class DocumentLimits:
     def for_routers(self) -> Self:
         """The limits of a document that a router makes of several: what it counts up has ten times the room."""
         return replace(
-            self, max_aliases=_FOR_ROUTERS * self.max_aliases, max_root_fields=_FOR_ROUTERS * self.max_root_fields
+            self, max_aliases=FOR_ROUTERS * self.max_aliases, max_root_fields=FOR_ROUTERS * self.max_root_fields
         )
+
+    def of_batches(self, *, for_routers: bool) -> dict[str, int]:
+        """The limits that all documents of a batch share, by their variables."""
+        room = FOR_ROUTERS if for_routers else 1
+        return {
+            "MAX_ALIASES": room * self.max_aliases,
+            "MAX_INTROSPECTION_LISTS": room * self.max_introspection_lists,
+        }
 
 
 _COUNTED: dict[str, tuple[str, Callable[[ExpandedDocument], int]]] = {

@@ -1,16 +1,26 @@
 """What one request may ask for, once its variables are known: entities, and all that their fields cost."""
 
-from collections.abc import Callable
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefinitionNode
 
+from graphql_api.limits import counts
 from graphql_api.limits.cost import Estimate
 from graphql_api.limits.errors import DocumentTooComplexError
+from graphql_api.limits.expansion import expand
 from graphql_api.limits.sizes import Variables, said
 
 _MAX_ALLOWED = 1000  # that are remembered of each operation
+
+_SHARED = {
+    "MAX_ALIASES": ("aliases", counts.aliases),
+    "MAX_INTROSPECTION_LISTS": ("lists of introspection", counts.introspection_lists),
+}
 
 RequestCheck = Callable[[Variables], list[GraphQLError]]
 Checks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode], RequestCheck]
@@ -22,14 +32,38 @@ class Spent:
 
     representations: int = 0
     cost: int = 0
+    tokens: int = 0
+    counted: Counter[str] = field(default_factory=Counter[str])
 
 
 spent: ContextVar[Spent | None] = ContextVar("spent", default=None)
 """Set by the code that runs several requests with shared limits."""
 
 
-def request_checks(*, max_representations: int, max_cost: int) -> Checks:
-    """Makes the check of an operation, which is asked before each of its executions."""
+def _shares(document: DocumentNode, most: Mapping[str, int]) -> Callable[[Spent], list[GraphQLError]]:
+    """Adds what is counted of a document to that of its batch, and says if it is too much."""
+
+    @cache
+    def numbers() -> dict[str, int]:
+        expanded = expand(document, sys.maxsize)
+        return {variable: _SHARED[variable][1](expanded) for variable in most}
+
+    def take(before: Spent) -> list[GraphQLError]:
+        before.counted.update(numbers())
+        return [
+            DocumentTooComplexError(f"{number:,} {_SHARED[variable][0]} in the requests of a batch", limit, variable)
+            for variable, limit in most.items()
+            if (number := before.counted[variable]) > limit
+        ]
+
+    return take
+
+
+def request_checks(*, max_representations: int, max_cost: int, of_batches: Mapping[str, int] | None = None) -> Checks:
+    """Makes the check of an operation, which is asked before each of its executions.
+
+    `of_batches` has by their variables the limits of what is counted in all documents of a batch.
+    """
 
     def of_operation(schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> RequestCheck:
         estimate = Estimate(schema, document, operation)
@@ -37,9 +71,12 @@ def request_checks(*, max_representations: int, max_cost: int) -> Checks:
         only, absent = defaults[0] if len(defaults) == 1 else ("", None)
         allowed: set[int | tuple[int | None, ...] | None] = set()
         """Sizes of these variables that were not too much."""
+        take_share = _shares(document, of_batches or {})
 
         def check(variables: Variables) -> list[GraphQLError]:
             before = spent.get()
+            if before is not None and (refusals := take_share(before)):
+                return refusals
             if only:
                 value = variables.get(only, absent)
                 sizes = len(value) if type(value) is list else said(value)
@@ -48,8 +85,7 @@ def request_checks(*, max_representations: int, max_cost: int) -> Checks:
             if before is None and sizes in allowed:
                 return []
             representations = before.representations if before else 0
-            for size in estimate.representations:
-                representations += size.of(variables)
+            representations += sum([size.of(variables) for size in estimate.representations])
             if representations > max_representations:
                 return [
                     DocumentTooComplexError(

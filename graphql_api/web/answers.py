@@ -8,6 +8,9 @@ import orjson
 from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, AnswerTooLargeError, Result
 from graphql_api.web.errors import Formatted, about_variables
 
+MAX_ANONYMOUS_BYTES = 1024 * 1024
+"""Of an answer to a caller without an access token: whoever it is may leave it unread, again and again."""
+
 
 class Room:
     """What is left of the bounds of an answer that several requests share: of its bytes, and of its errors.
@@ -15,8 +18,8 @@ class Room:
     One error is kept for each request, since an answer without data needs one.
     """
 
-    def __init__(self, requests: int) -> None:
-        self._bytes = MAX_ANSWER_BYTES
+    def __init__(self, requests: int, *, is_anonymous: bool = False) -> None:
+        self.max_bytes = self._bytes = min(MAX_ANONYMOUS_BYTES, MAX_ANSWER_BYTES) if is_anonymous else MAX_ANSWER_BYTES
         self._errors = max(0, MAX_ANSWER_ERRORS - requests)
 
     def tell(self, told: Sequence[Formatted]) -> Sequence[Formatted]:
@@ -56,7 +59,9 @@ def write(
     if extensions:
         answer["extensions"] = extensions
     body = orjson.dumps(answer)
-    if len(body) > MAX_ANSWER_BYTES or (room is not None and not room.takes(body)):
+    if room is not None and not room.takes(body):
+        return too_large(room.max_bytes)
+    if len(body) > MAX_ANSWER_BYTES:
         return too_large()
     return body, told[0]["extensions"]["code"] if told else "ok"
 
@@ -72,7 +77,7 @@ def write_data(data: Any) -> tuple[bytes, str]:
     return (body, "ok") if len(body) <= MAX_ANSWER_BYTES else too_large()
 
 
-def too_large() -> tuple[bytes, str]:
+def too_large(max_bytes: int = MAX_ANSWER_BYTES) -> tuple[bytes, str]:
     """What is answered instead of too much."""
-    told = about_variables([AnswerTooLargeError()])
+    told = about_variables([AnswerTooLargeError(max_bytes)])
     return orjson.dumps({"errors": told, "data": None}), told[0]["extensions"]["code"]

@@ -44,6 +44,10 @@ _REFUSED_HEAD = (
 _CLOSE = b"connection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SPACE = 0x20
+_SECONDS_BETWEEN_LINES = 10.0  # of the log, about what clients can bring about at will
+
+UNREAD_ANSWERS = "UNREAD_ANSWERS"
+"""What a connection counts as among the limits that were met, if it was closed for what it left unread."""
 
 _log = structlog.get_logger()
 
@@ -58,6 +62,7 @@ class ConnectionLimits:
     max_head_seconds: float = 10.0  # from the start of a connection, or from the first byte of a later request
     max_idle_seconds: float = 75.0
     max_unread_seconds: float = 30.0  # that a client may leave an answer unread
+    max_unread_bytes: int = 64 * 1024 * 1024  # of the answers that all clients leave unread
     max_linger_seconds: float = 2.0  # for a client that is still sending to read an answer that came early
     max_linger_bytes: int = 16 * 1024 * 1024
     max_waiting_requests: int = 8
@@ -71,6 +76,9 @@ class Connections:
         self.opened: set[Connection] = set()
         self._sweep_seconds = sweep_seconds
         self._is_sweeping = False
+        self._unread: dict[Connection, int] = {}  # those that have waited longest first
+        self._unread_bytes = 0
+        self._logs_again_at = 0.0
         self.defaults: tuple[object, bytes] = (None, b"")
         """The headers of every answer, which uvicorn makes anew every second, and their lines."""
 
@@ -89,6 +97,31 @@ class Connections:
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.defaults = headers, lines
         return lines
+
+    def leaves_unread(self, connection: "Connection", size: int, loop: asyncio.AbstractEventLoop) -> None:
+        """The client of this connection does not read so many bytes for now."""
+        self._unread[connection] = size
+        self._unread_bytes += size
+        if self._unread_bytes > self.limits.max_unread_bytes:
+            loop.call_soon(self._close_unread, loop)  # the transport is writing
+
+    def has_read(self, connection: "Connection") -> None:
+        """It has read them, or has gone."""
+        self._unread_bytes -= self._unread.pop(connection, 0)
+
+    def _close_unread(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the connections whose answers have waited longest, until the others have room."""
+        self._unread = {connection: connection.unsent_bytes for connection in self._unread}
+        self._unread_bytes = sum(self._unread.values())
+        closed = 0
+        while self._unread_bytes > self.limits.max_unread_bytes:
+            longest = next(iter(self._unread))
+            self.has_read(longest)
+            longest.abandon()
+            closed += 1
+        if closed and loop.time() >= self._logs_again_at:
+            self._logs_again_at = loop.time() + _SECONDS_BETWEEN_LINES
+            _log.warning("closed connections that left their answers unread", connections=closed)
 
     def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         """See that there is a sweep as long as there are connections."""
@@ -159,6 +192,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client that connects is about to ask something."""
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(0)  # to be told of every byte that is left unread
         self._server = transport.get_extra_info("sockname")[:2]
         opened = self._connections.opened
         is_full = len(opened) >= self._limits.max_connections
@@ -197,14 +231,27 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads more slowly than it is answered."""
         self.unread_deadline = self._loop.time() + self._limits.max_unread_seconds
+        self._connections.leaves_unread(self, self.unsent_bytes, self._loop)
 
     def resume_writing(self) -> None:
-        """The client has read most of what there was."""
+        """The client has read what there was."""
         self.unread_deadline = inf
+        self._connections.has_read(self)
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         if self._requests and self._requests[0].task is None and not self._transport.is_closing():
             self._begin(self._requests[0])
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was answered and cannot be sent yet."""
+        return self._transport.get_write_buffer_size()
+
+    def abandon(self) -> None:
+        """Close at once: others need the room of what the client leaves unread."""
+        if (metrics := self._state.get("metrics")) is not None:
+            metrics.limit(UNREAD_ANSWERS)
+        self._transport.abort()
 
     def shutdown(self) -> None:
         """The server stops: finish what is under way."""

@@ -138,6 +138,8 @@ class GraphQL:
             self._in_flight.leave(request)
             request.is_interruptible = False
 
+        if len(body) > answers.MAX_ANONYMOUS_BYTES and request.room is None and _is_anonymous(request.caller):
+            body, outcome = answers.too_large(answers.MAX_ANONYMOUS_BYTES)
         self._tell(request, status, outcome, perf_counter() - began)
         if status is None:
             return None
@@ -275,6 +277,8 @@ class GraphQL:
             engine, owner = self.engine_of_services or self.engine, None
         else:
             engine, owner = self.engine, (caller and caller.subject) or ""
+        if request.batch_size:
+            _count_tokens(engine, query)
         operation = engine.prepare(query, asked.operation_name, owner)
         if (
             asked.persisted_hash is not None
@@ -377,7 +381,7 @@ class GraphQL:
         Limits count over all of them.
         """
         request.batch_size = len(batch)
-        request.room = answers.Room(len(batch))
+        request.room = answers.Room(len(batch), is_anonymous=_is_anonymous(caller))
         token = limits.spent.set(limits.Spent())
         try:
             if any(_may_change(asked) for asked in batch):
@@ -486,6 +490,26 @@ def _lines(headers: Headers) -> bytes:
 def _not_run(told: list[errors.Formatted], found: list[GraphQLError]) -> HTTPError:
     met = [limits.limit_of(error) for error in found]
     return HTTPError.of_errors(told, [limit for limit in met if limit])
+
+
+def _is_anonymous(caller: Caller | None) -> bool:
+    """Whether there was no access token, or nothing was known of it."""
+    return caller is None or caller.subject is None
+
+
+def _count_tokens(engine: Engine, query: str) -> None:
+    """Add the tokens of a document to those of its batch, before anything expensive is done with it.
+
+    Raises:
+        HTTPError: they are too many.
+    """
+    spent, most = limits.spent.get(), engine.max_batch_tokens
+    if spent is None or most is None:
+        return
+    spent.tokens += engine.tokens_of(query, most - spent.tokens)
+    if spent.tokens > most:
+        error = limits.DocumentTooComplexError("more tokens in the requests of a batch", most, "MAX_TOKENS")
+        raise _not_run(errors.about_document([error]), [error])
 
 
 def _unexpected(request: Request, error: Exception) -> tuple[bytes, str]:

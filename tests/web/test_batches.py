@@ -4,6 +4,7 @@ import asyncio
 
 import httpx
 import pytest
+from graphql import get_introspection_query
 
 from graphql_api.web import answers
 from tests.graph import Graph
@@ -138,3 +139,90 @@ async def test_mutations_of_a_batch_are_made_in_their_order(graph: Graph):
     answers = (await ask(graph.client.http, *batch)).json()
     tokens = [answer["data"]["saveCustomerGatewayToken"]["gatewayToken"] for answer in answers]
     assert tokens == [{"version": number + 1, "description": f"d{number}"} for number in range(5)]
+
+
+def code_of(answer):
+    return answer["errors"][0]["extensions"]["code"] if "errors" in answer else None
+
+
+UNUSED = "query (%s) { __typename }"
+
+
+def of_tokens(number, name="a"):
+    """A valid document of so many tokens: most of them are comments."""
+    return "{ __typename\n" + f"#{name}\n" * (number - 3) + "}"
+
+
+@pytest.mark.parametrize("caller", ["nobody", "user", "service"])
+@pytest.mark.parametrize("known", [False, True])
+async def test_tokens_of_documents_count_over_the_whole_batch(client, as_user, as_service, caller, known):
+    web = {"nobody": client, "user": as_user("u1"), "service": as_service("gateway-tokens:read")}[caller].http
+    documents = [of_tokens(500, f"{caller}{known}{number}") for number in range(5)]
+    if known:
+        for document in documents:
+            await ask(web, {"query": document})
+    answered = (await ask(web, *({"query": document} for document in documents))).json()
+    told = [code_of(answer) for answer in answered]
+    assert told == ([None] * 5 if caller == "service" else [None] * 4 + ["DOCUMENT_TOO_COMPLEX"])
+    if caller != "service":
+        assert "(MAX_TOKENS)" in answered[4]["errors"][0]["message"]
+
+
+async def test_tokens_of_documents_that_are_wrong_count_too(client):
+    unused = [UNUSED % " ".join(f"$v{number}x{n}: Int" for n in range(190)) for number in range(4)]
+    told = [code_of(answer) for answer in (await ask(client.http, *({"query": query} for query in unused))).json()]
+    assert told == ["GRAPHQL_VALIDATION_FAILED"] * 2 + ["DOCUMENT_TOO_COMPLEX"] * 2
+
+
+@pytest.mark.parametrize("caller", ["nobody", "user", "service"])
+async def test_aliases_count_over_the_whole_batch(client, as_user, as_service, caller):
+    web = {"nobody": client, "user": as_user("u1"), "service": as_service("gateway-tokens:read")}[caller].http
+    fifteen = {"query": "{ " + " ".join(f"a{n}: __typename" for n in range(15)) + " }"}
+    answered = (await ask(web, fifteen, fifteen, fifteen, {"query": "{ __typename }"})).json()
+    over = None if caller == "service" else "DOCUMENT_TOO_COMPLEX"
+    assert [code_of(answer) for answer in answered] == [None, None, over, over]
+
+
+async def test_whoever_comes_through_the_router_has_room_in_a_batch(service_with):
+    graph = await service_with(router_secret="known to the router")
+    fifteen = {"query": "{ " + " ".join(f"a{n}: __typename" for n in range(15)) + " }"}
+    batch = [fifteen] * 5 + [{"query": of_tokens(600, n)} for n in range(5)]
+    answered = await ask(graph.client.http, *batch, **{"router-authorization": "known to the router"})
+    assert [code_of(answer) for answer in answered.json()] == [None] * 10
+
+
+async def test_a_batch_describes_the_schema_once(service_with):
+    service = (await service_with(introspection="true")).client.http
+    for token, told in ((service.headers.pop("authorization"), ["DOCUMENT_TOO_COMPLEX"] * 2), (None, [None] * 2)):
+        batch = [{"query": get_introspection_query()}] * 3
+        assert [code_of(answer) for answer in (await ask(service, *batch)).json()] == [None, *told]
+        service.headers["authorization"] = str(token)
+
+
+async def test_an_answer_without_an_access_token_is_bounded_over_the_whole_batch(client, monkeypatch):
+    schema = {"query": "{ _service { sdl } }"}
+    one = len((await ask(client.http, schema)).content)
+    monkeypatch.setattr(answers, "MAX_ANONYMOUS_BYTES", 3 * one)
+    response = await ask(client.http, *[schema] * 10)
+    assert [code_of(answer) for answer in response.json()] == [None] * 3 + ["ANSWER_TOO_LARGE"] * 7
+    assert len(response.content) <= 3 * one + 10 * 500
+
+
+async def test_full_introspection_fits_without_an_access_token(service_with):
+    web = (await service_with(introspection="true")).client.http
+    del web.headers["authorization"]
+    response = await web.post("/graphql", json={"query": get_introspection_query()})
+    assert "errors" not in response.json()
+    assert 2 * len(response.content) < answers.MAX_ANONYMOUS_BYTES
+
+
+async def test_so_is_the_answer_to_one_request(client, as_user, monkeypatch):
+    monkeypatch.setattr(answers, "MAX_ANONYMOUS_BYTES", 1000)
+    schema, small = {"query": "{ _service { sdl } }"}, {"query": "{ __typename }"}
+    for asking, allowed in ((client, False), (as_user("u1"), True)):
+        for response in (await asking.http.post("/graphql", json=schema), await ask(asking.http, schema)):
+            answer = response.json()
+            assert code_of(answer[0] if isinstance(answer, list) else answer) == (
+                None if allowed else "ANSWER_TOO_LARGE"
+            )
+        assert (await ask(asking.http, small)).json() == [{"data": {"__typename": "Query"}}]

@@ -3,11 +3,13 @@
 import asyncio
 import socket
 import struct
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from graphql_api.web.connection import Connection, ConnectionLimits
+from graphql_api.web.connection import RESPOND, UNREAD_ANSWERS, Connection, ConnectionLimits
+from graphql_api.web.request import Response
+from tests.until import until
 from tests.web.conftest import listening
 
 HEAD = b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -178,6 +180,49 @@ async def test_a_client_that_does_not_read_its_answer_is_left(pages):
     while not writer.is_closing():
         writer.write(b"\r\n")
         await asyncio.sleep(SHORT / 10)
+
+
+class Counted:
+    """The metrics, as far as connections know them."""
+
+    def __init__(self):
+        self.limits = []
+
+    def limit(self, name):
+        self.limits.append(name)
+
+
+async def test_of_too_many_unread_answers_those_that_have_waited_longest_are_closed(log):
+    counted, size = Counted(), 20_000_000  # far more than sockets take
+
+    async def respond(_request):
+        return Response(200, b"content-length: %d\r\n" % size, bytes(size))
+
+    async def app(scope, receive, send):
+        await receive()
+        scope["state"].update({RESPOND: respond, "metrics": counted})
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    limits = ConnectionLimits(max_unread_bytes=2 * size, max_unread_seconds=300)
+    async with listening(app, limits, lifespan="on") as address, AsyncExitStack() as stack:
+        peers = []
+        for number in range(5):
+            peer = stack.enter_context(socket.socket())
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            peer.setblocking(False)  # noqa: FBT003
+            await asyncio.get_running_loop().sock_connect(peer, address)
+            reader, writer = await asyncio.open_connection(sock=peer)
+            stack.callback(writer.close)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            peers.append(reader)
+            await until(lambda: len(counted.limits) == max(0, number - 1), "the longest waiting one is closed")  # noqa: B023
+        received = [len(await answer(reader)) for reader in peers]
+    assert [length == size for length in received] == [False, False, False, True, True]
+    assert counted.limits == [UNREAD_ANSWERS] * 3
+    assert [line["event"] for line in log()].count("closed connections that left their answers unread") == 1
 
 
 @pytest.mark.parametrize("limits", [ConnectionLimits(max_linger_bytes=1_000_000)])
