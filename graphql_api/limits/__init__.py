@@ -1,6 +1,6 @@
-"""What a document may ask for, said before anything expensive is done with it. It knows GraphQL and nothing of tokens.
+"""Limits on documents, checked before anything expensive happens. The package knows GraphQL and nothing about tokens.
 
-The parser limits the number of tokens. All else is counted here, in time linear in what these limits let through.
+The parser limits the number of tokens. This package counts everything else, in time linear in what the limits allow.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ Check = Callable[[DocumentNode], list[GraphQLError]]
 
 @dataclass(frozen=True, slots=True)
 class DocumentLimits:
-    """How much of everything a document may have; a limit `max_x` is the environment variable `MAX_X`."""
+    """The limits of a document. The environment variable `MAX_X` sets `max_x`."""
 
     max_operations: int
     max_fragments: int
@@ -51,11 +51,11 @@ class DocumentLimits:
 
     @classmethod
     def from_settings(cls, settings: object) -> Self:
-        """The limits that are attributes of these settings."""
+        """The limits from these settings."""
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
     def for_routers(self) -> Self:
-        """The limits of a document that a router makes of several: what it counts up has ten times the room."""
+        """The limits of a document that a router merged from several: ten times as many aliases and root fields."""
         return replace(
             self, max_aliases=FOR_ROUTERS * self.max_aliases, max_root_fields=FOR_ROUTERS * self.max_root_fields
         )
@@ -85,7 +85,7 @@ _COUNTED: dict[str, tuple[str, Callable[[ExpandedDocument], int]]] = {
 
 
 def document_check(limits: DocumentLimits) -> Check:
-    """What to ask of a document between parsing and validation. Fragments count wherever they are spread."""
+    """The check of a document between parsing and validation. A fragment counts wherever it is spread."""
 
     def check(document: DocumentNode) -> list[GraphQLError]:
         try:

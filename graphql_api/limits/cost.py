@@ -1,8 +1,8 @@
-"""What an operation costs, as federation's demand control reckons it.
+"""The cost of an operation, by the rules of federation's demand control.
 
-An object costs 1, a leaf 0, or what `@cost` says; a list as many times that as `@listSize` says. A mutation costs 10
-more, each input object 1. `@skip` and `@include` change nothing. An operation is reckoned once: sizes that variables
-say are left open, and filled in request by request.
+An object costs 1 and a leaf 0, unless `@cost` says otherwise. A list costs that times its size by `@listSize`. A
+mutation costs 10 more, each input object 1. `@skip` and `@include` change nothing. The cost of an operation is computed
+once, and sizes that come from variables are filled in for each request.
 """
 
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ ASSUMED_LIST_SIZE = 10  # if the schema does not say
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A number, and what is multiplied by sizes that only a request says."""
+    """A constant, and terms that are multiplied by sizes from variables."""
 
     fixed: int = 0
     open: tuple[tuple[Size, "Cost"], ...] = ()
@@ -67,14 +67,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class _Sized:
-    """The lists below a field that have its size."""
+    """The lists below a field that have the field's size."""
 
     fields: frozenset[str]
     size: Size
 
 
 class Estimate:
-    """What one operation of a valid document costs, and how many entities it asks for."""
+    """The cost of one operation of a valid document, and its number of entities."""
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         self._schema = schema
@@ -93,13 +93,13 @@ class Estimate:
     def _field_set(
         self, selection_sets: list[SelectionSetNode], parent: GraphQLNamedType, sized: _Sized | None
     ) -> Cost:
-        """One object of the answer: fields of one name are one field, as when they run, or fragments would be bombs."""
+        """One object of the answer. Fields with one response name count once, as in execution."""
         return _sum(self._field(nodes, kind, sized) for kind, nodes in self._fields(selection_sets, parent))
 
     def _fields(
         self, selection_sets: list[SelectionSetNode], parent: GraphQLNamedType
     ) -> Iterable[tuple[GraphQLNamedType, list[FieldNode]]]:
-        """The fields of one object by their type and name in the answer; a fragment opens once."""
+        """The fields of one object by type and response name. Each fragment opens once."""
         found: dict[tuple[str, str], tuple[GraphQLNamedType, list[FieldNode]]] = {}
         ahead = [(selection_set, parent) for selection_set in selection_sets]
         opened: set[str] = set()
@@ -116,7 +116,7 @@ class Estimate:
         return found.values()
 
     def _opened(self, selection: SelectionNode, opened: set[str]) -> InlineFragmentNode | FragmentDefinitionNode | None:
-        """The fragment of a selection, unless it is one of those that were opened."""
+        """The fragment of a selection, unless it has already been opened."""
         if isinstance(selection, InlineFragmentNode):
             return selection
         name = cast("FragmentSpreadNode", selection).name.value

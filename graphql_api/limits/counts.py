@@ -1,4 +1,4 @@
-"""What of a document is counted, and how: one function a limit."""
+"""Counts what is limited in a document: one function per limit."""
 
 from graphql import (
     DirectiveNode,
@@ -19,7 +19,7 @@ _LISTS = frozenset(
 
 
 def operations(expanded: ExpandedDocument) -> int:
-    """Operations, run or not."""
+    """All operations, whether they run or not."""
     return sum(isinstance(definition, OperationDefinitionNode) for definition in expanded.document.definitions)
 
 
@@ -37,7 +37,7 @@ def directives(expanded: ExpandedDocument) -> int:
 
 
 def variables(expanded: ExpandedDocument) -> int:
-    """Variables of the operation that has the most of them."""
+    """Variables of the operation with the most."""
     definitions = [node for node in expanded.document.definitions if isinstance(node, ExecutableDefinitionNode)]
     return max((len(node.variable_definitions or ()) for node in definitions), default=0)
 
@@ -64,12 +64,12 @@ def depth(expanded: ExpandedDocument) -> int:
 
 
 def introspection_depth(expanded: ExpandedDocument) -> int:
-    """Fields inside one another below `__schema` and `__type`."""
+    """Nesting depth of fields below `__schema` and `__type`."""
     return max((field_set.depth for field_set in expanded.field_sets if field_set.is_introspection), default=0)
 
 
 def introspection_lists(expanded: ExpandedDocument) -> int:
-    """Lists of introspection: each is as long as the schema is wide, and they stand in one another."""
+    """Nested lists of introspection, each as long as the schema is wide."""
     return sum(
         same[0].name.value in _LISTS
         for field_set in expanded.field_sets
@@ -89,7 +89,7 @@ def aliases(expanded: ExpandedDocument) -> int:
 
 
 def root_fields(expanded: ExpandedDocument) -> int:
-    """Fields at the root of the operation that has the most of them."""
+    """Root fields of the operation with the most."""
     return max(
         (
             len(field_set.fields)

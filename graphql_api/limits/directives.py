@@ -1,4 +1,4 @@
-"""What a schema says of costs by `@cost` and `@listSize`, and nothing else of Strawberry, which keeps it."""
+"""Reads `@cost` and `@listSize` from a Strawberry schema."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,7 +14,7 @@ Directive = TypeVar("Directive", Cost, ListSize)
 
 @dataclass(frozen=True, slots=True)
 class ListSizes:
-    """`@listSize` of a field: which arguments say how many items there are, how many else, and in which lists below."""
+    """`@listSize` of a field: the arguments with the size, the assumed size, and the lists below that have it."""
 
     slicing_arguments: tuple[str, ...] = ()
     assumed_size: int | None = None
@@ -22,18 +22,18 @@ class ListSizes:
 
 
 def is_entities(name: str) -> bool:
-    """Whether a field of the root is the one that a gateway asks for entities."""
+    """Whether a root field is `_entities`."""
     return name == _ENTITIES
 
 
 def weight(field: GraphQLField, named_type: GraphQLNamedType) -> int | None:
-    """What `@cost` says of a field, or of its type."""
+    """The weight by `@cost` of a field or of its type."""
     found = _directive(field, Cost) or _directive(named_type, Cost)
     return found.weight if found else None
 
 
 def list_sizes(name: str, field: GraphQLField) -> ListSizes:
-    """What `@listSize` says of a field. Entities, of which it says nothing, are as many as their representations."""
+    """The `@listSize` of a field. For `_entities`, which has none, the size is the number of representations."""
     if is_entities(name):
         return ListSizes((_REPRESENTATIONS,))
     found = _directive(field, ListSize)

@@ -1,4 +1,4 @@
-"""How a request that asks for too much is refused."""
+"""The error of a request that exceeds a limit."""
 
 from graphql import GraphQLError
 
@@ -8,7 +8,7 @@ TOO_COMPLEX = "DOCUMENT_TOO_COMPLEX"
 
 
 class DocumentTooComplexError(GraphQLError):
-    """The refusal: what there is, what may be, and which environment variable says so."""
+    """The error, with the request's value, the maximum, and the environment variable that sets it."""
 
     def __init__(self, what: str, limit: int, variable: str) -> None:
         message = f"The request is too complex: {what}, but at most {limit:,} allowed ({variable})."
@@ -17,7 +17,7 @@ class DocumentTooComplexError(GraphQLError):
 
 
 def limit_of(error: GraphQLError) -> str | None:
-    """The environment variable of the limit that an error is about; of the parser's only one, too."""
+    """The environment variable of the limit that an error is about, including the parser's."""
     if isinstance(error, DocumentTooComplexError):
         return error.variable
     return "MAX_TOKENS" if is_token_limit(error) else None

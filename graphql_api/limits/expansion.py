@@ -1,7 +1,7 @@
-"""A document as its answer will be built: every field set of the answer, with all fields of it.
+"""Expands a document into the field sets of its answer.
 
-Fragments are opened wherever they are spread, so a bomb of a few lines is as large here as it would be when it runs.
-Work and memory are bounded by the number of selections that are allowed.
+Fragments are opened wherever they are spread, so a fragment bomb is as large here as in execution. The maximum number
+of selections bounds work and memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,15 +22,15 @@ _INTROSPECTION = frozenset({"__schema", "__type"})
 
 
 class TooManySelectionsError(Exception):
-    """The document has more selections than are allowed; how many more is not looked at."""
+    """The document has more selections than are allowed; the rest is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSet:
     """The fields of one object of the answer: the specification's grouped field set.
 
-    Its selection sets are one, or several if fields of one name are above. Depth is 1 at the root, and again
-    below `__schema` and `__type`, where only the schema's own description is.
+    It has several selection sets if fields above share a name. Depth is 1 at the root, and starts again at 1 below
+    `__schema` and `__type`, which lead only into the schema's description.
     """
 
     depth: int
@@ -41,7 +41,7 @@ class FieldSet:
 
 @dataclass(frozen=True, slots=True)
 class ExpandedDocument:
-    """A document, with every field set of every operation, and of fragments that no operation uses."""
+    """A document with the field sets of its operations, and of fragments that no operation uses."""
 
     document: DocumentNode
     field_sets: list[FieldSet]
@@ -51,7 +51,7 @@ def expand(document: DocumentNode, max_selections: int) -> ExpandedDocument:
     """Open the fragments of a document wherever they are spread.
 
     Raises:
-        TooManySelectionsError: there are more then.
+        TooManySelectionsError: the result has too many selections.
     """
     return ExpandedDocument(document, list(_Expansion(document, max_selections).field_sets()))
 
@@ -99,7 +99,7 @@ class _Expansion:
         return FieldSet(depth, is_introspection, fields, directives)
 
     def _opened(self, selection_sets: list[SelectionSetNode]) -> Iterator[SelectionNode]:
-        """The selections of one field set, fragments opened; each counts, and a fragment opens once in a field set."""
+        """The selections of one field set with open fragments. Each counts, and a fragment opens once per field set."""
         ahead = [*selection_sets]
         opened: set[str] = set()
         while ahead:

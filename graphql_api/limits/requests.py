@@ -1,4 +1,4 @@
-"""What one request may ask for, once its variables are known: entities, and all that their fields cost."""
+"""Limits on a request with its variables: entities and cost."""
 
 import sys
 from collections import Counter

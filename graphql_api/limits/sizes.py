@@ -1,4 +1,4 @@
-"""How long a list will be, as far as a document says it; what it leaves to variables is filled in for each request."""
+"""The sizes of lists, as far as a document determines them. Variables are filled in for each request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Variables = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The largest size that is given; the assumed one if none is."""
+    """The largest given size; the assumed size if none is given."""
 
     assumed: int
     fixed: int | None = None
@@ -39,7 +39,7 @@ class Size:
 
 
 class Sizes:
-    """Reads sizes out of the arguments of one operation."""
+    """Reads sizes from the arguments of one operation."""
 
     def __init__(self, operation: OperationDefinitionNode) -> None:
         self.variables: dict[str, int | None] = {}
@@ -50,7 +50,7 @@ class Sizes:
         }
 
     def of_field(self, node: FieldNode, field: GraphQLField, slicing: tuple[str, ...], assumed: int) -> Size:
-        """The size that slicing arguments give; one that is left out says what its default says."""
+        """The size in slicing arguments; an omitted argument counts with its default."""
         given = {argument.name.value: argument.value for argument in node.arguments or ()}
         left_out = [
             said(field.args[name].default_value) for name in slicing if name in field.args.keys() - given.keys()
@@ -58,7 +58,7 @@ class Sizes:
         return self._of([given[name] for name in slicing if name in given], left_out, assumed)
 
     def of_value(self, value: ValueNode) -> Size:
-        """How many items an argument's list has; anything but a list is one."""
+        """The number of items in an argument's list; any other value counts as one."""
         return self._of([value], [], 1)
 
     def _of(self, values: list[ValueNode], others: list[int | None], assumed: int) -> Size:
@@ -81,7 +81,7 @@ def _literal(node: ValueNode | None) -> int | None:
 
 
 def said(value: object) -> int | None:
-    """The size that a value gives; None if it gives none."""
+    """The size in a value; None if it has none."""
     if isinstance(value, list):
         return len(cast("list[object]", value))
     if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):

@@ -17,13 +17,13 @@ _FORMS = "takes a .graphql document, or JSON: a list of documents, an object of 
 
 
 class TrustedDocuments:
-    """Documents by their ids. The SHA-256 of its text, with and without the white space around it, is always one."""
+    """Documents by id. The SHA-256 of a document's text, with and without surrounding white space, is an id."""
 
     def __init__(self, documents: Iterable[tuple[str, str]]) -> None:
-        """Take these pairs of id and text.
+        """Add these pairs of id and text.
 
         Raises:
-            ValueError: there are none, one cannot be parsed, or two have the same id.
+            ValueError: there are no documents, one cannot be parsed, or two have the same id.
         """
         self._by_id: dict[str, str] = {}
         self._by_text: dict[str, str] = {}
@@ -41,7 +41,7 @@ class TrustedDocuments:
         """The documents of a file: a `.graphql` document, or JSON: a list, an object by id, or Apollo's manifest.
 
         Raises:
-            ValueError: it holds nothing of the kind, or a document that cannot be parsed.
+            ValueError: it has another form, or contains a document that cannot be parsed.
         """
         try:
             text = path.read_text("utf-8")
@@ -54,7 +54,7 @@ class TrustedDocuments:
         """The document with this text or this id; if both are given, they must match.
 
         Raises:
-            GraphQLError: there is none.
+            GraphQLError: there is no such document.
         """
         document = self._by_text.get(query.strip()) if query is not None else None
         if document_id is not None:

@@ -1,4 +1,4 @@
-"""What the service says about itself: one line an event, as JSON or for a terminal, each with its request's id.
+"""Logging: one line per event, as JSON or for a terminal, with the id of its request.
 
 Callers must not log secrets, access tokens, metadata or variables. This module keeps exceptions from adding any.
 """
@@ -31,9 +31,9 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 def configure(
     level: Level, log_format: Format | None = None, stream: BinaryIO | None = None, *, stamps: Sequence[Stamp] = ()
 ) -> None:
-    """Send every line, the libraries' too, to the stream (standard error); on a terminal for people, else as JSON.
+    """Send all lines, also those of libraries, to the stream (standard error): as text on a terminal, else as JSON.
 
-    Stamps add to a line what is known when it is written.
+    `stamps` add fields to each line when it is logged.
     """
     lines = _Lines(sys.stderr.buffer if stream is None else stream)
     is_console = log_format == "console" or (log_format is None and lines.is_terminal)
@@ -59,17 +59,17 @@ def configure(
 
 
 def say_more() -> None:
-    """Go on with the next lower level, and say so; `debug` is the lowest."""
+    """Switch to the next lower level and log that; `debug` is the lowest."""
     _change_level(-1)
 
 
 def say_less() -> None:
-    """Go on with the next higher level, and say so; `error` is the highest."""
+    """Switch to the next higher level and log that; `error` is the highest."""
     _change_level(1)
 
 
 class AccessLog:
-    """The access log: a line for each request, written together with those of the same turn of the event loop."""
+    """The access log: one line per request. Lines of one turn of the event loop are written together."""
 
     def __init__(self) -> None:
         self.level: Level = "info"
@@ -83,7 +83,7 @@ class AccessLog:
         self._lines, self._stamps, self._is_json = lines, stamps, is_json
 
     def write(self, request_id: str, event: Event) -> None:
-        """Write what is known of a request. Whatever a caller chose in it has to be short."""
+        """Write the line of a request. Everything in it that a caller chose must be short."""
         if not self._is_json:
             structlog.get_logger().info(**event)
             return
@@ -99,7 +99,7 @@ class AccessLog:
             lines.write_soon(line)
 
     def flush(self) -> None:
-        """Write what is still to be written."""
+        """Write the pending lines."""
         self._lines.flush()
 
 
@@ -122,7 +122,7 @@ def _change_level(by: int) -> None:
 
 
 class _Lines:
-    """Writes lines: at once, or with others of this turn of the loop. A failure stops nothing."""
+    """Writes lines, immediately or together with others of this turn of the loop. Failures are ignored."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -177,8 +177,8 @@ def _stamp(_logger: object, level: str, event: Event) -> Event:
 def _exceptions(_logger: object, _level: str, event: Event) -> Event:
     """Turn `exc_info` into text.
 
-    While a request is served, an exception may quote what the caller sent, as PostgreSQL's do: unless everything is
-    said, its message is left out then, and where it was raised must do.
+    While a request is served, an exception can quote what the caller sent, as PostgreSQL's do. So its message is left
+    out unless the level is `debug`, and its location must suffice.
     """
     exc_info = event.pop("exc_info", None)
     if exc_info is not None and (error := _raised(exc_info)) is not None:
@@ -190,7 +190,7 @@ def _exceptions(_logger: object, _level: str, event: Event) -> Event:
 
 
 def _raised(exc_info: BaseException | tuple[object, object, object] | bool | None) -> BaseException | None:  # noqa: FBT001
-    """What structlog and the standard library put there: an exception, `sys.exc_info()`, or true for the latter."""
+    """The exception in `exc_info`, which is an exception, `sys.exc_info()`, or true for the latter."""
     match exc_info:
         case BaseException():
             return exc_info
@@ -203,7 +203,7 @@ def _raised(exc_info: BaseException | tuple[object, object, object] | bool | Non
 
 
 def _frames(error: BaseException) -> list[str]:
-    """The exception and what led to it, without messages; the codes of PostgreSQL and the system are harmless."""
+    """The exception and its causes, without messages. Codes of PostgreSQL and of the system are harmless."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     before = [*_frames(cause), "\nwhich led to:\n\n"] if cause else []
     codes = "".join(f" {name}={code}" for name in ("sqlstate", "errno") if (code := getattr(error, name, None)))
@@ -216,7 +216,7 @@ def _json(_logger: object, _level: str, event: Event) -> bytes:
 
 
 class _Console:
-    """A line for people."""
+    """A line of text for a terminal."""
 
     def __init__(self, *, colors: bool) -> None:
         self._render = structlog.dev.ConsoleRenderer(colors=colors)

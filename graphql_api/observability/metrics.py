@@ -1,7 +1,7 @@
-"""Every metric of the service: what is counted, by which labels, and the text that Prometheus reads.
+"""All metrics of the service: names, labels, and the text format for Prometheus.
 
-The service reports most of them, and what its parts count by themselves is taken from them. If several workers serve,
-each shows the others what it measured, so that any of them can answer for all.
+Most values are reported here; some are read from the parts that count them. With several workers, each shares its
+values with the others, so that any of them can answer for all.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ MAX_OPERATIONS = 100
 OTHER = "other"
 
 _PREFIX = "gateway_tokens"
-_SHOW_SECONDS = 0.5  # between two times that a worker shows the others what it measured
+_SHOW_SECONDS = 0.5  # how often a worker shares its values
 _REQUEST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STATEMENT_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _BATCH_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
@@ -53,7 +53,7 @@ class ReplicaReading(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What parts of the service count by themselves, as it is now."""
+    """The current values that parts of the service count themselves."""
 
     requests_in_flight: int
     connections_in_use: int
@@ -134,7 +134,7 @@ class _Histogram(_Family):
 
 
 class _ByLabel(dict[str, Values]):
-    """The values of a histogram by its one label."""
+    """The values of a histogram with one label."""
 
     def __init__(self, histogram: _Histogram) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ F = TypeVar("F", bound=_Family)
 
 
 class Metrics(Collector):
-    """The metrics of one app, in the memory that its workers share if there are several."""
+    """The metrics of one app, in shared memory if it has several workers."""
 
     def __init__(self, version: str, shared: SharedMemory | None = None) -> None:
         self._families: dict[str, _Family] = {}
@@ -225,27 +225,27 @@ class Metrics(Collector):
         values[-1] += seconds
 
     def statement(self, name: str, seconds: float) -> None:
-        """A statement was run; there are some forty names."""
+        """Record a statement. There are about forty names."""
         values = self._of_statements[name]
         values[bisect_left(_STATEMENT_SECONDS, seconds)] += 1
         values[-1] += seconds
 
     def batch(self, field: str, size: int) -> None:
-        """Count the representations or parents that a field was asked for at once."""
+        """Record how many representations or parents a field was asked for at once."""
         values = self._of_batches[field]
         values[bisect_left(_BATCH_SIZES, size)] += 1
         values[-1] += size
 
     def limit(self, variable: str) -> None:
-        """A request met the limit that this environment variable sets."""
+        """Count a request that exceeded the limit of this environment variable."""
         self._limits.add(variable)
 
     def user_error(self, mutation: str, code: str) -> None:
-        """A mutation answered a user error with this code."""
+        """Count a user error of a mutation."""
         self._user_errors.add(mutation, code)
 
     def webhook(self, sender: str, status: int) -> None:
-        """An event of a gateway was answered."""
+        """Count an answer to a gateway's event."""
         self._webhooks.add(sender, str(status))
 
     def event_feed(self, lag: float) -> None:
@@ -260,7 +260,7 @@ class Metrics(Collector):
     def check(
         self, gateway: str, answers: Mapping[str, int], *, finished_at: float | None, oldest_at: float | None
     ) -> None:
-        """What all checks of a gateway found so far; times are seconds since 1970."""
+        """Set the sums over all checks of a gateway; times are in seconds since 1970."""
         for answer, count in answers.items():
             self._checks.set(count, gateway, answer)
         if finished_at is not None:
@@ -270,7 +270,7 @@ class Metrics(Collector):
 
     @asynccontextmanager
     async def following(self, read: Callable[[], Reading]) -> AsyncGenerator[None]:
-        """Take what is read whenever the metrics are asked for, here or at another worker."""
+        """Add a source that is read whenever the metrics are requested from any worker."""
         self._read = read
         if self._shared is None:
             yield
@@ -286,11 +286,11 @@ class Metrics(Collector):
         self._read = None
 
     def text(self) -> bytes:
-        """All of it in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """What all workers measured; prometheus-client asks for it."""
+        """The values of all workers, for prometheus-client."""
         together = self._own()
         for slot, message in self._shared.others(self._slot) if self._shared else ():
             told = _unpacked(message)
@@ -318,7 +318,7 @@ class Metrics(Collector):
         return self._of_requests[key]
 
     def _own(self) -> dict[str, dict[Labels, Values]]:
-        """What this worker measured, and those that had its slot before."""
+        """The values of this worker and of its predecessors in the slot."""
         self._take()
         own = {
             name: {labels: [*values] for labels, values in each.values.items()} for name, each in self._families.items()
@@ -327,7 +327,7 @@ class Metrics(Collector):
         return own
 
     def _counters(self, told: dict[str, dict[Labels, Values]]) -> dict[str, dict[Labels, Values]]:
-        """Without what is true of a worker only while it lives."""
+        """The values that outlive a worker: counters, but no gauges."""
         return {name: values for name, values in told.items() if self._families[name].is_counter}
 
     def _add_up(self, together: dict[str, dict[Labels, Values]], more: dict[str, dict[Labels, Values]]) -> None:

@@ -1,7 +1,7 @@
-"""Memory in which the workers of one supervisor show each other a message each, such as what they measured.
+"""Memory in which each worker of a supervisor shares a message with the others, such as its metrics.
 
-It is anonymous: no file in `/dev/shm` can fill up or stay behind. A worker's slot outlives it: its replacement goes on
-from what it said last.
+It is anonymous, so no file in `/dev/shm` can fill up or stay behind. A slot outlives its worker, and the replacement
+continues from the last message.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ _SLOT = mmap.PAGESIZE + 2 * MAX_MESSAGE_BYTES
 
 
 class SharedMemory:
-    """A slot for each worker. It belongs to the process that holds its lock, which the kernel releases at its end."""
+    """One slot per worker. It belongs to the process that holds its lock, which the kernel releases when it ends."""
 
     def __init__(self, file: BinaryIO, slots: int) -> None:
         self._file = file
@@ -30,7 +30,7 @@ class SharedMemory:
     @classmethod
     @contextmanager
     def open(cls, slots: int) -> "Generator[SharedMemory]":
-        """Memory for this many workers, to be opened before they are forked."""
+        """Memory for this many workers. Open it before they are forked."""
         if sys.platform == "linux":
             file = os.fdopen(os.memfd_create("gateway-tokens-metrics"), "r+b")
         else:
@@ -88,5 +88,5 @@ class SharedMemory:
 
     @staticmethod
     def _start(slot: int, count: int) -> int:
-        """Messages go into the two halves of a slot by turns: the last one stays while the next is written."""
+        """Messages alternate between the two halves of a slot, so that the last one stays while the next is written."""
         return slot * _SLOT + mmap.PAGESIZE + count % 2 * MAX_MESSAGE_BYTES

@@ -17,7 +17,7 @@ _log = structlog.get_logger()
 
 
 def failing() -> list[str]:
-    """The tasks that die again and again as soon as they are started."""
+    """The tasks that keep failing right after they are started."""
     return sorted(_failing)
 
 

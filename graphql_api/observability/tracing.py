@@ -1,7 +1,7 @@
-"""Traces: what a request does and how long that takes, sent to a collector by OTLP over HTTP.
+"""Traces of requests, sent to a collector by OTLP over HTTP.
 
-OpenTelemetry's own variables set the destination, the sampling and the service's name. Spans carry names
-of operations, statements and outcomes, and nothing that was sent: no variable, no identifier, no text of an error.
+OpenTelemetry's own variables set the destination, the sampling and the service's name. Spans contain names
+of operations, statements and outcomes, but nothing from the request: no variables, ids or error messages.
 
 This module is imported only if tracing is on: importing OpenTelemetry takes a third of a second.
 """
@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 
 
 class Tracing:
-    """Makes spans while it is open. There may be a fork before, none meanwhile: a thread sends what there is."""
+    """Makes spans while it is open. Do not fork meanwhile, because a thread sends the spans."""
 
     def __init__(self, version: str) -> None:
         self._version = version
@@ -62,7 +62,7 @@ class Tracing:
 
     @property
     def spans_lost(self) -> int:
-        """How many spans were not taken; those that did not fit into the queue are not known."""
+        """How many spans the collector did not accept, without those that did not fit into the queue."""
         return self._exporter.lost
 
     @contextmanager
@@ -84,7 +84,7 @@ class Tracing:
         yield
 
     def statement(self, name: str, seconds: float, error: BaseException | None) -> None:
-        """A statement that has just been run: a span in the trace of each request that it was run for."""
+        """Add a span of a finished statement to the trace of each request that it ran for."""
         end = time_ns()
         for parent in _sampled():
             span = self._tracer.start_span(
@@ -102,20 +102,20 @@ class Tracing:
 
     @staticmethod
     def fail(span: Span, kind: str) -> None:
-        """Mark a span as one of something that went wrong."""
+        """Mark a span as failed."""
         span.set_attribute("error.type", kind)
         span.set_status(StatusCode.ERROR)
 
     @staticmethod
     def stamp(_logger: object, _level: str, event: Event) -> Event:
-        """Add the id of the trace to a line of the log."""
+        """Add the trace id to a log line."""
         for span in spans.current.get()[:1]:
             event["trace_id"] = format_trace_id(span.get_span_context().trace_id)
         return event
 
 
 def _sampled() -> spans.Spans:
-    """The current spans that are to be sent: below the others nothing needs to be made."""
+    """The current spans that are sampled; the others need no children."""
     return tuple([span for span in spans.current.get() if span.get_span_context().trace_flags.sampled])
 
 
@@ -130,13 +130,13 @@ def _during(span: Span) -> Generator[None]:
 
 
 def _resource(version: str) -> Resource:
-    """What sends the spans, as OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have it."""
+    """The resource of the spans, from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES."""
     own: dict[str, Any] = {"service.name": "gateway-tokens", "service.version": version, "process.pid": os.getpid()}
     return Resource.create({**own, **OTELResourceDetector().detect().attributes})
 
 
 class _Exporter(OTLPSpanExporter):
-    """Says once that spans are not taken, and once that they are again; the library says it for each batch."""
+    """Logs once that the export fails, and once that it has recovered; the library logs every failed batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class _Exporter(OTLPSpanExporter):
 
 
 class _Reasons(logging.Handler):
-    """Takes what the library would log: nowhere else it says why spans were not taken, and first in the best words."""
+    """Captures the library's log records, the only place where it gives the reason of a failed export."""
 
     def __init__(self, exporter: _Exporter) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What gateways report by themselves: one module for each, which checks signatures and names what happened."""
+"""Webhooks of gateways: one module per gateway checks signatures and reads events."""
 
 from graphql_api.webhooks.endpoint import webhooks
 from graphql_api.webhooks.reports import Endpoint

@@ -1,8 +1,8 @@
 """Adyen's webhooks on stored payment details (https://docs.adyen.com/api-explorer/Tokenization-webhooks/1/overview).
 
-Adyen knows shoppers by the platform's own reference, and what they stored by an id of its own; a platform keeps one of
-the two as its gateway customer id. Both are confirmed when details are stored. Only the stored ones are gone when they
-are disabled, since their shopper may have others.
+Adyen identifies shoppers by the platform's own reference, and their stored payment details by an id of its own. A
+platform uses one of the two as its gateway customer id. An event about stored details confirms both. If details are
+disabled, only they are gone, because their shopper may have others.
 """
 
 import hmac

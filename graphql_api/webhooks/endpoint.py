@@ -1,4 +1,4 @@
-"""The pages that gateways send events to: what is signed is done to the tokens, and nothing else is trusted."""
+"""The endpoints for gateways' events: signed reports change tokens, and nothing else is trusted."""
 
 import asyncio
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def webhooks(
     stripe: Sequence[Endpoint] = (),
     adyen: Sequence[Endpoint] = (),
 ) -> list[Route]:
-    """A page for each gateway whose signing secrets are given.
+    """An endpoint for each gateway with signing secrets.
 
     Args:
         gateways: those that may have tokens
@@ -60,7 +60,7 @@ def webhooks(
 
 
 class _Page:
-    """Where one gateway sends its events."""
+    """The endpoint for the events of one gateway."""
 
     def __init__(self, sender: Sender, gateways: Gateways, max_body_bytes: int, max_body_seconds: float) -> None:
         self._sender = sender
@@ -71,7 +71,7 @@ class _Page:
         self._ignored: dict[tuple[str, str], _Ignored] = {}
 
     async def answer(self, request: Request) -> Response:
-        """Answer, and count by the status."""
+        """Answer, and count the answer by its status."""
         status = 500
         try:
             response = _refused_coding(request) or await self._answer(request)
@@ -109,7 +109,7 @@ class _Page:
         return JSONResponse({"received": True})
 
     def _note(self, ignored: IgnoredEventError) -> None:
-        """Log what is ignored for one reason at most once a minute, with how many came since the last time."""
+        """Log ignored events at most once a minute per reason, with their number since the last line."""
         seen = self._ignored.setdefault((ignored.gateway, ignored.reason), _Ignored())
         seen.events += 1
         if monotonic() - seen.logged_at >= _LOG_EVERY_SECONDS:
@@ -123,7 +123,7 @@ class _Page:
             seen.logged_at, seen.events = monotonic(), 0
 
     async def _body(self, request: Request) -> bytes:
-        """The body, once there is a place for it."""
+        """The body, read as soon as a place is free."""
         uploads = request.state.uploads
         await uploads.wait()
         try:
@@ -140,18 +140,18 @@ class _Page:
 
 @dataclass(slots=True)
 class _Ignored:
-    """How many events were ignored since that was logged, and when that was."""
+    """How many events were ignored since the last log line, and its time."""
 
     events: int = 0
     logged_at: float = -inf
 
 
 class _BodyTooLargeError(Exception):
-    """The event is larger than any."""
+    """The event is larger than allowed."""
 
 
 def _refused_coding(request: Request) -> Response | None:
-    """An answer to an event that is compressed, which no gateway does to what it signs."""
+    """The answer to a compressed event, which no gateway sends."""
     codings = {coding.strip().lower() for coding in ",".join(request.headers.getlist("content-encoding")).split(",")}
     if codings <= {"", "identity"}:
         return None
@@ -159,7 +159,7 @@ def _refused_coding(request: Request) -> Response | None:
 
 
 async def _done(tokens: Tokens, report: Report) -> bool:
-    """Do to the tokens what the report says; whether the customer is known."""
+    """Apply the report to the token. Returns whether the customer is known."""
     try:
         gateway = tokens.gateways.parse(report.gateway)
         customer = values.gateway_customer_id(report.customer)

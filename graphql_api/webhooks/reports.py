@@ -1,4 +1,4 @@
-"""What the gateways' modules have in common: reports on customers, and whose events count."""
+"""Common parts of the gateways' modules: reports on customers, and the accounts whose events count."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ class SignatureError(Exception):
 
 
 class UnreadableEventError(Exception):
-    """It is signed, and not what the gateway's documentation says."""
+    """The event is signed, but does not have the documented form."""
 
     def __init__(self) -> None:
         super().__init__("The event is malformed.")
 
 
 class IgnoredEventError(Exception):
-    """It is signed, and it is not about customers of this gateway here.
+    """The event is signed, but does not concern customers of this gateway here.
 
     Attributes:
-        reason: a word for the metric
-        gateway: whose secret signed it
+        reason: the label of the metric
+        gateway: the gateway whose secret signed it
     """
 
     def __init__(self, gateway: str, reason: str, message: str) -> None:
@@ -44,7 +44,7 @@ class IgnoredEventError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a gateway says of one of its customers: they were there then, or they were gone then."""
+    """A gateway's report that a customer existed at a time, or was deleted at a time."""
 
     gateway: str
     customer: str
@@ -52,7 +52,7 @@ class Report:
     is_gone: bool
 
     def __post_init__(self) -> None:
-        """Go on only with well-formed text.
+        """Check that the customer's id is well-formed text.
 
         Raises:
             UnreadableEventError: the customer's id is malformed.
@@ -63,7 +63,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Whose events a secret stands for. So the signature says which gateway an event comes from.
+    """A secret and its gateway, so that the signature determines the gateway of an event.
 
     Attributes:
         gateway: the gateway
@@ -78,11 +78,11 @@ class Endpoint:
     is_test: bool
 
     def check_account(self, *named: object) -> None:
-        """Go on only with an event that names none but these accounts.
+        """Check that an event names no other account than these.
 
         Raises:
             UnreadableEventError: an account's name is malformed text.
-            IgnoredEventError: it is another account's.
+            IgnoredEventError: it belongs to another account.
         """
         for account in named:
             if isinstance(account, str) and not values.is_well_formed(account):
@@ -92,10 +92,10 @@ class Endpoint:
                 raise IgnoredEventError(self.gateway, "account", message)
 
     def check_mode(self, *, is_test: bool) -> None:
-        """Go on only with an event of this gateway's mode.
+        """Check that an event has this gateway's mode.
 
         Raises:
-            IgnoredEventError: it is of the other mode.
+            IgnoredEventError: it has the other mode.
         """
         if is_test is not self.is_test:
             mode, other = ("test", "live") if is_test else ("live", "test")
@@ -111,12 +111,12 @@ class Sender(Protocol):
     """The actor that the history names."""
 
     def reports(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Report]:
-        """What the body says of customers; most of what gateways send says nothing of them.
+        """The reports on customers in the body; most events have none.
 
         Raises:
             SignatureError: the signature is missing, wrong or too old.
-            UnreadableEventError: the body is no event.
-            IgnoredEventError: the event is not about customers of this gateway here.
+            UnreadableEventError: the body is not an event.
+            IgnoredEventError: the event does not concern customers of this gateway here.
         """
         ...
 
@@ -125,7 +125,7 @@ def read(body: bytes) -> Any:
     """The JSON of a body.
 
     Raises:
-        UnreadableEventError: it is none.
+        UnreadableEventError: it is not JSON.
     """
     try:
         return orjson.loads(body)
