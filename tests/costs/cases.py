@@ -39,6 +39,11 @@ def asked(query: str, variables: dict[str, Any] | None = None, **more: Any) -> R
     return Request(orjson.dumps({"query": query, "variables": variables or {}, **more}))
 
 
+def batch(make: Callable[[int, int], str]) -> Callable[[int], Request]:
+    """Makes ten requests for different documents: what makes one is given its size and its number."""
+    return lambda size: Request(orjson.dumps([{"query": make(size // 10, number)} for number in range(10)]))
+
+
 def document(before: str, piece: str, after: str) -> Callable[[int], Request]:
     """Makes a document of as many pieces as there is room for."""
     return lambda size: asked(filled(size, before, piece, after))
@@ -111,6 +116,19 @@ CASES = [
         "a chain of fragments in fields", lambda size: asked(chain(min(49, size // KIB), "... { NEXT } ... { NEXT }"))
     ),
     Case("the schema", lambda size: asked("{ " + each(30, "a#: _service { sdl } ") + "#" * size + "\n}")),
+    # What batches hold
+    Case(
+        "a batch of unused variables",
+        batch(lambda size, n: filled(size, f"query Q{n}(", "$v#: Int ", ") { __typename }")),
+    ),
+    Case("a batch of unknown fields", batch(lambda size, n: filled(size, f"query Q{n} {{ ", "f# ", "}"))),
+    Case("a batch of fields", batch(lambda size, n: filled(size, f"query Q{n} {{ ", "... { __typename } ", "}"))),
+    Case("a batch of mistakes", batch(lambda size, n: filled(size, f"query Q{n} {{ ", "f# ", "!"))),
+    Case("a batch of comments", batch(lambda size, n: filled(size, f"query Q{n} {{ __typename", "#\n", "}"))),
+    Case(
+        "a batch of schemas",
+        batch(lambda size, n: f"query Q{n} {{ {each(30, 'a#: _service { sdl } ')} #{'x' * size}\n}}"),
+    ),
     # What variables hold
     Case("users that may not be read", lambda size: users(DENIED, size)),
     Case(

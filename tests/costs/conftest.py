@@ -87,7 +87,8 @@ def check(answer: httpx.Response):
     assert answer.status_code < 500, answer.text[:500]
     assert len(answer.content) <= MAX_ANSWER_BYTES
     if answer.headers["content-type"].startswith("application/") and answer.content:
-        errors = answer.json().get("errors", [])
+        told = answer.json()
+        errors = [error for each in (told if isinstance(told, list) else [told]) for error in each.get("errors", [])]
         assert len(errors) <= MAX_ANSWER_ERRORS
         assert not any(error["extensions"]["code"] in {"INTERNAL", "TIMEOUT"} for error in errors), answer.text[:500]
 

@@ -39,6 +39,19 @@ async def test_without_its_database_it_is_alive_and_not_ready(service):
     assert await client("{ __typename }") == {"data": {"__typename": "Query"}}
 
 
+async def test_a_load_balancer_may_check_it_as_haproxy_does(settings_of_nobody):
+    """`option httpchk HEAD /readyz` sends HTTP/1.0 without a Host; a bare `option httpchk` asks for the root."""
+    async with listening(create_app(settings_of_nobody), lifespan="on") as address:
+        for request, status in ((b"HEAD /readyz", b"200 OK"), (b"OPTIONS /", b"405 Method Not Allowed")):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(request + b" HTTP/1.0\r\n\r\n")
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            writer.close()
+            assert head.startswith(b"HTTP/1.1 " + status)
+            assert not body or not request.startswith(b"HEAD")
+            assert status == b"200 OK" or b"allow: " in head.lower()
+
+
 async def test_with_a_database_that_was_never_migrated_it_is_not_ready(service, new_database):
     response = await Client(await service(database_url=await new_database())).http.get("/readyz")
     assert response.status_code == 503
