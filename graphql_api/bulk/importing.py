@@ -1,6 +1,7 @@
 """Tokens from files, by the rules of the mutations: what is new goes in together, the rest one after another."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,16 +27,18 @@ from graphql_api.service.problems import taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.saving import BatchSaver
 from graphql_api.storage import staging
-from graphql_api.storage.changes import TokenTransaction
+from graphql_api.storage.changes import ConflictError, TokenTransaction
+from graphql_api.storage.connection import ConnectionLostError
 from graphql_api.storage.reads import Pair
 from graphql_api.storage.selects import ALL
 from graphql_api.storage.staging import StagedToken
 from graphql_api.storage.tokens import TokenStore
 
-# A chunk is locked and committed together, which takes a tenth of a second. Meanwhile, claims, merges and erasures of
-# about half of all other users wait, and so do the requests queued behind them.
+# A chunk is locked and committed together, which takes less than a tenth of a second. Meanwhile, claims, merges and
+# erasures of about half of all other users wait, and so do the requests queued behind them.
 MAX_CHUNK_LINES: Final = 1000
 _MAX_CHUNK_CHARACTERS: Final = 4_000_000
+_CHUNKS_UNDER_WAY: Final = 2  # one is written, the next is staged
 
 
 async def import_tokens(
@@ -46,22 +49,45 @@ async def import_tokens(
     dry_run: bool = False,
     max_lines: int = MAX_CHUNK_LINES,
 ) -> AsyncGenerator[Report]:
-    """Save these records in their order, in chunks of at most `max_lines`; while one is written, the next is read.
+    """Save these records in their order, in chunks of at most `max_lines`; while one is written, the next is staged.
 
-    In a dry run each chunk is written and rolled back: a line counts for the later lines of its chunk only.
+    That takes two connections. In a dry run each chunk is written and rolled back: a line counts for the later lines
+    of its chunk only.
     """
     parser, writer = Parser(gateways), _Writer(store, dry_run=dry_run)
 
-    async def read() -> "_Chunk | None":
+    async def read(before: "asyncio.Task[_Chunk | None] | None") -> "_Chunk | None":
+        if before is not None and await before is None:
+            return None
         return await asyncio.to_thread(_read_chunk, records, parser, await store.now(), max_lines)
 
-    reading = asyncio.create_task(read())
+    async def save(reading: "asyncio.Task[_Chunk | None]", turn: asyncio.Event) -> Report | None:
+        if (chunk := await reading) is None:
+            return None
+        try:
+            return await writer.write(chunk, turn)
+        except (ConflictError, ConnectionLostError):
+            await turn.wait()  # the time until then is none of the races
+            return await retry_on_conflict(partial(writer.write, chunk, turn))
+
+    reading: asyncio.Task[_Chunk | None] | None = None
+    under_way: deque[tuple[asyncio.Task[_Chunk | None], asyncio.Event, asyncio.Task[Report | None]]] = deque()
     try:
-        while (chunk := await reading) is not None:
-            reading = asyncio.create_task(read())
-            yield await retry_on_conflict(partial(writer.write, chunk))
+        while True:
+            while len(under_way) < _CHUNKS_UNDER_WAY:
+                reading, turn = asyncio.create_task(read(reading)), asyncio.Event()
+                under_way.append((reading, turn, asyncio.create_task(save(reading, turn))))
+            _, turn, saving = under_way[0]
+            turn.set()
+            if (report := await saving) is None:
+                return
+            under_way.popleft()
+            yield report
     finally:
-        reading.cancel()
+        tasks: list[asyncio.Task[Any]] = [task for reading, _, saving in under_way for task in (reading, saving)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 # --- from records to tokens
@@ -284,23 +310,32 @@ class _Writer:
         self._dry_run = dry_run
         self._all_are_new = True
 
-    async def write(self, chunk: _Chunk) -> Report:
-        """Write the lines of this chunk.
+    async def write(self, chunk: _Chunk, turn: asyncio.Event) -> Report:
+        """Stage the lines of this chunk, and write them once it is their turn.
 
         Raises:
             ConflictError: not all were new, though they seemed to be, or another writer came between: write them again.
+            ConnectionLostError: the connection was lost, and nothing was written.
         """
-        all_are_new, self._all_are_new = self._all_are_new, False
         report = Report(chunk.last, rejected=[*chunk.refused])
         users = {row.user_id for row in chunk.rows.values()}
         customers = {(row.gateway, row.gateway_customer_id) for row in chunk.rows.values()}
         former = {(row.gateway, name) for row in chunk.rows.values() for name in row.former_ids}
-        async with self._store.transaction(users, customers=customers | former, dry_run=self._dry_run) as store:
+        parsed = [*chunk.rows.values()]
+
+        async def stage(store: TokenTransaction) -> None:
+            await staging.stage(store, parsed)
+            await turn.wait()
+
+        async with self._store.transaction(
+            users, customers=customers | former, before=stage, dry_run=self._dry_run
+        ) as store:
+            all_are_new, self._all_are_new = self._all_are_new, False
             erased = await store.erased(users) if await staging.is_anybody_erased(store) else set[str]()
-            facts = await store.facts(customers)
-            settled = (_settled(row, facts) for row in chunk.rows.values())
-            rows = [row._replace(deferred=True) if row.user_id in erased else row for row in settled]
-            stored = await staging.store_new(store, rows, all_are=all_are_new)
+            rows = _settled(parsed, await store.facts(customers), erased)
+            if rows != parsed:
+                await staging.stage(store, rows)
+            stored = await staging.store_new(store, len(rows), all_are=all_are_new)
             report.created, report.unchanged = stored.created, stored.unchanged
             if stored.others:
                 await _write_others(store, chunk, [chunk.rows[number] for number in stored.others], erased, report)
@@ -309,8 +344,15 @@ class _Writer:
         return report
 
 
-def _settled(row: StagedToken, facts: Mapping[Pair, Facts]) -> StagedToken:
-    """The row as its gateway's latest word has it."""
+def _settled(rows: list[StagedToken], facts: Mapping[Pair, Facts], erased: set[str]) -> list[StagedToken]:
+    """The rows as their gateways' latest word has them; those of erased users are to be written apart."""
+    if not facts and not erased and all(row.is_active for row in rows):
+        return rows
+    settled = (_settled_row(row, facts) for row in rows)
+    return [row._replace(deferred=True) if row.user_id in erased else row for row in settled]
+
+
+def _settled_row(row: StagedToken, facts: Mapping[Pair, Facts]) -> StagedToken:
     known = facts.get((row.gateway, row.gateway_customer_id))
     if known is None and row.deactivation_reason != DeactivationReason.GATEWAY_DELETED.value:
         return row

@@ -55,6 +55,7 @@ _STAGED = ", ".join({"id": "id::text", "metadata": "metadata::text"}.get(name, n
 _VALUES = ", ".join({"id": "id::uuid", "metadata": "metadata::jsonb"}.get(name, name) for name in ALL)
 
 _STAGE = f"""
+  drop table if exists pg_temp.staged;
   create temporary table staged on commit drop as select
     0::bigint as line, false as has_id, false as has_description, false as has_metadata, false as has_is_active,
     false as has_deactivated_at, false as deferred, false as conflicting, '{{}}'::text[] as former_ids, {_STAGED}
@@ -166,25 +167,29 @@ _USED_IDS = Statement(
 )
 
 
-async def store_new(store: TokenTransaction, rows: Collection[StagedToken], *, all_are: bool) -> StoreResult:
-    """Store what is new of these rows, with its line of history, in the transaction of this store.
+async def stage(store: TokenTransaction, rows: Collection[StagedToken]) -> None:
+    """Have these rows at hand in the transaction of this store, instead of others that were: nothing is locked yet."""
+    await store.raw.execute(_STAGE)
+    await store.raw.copy_records_to_table("staged", columns=StagedToken._fields, records=rows)
+
+
+async def store_new(store: TokenTransaction, count: int, *, all_are: bool) -> StoreResult:
+    """Store what is new of the staged rows, with its line of history, in the transaction of this store.
 
     Rows that are not apart have no user at a gateway, no identifier and no id in common.
 
     Args:
         store: in a transaction
-        rows: tokens and what a file says of them
+        count: how many rows were staged
         all_are: that probably all are new but those apart, which is quickly done
 
     Raises:
         UniqueViolationError: not all are.
     """
     raw = store.raw
-    await raw.execute(_STAGE)
-    await raw.copy_records_to_table("staged", columns=StagedToken._fields, records=rows)
     await raw.execute(_STORE_ALL if all_are else _STORE_NEW)
     [(created, left, others)] = await raw.fetch(_OUTCOME)
-    return StoreResult(created, len(rows) - left, others)
+    return StoreResult(created, count - left, others)
 
 
 async def is_anybody_erased(store: Lookups) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -219,9 +219,12 @@ class TokenStore(TokenReader, Lookups):
         *,
         customers: Iterable[Pair] = (),
         exclusive: bool = False,
+        before: Callable[[TokenTransaction], Awaitable[None]] | None = None,
         dry_run: bool = False,
     ) -> AsyncGenerator[TokenTransaction]:
         """A transaction that begins with a lock on these users, and on these customers of gateways.
+
+        `before` does what needs no lock, so that it is held for a shorter time.
 
         Whoever creates or deletes shares the lock on users; who claims, merges or erases has it alone. Who gives a
         token a customer shares the lock on that; who keeps a report on one that no token has, has it alone: so no
@@ -236,14 +239,19 @@ class TokenStore(TokenReader, Lookups):
         lock = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
         locked = {*users, *(f"{gateway}:{customer}" for gateway, customer in customers)}
         stripes = ",".join(map(str, sorted({crc32(name.encode()) % _STRIPES for name in locked})))
-        first = f"select {lock}({_LOCKS}, stripe) from unnest('{{{stripes}}}'::int[]) as stripe"  # noqa: S608 - numbers
+        take = f"select {lock}({_LOCKS}, stripe) from unnest('{{{stripes}}}'::int[]) as stripe"  # noqa: S608 - numbers
+        first = take if before is None else ""
         try:
             async with AsyncExitStack() as stack:
-                if len(users) <= _MAX_USERS_IN_TURN:
+                if before is None and len(users) <= _MAX_USERS_IN_TURN:
                     async with deadline.kept():
                         await stack.enter_async_context(self._turns.places(users))
-                transaction = await stack.enter_async_context(self.pool.transaction(first, commits=not dry_run))
-                yield TokenTransaction(transaction, self._hash_user, self._max_facts)
+                opened = await stack.enter_async_context(self.pool.transaction(first, commits=not dry_run))
+                transaction = TokenTransaction(opened, self._hash_user, self._max_facts)
+                if before is not None:
+                    await before(transaction)
+                    await transaction.raw.execute(take)
+                yield transaction
         except _RACES as error:
             raise ConflictError from error
         finally:
