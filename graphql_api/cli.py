@@ -46,7 +46,9 @@ def main() -> NoReturn:
         if interrupts.happened():
             status = interrupts.INTERRUPTED
     if message is not None:
-        print(f"gateway-tokens: {' '.join(message.split())}", file=sys.stderr)
+        from graphql_api.domain.cards import redact_card_numbers
+
+        print(f"gateway-tokens: {redact_card_numbers(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -530,10 +532,13 @@ def purge(
     Each customer that is deleted is confirmed. A customer that belongs to a user is never deleted. After a failure, the
     purge continues with the next customer.
     """
+    from graphql_api.bulk.files.opening import expect_other_file
     from graphql_api.gateway_apis import jobs
     from graphql_api.gateway_apis.purging import PurgeOptions
 
     settings, key, logs = _gateway_key(gateway)
+    if skip_file is not None and report is not None:
+        expect_other_file("--report", report, skip_file)
     skipped = frozenset[str]() if skip_file is None else jobs.skipped_customers(skip_file)
     options = PurgeOptions(limit, dry_run, missing_is_done, skipped)
     if not (yes or dry_run):

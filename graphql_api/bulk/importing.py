@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
 from itertools import islice
@@ -100,6 +100,8 @@ class _Chunk:
     last: int = 0
     records: dict[int, Record | Unreadable] = field(default_factory=dict[int, Record | Unreadable])
     rows: dict[int, StagedToken] = field(default_factory=dict[int, StagedToken])
+    # Why the customer ids of these lines cannot be new ones; a token may have them from before.
+    refused_as_new: dict[int, InputError] = field(default_factory=dict[int, InputError])
     # Not the exceptions: their tracebacks lead to the frame that has this chunk, and only a collection frees a cycle.
     refused: list[Rejection] = field(default_factory=list[Rejection])
 
@@ -116,6 +118,9 @@ def _read_chunk(records: Iterator[Line], parser: "Parser", now: datetime, max_li
         except InputError as refused:
             chunk.refused.append(Rejection(number, refused.problems, values_of(record)))
             continue
+        if (refused := parser.refused_as_new(row)) is not None:
+            chunk.refused_as_new[number] = refused
+            row = row._replace(deferred=True)
         keys = _keys(row)
         chunk.rows[number] = row if seen.isdisjoint(keys) else row._replace(deferred=True)
         seen.update(keys)
@@ -139,6 +144,17 @@ class Parser:
         self._listed_id = gateways.listed_customer_id
         self._gateway = lru_cache(maxsize=1000)(gateways.parse)
         self._customer_id = lru_cache(maxsize=1000)(partial(_customer_id_at, gateways))
+        self._new_id = gateways.customer_id
+        self._has_forms = gateways.id_patterns.keys()
+
+    def refused_as_new(self, row: StagedToken) -> InputError | None:
+        """Why the customer id of a row cannot be a new one."""
+        if row.gateway in self._has_forms:
+            try:
+                self._new_id(row.gateway, row.gateway_customer_id)
+            except InputError as refused:
+                return InputError([replace(each, field=("gatewayCustomerId",)) for each in refused.problems])
+        return None
 
     def row(self, line: int, record: Record | Unreadable, now: datetime) -> StagedToken:
         """The row of a record; what it does not say of a token's past is made up.
@@ -207,7 +223,7 @@ def _check_kinds(problems: Problems, record: Record) -> None:
 
 
 def _customer_id_at(gateways: Gateways, gateway: str) -> Callable[[object], str]:
-    return lambda value: gateways.customer_id(gateway, identifier(value, "gatewayCustomerId"))
+    return lambda value: gateways.listed_customer_id(gateway, identifier(value, "gatewayCustomerId"))
 
 
 def _user_id(value: object) -> str:
@@ -377,7 +393,8 @@ async def _write_others(
     for row in rows:
         before = batch.stored.get((row.user_id, row.gateway))
         refused = _refusal(batch, row, used_ids) if before is None else None
-        result = refused or batch.save(save_input(row, before), _import_event(row, now), _said(row, before))
+        save = save_input(row, before)._replace(refused_as_new=chunk.refused_as_new.get(row.line))
+        result = refused or batch.save(save, _import_event(row, now), _said(row, before))
         if isinstance(result, InputError):
             report.reject(row.line, _in_words_of_a_file(result), chunk.records[row.line])
         elif result.created:

@@ -13,7 +13,7 @@ from graphql_api.bulk.files.opening import PIPE, ReadOptions, Source, expect_oth
 from graphql_api.bulk.files.record_files import read_customers, read_id_changes, read_tokens
 from graphql_api.bulk.files.rejects import rejects, rejects_path
 from graphql_api.bulk.importing import import_tokens
-from graphql_api.bulk.progress import progress, say
+from graphql_api.bulk.progress import named, progress, say
 from graphql_api.bulk.reconciling import (
     ApplyReport,
     Guards,
@@ -60,7 +60,7 @@ class FileOptions:
 
     def title(self, verb: str) -> str:
         """What the command is called in what it says."""
-        return f"{'check of ' if self.checks else ''}{verb} {self.path}"
+        return f"{'check of ' if self.checks else ''}{verb} {named(self.path)}"
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ async def _run_job(
             except Exception:
                 say(_stop(title, totals))
                 raise
-    say(f"{title}: {totals}" + (f"; reasons are in {rejected}" if totals.rejected else ""))
+    say(f"{title}: {totals}" + (f"; reasons are in {named(rejected)}" if totals.rejected else ""))
     return not totals.rejected
 
 
@@ -200,7 +200,7 @@ async def export_file(
     format_ = format_of(path, format_)
     if for_spreadsheets and format_ != "csv":
         raise BadInputError("--for-spreadsheets needs a CSV file.")
-    title = f"export {path}"
+    title = f"export {named(path)}"
     total = await TokenStore(pool).count(TokenFilter())
     with writing(path) as file, progress(title, total) as show:
         lines = 0
@@ -253,7 +253,7 @@ async def reconcile_file(
     at = await _export_time(store, options.path, exported_at, applies=guards is not None)
     report = report or Path(f"{_beside(options.path)}.report.csv")
     expect_other_file("--report", report, options.path)
-    title = f"reconcile {options.path} with {name}"
+    title = f"reconcile {named(options.path)} with {name}"
     try:
         async with store.transaction(()) as transaction:
             customer_list = CustomerList(transaction.raw, name, at)
@@ -261,7 +261,7 @@ async def reconcile_file(
             counts = await customer_list.counts()
             with writing(report) as file:
                 await customer_list.report(file.write)
-            say(f"{title}: {counts}; differences are in {report}")
+            say(f"{title}: {counts}; differences are in {named(report)}")
             others = () if name in gateways.id_patterns else await store.fetch(OTHER_OBJECTS)
             if misplaced := payment_methods((gateway, count) for gateway, count in others if gateway == name):
                 say(f"{title}: {misplaced}")
@@ -323,7 +323,7 @@ async def _load(customer_list: CustomerList, title: str, options: FileOptions, g
 
             await customer_list.load(customers())
     if unreadable:
-        say(f"{title}: {unreadable:,} rejected; reasons are in {rejected}")
+        say(f"{title}: {unreadable:,} rejected; reasons are in {named(rejected)}")
     return unreadable
 
 

@@ -1,16 +1,22 @@
-"""What a bulk command says while it works and when it ends: how far it is, and what it did not take."""
+"""What a bulk command says while it works and when it ends: how far it is."""
 
-import csv
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from graphql_api.domain.cards import redact_card_numbers
+
 _SECONDS_BETWEEN_LINES = 10
 # How much of the total is done, and what to say beside it.
 Show = Callable[[int, str], None]
 Write = Callable[[Iterable[Sequence[object]]], None]
+
+
+def named(path: Path) -> str:
+    """The name of a file as messages say it: without a card number that is in it."""
+    return redact_card_numbers(str(path))
 
 
 def say(line: str) -> None:
@@ -59,32 +65,3 @@ def _log(title: str) -> Generator[Show]:
             say(f"{title}: {note}")
 
     yield show
-
-
-@contextmanager
-def rejects(path: Path) -> Generator[Write]:
-    """A CSV file of rejected lines, created with the first one. It quotes nothing from the lines.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    try:
-        path.unlink(missing_ok=True)
-        opened = path.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        way_out = "rejected lines are reported there; use a directory that you can write to"
-        raise OSError(error.errno, f"{error.strerror}: {way_out}", str(path)) from None
-    with opened as file:
-        rows = csv.writer(file)
-        rows.writerow(("line", "field", "code", "message"))
-        empty = file.tell()
-
-        def write(some: Iterable[Sequence[object]]) -> None:
-            rows.writerows(some)
-            file.flush()
-
-        try:
-            yield write
-        finally:
-            if file.tell() == empty:
-                path.unlink()

@@ -13,7 +13,7 @@ from typing import Literal
 import structlog
 
 from graphql_api.bulk.jobs import JobStoppedError
-from graphql_api.bulk.progress import Show, Write, progress, say
+from graphql_api.bulk.progress import Show, Write, named, progress, say
 from graphql_api.bulk.reconciling import expect_tokens
 from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.inputs import Gateways
@@ -202,4 +202,4 @@ def _report(path: Path | None, columns: Sequence[str]) -> Generator[Write]:
 
 
 def _where(report: Path | None) -> str:
-    return f"; details are in {report}" if report else ""
+    return f"; details are in {named(report)}" if report else ""

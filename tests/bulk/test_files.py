@@ -4,13 +4,13 @@ import bz2
 import csv
 import gzip
 import io
+import itertools
 import json
 import lzma
 import stat
 import sys
 import zipfile
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -104,6 +104,15 @@ def test_lines_of_joined_files_may_end_in_different_ways(tmp_path_factory, ends,
     path = tmp_path_factory.mktemp("files") / "t.csv"
     path.write_bytes(("userId,gateway,gatewayCustomerId,description\n" + "".join(lines)).encode())
     assert [record["description"] for record in read(path)[0]] == [str(n) for n in range(len(ends))]
+
+
+@pytest.mark.parametrize("ends", [*itertools.product(["\r", "\n", "\r\n"], repeat=3)], ids=repr)
+def test_lines_of_json_may_end_in_different_ways(tmp_path, ends):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(
+        b"".join(json.dumps(record).encode() + end.encode() for record, end in zip(RECORDS, ends, strict=True))
+    )
+    assert read(path)[0] == RECORDS
 
 
 def test_a_carriage_return_in_quotes_is_kept_beside_other_ends(tmp_path):
@@ -259,6 +268,46 @@ def test_a_column_may_be_named_and_others_skipped(tmp_path):
     assert records == [{"userId": "u1", "gateway": "STRIPE", "gatewayCustomerId": "cus_1"}]
 
 
+EXPORTS = {
+    "Stripe's dashboard": "id,Description,Email,Name,Created (UTC),Delinquent,Plan,Status,user_id (metadata)",
+    "columns chosen there": "id,Created (UTC),userId (metadata)",
+    "Stripe's data export": "description,name,email,id,card.address_city,card.id,default_source,user_id (metadata)",
+    "Braintree's vault": "id,first_name,last_name,email,credit_card.token,user_id",
+    "Braintree's search": "Customer ID,First Name,Email,user id",
+    "Adyen's report": "Shopper Reference,user id",
+    "Adyen's API": "shopperReference,userId",
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_exports_of_gateways_are_imported_by_their_own_columns(tmp_path, name):
+    header = EXPORTS[name].split(",")
+    cells = {"id": "cus_1", "customer id": "cus_1", "shopper reference": "cus_1", "shopperreference": "cus_1"}
+    row = ["u-1" if "user" in each.lower() else cells.get(each.lower(), "") for each in header]
+    path = tmp_path / "t.csv"
+    path.write_text(f"{','.join(header)}\n{','.join(row)}\n")
+    [record], recognized = read(path, gateway="STRIPE", skip_unknown_columns=name == "Braintree's search")
+    record.pop("description", None)
+    assert record == {"userId": "u-1", "gateway": "STRIPE", "gatewayCustomerId": "cus_1"}
+    if "id" in header:
+        assert {"'id' → gatewayCustomerId", "no other columns"} <= {*recognized}
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("id,userId,Email", "The column gatewayCustomerId is missing"),  # of a table of one's own, perhaps
+        ("id,Email,Created (UTC)", "The column userId is missing"),
+        ("userId,Customer ID,Stripe Customer ID", "'Customer ID' and 'Stripe Customer ID' may both be"),
+    ],
+)
+def test_what_may_be_a_customers_id_is_a_question(tmp_path, header, says):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{header}\n1,2,3\n")
+    with pytest.raises(BadInputError, match=says):
+        read(path, gateway="STRIPE")
+
+
 @pytest.mark.parametrize("reader", [read_tokens, read_id_changes, read_customers])
 def test_no_message_quotes_a_card_number_of_a_file_without_a_header(tmp_path, reader):
     path = tmp_path / "t.csv"
@@ -366,7 +415,7 @@ def test_json_of_any_shape_is_read_with_exact_numbers(tmp_path_factory, records,
 def test_records_are_found_wherever_the_text_is_cut_into_chunks(text, records, cuts):
     data = SHAPES[text](records, 1).encode()
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    chunks = [data[begin:end] for begin, end in pairwise(places)]
+    chunks = [data[begin:end] for begin, end in itertools.pairwise(places)]
     assert [json.loads(each) for each in _Splitter().split(iter(chunks))] == records
 
 
@@ -448,7 +497,7 @@ def test_the_content_tells_a_format_that_the_name_does_not(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("tokens.*")), ids=lambda path: path.name)
 def test_files_of_other_programs_are_read(path):
-    records, _ = read(path, gateway="STRIPE")
+    records, _ = read(path, gateway="STRIPE", encoding="windows-1252" if "windows-1252" in path.name else None)
     assert [(record["userId"], record["gatewayCustomerId"]) for record in records] == [
         ("u-1", "cus_NffrFeUfNV2Hib"),
         ("0012", "cus_9s6XKzkNRiz8i3"),

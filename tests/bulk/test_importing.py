@@ -678,3 +678,36 @@ async def test_rejected_lines_leave_nothing_in_memory(empty_database):
         assert not [each for each in gc.get_objects() if isinstance(each, InputError) and id(each) not in before]
     finally:
         gc.enable()
+
+
+async def test_a_customer_that_is_stored_is_taken_although_its_form_is_asked_for_by_now(
+    command, write, reasons, table, monkeypatch
+):
+    old, new = token("u1", "STRIPE", "old_1"), token("u2", "STRIPE", "old_2")
+    await command("import", write("t.csv", old))
+    monkeypatch.setenv("CUSTOMER_IDS", "STRIPE:cus_*")
+    outcome = await command("import", write("t.jsonl", old, {**old, "description": "kept"}, new))
+    assert outcome.err.startswith("import t.jsonl: 1 changed, 1 unchanged, 1 rejected")
+    assert reasons("t.jsonl.rejects.jsonl") == [(3, "gatewayCustomerId", "INVALID")]
+    assert await table("select gateway_customer_id, description from customer_gateway_tokens") == [("old_1", "kept")]
+
+
+async def test_a_number_with_a_fraction_is_no_identifier_and_stays_what_it_is(command, folder, reasons, table):
+    line = '{"userId": 12345678901234567.5, "gateway": "STRIPE", "gatewayCustomerId": 12345678901234567}'
+    (folder / "t.jsonl").write_text(line)
+    outcome = await command("import", "t.jsonl")
+    assert outcome.status == 1
+    assert await table(COUNT) == [(0,)]
+    assert "This number was rounded." in (folder / "t.jsonl.rejects.jsonl").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["import"], ["remap", "--gateway", "STRIPE"], ["export"]])
+async def test_no_message_names_a_card_number_of_a_files_name(command, folder, arguments):
+    name = f"{CARD.replace(' ', '')}.csv"
+    (folder / name).write_text("userId,gateway,gatewayCustomerId,old,new\n?,?,?,?,?\n")
+    outcome = await command(arguments[0], name, *arguments[1:])
+    assert outcome.err
+    assert "4111" not in outcome.out + outcome.err
+    missing = await command(arguments[0], f"{CARD}/none.csv", *arguments[1:])
+    assert missing.status
+    assert "4111" not in missing.out + missing.err

@@ -280,6 +280,16 @@ async def test_a_purge_says_what_it_deleted_and_keeps_what_must_be_kept(
     assert left == ["cus_2", "cus_3"]
 
 
+async def test_a_report_never_overwrites_what_must_be_kept(command, address, folder, erased, stripe):
+    (folder / "hold.txt").write_text("cus_1\n")
+    outcome = await command(
+        "purge", "--gateway", "STRIPE", "--yes", "--skip-file", "hold.txt", "--report", "./hold.txt"
+    )
+    assert outcome.status == 2
+    assert "would overwrite" in outcome.err
+    assert (folder / "hold.txt").read_text() == "cus_1\n"
+
+
 async def test_a_purge_needs_a_yes(command, address, erased, stripe):
     outcome = await command("purge", "--gateway", "STRIPE")
     assert (outcome.status, "add --yes, or --dry-run" in outcome.err, stripe.asked) == (2, True, [])

@@ -24,11 +24,17 @@ class Columns:
         names: by meaning, further names; every meaning is one of its own names
         required: the meanings that a file has to have
         unknown_are_refused: whether a column that means nothing is a mistake rather than more than is needed
+        of_exports: columns that only gateways' exports of customers have, whose `id` is the customer's
     """
 
     names: Mapping[str, Sequence[str]]
     required: Sequence[str]
     unknown_are_refused: bool = False
+    of_exports: frozenset[str] = frozenset()
+
+    def is_export(self, header: Sequence[str]) -> bool:
+        """Whether this is a gateway's export of its customers, which has more columns than are needed."""
+        return not self.of_exports.isdisjoint(map(_normalized, header))
 
     def find(self, header: Sequence[str]) -> dict[str, list[int]]:
         """By meaning, the columns that may have it."""
@@ -37,6 +43,8 @@ class Columns:
         for index, name in enumerate(header):
             if (meaning := known.get(_normalized(name))) is not None:
                 found.setdefault(meaning, []).append(index)
+        if "gatewayCustomerId" not in found and "id" in found and self.is_export(header):
+            found["gatewayCustomerId"] = found.pop("id")
         return found
 
     def resolve(self, header: Sequence[str], options: ReadOptions, *, is_complete: bool = True) -> list[str | None]:
@@ -70,7 +78,7 @@ class Columns:
                 meanings[index] = meaning
         if is_complete:
             self._expect_required(header, meanings, options)
-        if self.unknown_are_refused and not options.skip_unknown_columns:
+        if self.unknown_are_refused and not (options.skip_unknown_columns or self.is_export(header)):
             self._refuse_unknown(header, meanings)
         return meanings
 
@@ -131,6 +139,8 @@ TOKENS = Columns(
     },
     required=("userId", "gateway", "gatewayCustomerId"),
     unknown_are_refused=True,
+    # Of Stripe's dashboard, Stripe's data export and Braintree's.
+    of_exports=frozenset({"createdutc", "delinquent", "defaultsource", "cardid", "creditcardtoken"}),
 )
 # Stripe's file of copied customers has `customer_id_old` and `customer_id_new`, its mapping of imported ones
 # `old_customer_id` and `stripe_customer_id`.
@@ -154,13 +164,14 @@ CUSTOMERS = Columns(
 )
 
 
-def renamed(header: Sequence[str], meanings: Sequence[str | None]) -> list[str]:
-    """For people, which columns are called otherwise than what they mean."""
-    return [
+def renamed(columns: Columns, header: Sequence[str], meanings: Sequence[str | None]) -> list[str]:
+    """For people, which columns are called otherwise than what they mean, and that an export has others."""
+    said = [
         f"{shown(name)} → {meaning}"
         for name, meaning in zip(header, meanings, strict=True)
         if meaning is not None and name != meaning
     ]
+    return [*said, "no other columns"] if columns.is_export(header) else said
 
 
 def text_of(line: bytes | str) -> dict[str, str]:

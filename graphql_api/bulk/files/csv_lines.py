@@ -42,7 +42,10 @@ def read_csv(source: Source, columns: Columns) -> Iterator[Line]:
     delimiter = delimiter or _delimiter(text.peek(), columns)
     if delimiter != ",":
         source.recognized.append(_DELIMITERS.get(delimiter, f"cells separated by {delimiter!r}"))
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    quote = _quote(text.peek(), delimiter)
+    if quote != '"':
+        source.recognized.append("cells in apostrophes")
+    reader = csv.reader(text, delimiter=delimiter, quotechar=quote, strict=True)
     try:
         header = next(reader, [])
     except csv.Error as error:
@@ -52,9 +55,9 @@ def read_csv(source: Source, columns: Columns) -> Iterator[Line]:
         text.keep_all()
         source.recognized.append("no header")
     meanings = columns.resolve(header, source.options)
-    source.recognized += renamed(header, meanings)
+    source.recognized += renamed(columns, header, meanings)
     source.columns = [meaning for meaning in meanings if meaning is not None]
-    return _records(reader, text, meanings, delimiter)
+    return _records(reader, text, meanings, delimiter, quote)
 
 
 def _delimiter(line: str, columns: Columns) -> str:
@@ -76,6 +79,12 @@ def _delimiter(line: str, columns: Columns) -> str:
         names = " or ".join(_DELIMITERS[delimiter] for delimiter in found)
         raise BadInputError(f"The first line may be delimited by {names}. Say which with --delimiter.")
     return found[0] if found else ","
+
+
+def _quote(line: str, delimiter: str) -> str:
+    """What cells are quoted with: apostrophes, which LibreOffice can write, if all names of columns are."""
+    cells = line.strip().split(delimiter)
+    return "'" if all(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in cells) else '"'
 
 
 def _is_pair_of_identifiers(header: Sequence[str], columns: Columns) -> bool:
@@ -143,9 +152,10 @@ class _Text:
 
 
 def _records(
-    reader: Iterator[list[str]], text: _Text, meanings: Sequence[str | None], delimiter: str
+    reader: Iterator[list[str]], text: _Text, meanings: Sequence[str | None], delimiter: str, quote: str
 ) -> Iterator[Line]:
-    quoted = re.compile(rf'("(?:[^"]|"")*"|[^{re.escape(delimiter)}\r\n]*)(?:{re.escape(delimiter)}|\r\n?|\n|$)')
+    end, empty = re.escape(delimiter), quote * 2
+    quoted = re.compile(rf"({quote}(?:[^{quote}]|{empty})*{quote}|[^{end}\r\n]*)(?:{end}|\r\n?|\n|$)")
     while True:
         text.taken.clear()
         number = text.number + 1
@@ -161,7 +171,7 @@ def _records(
             yield number, unreadable(reason, text_of(text.taken[0]))
             continue
         taken = text.taken[0] if len(text.taken) == 1 else "".join(text.taken)
-        has_empty_text = '""' in taken
+        has_empty_text = empty in taken
         if not has_empty_text and not any(cells):
             continue
         if len(cells) != len(meanings) and (len(cells) < len(meanings) or any(cells[len(meanings) :])):
@@ -171,7 +181,7 @@ def _records(
         record = {meaning: cell or None for meaning, cell in zip(meanings, cells, strict=False) if meaning is not None}
         if has_empty_text:
             for meaning, cell in zip(meanings, quoted.finditer(taken), strict=False):
-                if cell[1] == '""' and meaning is not None:
+                if cell[1] == empty and meaning is not None:
                     record[meaning] = ""
         yield number, _undecodable(record) if text.has_undecodable and not _is_text(text.taken) else record
 

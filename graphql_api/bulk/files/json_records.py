@@ -35,7 +35,7 @@ def read_json(source: Source, columns: Columns) -> Iterator[Line]:
         source.recognized.append(shape)
         texts = _Splitter().split(chain([first], iter(lambda: source.file.read(SAMPLE_BYTES), b"")))
     else:
-        texts = chain([first], lines(source.file))
+        texts = _split_at_cr(chain([first], lines(source.file)))
     records = _records(texts, source, columns, is_lines=shape is None)
     begin = list(islice(records, 1))  # which is when keys are recognized
     return chain(begin, records)
@@ -131,13 +131,22 @@ class _Splitter:
         return record
 
 
+def _split_at_cr(texts: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines, of which some in joined files may end in a carriage return, which no record has inside of a string."""
+    for text in texts:
+        if b"\r" in text.rstrip(b"\r\n"):
+            yield from text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").splitlines(keepends=True)
+        else:
+            yield text
+
+
 def _records(texts: Iterator[bytes], source: Source, columns: Columns, *, is_lines: bool) -> Iterator[Line]:
     @lru_cache(maxsize=100)
     def meanings(keys: tuple[str, ...]) -> tuple[str | None, ...]:
         found = tuple(columns.resolve(keys, source.options, is_complete=False))
         if not source.columns:
             source.columns = [meaning for meaning in found if meaning is not None]
-            source.recognized += renamed(keys, found)
+            source.recognized += renamed(columns, keys, found)
         return found
 
     for number, text in enumerate(texts, 1):
