@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import lzma
+import re
 import stat
 import sys
 import zipfile
@@ -505,6 +506,42 @@ def test_files_of_other_programs_are_read(path):
     ]
     assert records[0]["description"] == "Jürgen Groß, Köln"
     assert records[1]["description"] == 'says "hi"; twice'
+
+
+PAGE = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8")
+EXCEL = written(ROWS, delimiter=";", header=HEADER)
+# What the page calls a kind of file: the name and the content of one.
+KINDS = {
+    'Excel, "CSV UTF-8", in a country with decimal commas': ("t.csv", EXCEL.encode("utf-8-sig")),
+    'Excel, "Unicode Text"': ("t.txt", written(ROWS, delimiter="\t").encode("utf-16")),
+    'Excel on Windows, "CSV" with umlauts': ("t.csv", EXCEL.encode("windows-1252")),
+    "Excel, a workbook": ("t.xlsx", zipped(b"")),
+    "LibreOffice, with apostrophes for quotation marks": (
+        "t.csv",
+        (SAMPLES / "tokens.libreoffice-apostrophes.csv").read_bytes(),
+    ),
+    "Stripe's dashboard, customers": ("t.csv", b"id,Email,Delinquent,user_id (metadata)\ncus_1,,,u-1\n"),
+    "Braintree's vault, with a column of yours": ("t.csv", b"id,email,credit_card.token,user_id\nc,,t,u\n"),
+    "two columns that may be the customer id": ("t.csv", b"userId,Customer ID,Payer ID\nu,c,p\n"),
+    "a database, one JSON array": ("t.json", json.dumps(RECORDS).encode()),
+    "Stripe's API, one page of several": ("t.json", b'{"object": "list", "data": [{"userId": "u"}], "has_more": true}'),
+    "a download that was cut": ("t.csv.gz", gzip.compress(EXCEL.encode())[:-9]),
+}
+
+
+def test_the_page_tells_what_is_said_of_each_kind_of_file_and_done(tmp_path):
+    [table] = re.findall(r"\| a file from \|.*\n\| --- .*\n((?:\|.*\n)+)", PAGE)
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines()]
+    assert [kind for kind, _, _ in rows] == list(KINDS)
+    for kind, says, does in rows:
+        name, content = KINDS[kind]
+        path = tmp_path / name
+        path.write_bytes(content)
+        if does.startswith("stops"):
+            with pytest.raises(BadInputError, match=re.escape(says.strip("`"))):
+                read(path, gateway="STRIPE")
+        else:
+            assert ", ".join(read(path, gateway="STRIPE")[1]) == says.strip("`")
 
 
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("customers.*")), ids=lambda path: path.name)
