@@ -361,10 +361,10 @@ async def unfinished(connection: RawConnection) -> list[str]:
 
 @asynccontextmanager
 async def alone(url: str) -> AsyncGenerator[RawConnection]:
-    """A connection to the primary while nobody else partitions or migrates.
+    """A connection to the primary with the lock of partitioning and migrating.
 
     Raises:
-        UnavailableError: somebody does.
+        UnavailableError: another process has the lock.
     """
     guard = await connect_to_primary(url)
     try:

@@ -178,7 +178,7 @@ def of_users(wanted: frozenset[str] | None) -> Statement:
 def of_users_as_json(fields: tuple[JsonField, ...]) -> Statement:
     """`$1` user ids `joined` by `$2`; for each one who has tokens the JSON text of the list of them, by gateway.
 
-    The text is put together: `json_agg` looks up how to write each column anew for each row, which takes longer.
+    The text is concatenated, because `json_agg` looks up how to write each column again for each row, which is slower.
     """
     lists = _lists()
     portable, sql_pg17 = _json_object(fields, pg17=False), _json_object(fields, pg17=True)
@@ -335,10 +335,10 @@ def _json(value: ColumnElement[Any], *, pg17: bool) -> ColumnElement[Any]:
 
 
 def _iso(moment: Column[Any], *, pg17: bool) -> ColumnElement[Any]:
-    """A time as JSON, in UTC with six digits of the second, whatever the session says where it is not `quick`.
+    """A time as JSON, in UTC with six digits of the second; `pg17` relies on the session's time zone.
 
-    Both JSON functions take a third of the time of `to_char`, but leave zeros at the end out: then five digits of the
-    second say as much.
+    Both JSON functions take a third of the time of `to_char`, but omit trailing zeros: they are used only if
+    the sixth digit is not zero.
     """
     utc = func.timezone(literal_column("'UTC'"), moment)
     if pg17:

@@ -162,8 +162,8 @@ LOCK_OF_USERS = Statement(
     f"select {_TOKEN} from customer_gateway_tokens t where user_id = any($1::text[]) order by id for update",
 )
 NOW = Statement("now", "select clock_timestamp()")
-# Where a token comes to a user's place at a gateway or to a customer id, nobody waits for this customer any longer, and
-# what was known of it is in the token if that can carry it.
+# If a token takes a user's place at a gateway, or gets a customer id, the claim on this customer ends, and the facts
+# about it move into the token if that can hold them.
 _ARRIVALS = f"""
     with new as (select * from {_NEW}), claimed as (
       delete from gateway_customer_claims claim using new
@@ -331,8 +331,7 @@ _JOINED = f"""
       exists_at = greatest(known.exists_at, excluded.exists_at),
       activated_at = greatest(known.activated_at, excluded.activated_at)
 """
-# What is said of an id that is nobody's expires, but for one that is still to be deleted at its gateway: that is kept
-# with it.
+# Facts about an id without a user expire, unless the id is still to be deleted at its gateway: then they stay with it.
 REMEMBER_FACTS = Statement(
     "remember_facts",
     f"""
@@ -362,7 +361,7 @@ REMEMBER_FACTS = Statement(
       expires_at = excluded.expires_at
     """,
 )
-# A few at a time, with each report on an id that is nobody's.
+# A few at a time, with each report on an id without a user.
 FORGET_EXPIRED_FACTS = Statement(
     "forget_expired_facts",
     """
@@ -372,8 +371,8 @@ FORGET_EXPIRED_FACTS = Statement(
     )
     """,
 )
-# All but so many of ids that are nobody's: first those whose customer only was said to exist, then those that expire
-# first. The count reads an index; the order is computed only if there are too many.
+# All but a number of ids without a user: first those with confirmations only, then those that expire first. The count
+# reads an index; the order is computed only if there are too many.
 FORGET_SURPLUS_FACTS = Statement(
     "forget_surplus_facts",
     """
@@ -449,7 +448,7 @@ REMEMBER_ERASURE = Statement(
 LIFT_ERASURE = Statement("lift_erasure", "delete from erased_users where user_hash = $1")
 ERASE_HISTORY = Statement("erase_history", "select erase_history($1::uuid[], $2::text)")
 FORGET_DEPARTED = Statement("forget_departed", "delete from departed_tokens where user_id = $1 returning token_id")
-# Of a token of which nobody is left, nobody is to be known.
+# If no user of a token is left, its history must name none.
 FORGET_NAMELESS = Statement(
     "forget_nameless",
     """

@@ -9,7 +9,7 @@ from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, AnswerTooLar
 from graphql_api.web.errors import Formatted, about_variables
 
 MAX_ANONYMOUS_BYTES = 1024 * 1024
-"""Of an answer to a caller without an access token: whoever it is may leave it unread, again and again."""
+"""Of an answer to a caller without an access token, who can leave answers unread again and again."""
 
 
 class Room:
