@@ -49,8 +49,8 @@ _FIXED = frozenset({GraphQLBoolean, GraphQLInt, GraphQLFloat})
 class Program:
     """An operation as Python: its root fields, in `steps` that run one after the other, and the `source`.
 
-    Whoever runs it keeps it. Its functions and the fields that they name are cycles of references, which go when it
-    goes: they would be the largest that the garbage collector has to look for.
+    The code that runs it must keep it. Its functions and the fields that they name form reference cycles, the largest
+    that the garbage collector would have to find, and are broken when it goes.
     """
 
     def __init__(self, steps: Sequence[str], source: str, names: dict[str, Any]) -> None:

@@ -358,7 +358,7 @@ class Run:
         self.core.handle_field_error(error, cast("Any", position.type), position.field.details, core_path(path))
 
     def propagate(self, error: GraphQLError, position: Position, path: PathLink) -> None:
-        """Put null at the nearest place above that can hold it, for a null where none may stand."""
+        """Propagate a null to the nearest place above that may be null."""
         if isinstance(error, AnswerTooLargeError):
             self._null_root(error)
             return

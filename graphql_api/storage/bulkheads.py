@@ -152,7 +152,7 @@ class SharesByKey:
             UnavailableError: too many wait for one of them, or there was none in time.
         """
         async with AsyncExitStack() as stack:
-            for key in sorted(set(keys)):  # in one order for all, so that nobody waits in a circle
+            for key in sorted(set(keys)):  # in one order for all, to avoid deadlocks
                 share = self._shares.get(key)
                 if share is None:
                     self._shares[key] = share = self._new_share()

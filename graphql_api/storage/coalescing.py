@@ -126,7 +126,7 @@ class RequestCoalescer(Generic[K, V]):
             self._answer(batch, found)
 
     def _load_apart(self, request: _Request[K, V]) -> None:
-        """Load what one request asks for; nobody waits for this load, nor fails with it."""
+        """Load what one request asks for, alone: other requests neither wait for this load nor fail with it."""
         if not request.future.done():
             task = self._pool.loop.create_task(self._run_apart(request))
             self._apart[task] = [request]
@@ -140,7 +140,7 @@ class RequestCoalescer(Generic[K, V]):
         except asyncio.CancelledError:
             was_slow.set(monotonic() - began > self._pool.patience.seconds)
             raise
-        except Exception as error:  # noqa: BLE001 - it is raised to whoever waits
+        except Exception as error:  # noqa: BLE001 - it is raised in each waiting request
             self._fail([request], error)
         else:
             self._answer([request], found)

@@ -54,12 +54,12 @@ from graphql_api.storage.connector import (
 )
 from graphql_api.storage.transaction import LogForbiddenError, Outcome, Transaction, TransactionId
 
-# Unless told otherwise, PostgreSQL plans `= any($1)` anew at each execution, which costs more than the query, and takes
-# a bitmap for a handful of rows, which costs three times what the index alone does.
+# By default, PostgreSQL plans `= any($1)` at each execution, which costs more than the query, and uses a bitmap for a
+# handful of rows, which costs three times what the index alone does.
 _SESSION = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off", "jit": "off", "timezone": "UTC"}
-# Whoever asks waits so long for a connection.
+# How long a caller waits for a connection.
 ACQUIRE_TIMEOUT_SECONDS = 2.5
-# Whoever was served by a database that went away starts anew only where they waited no longer than this for it.
+# A statement whose database went away is retried only if it waited for the database no longer than this.
 RETRY_WINDOW_SECONDS = 0.5
 # A statement whose connection was lost is run again if it began no longer ago.
 _RERUN_SECONDS = 1.5
@@ -675,7 +675,7 @@ class ConnectionPool:
             self._drop(lost)
 
     def _rest(self) -> None:
-        """Put connections aside that nobody used for a while, and close those that nobody used for long."""
+        """Mark connections that were idle for a while, and close those that were idle for long."""
         now = monotonic()
         while self._idle and now - self._idle[0].idle_since >= REST_SECONDS:  # the last one is used first
             self._rested.append(self._idle.pop(0))

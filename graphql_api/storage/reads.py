@@ -228,7 +228,7 @@ class TokenReader:
         coalesce: bool,
         max_keys: int = _MAX_COALESCED,
     ) -> Awaitable[dict[K, V]]:
-        """What is wanted of these keys, with those of others who want the same where that is allowed and pays."""
+        """Load these keys, together with those of other requests if that is allowed and pays off."""
         if not coalesce or len(keys) > max_keys or self._run is not self.pool:
             return load(wanted, keys)
         coalescer = known.get(wanted)

@@ -83,7 +83,7 @@ _RECORD = f"""
     '{ACTOR}'
   from staged where not deferred
 """
-# Nobody waits for these customers any longer, and what was known of them is in their tokens, or does not expire.
+# Ends the claims on these customers. The facts about them move into their tokens, or no longer expire.
 _END_CLAIMS = """
   delete from gateway_customer_claims claim using staged
   where not deferred and claim.user_id = staged.user_id and claim.gateway = staged.gateway;

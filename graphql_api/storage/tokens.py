@@ -226,10 +226,10 @@ class TokenStore(TokenReader, Lookups):
 
         `before` does what needs no lock, so that it is held for a shorter time.
 
-        Whoever creates or deletes shares the lock on users; who claims, merges or erases has it alone. Who gives a
-        token a customer shares the lock on that; who keeps a report on one that no token has, has it alone: so no
-        report is lost between the two. What the transaction writes is there for everybody at its end; after an
-        exception, or in a dry run, it never was.
+        Creating and deleting share the lock on users; claiming, merging and erasing take it exclusively. Giving a token
+        a customer shares the lock on the customer; storing a report on a customer without a token takes it exclusively,
+        so that no report is lost in between. The transaction commits at its end, unless there is an exception or it is
+        a dry run.
 
         Raises:
             ConflictError: a race was lost; nothing was written.

@@ -80,7 +80,7 @@ class Connections:
         self._unread_bytes = 0
         self._logs_again_at = 0.0
         self.defaults: tuple[object, bytes] = (None, b"")
-        """The headers of every answer, which uvicorn makes anew every second, and their lines."""
+        """The headers of every answer, which uvicorn renews every second, and their lines."""
 
     def __call__(
         self,
@@ -99,14 +99,14 @@ class Connections:
         return lines
 
     def leaves_unread(self, connection: "Connection", size: int, loop: asyncio.AbstractEventLoop) -> None:
-        """The client of this connection does not read so many bytes for now."""
+        """Record how many bytes the client of this connection has not read yet."""
         self._unread[connection] = size
         self._unread_bytes += size
         if self._unread_bytes > self.limits.max_unread_bytes:
             loop.call_soon(self._close_unread, loop)  # the transport is writing
 
     def has_read(self, connection: "Connection") -> None:
-        """It has read them, or has gone."""
+        """Record that it has read them, or has disconnected."""
         self._unread_bytes -= self._unread.pop(connection, 0)
 
     def _close_unread(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -451,7 +451,7 @@ class Connection(asyncio.Protocol):
         self._accept(request)
 
     def _refuse_at_once(self, status: HTTPStatus, message: str) -> None:
-        """Answer whoever has not sent a whole head."""
+        """Answer a client that has not sent a whole head."""
         refusal = _refusal(status, message, self._headers if self._is_in_head else ())
         self._transport.write(b"".join((STATUS_LINES[status.value], refusal.head, _CLOSE, refusal.body)))
 

@@ -113,7 +113,7 @@ class GraphQL:
         await asyncio.gather(*self._mutations, return_exceptions=True)
 
     async def respond(self, request: Request) -> Response | None:
-        """The answer, whatever happens; None if nobody waits for it any more."""
+        """The answer, whatever happens; None if the client no longer waits for it."""
         began = perf_counter()
         request.id = request_ids.taken_over(request.headers.get(request_ids.HEADER))
         logs.request_id.set(request.id)
@@ -298,7 +298,7 @@ class GraphQL:
     async def _wait_for_a_place(self, request: Request) -> None:
         """Take one of the places in which requests run, first come, first served.
 
-        Those who wait for the database keep theirs; while it is away, nobody waits in line behind them.
+        Requests that wait for the database keep theirs. While it is away, no other requests wait behind them.
 
         Raises:
             HTTPError: 503, none became free in time, or the database did not come back.
@@ -357,7 +357,7 @@ class GraphQL:
             if not ended.done():
                 ended.set_result(None)
             elif not task.cancelled():
-                task.exception()  # nobody is told of it any more
+                task.exception()  # no client is left to get it
 
         task.add_done_callback(end)
         await ended

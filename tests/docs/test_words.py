@@ -1,7 +1,9 @@
-"""Pages, the schema and messages use the field's words, in plain English."""
+"""Pages, the schema, messages, docstrings and comments use the field's words, in plain English."""
 
 import ast
+import io
 import re
+import tokenize
 
 import pytest
 
@@ -19,21 +21,33 @@ def found_in(text):
     return [match.group() for match in AVOIDED.finditer(text)]
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "schema.graphql"], ids=name_of)
+FILES = [*PAGES, ROOT / "schema.graphql", *sorted((ROOT / "deploy").rglob("*.yaml"))]
+
+
+@pytest.mark.parametrize("page", FILES, ids=name_of)
 def test_a_page_avoids_words_that_readers_stumble_over(page):
     assert found_in(page.read_text()) == []
 
 
-def messages(module):
-    """The texts of a module that are not docstrings."""
-    tree = ast.parse(module.read_text())
-    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+def texts(module):
+    """The messages, docstrings and comments of a module."""
+    code = module.read_text()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
 
 
-def test_messages_avoid_them_too():
-    modules = [path for path in (ROOT / "graphql_api").rglob("*.py") if "migrations" not in path.parts]
-    texts = [text for module in modules for text in messages(module) if not text.strip().startswith("select")]
-    assert [text for text in texts if found_in(text)] == []
+MODULES = [
+    path
+    for folder in ("graphql_api", "benchmarks", "deploy", "docs", "lint")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if "migrations" not in path.parts
+]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_a_module_avoids_them_too(module):
+    assert [text for text in texts(module) if found_in(text) and not text.strip().startswith("select")] == []
