@@ -18,7 +18,7 @@ from graphql_api.storage.connector import RawConnection
 
 Row = asyncpg.Record
 
-_MAX_PREPARED, _MAX_PREPARED_BYTES = 300, 1_000_000  # statements of a connection, and bytes of their text
+MAX_PREPARED, MAX_PREPARED_BYTES = 300, 1_000_000  # statements of a connection, and bytes of their text
 
 
 class ConnectionLostError(UnavailableError):
@@ -84,7 +84,15 @@ class Connection:
     """A connection and its prepared statements."""
 
     def __init__(
-        self, raw: RawConnection, *, prepares: bool, is_partitioned: bool, timeout: float, observe: Observer
+        self,
+        raw: RawConnection,
+        *,
+        prepares: bool,
+        is_partitioned: bool,
+        timeout: float,
+        observe: Observer,
+        max_prepared: int = MAX_PREPARED,
+        max_prepared_bytes: int = MAX_PREPARED_BYTES,
     ) -> None:
         self.raw = raw
         self._is_partitioned = is_partitioned
@@ -98,6 +106,8 @@ class Connection:
         self.cancellations: int | None = None  # the cancellation requests of its task when it was given up
         self.patience = uniform(0.8, 1.2)  # noqa: S311 - so that connections of one age are not closed at once
         self._prepares = prepares
+        self._max_prepared = max_prepared
+        self._max_prepared_bytes = max_prepared_bytes
         self._has_pg17 = raw.get_server_version() >= (17,) and getattr(raw.get_settings(), "TimeZone", "") == "UTC"
         self._timeout = timeout
         self._prepared: OrderedDict[Statement, PreparedStatement] = OrderedDict()
@@ -143,7 +153,7 @@ class Connection:
         self.answers += 1
 
     async def _prepare(self, statement: Statement) -> PreparedStatement:
-        while len(self._prepared) >= _MAX_PREPARED or self._prepared_bytes > _MAX_PREPARED_BYTES:
+        while len(self._prepared) >= self._max_prepared or self._prepared_bytes > self._max_prepared_bytes:
             oldest, _ = self._prepared.popitem(last=False)  # asyncpg closes it on the server
             self._prepared_bytes -= len(oldest.sql)
         sql = statement.sql_pg17 if statement.sql_pg17 and self._has_pg17 else statement.sql

@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Coroutine, Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, Self
@@ -34,6 +35,8 @@ from graphql_api.storage.bulkheads import (
     was_slow,
 )
 from graphql_api.storage.connection import (
+    MAX_PREPARED,
+    MAX_PREPARED_BYTES,
     Connection,
     ConnectionLostError,
     Observer,
@@ -63,18 +66,9 @@ ACQUIRE_TIMEOUT_SECONDS = 2.5
 RETRY_WINDOW_SECONDS = 0.5
 # A statement whose connection was lost is run again if it began no longer ago.
 _RERUN_SECONDS = 1.5
-# Where some statement waits for so long, the database is asked whether it is there, and works on it.
-STALL_TIMEOUT_SECONDS = 0.75
 _WATCH_INTERVAL_SECONDS = 0.25
 _SEEK_INTERVAL_SECONDS = 1.0
 _CLEANUP_TIMEOUT_SECONDS = 1.0
-# A connection that was idle for so long may be gone without a word: it is asked whether it answers before it is used.
-REST_SECONDS = 10.0
-_PING_TIMEOUT_SECONDS = 0.25
-# An idle connection is closed after about so long, before a firewall or a load balancer forgets it.
-MAX_IDLE_SECONDS = 300.0
-# The server ends what a client that was cut off left behind: a statement, and a transaction that does nothing.
-_SERVER_GRACE_SECONDS = 5.0
 
 READ_ONLY = "The database is read-only: reads are answered, changes are not."
 _BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
@@ -96,6 +90,33 @@ class _LateError(Exception):
     """A read was given up because it was late."""
 
 
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How a pool treats its connections.
+
+    Attributes:
+        rest_seconds: after how long an idle connection is checked before it is used, because it may be lost
+        ping_seconds: how long this check may take
+        max_idle_seconds: about how long an idle connection is kept, so that no firewall forgets it first
+        stall_seconds: after how long without an answer to a statement the database is probed
+        server_grace_seconds: how much later than the client the server ends statements and idle transactions, for
+            clients that were cut off
+        max_prepared: prepared statements per connection
+        max_prepared_bytes: bytes of their SQL
+    """
+
+    rest_seconds: float = 10.0
+    ping_seconds: float = 0.25
+    max_idle_seconds: float = 300.0
+    stall_seconds: float = 0.75
+    server_grace_seconds: float = 5.0
+    max_prepared: int = MAX_PREPARED
+    max_prepared_bytes: int = MAX_PREPARED_BYTES
+
+
+STANDARD = PoolOptions()
+
+
 class ConnectionPool:
     """A bounded number of connections to one PostgreSQL, opened as they are needed."""
 
@@ -108,7 +129,7 @@ class ConnectionPool:
         timeout: float,
         prepares: bool,
         watches: bool = True,
-        max_idle_seconds: float = MAX_IDLE_SECONDS,
+        options: PoolOptions = STANDARD,
         observe: Observer = unobserved,
     ) -> None:
         self.loop = asyncio.get_running_loop()  # asking for it costs a system call each time, until Python 3.12
@@ -118,8 +139,8 @@ class ConnectionPool:
         self._timeout = timeout
         self._prepares = prepares
         self._watches = watches
-        self._max_idle_seconds = max_idle_seconds
-        limits = _server_limits(timeout).items()
+        self._options = options
+        limits = _server_limits(timeout + options.server_grace_seconds).items()
         self._set_limits = "; ".join(f"set local {name} = {value}" for name, value in limits)
         self._commit_timeout = _COMMIT_TIMEOUT_SECONDS if watches else timeout
         self._observe = observe
@@ -160,7 +181,7 @@ class ConnectionPool:
         target: str | None = PRIMARY,
         name: str = "database",
         connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
-        max_idle_seconds: float = MAX_IDLE_SECONDS,
+        options: PoolOptions = STANDARD,
     ) -> AsyncGenerator[Self]:
         """A database whose connections are closed at the end.
 
@@ -175,9 +196,9 @@ class ConnectionPool:
             target: which host to use, if there are several
             name: what the log calls it
             connect_timeout: seconds that connecting to one host may take
-            max_idle_seconds: about how long an idle connection is kept
+            options: how connections are treated
         """
-        session = {**_SESSION, **_server_limits(timeout)} if prepares else None
+        session = {**_SESSION, **_server_limits(timeout + options.server_grace_seconds)} if prepares else None
         connector = Connector(url, session=session, target=target, timeout_seconds=connect_timeout)
         database = cls(
             connector,
@@ -186,7 +207,7 @@ class ConnectionPool:
             timeout=timeout,
             prepares=prepares,
             watches=watches,
-            max_idle_seconds=max_idle_seconds,
+            options=options,
             observe=observe,
         )
         database._start(supervise(f"{name} connections", database._watch))
@@ -491,7 +512,7 @@ class ConnectionPool:
     async def _still_answers(self, connection: Connection) -> bool:
         """Whether a connection that rested can be used; if not, none of those that rested with it is kept."""
         try:
-            async with asyncio.timeout(max(_PING_TIMEOUT_SECONDS, self.patience.seconds)):
+            async with asyncio.timeout(max(self._options.ping_seconds, self.patience.seconds)):
                 await self._ping(connection.raw)
         except (TimeoutError, *FAILURES):
             self._drop({connection, *self._rested})
@@ -594,7 +615,13 @@ class ConnectionPool:
             self._drop(self._open)
         self._is_reachable, self._trouble = True, ""
         connection = Connection(
-            raw, prepares=self._prepares, is_partitioned=is_partitioned, timeout=self._timeout, observe=self._observe
+            raw,
+            prepares=self._prepares,
+            is_partitioned=is_partitioned,
+            timeout=self._timeout,
+            observe=self._observe,
+            max_prepared=self._options.max_prepared,
+            max_prepared_bytes=self._options.max_prepared_bytes,
         )
         self._open.add(connection)
         self._release(connection)
@@ -639,7 +666,7 @@ class ConnectionPool:
             if self.is_read_only and monotonic() - sought >= _SEEK_INTERVAL_SECONDS:
                 sought = monotonic()
                 self._start(self._seek_changes())
-            if self._watches and monotonic() - asked >= STALL_TIMEOUT_SECONDS and (late := self._late()):
+            if self._watches and monotonic() - asked >= self._options.stall_seconds and (late := self._late()):
                 await asyncio.gather(*(self._ask_about(address, late[address]) for address in late))
                 asked = monotonic()
 
@@ -647,7 +674,7 @@ class ConnectionPool:
         """By their hosts, the connections whose statements have taken so long that the cause may be a lost one."""
         late: defaultdict[str, list[Connection]] = defaultdict(list)
         for connection in self._open:
-            if connection.waits_for(max(STALL_TIMEOUT_SECONDS, self.patience.seconds)):
+            if connection.waits_for(max(self._options.stall_seconds, self.patience.seconds)):
                 late[self._connector.address_of(connection.raw)].append(connection)
         return late
 
@@ -677,9 +704,9 @@ class ConnectionPool:
     def _rest(self) -> None:
         """Mark connections that were idle for a while, and close those that were idle for long."""
         now = monotonic()
-        while self._idle and now - self._idle[0].idle_since >= REST_SECONDS:  # the last one is used first
+        while self._idle and now - self._idle[0].idle_since >= self._options.rest_seconds:  # the last one is used first
             self._rested.append(self._idle.pop(0))
-        old = {each for each in self._rested if now - each.idle_since >= self._max_idle_seconds * each.patience}
+        old = {each for each in self._rested if now - each.idle_since >= self._options.max_idle_seconds * each.patience}
         if old:
             self._rested = [each for each in self._rested if each not in old]
             self._open -= old
@@ -716,6 +743,6 @@ def _key(statement: Statement, arguments: tuple[Any, ...]) -> Hashable:
 
 
 def _server_limits(timeout_seconds: float) -> dict[str, str]:
-    """What the server puts an end to, in milliseconds: later than this side does, which has the better message."""
-    milliseconds = str(int((timeout_seconds + _SERVER_GRACE_SECONDS) * 1000))
+    """Settings by which the server ends statements and idle transactions, later than this side, which says why."""
+    milliseconds = str(int(timeout_seconds * 1000))
     return {"statement_timeout": milliseconds, "idle_in_transaction_session_timeout": milliseconds}

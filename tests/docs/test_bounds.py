@@ -41,7 +41,7 @@ FIXED = {
         persisted_queries.MAX_DOCUMENTS,
         persisted_queries.MAX_CHARACTERS,
     ],
-    "prepared statements of a connection, and their bytes": [connection._MAX_PREPARED, connection._MAX_PREPARED_BYTES],
+    "prepared statements of a connection, and their bytes": [connection.MAX_PREPARED, connection.MAX_PREPARED_BYTES],
 }
 
 

@@ -13,7 +13,7 @@ from graphql_api.settings import Settings
 from graphql_api.storage import pool as pools
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.connector import Connector
-from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.pool import ConnectionPool, PoolOptions
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
 from tests.graph import Graph, wanted
@@ -43,29 +43,22 @@ async def backend(pool):
     return (await pool.fetch(BACKEND))[0][0]
 
 
-@pytest.fixture
-def rests_at_once(monkeypatch):
-    monkeypatch.setattr(pools, "REST_SECONDS", 0)
-
-
 async def has_rested(pool):
     await until(lambda: pool._rested, "a connection rests")
 
 
-async def test_a_connection_that_rested_is_used_again(database_url, rests_at_once):
-    async with ConnectionPool.open(database_url) as pool:
+async def test_a_connection_that_rested_is_used_again(database_url):
+    async with ConnectionPool.open(database_url, options=PoolOptions(rest_seconds=0)) as pool:
         first = await backend(pool)
         await has_rested(pool)
         assert pool.idle == 1
         assert await backend(pool) == first
 
 
-async def test_connections_that_were_dropped_without_a_word_while_they_rested_are_replaced(
-    by_tcp, database_url, rests_at_once, monkeypatch
-):
-    monkeypatch.setattr(pools, "_PING_TIMEOUT_SECONDS", 0.05)
+async def test_connections_that_were_dropped_without_a_word_while_they_rested_are_replaced(by_tcp, database_url):
     proxy, way = by_tcp
-    async with ConnectionPool.open(way(database_url), watches=False) as pool:
+    options = PoolOptions(rest_seconds=0, ping_seconds=0.05)
+    async with ConnectionPool.open(way(database_url), watches=False, options=options) as pool:
         first = await asyncio.gather(*(backend(pool) for _ in range(3)))
         await until(lambda: pool._rested and len(pool._rested) == len(pool._open), "all connections rest")
         proxy.forget()
@@ -73,8 +66,8 @@ async def test_connections_that_were_dropped_without_a_word_while_they_rested_ar
         assert pool.timeouts == 0
 
 
-async def test_an_idle_connection_is_closed_after_a_while(database_url, rests_at_once):
-    async with ConnectionPool.open(database_url, max_idle_seconds=0) as pool:
+async def test_an_idle_connection_is_closed_after_a_while(database_url):
+    async with ConnectionPool.open(database_url, options=PoolOptions(rest_seconds=0, max_idle_seconds=0)) as pool:
         await backend(pool)
         await until(lambda: not pool.is_open, "the connection is closed")
         assert await backend(pool)
@@ -88,10 +81,10 @@ async def test_the_server_ends_what_was_left_behind(database_url):
             assert tuple(row) == ("10s", "10s")
 
 
-async def test_a_partition_in_the_middle_of_a_transaction_leaves_no_lock(by_tcp, database_url, connection, monkeypatch):
-    monkeypatch.setattr(pools, "_SERVER_GRACE_SECONDS", 0)
+async def test_a_partition_in_the_middle_of_a_transaction_leaves_no_lock(by_tcp, database_url, connection):
     proxy, way = by_tcp
-    async with ConnectionPool.open(way(database_url), timeout=0.5) as pool:
+    options = PoolOptions(server_grace_seconds=0)
+    async with ConnectionPool.open(way(database_url), timeout=0.5, options=options) as pool:
 
         async def be_cut_off():
             async with pool.transaction("select pg_advisory_xact_lock(99)") as transaction:
@@ -129,11 +122,11 @@ async def test_a_connection_that_was_lost_without_a_word_is_noticed_soon_and_its
 
 
 async def test_what_waits_for_a_lock_is_not_taken_for_lost(by_tcp, database_url, connection, monkeypatch):
-    monkeypatch.setattr(pools, "STALL_TIMEOUT_SECONDS", 0.01)
     asked, ask = [], Connector.backends
     monkeypatch.setattr(Connector, "backends", lambda *arguments: asked.append(arguments) or ask(*arguments))
     _, way = by_tcp
-    async with ConnectionPool.open(way(database_url), size=1) as pool:
+    options = PoolOptions(stall_seconds=0.01)
+    async with ConnectionPool.open(way(database_url), size=1, options=options) as pool:
         await connection.execute("select pg_advisory_lock(98)")
 
         async def wait():
@@ -161,19 +154,17 @@ async def test_any_error_at_connecting_gives_its_slot_back(database_url, monkeyp
         assert pool._opening == 0
 
 
-async def test_the_statement_used_last_stays_prepared_longest(database_url, monkeypatch):
-    monkeypatch.setattr("graphql_api.storage.connection._MAX_PREPARED", 2)
+async def test_the_statement_used_last_stays_prepared_longest(database_url):
     statements = [Statement(f"{number}", f"select {number}") for number in range(3)]
-    async with ConnectionPool.open(database_url, size=1) as pool:
+    async with ConnectionPool.open(database_url, size=1, options=PoolOptions(max_prepared=2)) as pool:
         for statement in (statements[0], statements[1], statements[0], statements[2]):
             await pool.fetch(statement)
         [connection] = pool._open
         assert list(connection._prepared) == [statements[0], statements[2]]
 
 
-async def test_prepared_statements_are_bounded_by_their_text(database_url, monkeypatch):
-    monkeypatch.setattr("graphql_api.storage.connection._MAX_PREPARED_BYTES", 100)
-    async with ConnectionPool.open(database_url, size=1) as pool:
+async def test_prepared_statements_are_bounded_by_their_text(database_url):
+    async with ConnectionPool.open(database_url, size=1, options=PoolOptions(max_prepared_bytes=100)) as pool:
         for number in range(10):
             await pool.fetch(Statement(f"{number}", f"select {number} -- {'x' * 60}"))
         [connection] = pool._open
