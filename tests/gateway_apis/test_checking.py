@@ -399,7 +399,15 @@ _FAULTS = st.builds(
         max_size=14,
     ),
 )
-_CUSTOMERS = st.sampled_from([standin.LIVE, standin.LIVE, standin.DELETED, "listed", "unknown"])
+# One that is deleted soon after it was verified is not asked for: only the list tells.
+_CUSTOMERS = st.sampled_from([standin.LIVE, standin.LIVE, standin.DELETED, "listed", "listed alone", "unknown"])
+
+
+HALF_AN_HOUR_LATER = """
+  update customer_gateway_tokens set last_verified_at = last_verified_at - interval '30 min';
+  update gateway_customer_checks set asked_at = asked_at - interval '30 min';
+  update gateway_checks set deletions_read_at = deletions_read_at - interval '30 min'
+"""
 
 
 class Killed(BaseException):
@@ -413,18 +421,29 @@ class Killed(BaseException):
 )
 @example(customers=[standin.DELETED], runs=[([None, 500, 500, 500], None)])
 @example(customers=[standin.LIVE, standin.DELETED], runs=[([], 2)])
+@example(customers=["listed alone", standin.LIVE], runs=[([500, 500, 500], None), ([None, 401], None)])
 async def test_no_customer_that_is_there_is_deactivated_and_each_deleted_one_is_at_last(
-    check, graph, connection, customers, runs
+    check, graph, connection, monkeypatch, customers, runs
 ):
+    monkeypatch.setattr(checking, "_OVERLAP", timedelta(0))
     await connection.execute(
         "truncate customer_gateway_tokens, gateway_customers, customer_gateway_token_events,"
         " gateway_customer_reports, gateway_checks, gateway_customer_checks"
     )
     stripe = standin.Stripe()
     names = [f"cus_{number}" for number in range(len(customers))]
-    await graph.save_many([{"userId": name, "gateway": "STRIPE", "gatewayCustomerId": name} for name in names])
+    inputs = [{"userId": name, "gateway": "STRIPE", "gatewayCustomerId": name} for name in names]
+    verified = [name for name, state in zip(names, customers, strict=True) if state == "listed alone"]
+    if verified:
+        await graph.save_many([each for each in inputs if each["userId"] in verified])
+        stripe.customers = dict.fromkeys(verified, standin.LIVE)
+        await check(stripe)
+        await connection.execute(HALF_AN_HOUR_LATER)
+    await graph.save_many(inputs)
     for name, state in zip(names, customers, strict=True):
-        if state == "listed":
+        if state == "listed alone":
+            stripe.delete(name, datetime.now(UTC) - timedelta(minutes=20))
+        elif state == "listed":
             stripe.delete(name, datetime.now(UTC) + timedelta(seconds=1))
         elif state != "unknown":
             stripe.customers[name] = state
