@@ -1,0 +1,246 @@
+"""What partitions change: each workload's statements, vacuum, and the longest wait while tables become partitions.
+
+    .venv/bin/python benchmarks/partitions.py --rows 2000000 --parts 16 64
+
+Tables with so many tokens are filled in an embedded PostgreSQL, copied for each number of partitions, and partitioned
+while others read and write. The store's calls then run alternately on the tables as they were and on the partitions, on
+one connection each. It needs about 4 kB of disk for each token, and the tables in the middle of it in memory.
+"""
+
+import argparse
+import asyncio
+import random
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from hashlib import md5
+from pathlib import Path
+from statistics import median
+from urllib.parse import urlsplit
+
+import asyncpg
+from uuid_utils import uuid7
+
+from graphql_api.domain.token import Action, Changes, Edit, Given, created, edited
+from graphql_api.embedded import embedded_postgres
+from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.migrate import upgrade
+from graphql_api.storage.partitioning import KEYS, Partitioning, alone
+from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.tokens import TokenStore
+
+TOKENS = "customer_gateway_tokens"
+CHUNK = 1_000_000
+FEWEST = 20  # calls of each kind
+GATEWAYS = ("STRIPE", "PAYPAL", "ADYEN")
+FIELDS = (
+    ("id", "id", None),
+    ("gateway", "gateway", None),
+    ("gatewayCustomerId", "gateway_customer_id", None),
+    ("isActive", "is_active", None),
+    ("createdAt", "created_at", None),
+)
+# Users come in no order, as they do in life; ids are of version 7.
+FILL = """
+with new as (
+  select ('018bcfe5' || lpad(to_hex(n), 8, '0') || '8000' || substr(md5('id' || n), 1, 12))::uuid as id,
+    'user-' || md5((n % ($3 / 3))::text) as user_id, ('{STRIPE,PAYPAL,ADYEN}'::text[])[1 + n / ($3 / 3)] as gateway,
+    'cus_' || md5(n::text) as gateway_customer_id, '2026-01-01'::timestamptz + n * interval '10 ms' as at
+  from generate_series($1::bigint, $2::bigint) as n
+), tokens as (
+  insert into customer_gateway_tokens (id, user_id, gateway, gateway_customer_id, created_at)
+  select id, user_id, gateway, gateway_customer_id, at from new
+), customers as (
+  insert into gateway_customers (gateway_customer_id, gateway, user_id)
+  select gateway_customer_id, gateway, user_id from new
+)
+insert into customer_gateway_token_events
+  (token_id, version, user_id, gateway, gateway_customer_id, is_active, action, actor, at)
+select id, 1, user_id, gateway, gateway_customer_id, true, 'CREATED', 'benchmark', at from new
+"""
+SIZES = """
+select parent, sum(pg_relation_size(oid)) as heap, sum(pg_indexes_size(oid)) as indexes from (
+  select c.oid, coalesce(i.inhparent::regclass, c.oid::regclass)::text as parent
+  from pg_class c left join pg_inherits i on i.inhrelid = c.oid
+  where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace
+) as each group by 1 having sum(pg_relation_size(oid)) > 1000000 order by 1
+"""
+
+
+def at(server: str, name: str) -> str:
+    return urlsplit(server)._replace(path=f"/{name}").geturl()
+
+
+def user(number: int) -> str:
+    return f"user-{md5(str(number).encode()).hexdigest()}"
+
+
+async def fill(url: str, rows: int) -> None:
+    await upgrade(url)
+    connection = await asyncpg.connect(url)
+    began = time.monotonic()
+    for first in range(0, rows, CHUNK):
+        await connection.execute(FILL, first, min(first + CHUNK, rows) - 1, rows)
+    await connection.execute("vacuum analyze")
+    print(f"filled with {rows:,} tokens in {time.monotonic() - began:.0f} s")
+    await sizes(connection, rows)
+    await connection.close()
+
+
+async def sizes(connection, rows: int) -> None:
+    for row in await connection.fetch(SIZES):
+        heap, indexes = row["heap"] / rows, row["indexes"] / rows
+        print(f"  {row['parent']:32} {heap:6.0f} bytes a token, indexes {indexes:6.0f}")
+
+
+async def vacuum(url: str, name: str) -> None:
+    """Vacuum after two of a hundred tokens changed."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"update {TOKENS} set description = 'changed' where md5(id::text) < '051'")
+    began = time.monotonic()
+    await connection.execute(f"vacuum (analyze) {TOKENS}")
+    whole = time.monotonic() - began
+    parts = await connection.fetch(
+        "select inhrelid::regclass::text from pg_inherits where inhparent = $1::text::regclass", TOKENS
+    )
+    longest = whole
+    if parts:
+        await connection.execute(f"update {TOKENS}_p0 set description = 'again' where md5(id::text) < '051'")
+        began = time.monotonic()
+        await connection.execute(f"vacuum (analyze) {TOKENS}_p0")
+        longest = time.monotonic() - began
+    print(f"vacuum, {name}: {whole:.1f} s in all, {longest:.1f} s the table or one partition")
+    await connection.close()
+
+
+async def partition(url: str, parts: int, users: int) -> None:
+    """Partition every table while four readers and two writers work; print how long the longest of them waited."""
+    waits: dict[str, list[float]] = {"read": [], "save": []}
+    is_done = False
+
+    async def work(store: TokenStore, kind: str) -> None:
+        chance = random.Random(len(waits[kind]))
+        while not is_done:
+            who = user(chance.randrange(users))
+            began = time.monotonic()
+            if kind == "read":
+                await store.of_users_as_json([who], FIELDS)
+            else:
+                await save(store, who)
+            waits[kind].append(time.monotonic() - began)
+            await asyncio.sleep(0.005)
+
+    async with ConnectionPool.open(url) as pool:
+        store = TokenStore(pool)
+        tasks = [asyncio.create_task(work(store, kind)) for kind in ("read", "read", "read", "read", "save", "save")]
+        for table in KEYS:
+            began = time.monotonic()
+            async with alone(url) as connection:
+                work_on = await Partitioning.of(connection, table, parts)
+                await work_on.run(lambda _: None)
+            print(f"{table}: {parts} partitions after {time.monotonic() - began:.0f} s")
+        is_done = True
+        await asyncio.gather(*tasks)
+    for kind, each in waits.items():
+        p99 = sorted(each)[int(len(each) * 0.99)]
+        print(f"  {kind}s meanwhile: {len(each)}, p99 {p99 * 1000:.0f} ms, longest {max(each) * 1000:.0f} ms")
+
+
+async def save(store: TokenStore, who: str) -> None:
+    while True:
+        snapshot = await store.read_at(who, "STRIPE")
+        event = edited(snapshot.token, Edit(description=Given(str(random.random()))), snapshot.now)
+        try:
+            await store.change(snapshot.token, event, "benchmark")
+        except ConflictError:
+            continue
+        return
+
+
+async def create(store: TokenStore, who: str) -> None:
+    changes = Changes()
+    async with store.transaction([who]) as transaction:
+        edit = Edit(gateway_customer_id=f"cus_{uuid7()}")
+        changes.create(created(str(uuid7()), who, "NEW", edit, await transaction.now(), Action.CREATED))
+        await transaction.write(changes, "benchmark")
+
+
+async def lookup(store: TokenStore, number: int) -> None:
+    customer = ("STRIPE", f"cus_{md5(str(number).encode()).hexdigest()}")
+    assert await store.by_customers([customer], frozenset({"id"}))
+
+
+def workloads(users: int):
+    def one() -> str:
+        return user(random.randrange(users))
+
+    return {
+        "entities-1": lambda store: store.of_users_as_json([one()], FIELDS),
+        "entities-50": lambda store: store.of_users_as_json([one() for _ in range(50)], FIELDS),
+        "entities-1000": lambda store: store.of_users_as_json([one() for _ in range(1000)], FIELDS),
+        "lookup by customer": lambda store: lookup(store, random.randrange(users)),
+        "save a change": lambda store: save(store, one()),
+        "save a new token": lambda store: create(store, f"new-{uuid7()}"),
+    }
+
+
+async def compare(urls: dict[str, str], users: int, seconds: float) -> None:
+    async with AsyncExitStack() as stack:
+        stores = {
+            name: TokenStore(await stack.enter_async_context(ConnectionPool.open(url, size=1)))
+            for name, url in urls.items()
+        }
+        print(f"\n{'ms, median (÷ unpartitioned)':30}" + "".join(f"{name:>22}" for name in stores))
+        for workload, run in workloads(users).items():
+            times: dict[str, list[float]] = {name: [] for name in stores}
+            until = time.monotonic() + seconds
+            while time.monotonic() < until or len(times["unpartitioned"]) < FEWEST:
+                for name in random.sample([*stores], len(stores)):
+                    began = time.perf_counter()
+                    await run(stores[name])
+                    times[name].append(time.perf_counter() - began)
+            first = median(times["unpartitioned"])
+            cells = (f"{median(each) * 1000:13.2f} ({median(each) / first:5.2f})" for each in times.values())
+            print(f"{workload:30}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+
+
+async def main(server: str, rows: int, counts: list[int], seconds: float) -> None:
+    users = rows // 3
+    administrator = await asyncpg.connect(server)
+    urls = {"unpartitioned": at(server, "unpartitioned")}
+    await administrator.execute("create database unpartitioned")
+    await fill(urls["unpartitioned"], rows)
+    for count in counts:
+        name = f"{count} partitions"
+        await administrator.execute(f"create database partitioned_{count} template unpartitioned")
+        urls[name] = at(server, f"partitioned_{count}")
+        await partition(urls[name], count, users)
+        connection = await asyncpg.connect(urls[name])
+        await sizes(connection, rows)
+        await connection.close()
+    await compare(urls, users, seconds)
+    for name, url in urls.items():
+        await vacuum(url, name)
+    await administrator.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=600_000, help="tokens; three for each user")
+    parser.add_argument("--parts", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--seconds", type=float, default=20, help="for each workload")
+    parser.add_argument("--shared-buffers", default="2GB")
+    parser.add_argument("--dir", type=Path, help="where the databases are; default: the system's temporary directory")
+    given = parser.parse_args()
+    settings = {
+        "shared_buffers": given.shared_buffers,
+        "max_wal_size": "16GB",
+        "wal_level": "minimal",
+        "max_wal_senders": "0",
+        "maintenance_work_mem": "1GB",
+    }
+    with (
+        tempfile.TemporaryDirectory(dir=given.dir) as folder,
+        embedded_postgres(Path(folder), settings) as server,
+    ):
+        asyncio.run(main(server, given.rows // 3 * 3, given.parts, given.seconds))
