@@ -13,7 +13,18 @@ CODE = re.compile(r"[A-Z]+(_[A-Z]+)*")
 PACKAGE = Path(graphql_api.__file__).parent
 _, IN_ERRORS, IN_USER_ERRORS = (PACKAGE / "web/errors.md").read_text().split("\n## ")
 # Other words in capitals where what callers are told is made: methods, a header's value, names, an outcome for the log.
-NO_CODES = {"CONNECT", "GET", "HEAD", "POST", "DENY", "T", "TOO_COMPLEX", "CLIENT_HAS_GONE"}
+NO_CODES = {
+    "CONNECT",
+    "GET",
+    "HEAD",
+    "POST",
+    "DENY",
+    "T",
+    "TOO_COMPLEX",
+    "CLIENT_HAS_GONE",
+    "FOR_ROUTERS",
+    "UNREAD_ANSWERS",
+}
 
 
 def explained(part):
