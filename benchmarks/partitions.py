@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/partitions.py --rows 2000000 --parts 16 64
 
-Tables with so many tokens are filled in an embedded PostgreSQL, copied for each number of partitions, and partitioned
+Tables with this many tokens are filled in an embedded PostgreSQL, copied for each number of partitions, and partitioned
 while others read and write. The store's calls then run alternately on the tables as they were and on the partitions, on
 one connection each. It needs about 4 kB of disk for each token, and the tables in the middle of it in memory.
 """
