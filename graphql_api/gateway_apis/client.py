@@ -12,7 +12,8 @@ from functools import partial
 from math import inf
 from time import monotonic
 from typing import Final, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
@@ -105,14 +106,15 @@ class GatewayClient:
     @asynccontextmanager
     async def open(cls, key: GatewayKey, pace: Pace) -> "AsyncGenerator[GatewayClient]":
         """Keep connections open meanwhile. The key is in the headers of requests and nowhere else."""
+        base_url = key.base_url or key.api.base_url
         async with aiohttp.ClientSession(
             headers=dict(key.api.headers(key.secret.get_secret_value())),
             timeout=_TIMEOUT,
             connector=aiohttp.TCPConnector(ssl=httpx.create_ssl_context()),  # of the authorities that all else trusts
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
+            proxy=_proxy(base_url),
         ) as session:
-            yield cls(key.api, partial(_request, session, key.base_url or key.api.base_url), pace)
+            yield cls(key.api, partial(_request, session, base_url), pace)
 
     async def customer(self, customer: str, until: float = inf) -> Answer:
         """Ask for a customer.
@@ -241,6 +243,12 @@ class GatewayClient:
         except orjson.JSONDecodeError:
             body = None
         return read(Reply(status, body))
+
+
+def _proxy(base_url: str) -> str | None:
+    """The proxy for this address by `HTTPS_PROXY` and `NO_PROXY`. aiohttp would look for it each time."""
+    url = urlsplit(base_url)
+    return None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
 
 
 async def _request(session: aiohttp.ClientSession, base_url: str, method: str, request: Request) -> Response:
