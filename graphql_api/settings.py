@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from graphql_api.domain.addresses import is_address, is_loopback, is_private
 from graphql_api.domain.errors import InputError
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.token import Action
@@ -109,10 +109,15 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
+_SUBJECT = re.compile(r"/[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
 _MAX_ADDRESS_LENGTH = 2000
 _EVENT_SECRET_BYTES = range(24, 65)  # Standard Webhooks
 _ACTIONS = tuple(action.value for action in Action)
+
+
+def _is_stream(address: str) -> bool:
+    return address.startswith(("nats://", "tls://"))
 
 
 def _is_host(name: str) -> bool:
@@ -120,7 +125,7 @@ def _is_host(name: str) -> bool:
     try:
         name.encode("idna")
         if ":" in name or re.fullmatch(r"[0-9.]+", name):
-            ip_address(name)
+            return is_address(name)
     except ValueError:
         return False
     return bool(name)
@@ -136,22 +141,20 @@ def _unusable(address: str) -> str | None:
 
 def _invalid_endpoint(address: str, *, allow_private: bool) -> str | None:
     """What keeps entries from being sent there. Whether a name has a private address is seen when it is sent."""
-    if wrong := _invalid_http(address) or _unusable(address):
+    is_stream = _is_stream(address)
+    if wrong := _invalid_http(f"http{address[address.index(':') :]}" if is_stream else address) or _unusable(address):
         return wrong
     parts = urlsplit(address)
     host = parts.hostname or ""
+    if is_stream and (not _SUBJECT.fullmatch(parts.path) or parts.query or parts.fragment):
+        return "it does not end with a subject, as nats://nats.example/tokens does"
     if allow_private:
         return None
-    try:
-        ip = ip_address(host)
-    except ValueError:
-        is_local, is_private = host == "localhost" or host.endswith(".localhost"), False
-    else:
-        is_local, is_private = ip.is_loopback, not ip.is_global and not ip.is_loopback
-    if is_private:
+    is_local = is_loopback(host) if is_address(host) else host == "localhost" or host.endswith(".localhost")
+    if is_address(host) and is_private(host):
         return "its address is private (EVENT_WEBHOOK_ALLOW_PRIVATE allows that)"
-    if parts.scheme == "http" and not is_local:
-        return "it begins with http:// (EVENT_WEBHOOK_ALLOW_PRIVATE allows that)"
+    if parts.scheme in {"http", "nats"} and not is_local:
+        return f"it begins with {parts.scheme}:// (EVENT_WEBHOOK_ALLOW_PRIVATE allows that)"
     return None
 
 
@@ -509,15 +512,22 @@ class Settings(BaseSettings):
     @classmethod
     def _event_secrets(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
         pairs = [secret.get_secret_value().partition(":") for secret in value]
+        endpoints = [pair.partition("=") for pair in info.data.get("event_webhooks", ())]
+        streams = {name.strip() for name, _, address in endpoints if _is_stream(address.strip())}
         form = "takes a secret for each endpoint, such as billing:whsec_… with the Base64 of 24 to 64 bytes"
-        if not all(separator and _event_key(secret.strip()) for _, separator, secret in pairs):
+        given = [name.strip() for name, _, _ in pairs]
+        if not all(
+            separator and (_event_key(secret.strip()) or (name.strip() in streams and secret.strip()))
+            for name, separator, secret in pairs
+        ):
             raise ValueError(f"{form}; one is not of that form")
+        if twice := [name for name in streams if given.count(name) > 1]:
+            raise ValueError(f"takes one token, or user:password, for a stream; {twice[0]} has several")
         if "event_webhooks" in info.data:
-            endpoints = [pair.partition("=")[0].strip() for pair in info.data["event_webhooks"]]
-            given = [name.strip() for name, _, _ in pairs]
-            if missing := [name for name in endpoints if name not in given]:
+            names = [name.strip() for name, _, _ in endpoints]
+            if missing := [name for name in names if name not in given and name not in streams]:
                 raise ValueError(f"{form}; {missing[0]} has none")
-            if unknown := [name for name in given if name not in endpoints]:
+            if unknown := [name for name in given if name not in names]:
                 raise ValueError(f"{form}; {unknown[0][:50]!r} is not in EVENT_WEBHOOKS")
         return value
 
@@ -563,14 +573,19 @@ class Settings(BaseSettings):
         return Gateways(frozenset(self.gateways), frozenset(self.numeric_customer_ids), forms)
 
     @property
-    def event_endpoints(self) -> list[tuple[str, str, tuple[bytes, ...]]]:
-        """The endpoints of `deliver`: name, URL, and the keys that sign what is sent."""
-        keys: dict[str, list[bytes]] = {}
+    def event_endpoints(self) -> list[tuple[str, str, tuple[bytes, ...], str]]:
+        """The endpoints of `deliver`: name, URL, and the keys that sign what is sent, or what a stream is told."""
+        secrets: dict[str, list[str]] = {}
         for secret in self.event_webhook_secrets:
             name, _, text = secret.get_secret_value().partition(":")
-            keys.setdefault(name.strip(), []).append(_event_key(text.strip()) or b"")
-        pairs = [pair.partition("=") for pair in self.event_webhooks]
-        return [(name.strip(), url.strip(), tuple(keys[name.strip()])) for name, _, url in pairs]
+            secrets.setdefault(name.strip(), []).append(text.strip())
+        found: list[tuple[str, str, tuple[bytes, ...], str]] = []
+        for pair in self.event_webhooks:
+            name, _, url = (part.strip() for part in pair.partition("="))
+            given = secrets.get(name, [])
+            keys = () if _is_stream(url) else tuple(_event_key(each) or b"" for each in given)
+            found.append((name, url, keys, given[0] if given and _is_stream(url) else ""))
+        return found
 
     @property
     def authenticates(self) -> bool:
@@ -625,10 +640,7 @@ def _is_guessable(secret: str) -> bool:
 def _is_open_to_tampering(address: str) -> bool:
     parts = urlsplit(address)
     host = parts.hostname or ""
-    try:
-        is_local = ip_address(host).is_loopback
-    except ValueError:
-        is_local = host == "localhost"
+    is_local = is_loopback(host) if is_address(host) else host == "localhost"
     return parts.scheme == "http" and not is_local
 
 

@@ -259,8 +259,16 @@ def test_endpoints_of_deliveries_each_have_a_secret(environment, webhooks, priva
     secrets = ",".join(f"{name}:{WHSEC}" for name in [*names, names[0]])
     environment(event_webhooks=webhooks, event_webhook_secrets=secrets, event_webhook_allow_private=private)
     found = Settings.load().event_endpoints
-    assert [name for name, _, _ in found] == names
-    assert [len(keys) for _, _, keys in found] == [2] + [1] * (len(names) - 1)
+    assert [name for name, *_ in found] == names
+    assert [(len(keys), credentials) for _, _, keys, credentials in found] == [(2, "")] + [(1, "")] * (len(names) - 1)
+
+
+@pytest.mark.parametrize(("secrets", "credentials"), [("", ""), ("s:a-token", "a-token"), ("s:me:a:b", "me:a:b")])
+def test_a_stream_has_a_token_or_a_user_or_neither(environment, secrets, credentials):
+    url = "tls://nats.example:4223/events.tokens"
+    environment(event_webhooks=f"a=https://a.example,s={url}", event_webhook_secrets=f"a:{WHSEC},{secrets}".rstrip(","))
+    [_, stream] = Settings.load().event_endpoints
+    assert stream == ("s", url, (), credentials)
 
 
 @pytest.mark.parametrize(
@@ -290,6 +298,16 @@ def test_endpoints_of_deliveries_each_have_a_secret(environment, webhooks, priva
         ({"event_webhook_secrets": "a:whsec_" + "!" * 32}, "one is not of that form"),
         ({"event_webhook_secrets": "a:" + "A" * 32}, "one is not of that form"),
         ({"event_webhook_actions": "DEACTIVATE"}, "'DEACTIVATE' is none"),
+        ({"event_webhooks": "a=nats://127.0.0.1"}, "of a, it does not end with a subject"),
+        ({"event_webhooks": "a=nats://127.0.0.1/"}, "of a, it does not end with a subject"),
+        ({"event_webhooks": "a=nats://127.0.0.1/x.*"}, "of a, it does not end with a subject"),
+        ({"event_webhooks": "a=nats://127.0.0.1/x?y"}, "of a, it does not end with a subject"),
+        ({"event_webhooks": "a=nats://nats.example/x"}, "of a, it begins with nats://"),
+        ({"event_webhooks": "a=nats:///x"}, "of a, it names no host"),
+        ({"event_webhooks": "a=tls://10.0.0.1/x"}, "of a, its address is private"),
+        ({"event_webhooks": "a=tls://u:p@nats.example/x"}, "of a, it holds a user or a password"),
+        ({"event_webhooks": "a=https://[::10.0.0.1]"}, "of a, its address is private"),
+        ({"event_webhooks": "a=tls://b.example/x", "event_webhook_secrets": "a:b,a:c"}, "a has several"),
     ],
 )
 def test_endpoints_of_deliveries_that_cannot_be_used_are_refused(environment, variables, says):

@@ -1,4 +1,4 @@
-"""Delivering: each endpoint gets the entries of the feed one after another, from one process at a time.
+"""Deliveries: each endpoint gets the entries of the feed one after another, from one process at a time.
 
 An entry is at the receiver before the endpoint's position passes it, so that a process that is killed repeats what was
 under way, and nothing is left out. An entry that is not taken is tried again by the schedule of Standard Webhooks, and
@@ -8,15 +8,15 @@ holds back those behind it. After the last attempt the endpoint is disabled: its
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from random import uniform
 from time import monotonic
 
 import structlog
 
-from graphql_api.deliveries.sending import MAX_READ_SECONDS, TIMEOUT_SECONDS, Endpoint, Outcome, Sender
+from graphql_api.deliveries.sending import MAX_READ_SECONDS, TIMEOUT_SECONDS, Endpoint, Outcome, Sends
 from graphql_api.domain.errors import BadInputError, UnavailableError
 from graphql_api.domain.filter import FeedFilter, Place
 from graphql_api.observability.supervision import supervise
@@ -83,7 +83,7 @@ class Delivery:
     def __init__(
         self,
         endpoint: Endpoint,
-        sender: Sender,
+        sender: Sends,
         feed: Feed,
         endpoints: Endpoints,
         wanted: FeedFilter,
@@ -194,7 +194,7 @@ class Delivery:
             if step.has_failed or state.disabled_at or (step.is_denied and not is_waiting) or monotonic() > deadline:
                 return _described(state)
             await self._pause(_POLL_SECONDS if is_waiting else 0.0)
-        return "it was interrupted"
+        return "the command was interrupted"
 
     async def _now(self) -> int | None:
         """The position up to which there is something, once that is settled."""
@@ -221,7 +221,7 @@ async def deliveries(
     endpoints: Sequence[Endpoint],
     *,
     actions: Sequence[str],
-    allow_private: bool,
+    open_sender: Callable[[Endpoint, Timing], AbstractAsyncContextManager[Sends]],
     stop: asyncio.Event,
     timing: Timing = _STANDARD,
 ) -> AsyncGenerator[list[Delivery]]:
@@ -231,7 +231,7 @@ async def deliveries(
         pool: the database
         endpoints: where to send
         actions: what kinds of entries; none are all
-        allow_private: whether to send to private addresses, and without TLS
+        open_sender: opens what sends to an endpoint
         stop: is set when nothing more is to be sent
         timing: how long to wait for what
     """
@@ -244,9 +244,7 @@ async def deliveries(
         for endpoint in endpoints:
             if endpoint.name not in known:
                 await states.register(endpoint.name, (await feed.now()).position)
-            sender = await stack.enter_async_context(
-                Sender.open(endpoint, allow_private=allow_private, timeout=timing.answer, read_timeout=timing.read)
-            )
+            sender = await stack.enter_async_context(open_sender(endpoint, timing))
             made.append(Delivery(endpoint, sender, feed, states, wanted, stop, timing))
         yield made
 
@@ -274,7 +272,7 @@ async def resume(
     feed, states = Feed(pool), Endpoints(pool, "")
     state = next((each for each in await states.states() if each.name == name), None)
     if state is None:
-        raise BadInputError(f"{name!r} is not an endpoint that `deliver` has sent to; EVENT_WEBHOOKS names them")
+        raise BadInputError(f"`deliver` knows no endpoint {name!r}. It knows those that were in its EVENT_WEBHOOKS.")
     position = None
     if place is not None:
         position = await feed.resume(place)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from time import time
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -22,30 +21,44 @@ import httpx
 import orjson
 
 from graphql_api import __version__
+from graphql_api.domain.addresses import is_address, is_loopback, is_private
 from graphql_api.domain.token import Action
 
 TIMEOUT_SECONDS = 15.0
+STREAM_SCHEMES = ("nats://", "tls://")
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 # Of an answer's body nothing is used; a short one is read, so that the connection can be used again.
 _MAX_READ_BYTES, MAX_READ_SECONDS = 16_384, 1.0
-_NAT64 = IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where entries go, and the keys that sign them; several while they are rotated."""
+    """Where entries go.
+
+    Attributes:
+        name: what settings, metrics and messages call it
+        url: `https://…`, or `nats://host/subject` or `tls://host/subject` for a stream
+        keys: what signs requests; several while they are rotated
+        credentials: for a stream, a token, or a user and a password with a colon between
+    """
 
     name: str
     url: str
-    keys: Sequence[bytes]
+    keys: Sequence[bytes] = ()
+    credentials: str = ""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is a stream of a broker."""
+        return self.url.startswith(STREAM_SCHEMES)
 
 
 class Outcome(NamedTuple):
     """What became of a request.
 
     Attributes:
-        error: why the entry was not taken; empty if it was
+        error: why the entry was not taken, as the end of a sentence about the endpoint; empty if it was
         is_gone: whether the endpoint wants no more entries
         retry_after: seconds for which it wants no request
     """
@@ -63,13 +76,21 @@ class Line(Protocol):
         ...
 
 
-class _ForbiddenAddressError(Exception):
-    """The host has an address that nothing is sent to."""
+class ForbiddenAddressError(Exception):
+    """The host has an address that nothing is sent to; the message continues a sentence about the endpoint."""
 
 
-def message_of(line: Line) -> tuple[str, bytes]:
-    """The id and the body for an entry of the feed, without a person: an erasure need not reach it."""
-    body = {
+class Sends(Protocol):
+    """What sends to one endpoint."""
+
+    async def send(self, line: Line) -> Outcome:
+        """Send an entry of the feed."""
+        ...
+
+
+def event_of(line: Line) -> tuple[str, dict[str, Any]]:
+    """The id and the event for an entry of the feed, without a person: an erasure need not reach it."""
+    event = {
         "type": f"customer_gateway_token.{line['action'].lower()}",
         "timestamp": line["at"].astimezone(UTC).isoformat(timespec="microseconds"),
         "data": {
@@ -80,7 +101,7 @@ def message_of(line: Line) -> tuple[str, bytes]:
             "isActive": line["is_active"] and not Action(line["action"]).ends_token,
         },
     }
-    return f"evt_{line['token_id']}_{line['version']}", orjson.dumps(body)
+    return f"evt_{line['token_id']}_{line['version']}", event
 
 
 def signed(keys: Sequence[bytes], message_id: str, body: bytes, now: int) -> dict[str, str]:
@@ -92,27 +113,6 @@ def signed(keys: Sequence[bytes], message_id: str, body: bytes, now: int) -> dic
         "webhook-timestamp": str(now),
         "webhook-signature": " ".join(f"v1,{digest}" for digest in digests),
     }
-
-
-def is_private(address: str) -> bool:
-    """Whether an address is not one of the internet, nor this machine's own."""
-    ip = ip_address(address.partition("%")[0])
-    if isinstance(ip, IPv6Address):
-        ip = _embedded(ip)
-    return not ip.is_loopback and (not ip.is_global or ip.is_multicast)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address is this machine's own."""
-    ip = ip_address(address.partition("%")[0])
-    return ((ip.ipv4_mapped if isinstance(ip, IPv6Address) else None) or ip).is_loopback
-
-
-def _embedded(ip: IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address to which a packet for this one goes."""
-    if ip in _NAT64:
-        return IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour or ip
 
 
 class Sender:
@@ -168,23 +168,27 @@ class Sender:
 
     async def send(self, line: Line) -> Outcome:
         """Send an entry of the feed."""
-        message_id, body = message_of(line)
+        message_id, event = event_of(line)
+        body = orjson.dumps(event)
         headers = signed(self._endpoint.keys, message_id, body, int(time()))
         try:
             async with asyncio.timeout(self._timeout):
-                *addresses, last = await self._addresses()
+                is_plain = self._url.scheme == "http"
+                *addresses, last = await looked_up(
+                    self._url.raw_host.decode(), allow_private=self._allow_private, is_plain=is_plain
+                )
                 for address in addresses:
                     with suppress(httpx.ConnectError):
                         return await self._post(address, headers, body)
                 return await self._post(last, headers, body)
         except (TimeoutError, httpx.TimeoutException):
             return Outcome(f"did not answer within {self._timeout:g} s")
-        except _ForbiddenAddressError as error:
+        except ForbiddenAddressError as error:
             return Outcome(str(error))
         except socket.gaierror:
-            return Outcome("its host has no address")
+            return Outcome("has a host name without an address")
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
-            return Outcome(f"the connection failed ({type(error).__name__})")
+            return Outcome(f"did not answer: the connection failed ({type(error).__name__})")
 
     async def _post(self, address: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         # Connected is to the address that was checked: asked again, the name might have another one.
@@ -207,29 +211,24 @@ class Sender:
         finally:
             await response.aclose()
 
-    async def _addresses(self) -> list[str]:
-        """The addresses of the endpoint's host, of which none may be forbidden."""
-        host, is_plain = self._url.raw_host.decode(), self._url.scheme == "http"
-        addresses = [host] if _is_address(host) else await _looked_up(host)
-        for address in addresses if not self._allow_private else ():
-            if is_private(address):
-                raise _ForbiddenAddressError(f"its address {address} is private: see EVENT_WEBHOOK_ALLOW_PRIVATE")
-            if is_plain and not is_loopback(address):
-                raise _ForbiddenAddressError("its address is not this machine's: use https")
-        return addresses
 
+async def looked_up(host: str, *, allow_private: bool, is_plain: bool) -> list[str]:
+    """The addresses of a host.
 
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-async def _looked_up(host: str) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return [str(each[4][0]) for each in found]
+    Raises:
+        ForbiddenAddressError: nothing is sent to one of them, or not without TLS, which is `is_plain`.
+        OSError: it has none.
+    """
+    addresses = [host]
+    if not is_address(host):
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = [str(each[4][0]) for each in found]
+    for address in addresses if not allow_private else ():
+        if is_private(address):
+            raise ForbiddenAddressError(f"has a private address, {address}: see EVENT_WEBHOOK_ALLOW_PRIVATE")
+        if is_plain and not is_loopback(address):
+            raise ForbiddenAddressError("is not on this machine and needs TLS: see EVENT_WEBHOOK_ALLOW_PRIVATE")
+    return addresses
 
 
 async def _read(response: httpx.Response) -> None:

@@ -392,7 +392,7 @@ class ConnectionPool:
             if isinstance(translated, ConnectionLostError):
                 self._lose(connection, error)
                 if transaction.id is not None:  # what it has locked is free at once
-                    self._start(self._end(transaction.id))
+                    self._start(self._tidy(transactions.end(self, transaction.id)))
             else:
                 await asyncio.shield(self._start(self._clean(connection, "rollback")))
             if translated is error:
@@ -405,10 +405,10 @@ class ConnectionPool:
         else:
             await self._commit(connection, transaction.id)
 
-    async def _end(self, transaction: TransactionId) -> None:
-        """End a transaction whose connection was lost, unless the database has noticed."""
+    async def _tidy(self, work: Coroutine[Any, Any, None]) -> None:
+        """End on the server what was lost here; if that fails, it notices itself later."""
         with suppress(UnavailableError, *FAILURES), deadline.lifted():
-            await transactions.end(self, transaction)
+            await work
 
     async def _begin(self, transaction: Transaction, first: str, *, commits: bool) -> None:
         first = first if self._prepares else f"{self._set_limits}; {first}"
@@ -667,8 +667,8 @@ class ConnectionPool:
                 sought = monotonic()
                 self._start(self._seek_changes())
             if self._watches and monotonic() - asked >= self._options.stall_seconds and (late := self._late()):
-                await asyncio.gather(*(self._ask_about(address, late[address]) for address in late))
                 asked = monotonic()
+                await asyncio.gather(*(self._ask_about(address, late[address]) for address in late))
 
     def _late(self) -> dict[str, list[Connection]]:
         """By their hosts, the connections whose statements have taken so long that the cause may be a lost one."""
@@ -699,7 +699,9 @@ class ConnectionPool:
         if lost:
             _log.warning(f"{self._name} connections were lost without a word", connections=len(lost))
             self._suspect_idle()
+            gone = [_backend(each) for each in lost]
             self._drop(lost)
+            self._start(self._tidy(transactions.end_abandoned(self, gone)))
 
     def _rest(self) -> None:
         """Mark connections that were idle for a while, and close those that were idle for long."""

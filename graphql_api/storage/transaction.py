@@ -6,6 +6,7 @@ that ran ours, without a crash since then, is believed; any other one has to sho
 forbid to look at that: the outcome is then not known.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import Enum, auto
 from typing import Any, NamedTuple
@@ -47,6 +48,14 @@ _END = Statement(
     """
     select pg_terminate_backend(pid) from pg_stat_activity
     where pid = $1 and backend_xid = ($2::text::xid8)::xid and wait_event is distinct from 'SyncRep'
+    """,
+)
+_END_ABANDONED = Statement(
+    "end_abandoned",
+    """
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where pid = any($1::integer[]) and usename = current_user and wait_event = 'ClientRead'
+      and state <> 'idle'
     """,
 )
 
@@ -136,3 +145,8 @@ async def _is_shown_by_log(runner: Runner, transaction: TransactionId, status: s
 async def end(runner: Runner, transaction: TransactionId) -> None:
     """End a transaction that is still in progress, so that its outcome becomes known."""
     await runner.fetch(_END, transaction.backend, transaction.xid)
+
+
+async def end_abandoned(runner: Runner, backends: Iterable[int]) -> None:
+    """End transactions whose clients are gone, with what they have locked."""
+    await runner.fetch(_END_ABANDONED, list(backends))

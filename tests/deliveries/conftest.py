@@ -4,17 +4,24 @@ import asyncio
 import base64
 import json
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 from standardwebhooks import Webhook
 
 from graphql_api.deliveries import delivering
 from graphql_api.deliveries.delivering import Timing
-from graphql_api.deliveries.sending import Endpoint
+from graphql_api.deliveries.sending import Endpoint, Sender
 from graphql_api.storage.pool import ConnectionPool
 
 KEY = bytes(range(32))
 STANDARD = Timing()
+
+
+def opens_sender(endpoint, timing, *, allow_private):
+    return Sender.open(endpoint, allow_private=allow_private, timeout=timing.answer, read_timeout=timing.read)
+
+
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -139,13 +146,15 @@ async def delivering_to(pool):
     """Makes the delivery to a receiver, as another process each time."""
     async with AsyncExitStack() as stack:
 
-        async def make(receiver, *, name="hook", actions=(), allow_private=False, keys=(KEY,), timing=STANDARD):
+        async def make(
+            receiver, *, name="hook", actions=(), allow_private=False, keys=(KEY,), timing=STANDARD, opens=opens_sender
+        ):
             stop = asyncio.Event()
             opened = delivering.deliveries(
                 pool,
                 [Endpoint(name, receiver if isinstance(receiver, str) else receiver.url, keys)],
                 actions=actions,
-                allow_private=allow_private,
+                open_sender=partial(opens, allow_private=allow_private),
                 stop=stop,
                 timing=timing,
             )

@@ -31,6 +31,8 @@ SECRET = "a secret of the tests, which is no secret"
 CALLERS = 8
 MUTATIONS_EACH = 400 if LONG else 40
 SEED = random.randrange(2**32)
+# An answer takes at most 3 s; a busy machine adds to that, but not all of DATABASE_TIMEOUT.
+LATEST_ANSWER = 4.5
 GATEWAYS = ("STRIPE", "PAYPAL", "ADYEN")
 
 
@@ -300,7 +302,7 @@ FAULTS = ["terminate_backends", "kill_a_backend", "kill_and_start"]
 async def test_every_answer_is_true_while_postgresql_dies(callers, postgres, measured, faults):
     some, truth = callers
 
-    async def hurt(ends, _):
+    async def hurt(ends):
         while not ends.is_set():
             await asyncio.sleep(random.random() * 2)
             with suppress(StopIteration):  # there is no backend yet
@@ -322,22 +324,12 @@ async def test_every_answer_is_true_and_comes_soon_while_connections_are_lost_wi
     some, truth = callers
     chance = random.Random(SEED)
     proxy.silences = lambda _: chance.choice(["request", "answer"]) if chance.random() < 0.01 else None
-    async with background(beat) as late:
-        await run(some, MUTATIONS_EACH // 2)
+    await run(some, MUTATIONS_EACH // 2)
     measured("mutations, connections lost", f"{sum(truth.answers.values())}, {proxy.lost}")
     measured("slowest answer", f"{max(truth.seconds):.2f} s")
     assert truth.untruths == [], SEED
     assert await differences(postgres, truth) == []
-    assert max(truth.seconds) < 3 + max(late), SEED
-
-
-async def beat(ends, late):
-    """Notes how late this process is, in which the service runs too."""
-    now = asyncio.get_running_loop().time
-    while not ends.is_set():
-        due = now() + 0.02
-        await asyncio.sleep(0.02)
-        late.append(now() - due)
+    assert max(truth.seconds) < LATEST_ANSWER, SEED
 
 
 async def test_every_answer_is_true_while_another_server_takes_over(pair, measured):
@@ -397,9 +389,9 @@ async def has_all_of(standby, primary):
 @asynccontextmanager
 async def background(work):
     """Work that goes on until the end of this, and to the end of what it is doing then."""
-    ends, notes = asyncio.Event(), []
-    task = asyncio.create_task(work(ends, notes))
-    yield notes
+    ends = asyncio.Event()
+    task = asyncio.create_task(work(ends))
+    yield
     ends.set()
     await task
 
@@ -472,8 +464,15 @@ async def test_the_outcome_is_unknown_after_a_restart_where_postgresql_hides_its
         known = [await transactions.ask(pool, each) for each in (made.id, undone.id, never)]
         assert known == [Outcome.COMMITTED, Outcome.ABORTED, Outcome.UNKNOWN]
         postgres.kill_a_backend()
-        unknown = [await transactions.ask(pool, each) for each in (made.id, undone.id, never)]
-        assert unknown == [Outcome.UNKNOWN] * 3
+
+        async def outcomes():
+            with suppress(UnavailableError):
+                return [await transactions.ask(pool, each) for each in (made.id, undone.id, never)]
+
+        async def are_unknown():
+            return await outcomes() == [Outcome.UNKNOWN] * 3
+
+        await until(are_unknown, "the outcomes are unknown")
 
 
 async def test_the_outcome_of_a_transaction_is_known_but_for_another_one_with_its_id(postgres):

@@ -98,24 +98,24 @@ async def test_a_partition_in_the_middle_of_a_transaction_leaves_no_lock(by_tcp,
         assert await backend(pool)
 
 
-async def cut(pool, proxy, lost):
+async def cut(pool, proxy, lost, what):
     """Lose the connection of a transaction without a word."""
+    cuts = iter([lost])
+    proxy.silences = lambda chunk: next(cuts, None) if what in chunk else None
     async with pool.transaction("select pg_advisory_xact_lock(99)") as transaction:
-        await transaction.fetch(BACKEND)
-        cuts = iter([lost])
-        proxy.silences = lambda _: next(cuts, None)
-        await transaction.fetch(BACKEND)
+        await transaction.fetch(Statement("last", "select 'the last one'"))
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize("what", [b"begin", b"pg_current_xact_id", b"the last one"])
 async def test_a_connection_that_was_lost_without_a_word_is_noticed_soon_and_its_locks_are_free(
-    by_tcp, database_url, connection, lost
+    by_tcp, database_url, connection, lost, what
 ):
     proxy, way = by_tcp
     async with ConnectionPool.open(way(database_url), size=2, timeout=60) as pool:
         await backend(pool)
         with pytest.raises(UnavailableError):
-            await cut(pool, proxy, lost)
+            await cut(pool, proxy, lost, what)
         await until(lambda: connection.fetchval("select pg_try_advisory_lock(99)"), "the lock is free", seconds=5)
         await connection.execute("select pg_advisory_unlock(99)")
         assert pool.timeouts == 0
