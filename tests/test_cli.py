@@ -12,10 +12,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import typer
 
 import graphql_api
 from graphql_api import __version__
-from graphql_api.cli import main
+from graphql_api.cli import cli, main
 from graphql_api.settings import Settings
 from graphql_api.storage.migrate import is_current, upgrade
 
@@ -393,3 +394,14 @@ def test_the_schema_is_printed_and_compared(call, tmp_path):
 def test_the_published_schema_is_the_one_of_the_code(call, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert call("schema", "--check") == (0, "", "")
+
+
+OF_FILES = {"--check", "--dry-run", "--rejects", "--format", "--encoding", "--delimiter", "--column", "--embedded"}
+
+
+@pytest.mark.parametrize("name", ["import", "remap", "reconcile"])
+def test_the_commands_that_read_files_have_the_same_options_and_say_the_same_of_them(name):
+    commands = typer.main.get_command(cli).commands
+    options = {option: each.help for each in commands[name].params for option in each.opts}
+    first = {option: each.help for each in commands["import"].params for option in each.opts}
+    assert {option: options[option] for option in OF_FILES} == {option: first[option] for option in OF_FILES}

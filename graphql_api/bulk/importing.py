@@ -133,7 +133,7 @@ def _read_chunk(records: Iterator[Line], parser: "Parser", now: datetime, max_li
 def _keys(row: StagedToken) -> list[tuple[str, ...]]:
     """What no two tokens have in common."""
     keys: list[tuple[str, ...]] = [(row.user_id, row.gateway, ""), (row.gateway_customer_id, row.gateway)]
-    keys += [(name, row.gateway) for name in row.former_ids]
+    keys += [(name, row.gateway) for name in row.former_ids or ()]
     return [*keys, (row.id,)] if row.has_id else keys
 
 
@@ -170,8 +170,11 @@ class Parser:
         gateway = problems.parse("gateway", self._gateway, record["gateway"])
         customer_id = self._customer_id(gateway or "")
         customer = problems.parse("gatewayCustomerId", customer_id, record.get("gatewayCustomerId"))
-        description = problems.parse("description", values.description, record.get("description"))
-        metadata = problems.parse("metadata", values.metadata, record.get("metadata"))
+        description = metadata = None
+        if "description" in record:
+            description = problems.parse("description", values.description, record["description"])
+        if "metadata" in record:
+            metadata = problems.parse("metadata", values.metadata, record["metadata"])
         is_active = record.get("isActive", True)
         if is_active is None:
             problems.add(Code.INVALID, _KINDS["isActive"][1], "isActive")
@@ -190,7 +193,7 @@ class Parser:
             has_metadata="metadata" in record,
             has_is_active="isActive" in record,
             has_deactivated_at="deactivated_at" in past or "updated_at" in past,
-            former_ids=[name for name in past["former_ids"] if name != customer] if "former_ids" in past else (),
+            former_ids=[name for name in past["former_ids"] if name != customer] if "former_ids" in past else None,
             id=past.get("id") or str(uuid7()),
             user_id=user_id,
             gateway=gateway,
@@ -336,7 +339,7 @@ class _Writer:
         report = Report(chunk.last, rejected=[*chunk.refused])
         users = {row.user_id for row in chunk.rows.values()}
         customers = {(row.gateway, row.gateway_customer_id) for row in chunk.rows.values()}
-        former = {(row.gateway, name) for row in chunk.rows.values() for name in row.former_ids}
+        former = {(row.gateway, name) for row in chunk.rows.values() for name in row.former_ids or ()}
         parsed = [*chunk.rows.values()]
 
         async def stage(store: TokenTransaction) -> None:
@@ -350,7 +353,7 @@ class _Writer:
             erased = await store.erased(users) if await staging.is_anybody_erased(store) else set[str]()
             rows = _settled(parsed, await store.facts(customers), erased)
             if rows != parsed:
-                await staging.stage(store, rows)
+                await staging.stage(store, rows, again=True)
             stored = await staging.store_new(store, len(rows), all_are=all_are_new)
             report.created, report.unchanged = stored.created, stored.unchanged
             if stored.others:
@@ -381,7 +384,7 @@ async def _write_others(
 ) -> None:
     """Save these rows one after another, as a batch of mutations does."""
     now = await store.now()
-    identifiers = {(row.gateway, name) for row in rows for name in (row.gateway_customer_id, *row.former_ids)}
+    identifiers = {(row.gateway, name) for row in rows for name in (row.gateway_customer_id, *(row.former_ids or ()))}
     batch = BatchSaver(
         now=now,
         stored=await store.lock_at({(row.user_id, row.gateway) for row in rows}),
@@ -413,7 +416,7 @@ def _refusal(batch: BatchSaver, row: StagedToken, used_ids: set[str]) -> InputEr
     if row.has_id and row.id in used_ids:
         message = "A token has, or had, this id. Omit the id to get a new one."
         return InputError([Problem(Code.INVALID, message, ("id",))])
-    owners = {batch.owners.get((row.gateway, name)) for name in row.former_ids}
+    owners = {batch.owners.get((row.gateway, name)) for name in row.former_ids or ()}
     return taken("formerGatewayCustomerIds") if owners - {None, row.user_id} else None
 
 
@@ -425,7 +428,7 @@ def _in_words_of_a_file(error: InputError) -> InputError:
 
 
 def _reserve(batch: BatchSaver, row: StagedToken) -> None:
-    former = {(row.gateway, name): row.user_id for name in row.former_ids}
+    former = {(row.gateway, name): row.user_id for name in row.former_ids or ()}
     batch.owners.update(former)
     batch.changes.identifiers.update(former)
 
