@@ -1,10 +1,10 @@
-"""What partitions change: each workload's statements, vacuum, and the longest wait while tables become partitions.
+"""What partitions change: each workload's CPU, vacuum, and the longest wait while tables become partitions.
 
     .venv/bin/python benchmarks/partitions.py --rows 2000000 --parts 16 64
 
 Tables with this many tokens are filled in an embedded PostgreSQL, copied for each number of partitions, and partitioned
 while others read and write. The store's calls then run alternately on the tables as they were and on the partitions, on
-one connection each. It needs about 4 kB of disk for each token, and the tables in the middle of it in memory.
+one connection each. It needs about 4 kB of disk for each token.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from uuid_utils import uuid7
 from graphql_api.domain.token import Action, Changes, Edit, Given, created, edited
 from graphql_api.embedded import embedded_postgres
 from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.connection import Statement
 from graphql_api.storage.migrate import upgrade
 from graphql_api.storage.partitioning import KEYS, Partitioning, alone
 from graphql_api.storage.pool import ConnectionPool
@@ -31,7 +32,10 @@ from graphql_api.storage.tokens import TokenStore
 
 TOKENS = "customer_gateway_tokens"
 CHUNK = 1_000_000
-FEWEST = 20  # calls of each kind
+FEWEST = 20  # measurements of each kind
+CALLS = 5  # in each
+ONE_TABLE = "one table"
+BACKEND = Statement("backend", "select pg_backend_pid()")
 GATEWAYS = ("STRIPE", "PAYPAL", "ADYEN")
 FIELDS = (
     ("id", "id", None),
@@ -185,31 +189,36 @@ def workloads(users: int):
 
 
 async def compare(urls: dict[str, str], users: int, seconds: float) -> None:
+    """Print the CPU that the connection's backend took, which other work hardly distorts (Linux)."""
     async with AsyncExitStack() as stack:
-        stores = {
-            name: TokenStore(await stack.enter_async_context(ConnectionPool.open(url, size=1)))
-            for name, url in urls.items()
-        }
-        print(f"\n{'ms, median (÷ unpartitioned)':30}" + "".join(f"{name:>22}" for name in stores))
+        stores: dict[str, TokenStore] = {}
+        backends: dict[str, Path] = {}
+        for name, url in urls.items():
+            pool = await stack.enter_async_context(ConnectionPool.open(url, size=1))
+            stores[name] = TokenStore(pool)
+            [[backend]] = await pool.fetch(BACKEND)
+            backends[name] = Path(f"/proc/{backend}/schedstat")
+        print(f"\n{'µs of CPU, median (÷ one table)':34}" + "".join(f"{name:>22}" for name in stores))
         for workload, run in workloads(users).items():
             times: dict[str, list[float]] = {name: [] for name in stores}
             until = time.monotonic() + seconds
-            while time.monotonic() < until or len(times["unpartitioned"]) < FEWEST:
+            while time.monotonic() < until or len(times[ONE_TABLE]) < FEWEST:
                 for name in random.sample([*stores], len(stores)):
-                    began = time.perf_counter()
-                    await run(stores[name])
-                    times[name].append(time.perf_counter() - began)
-            first = median(times["unpartitioned"])
-            cells = (f"{median(each) * 1000:13.2f} ({median(each) / first:5.2f})" for each in times.values())
-            print(f"{workload:30}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+                    began = int(backends[name].read_text().split()[0])
+                    for _ in range(CALLS):
+                        await run(stores[name])
+                    times[name].append((int(backends[name].read_text().split()[0]) - began) / CALLS / 1000)
+            first = median(times[ONE_TABLE])
+            cells = (f"{median(each):12.0f} ({median(each) / first:5.2f})" for each in times.values())
+            print(f"{workload:34}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
 
 
 async def main(server: str, rows: int, counts: list[int], seconds: float) -> None:
     users = rows // 3
     administrator = await asyncpg.connect(server)
-    urls = {"unpartitioned": at(server, "unpartitioned")}
+    urls = {ONE_TABLE: at(server, "unpartitioned")}
     await administrator.execute("create database unpartitioned")
-    await fill(urls["unpartitioned"], rows)
+    await fill(urls[ONE_TABLE], rows)
     for count in counts:
         name = f"{count} partitions"
         await administrator.execute(f"create database partitioned_{count} template unpartitioned")
