@@ -1,16 +1,22 @@
 """Bounds what slow work may hold of a pool's connections, so that everybody else's reads find one.
 
+Every statement holds a connection of some share (`docs/architecture.md` lists them).
+
 A read by key answers in milliseconds. One that does not is given up and asked again on another connection, since its
 own may hang. If it is late again, it is slow, and runs on the share of connections that slow work has, for as long as
-it stays slow. Lists and transactions have shares of their own. Where all reads are slow, to ask again makes them
-slower: so it takes credit, which quick reads earn.
+it stays slow. Lists and changes have shares of their own; a transaction that is late is rolled back, and runs again on
+the share of slow ones. Where everything is slow, to ask again makes it slower: so it takes credit, which quick reads
+earn.
 """
 
 import asyncio
+import sys
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Hashable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
+from math import inf
 from time import monotonic
 from weakref import WeakValueDictionary
 
@@ -22,6 +28,7 @@ _MIN_SECONDS, _ROUND_TRIPS = 0.05, 4
 _WEIGHT = 0.3  # of a round trip in the mean of all
 _MAX_KNOWN = 1000
 _KNOWN_SECONDS = 30.0
+_CHANGE_PATIENCE = 5  # a statement that changes something has so many times the time of a read
 _MAX_CREDIT, _CREDIT_PER_ANSWER = 400.0, 0.25
 
 tries: ContextVar[int] = ContextVar("tries", default=1)
@@ -33,6 +40,10 @@ was_slow: ContextVar[bool] = ContextVar("was_slow", default=False)
 
 class SharedReadIsLateError(Exception):
     """A read that several requests may share is late, because of one of them, or of its connection."""
+
+
+class ChangeIsLateError(Exception):
+    """A transaction was rolled back because it was late; it has a place among the slow ones if it is run again."""
 
 
 class SlowKeys:
@@ -83,7 +94,18 @@ class Patience:
 
     def ends(self, looks: int) -> bool:
         """Whether a read that was seen so often is to be given up."""
-        if looks * LOOK_SECONDS <= self.seconds or self._credit < 1:
+        return looks * LOOK_SECONDS > self.seconds and self._pay()
+
+    def is_late_change(self, seconds: float) -> bool:
+        """Whether one statement of a change took too long."""
+        return seconds > _CHANGE_PATIENCE * self.seconds
+
+    def ends_change(self, looks: int) -> bool:
+        """Whether a transaction whose statement was seen so often is to be rolled back."""
+        return self.is_late_change(looks * LOOK_SECONDS) and self._pay()
+
+    def _pay(self) -> bool:
+        if self._credit < 1:
             return False
         self._credit -= 1
         return True
@@ -108,14 +130,14 @@ class Share:
         self._moved = monotonic()
 
     @asynccontextmanager
-    async def place(self) -> AsyncGenerator[None]:
-        """A place, once there is one.
+    async def place(self, until: float = inf) -> AsyncGenerator[None]:
+        """A place, once there is one; `until` when it may wait at the most.
 
         Raises:
             UnavailableError: too many wait, or there was none in time.
         """
         if self._places.locked():
-            await self._wait()
+            await self._wait(min(self._seconds, until - monotonic()))
         else:
             await self._places.acquire()
         try:
@@ -124,17 +146,70 @@ class Share:
             self._moved = monotonic()
             self._places.release()
 
-    async def _wait(self) -> None:
+    async def _wait(self, seconds: float) -> None:
         if self._waiting >= self._max_waiting and monotonic() - self._moved >= self._moving_seconds:
             raise UnavailableError("Too many slow requests wait already.")
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(seconds):
                 await self._places.acquire()
         except TimeoutError:
             raise UnavailableError("Requests of this kind take long, and none ended in time.") from None
         finally:
             self._waiting -= 1
+
+
+class ChangeShares:
+    """Limits on the connections that changes may hold: a half of the pool's.
+
+    One of those is kept for what leaves no history, which is claims: they go on while the history is locked. Of users
+    whose last change was late, changes may hold a half of it.
+
+    Args:
+        size: the pool's connections
+        seconds: how long a change may wait for a place
+        moving_seconds: as for a `Share`
+    """
+
+    def __init__(self, size: int, *, seconds: float, moving_seconds: float) -> None:
+        places = max(2, size // 2)
+        share = partial(Share, waiting=sys.maxsize, seconds=seconds, moving_seconds=moving_seconds)
+        self._seconds = seconds
+        self._all = share(places)
+        self._recorded = share(max(2, places - 1))
+        self._slow = share(max(1, places // 2))
+        self._slow_users = SlowKeys()
+
+    def are_slow(self, users: Iterable[str]) -> bool:
+        """Whether the last change of one of these users, or on one of these customers, was late."""
+        return bool(self._slow_users) and any(user in self._slow_users for user in users)
+
+    def note(self, users: Iterable[str], *, is_slow: bool) -> None:
+        """A change of these was late, or not."""
+        if is_slow or self._slow_users:
+            for user in users:
+                self._slow_users.note(user, is_slow=is_slow)
+
+    @asynccontextmanager
+    async def place(self, users: Collection[str], *, records: bool) -> AsyncGenerator[bool]:
+        """A place for a change of these users, which `records` what it does or not; answers whether it is slow.
+
+        Raises:
+            UnavailableError: there was none in time.
+        """
+        until, is_slow = monotonic() + self._seconds, self.are_slow(users)
+        async with AsyncExitStack() as stack:
+            while True:
+                if is_slow:
+                    await stack.enter_async_context(self._slow.place(until))
+                if records:
+                    await stack.enter_async_context(self._recorded.place(until))
+                await stack.enter_async_context(self._all.place(until))
+                if is_slow or not self.are_slow(users):
+                    break
+                await stack.aclose()  # another change of theirs was late meanwhile
+                is_slow = True
+            yield is_slow
 
 
 class SharesByKey:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from graphql_api.storage.connection import Runner, Statement
+from graphql_api.storage.connection import Reads, Runner, Statement
 
 # When the gateway last reported on the customer, or was last asked; 1970 if never.
 _CHECKED_AT = "coalesce(greatest(t.last_verified_at, c.asked_at), 'epoch'::timestamptz)"
@@ -106,6 +106,7 @@ _FINISH = Statement(
 _SUMMARIES = Statement(
     "check_summaries",
     "select gateway, finished_at, oldest_at, verified, gone, unknown, unanswered, throttled from gateway_checks",
+    reads=Reads.LIST,
 )
 
 FIRST = (datetime.min.replace(tzinfo=UTC), str(UUID(int=0)))

@@ -30,10 +30,15 @@ class StatementTimeoutError(UnavailableError):
 
 
 class Reads(Enum):
-    """The kind of a read-only statement: by key, which is fast, or a list, which may be slow."""
+    """The kind of a statement that does no harm if it is given up and run again: it decides whose connections it holds.
+
+    A statement without a kind changes something, and holds a connection of the transactions.
+    """
 
     BY_KEY = auto()
     LIST = auto()
+    FEED = auto()  # a list whose integers are places and sizes: the same question wherever it continues
+    OWN = auto()  # the process asks for itself, one at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +107,10 @@ class Connection:
         self.backend: int | None = None  # the backend that runs the current transaction, once known
         self.idle_since = 0.0
         self.reader: asyncio.Task[Any] | None = None  # the task that reads by key now
-        self.looks = 0  # how often a check has seen this read
+        self.looks = 0  # how often a check has seen this read, or this statement of a transaction
+        self.change: asyncio.Timeout | None = None  # the end of the transaction, if it may be rolled back and run again
+        self.is_late = False  # whether a statement of the transaction was
+        self._seen = 0  # answers at the last look at the transaction
         self.cancellations: int | None = None  # the cancellation requests of its task when it was given up
         self.patience = uniform(0.8, 1.2)  # noqa: S311 - so that connections of one age are not closed at once
         self._prepares = prepares
@@ -165,6 +173,12 @@ class Connection:
     def waits_for(self, seconds: float) -> bool:
         """Whether a statement has been running for this many seconds."""
         return self.asked_at is not None and perf_counter() - self.asked_at >= seconds
+
+    def look_at_change(self) -> int:
+        """How often a check has seen the statement of the transaction that runs."""
+        self.looks = self.looks + 1 if self.answers == self._seen else 1
+        self._seen = self.answers
+        return self.looks
 
     def give_up(self) -> None:
         """Cancel the running read, unless it has just ended."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from graphql_api.storage.connection import Statement
+from graphql_api.storage.connection import Reads, Statement
 from graphql_api.storage.pool import ConnectionPool
 
 LEASE_SECONDS = 30.0
@@ -85,6 +85,7 @@ _LAGS = Statement(
     ), 0), disabled_at is not null
     from event_endpoints
     """,
+    reads=Reads.LIST,
 )
 
 

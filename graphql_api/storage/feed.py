@@ -17,7 +17,7 @@ from time import monotonic
 
 from graphql_api.domain.errors import BadInputError
 from graphql_api.domain.filter import NO_FILTER, FeedFilter, Place
-from graphql_api.storage.connection import Row, Statement
+from graphql_api.storage.connection import Reads, Row, Statement
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.transaction import FORBIDDEN, TIMELINE
 
@@ -64,16 +64,20 @@ class _Statements:
               case when newest.position > $1 then pg_current_xact_id()::text::bigint end
             from ({_NEWEST}) as newest
             """,
+            reads=Reads.FEED,
         )
         page = f"select page.*, line.* from (select {timeline} as timeline, %s as until) as page"
-        self.page = Statement("feed_page", page % "$2::bigint" + _LINES % "")
-        self.filtered_page = Statement("feed_filtered_page", page % (_UNTIL % (max_scanned - 1)) + _LINES % _WANTED)
+        self.page = Statement("feed_page", page % "$2::bigint" + _LINES % "", reads=Reads.FEED)
+        self.filtered_page = Statement(
+            "feed_filtered_page", page % (_UNTIL % (max_scanned - 1)) + _LINES % _WANTED, reads=Reads.FEED
+        )
         self.mark = Statement(
             "feed_mark",
             f"""
             insert into event_timelines as known (timeline, settled) select $1, $2 where {timeline} = $1
             on conflict (timeline) do update set settled = excluded.settled where known.settled < excluded.settled
             """,
+            reads=Reads.FEED,
         )
 
 
@@ -91,14 +95,16 @@ PRECEDES = Statement(
       where ($2::text[] is null or gateway = any($2)) and ($3::text[] is null or action = any($3))
     )
     """,
+    reads=Reads.FEED,
 )
-_MARKED = Statement("feed_marked", "select settled from event_timelines where timeline = $1")
+_MARKED = Statement("feed_marked", "select settled from event_timelines where timeline = $1", reads=Reads.FEED)
 AGE = Statement(
     "feed_age",
     f"""
     select extract(epoch from clock_timestamp() - at)::float8 from {_EVENTS}
     where position > 0 and position > $1 order by position limit 1
     """,
+    reads=Reads.FEED,
 )
 
 

@@ -10,7 +10,7 @@ import asyncpg
 
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.supervision import failing
-from graphql_api.storage.connection import Statement
+from graphql_api.storage.connection import Reads, Statement
 from graphql_api.storage.connector import connect_to_primary
 from graphql_api.storage.pool import READ_ONLY, ConnectionPool
 
@@ -31,7 +31,9 @@ _AWAY = (
     asyncpg.InternalClientError,
 )
 _REVISION = Statement(
-    "revision", "select version_num, current_setting('transaction_read_only') = 'on' from alembic_version"
+    "revision",
+    "select version_num, current_setting('transaction_read_only') = 'on' from alembic_version",
+    reads=Reads.OWN,
 )
 
 _log = logging.getLogger(__name__)

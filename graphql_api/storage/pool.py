@@ -10,7 +10,7 @@ at a time finds out whether it is back, however many wait. A database that does 
 import asyncio
 import sys
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Coroutine, Hashable, Sequence
+from collections.abc import AsyncGenerator, Collection, Coroutine, Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +27,8 @@ from graphql_api.observability.supervision import supervise
 from graphql_api.storage import transaction as transactions
 from graphql_api.storage.bulkheads import (
     LOOK_SECONDS,
+    ChangeIsLateError,
+    ChangeShares,
     Patience,
     Share,
     SharedReadIsLateError,
@@ -162,7 +164,7 @@ class ConnectionPool:
         share = partial(Share, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=_MOVING_SECONDS)
         self._slow_share = share(max(1, size // 5), waiting=2 * size)
         self._lists = share(max(1, size // 5), waiting=sys.maxsize)
-        self._transactions = share(max(2, size // 2), waiting=sys.maxsize)
+        self.changes = ChangeShares(size, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=_MOVING_SECONDS)
         self.losses = 0
         self.timeouts = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -257,26 +259,41 @@ class ConnectionPool:
         if not self.is_open:
             self._release(await self._acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS - waited))
 
-    async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
+    async def fetch(self, statement: Statement, *arguments: Any, users: Collection[str] = ()) -> list[Row]:
         """Run the statement in its own transaction, and again if its connection was lost.
 
-        So it has to do no harm twice: it reads, or it changes only what is as it was read.
+        So it has to do no harm twice: it reads, or it changes only what is as it was read, of these `users`.
 
         Raises:
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over.
         """
         if deadline.current.get() is None:
-            return await self._fetch_patiently(statement, arguments)
+            return await self._fetch_on_share(statement, arguments, users)
         async with deadline.kept():
-            return await self._fetch_patiently(statement, arguments)
+            return await self._fetch_on_share(statement, arguments, users)
 
-    async def _fetch_patiently(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
-        """Run the statement; a read that is late is asked again elsewhere."""
-        if statement.reads is None or not self._watches:
+    async def _fetch_on_share(
+        self, statement: Statement, arguments: tuple[Any, ...], users: Collection[str]
+    ) -> list[Row]:
+        """Run the statement on a connection of those that its kind may hold."""
+        if statement.reads is Reads.OWN or not self._watches:
             return await self._fetch(statement, arguments, is_early=False)
+        if statement.reads is not None:
+            return await self._read(statement, arguments)
+        async with self.changes.place(users, records=True) as is_slow:
+            began = monotonic()
+            try:
+                return await self._fetch(statement, arguments, is_early=False)
+            finally:
+                is_late = self.patience.is_late_change(monotonic() - began)
+                if is_late != is_slow and (is_slow or len(set(users)) == 1):
+                    self.changes.note(users, is_slow=is_late)
+
+    async def _read(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
+        """Run a statement that reads; if it is late, it is asked again elsewhere."""
         key = _key(statement, arguments) if self._slow else None
         if key not in self._slow:
-            is_list = statement.reads is Reads.LIST or _are_many(arguments[0])
+            is_list = statement.reads is not Reads.BY_KEY or _are_many(arguments[0])
             with suppress(_LateError):
                 if is_list:
                     async with self._lists.place():
@@ -336,30 +353,51 @@ class ConnectionPool:
 
     def _look_after(self, connection: Connection) -> None:
         connection.reader, connection.looks = asyncio.current_task(self.loop), 0
+        self._go_on_looking()
+
+    def _go_on_looking(self) -> None:
         if not self._is_looking:
             self._is_looking = True
             self.loop.call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
-        """Give up reads by key that were seen some times already, so that no moment of ours without time counts."""
+        """Give up what was seen some times already, so that no moment of ours without time counts."""
         reading = [connection for connection in self._open if connection.reader is not None]
+        changing = [connection for connection in self._open if connection.change is not None]
+        for connection in changing:
+            limit, looks = connection.change, connection.look_at_change()
+            if limit is not None and self.patience.ends_change(looks):
+                connection.is_late, connection.change = True, None
+                limit.reschedule(self.loop.time())
         for connection in reading:
             connection.looks += 1
             if self.patience.ends(connection.looks):
                 connection.give_up()
-        self._is_looking = bool(reading)
-        if reading:
+        self._is_looking = bool(reading or changing)
+        if self._is_looking:
             self.loop.call_later(LOOK_SECONDS, self._look)
 
     @asynccontextmanager
-    async def transaction(self, first: str = "", *, commits: bool = True) -> AsyncGenerator[Transaction]:
+    async def transaction(
+        self,
+        first: str = "",
+        *,
+        commits: bool = True,
+        keys: Collection[str] = (),
+        records: bool = True,
+        repeats: bool = False,
+    ) -> AsyncGenerator[Transaction]:
         """Statements that take effect together or not at all.
 
         Args:
             first: SQL without arguments that runs in the round trip that begins the transaction
             commits: whether it takes effect at its end, which the database is asked if its answer is lost
+            keys: the users whose it is, and what else another transaction may make it wait for
+            records: whether it writes the history
+            repeats: whether the caller runs it again if it was late
 
         Raises:
+            ChangeIsLateError: one of its statements was late; nothing took effect. Its keys are slow now.
             ConnectionLostError: the connection was lost, and nothing took effect.
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over; the message
                 says if it may have taken effect.
@@ -367,20 +405,54 @@ class ConnectionPool:
         if self.is_read_only and commits:
             raise UnavailableError(READ_ONLY)
         async with AsyncExitStack() as stack:
+            is_slow = False
             async with deadline.kept():
                 if self._watches:
-                    await stack.enter_async_context(self._transactions.place())
+                    is_slow = await stack.enter_async_context(self.changes.place(keys, records=records))
                 until = monotonic() + ACQUIRE_TIMEOUT_SECONDS
                 connection = self._idle.pop() if self._idle else await self._acquire(until)
-            async with self._transaction(connection, first, commits=commits) as transaction:
-                yield transaction
+            began = monotonic()
+            ends_early = repeats and self._watches and not is_slow
+            try:
+                async with self._transaction(connection, first, commits=commits, ends_early=ends_early) as transaction:
+                    yield transaction
+            finally:
+                if connection.is_late or (is_slow and not self.patience.is_late_change(monotonic() - began)):
+                    self.changes.note(keys, is_slow=connection.is_late)
 
     @asynccontextmanager
-    async def _transaction(self, connection: Connection, first: str, *, commits: bool) -> AsyncGenerator[Transaction]:
+    async def _may_end_early(self, connection: Connection, *, ends_early: bool) -> AsyncGenerator[None]:
+        """What is done in this ends once one of its statements is late.
+
+        Raises:
+            ChangeIsLateError: one was.
+        """
+        connection.is_late = False
+        if not ends_early:
+            yield
+            return
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                connection.change, connection.looks = limit, 0
+                self._go_on_looking()
+                try:
+                    yield
+                finally:
+                    connection.change = None
+        except TimeoutError as error:
+            if connection.is_late and limit.expired():
+                raise ChangeIsLateError from error
+            raise
+
+    @asynccontextmanager
+    async def _transaction(
+        self, connection: Connection, first: str, *, commits: bool, ends_early: bool
+    ) -> AsyncGenerator[Transaction]:
         limit: asyncio.Timeout | None = None
         transaction = Transaction(connection)
         try:
-            async with deadline.limit() as limit:
+            async with deadline.limit() as limit, self._may_end_early(connection, ends_early=ends_early):
                 await self._begin(transaction, first, commits=commits)
                 yield transaction
                 if not commits:
@@ -741,6 +813,8 @@ def _are_many(keys: Any) -> bool:
 
 
 def _key(statement: Statement, arguments: tuple[Any, ...]) -> Hashable:
+    if statement.reads is Reads.FEED:
+        arguments = tuple(argument for argument in arguments if not isinstance(argument, int))
     return statement, repr(arguments)
 
 

@@ -21,7 +21,7 @@ from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.domain.filter import TokenFilter
 from graphql_api.observability.supervision import supervise
-from graphql_api.storage.connection import Row, Statement
+from graphql_api.storage.connection import Reads, Row, Statement
 from graphql_api.storage.connector import FAILURES, Connector, RawConnection, addresses, place
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.reads import Columns, Page, Pair, TokenReader, TokenReads, TokenView
@@ -35,7 +35,9 @@ _ANSWER_TIMEOUT_SECONDS = 0.4
 _SLOTS = 65_536
 _NEVER = float("-inf")
 # What was acknowledged is in the flushed log, unless `synchronous_commit` is off.
-_END_OF_LOG = Statement("end_of_log", "select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint")
+_END_OF_LOG = Statement(
+    "end_of_log", "select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint", reads=Reads.OWN
+)
 _REPLAYED = "select pg_is_in_recovery(), pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint"
 
 _log = structlog.get_logger()

@@ -295,6 +295,7 @@ CUSTOMERS = Statement(
     "customers",
     f"{_OWNED} union all {_OWNED_BY_TOKENS} union all {_KNOWN}",
     partitioned=Statement("customers", f"{_FEW_OWNED} union all {_KNOWN}"),
+    reads=Reads.BY_KEY,
 )
 # A report on one of a user's customers comes before their erasure, or after it: it is never lost between the two.
 SHARE_IDENTIFIER = Statement(
@@ -314,6 +315,7 @@ FACTS = Statement(
     with keys as (select * from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id))
     {_FACTS.format(user_id="")}
     """,
+    reads=Reads.BY_KEY,
 )
 
 
@@ -403,7 +405,9 @@ HISTORY = Statement(
     reads=Reads.BY_KEY,
 )
 LAST_LINE = Statement(
-    "last_line", "select user_id from customer_gateway_token_events where token_id = $1 order by version desc limit 1"
+    "last_line",
+    "select user_id from customer_gateway_token_events where token_id = $1 order by version desc limit 1",
+    reads=Reads.BY_KEY,
 )
 
 # --- claims and erasures
@@ -435,13 +439,17 @@ CLAIM = _in_both_forms(
     """,
     _few("$1"),
 )
-CLAIMED = Statement("claimed", "select generation from gateway_customer_claims where user_id = $1 and gateway = $2")
+CLAIMED = Statement(
+    "claimed", "select generation from gateway_customer_claims where user_id = $1 and gateway = $2", reads=Reads.BY_KEY
+)
 RELEASE_CLAIM = Statement(
     "release_claim",
     "delete from gateway_customer_claims where user_id = $1 and gateway = $2 and generation = $3 returning generation",
 )
-ERASURE_KEY = Statement("erasure_key", "select key from erasure_key")
-ERASED = Statement("erased", "select user_hash from erased_users where user_hash = any($1::bytea[])")
+ERASURE_KEY = Statement("erasure_key", "select key from erasure_key", reads=Reads.OWN)
+ERASED = Statement(
+    "erased", "select user_hash from erased_users where user_hash = any($1::bytea[])", reads=Reads.BY_KEY
+)
 REMEMBER_ERASURE = Statement(
     "remember_erasure", "insert into erased_users (user_hash) values ($1) on conflict do nothing"
 )
@@ -496,6 +504,7 @@ ERASURES = Statement(
       and ($2::timestamptz is null or (erased_at, gateway, gateway_customer_id) > ($2, $3::text, $4::text))
     order by erased_at, gateway, gateway_customer_id limit $5
     """,
+    reads=Reads.LIST,
 )
 # Whether the row of a cursor is there, or one before it. Arguments: a gateway or null, the three columns of the cursor.
 ERASURES_PRECEDE = Statement(
@@ -506,9 +515,10 @@ ERASURES_PRECEDE = Statement(
         and (erased_at, gateway, gateway_customer_id) <= ($2::timestamptz, $3::text, $4::text)
     )
     """,
+    reads=Reads.LIST,
 )
 COUNT_ERASURES = Statement(
-    "count_erasures", f"select count(*) from gateway_erasures e where {_IS_TO_ERASE} and gateway = $1"
+    "count_erasures", f"select count(*) from gateway_erasures e where {_IS_TO_ERASE} and gateway = $1", reads=Reads.LIST
 )
 IS_TO_ERASE = Statement(
     "is_to_erase",
@@ -518,6 +528,7 @@ IS_TO_ERASE = Statement(
       where t.gateway_customer_id = e.gateway_customer_id and t.gateway = e.gateway
     )
     """,
+    reads=Reads.BY_KEY,
 )
 # What was said of these customers goes with them.
 CONFIRM_ERASURES = Statement(

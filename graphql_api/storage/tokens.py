@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
 import asyncpg
@@ -16,7 +16,7 @@ from graphql_api.domain import deadline
 from graphql_api.domain.claims import idempotency_key
 from graphql_api.domain.token import Event, Token
 from graphql_api.storage import statements as sql
-from graphql_api.storage.bulkheads import Share, SharesByKey
+from graphql_api.storage.bulkheads import ChangeIsLateError, Share, SharesByKey
 from graphql_api.storage.changes import ConflictError, Lookups, TokenTransaction
 from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connection import Row
@@ -24,6 +24,8 @@ from graphql_api.storage.feed import Feed
 from graphql_api.storage.pool import ACQUIRE_TIMEOUT_SECONDS, ConnectionPool
 from graphql_api.storage.reads import Pair, TokenReader, token_of, unzip
 from graphql_api.storage.selects import joined_pairs
+
+C = TypeVar("C")
 
 _LOCKS = 0x746F6B65  # the first key of the service's advisory locks: "toke" in ASCII
 # All users and customers share this many locks: a batch of a thousand must not exhaust PostgreSQL's lock table.
@@ -38,6 +40,7 @@ _RACES = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
     asyncpg.LockNotAvailableError,
+    ChangeIsLateError,
 )
 
 
@@ -103,8 +106,8 @@ class TokenStore(TokenReader, Lookups):
         self._latest = datetime.min.replace(tzinfo=UTC)
         self._turns = SharesByKey(_TURNS)
         self._snapshots = RequestCoalescer(pool, self._read_at)
-        self._changes = RequestCoalescer(pool, self._change)
-        self._claims = RequestCoalescer(pool, self._claim)
+        self._changes = RequestCoalescer(pool, self._change), RequestCoalescer(pool, self._change)
+        self._claims = RequestCoalescer(pool, self._claim), RequestCoalescer(pool, self._claim)
 
     async def read(self, token_id: str) -> TokenSnapshot:
         """A token with what a change of it must know."""
@@ -144,7 +147,7 @@ class TokenStore(TokenReader, Lookups):
         """
         change, losses = _Change(old, event, actor), self.pool.losses
         try:
-            is_made = change in await self._changes.load([change])
+            is_made = change in await self._of(old.user_id, self._changes).load([change])
             # The transaction's id would be in the lost answer; asking for it first would cost a round trip per change.
             if not is_made and losses != self.pool.losses:
                 is_made = await self._is_recorded(change)
@@ -167,7 +170,13 @@ class TokenStore(TokenReader, Lookups):
 
     async def _change(self, changes: list[_Change]) -> dict[_Change, None]:
         objects = [sql.change_object(change.old, change.event, change.actor) for change in changes]
-        rows = await self._run.fetch(sql.CHANGE, objects, [change.old.user_id for change in changes])
+        users = [change.old.user_id for change in changes]
+        try:
+            rows = await self.pool.fetch(sql.CHANGE, objects, users, users=users)
+        except asyncpg.LockNotAvailableError:
+            if len(set(users)) == 1:
+                self.pool.changes.note(users, is_slow=True)
+            raise
         return {changes[row["index"]]: None for row in rows}
 
     async def claim(self, user_id: str, gateway: str, lease_seconds: int) -> Claim | None:
@@ -179,11 +188,15 @@ class TokenStore(TokenReader, Lookups):
             ConflictError: a race was lost.
         """
         request = ClaimRequest(user_id, gateway, lease_seconds)
-        return (await self._claims.load([request])).get(request)
+        return (await self._of(user_id, self._claims).load([request])).get(request)
+
+    def _of(self, user_id: str, coalescers: tuple[C, C]) -> C:
+        """The second one for users whose changes were late: they hold up only each other's."""
+        return coalescers[self.pool.changes.are_slow([user_id])]
 
     async def _claim(self, requestes: list[ClaimRequest]) -> dict[ClaimRequest, Claim]:
         first = {(request.user_id, request.gateway): request for request in reversed(requestes)}
-        async with self.transaction((user_id for user_id, _ in first), exclusive=True) as store:
+        async with self.transaction((user_id for user_id, _ in first), exclusive=True, claims=True) as store:
             seconds = [request.lease_seconds for request in first.values()]
             hashes = [self._hash(user_id) for user_id, _ in first]
             rows = await store.fetch(sql.CLAIM, *unzip(list(first)), seconds, hashes)
@@ -205,7 +218,8 @@ class TokenStore(TokenReader, Lookups):
         rows = await self._run.fetch(sql.CLAIMED, user_id, gateway)
         if not rows or self._idempotency_key(user_id, gateway, rows[0][0]) != key:
             return False
-        async with self.pool.transaction() as transaction:  # which is asked for if its answer is lost
+        keys = [user_id]
+        async with self.pool.transaction(keys=keys, records=False) as transaction:  # is asked for if its answer is lost
             return bool(await transaction.fetch(sql.RELEASE_CLAIM, user_id, gateway, rows[0][0]))
 
     def _idempotency_key(self, user_id: str, gateway: str, generation: int) -> str:
@@ -219,6 +233,7 @@ class TokenStore(TokenReader, Lookups):
         *,
         customers: Iterable[Pair] = (),
         exclusive: bool = False,
+        claims: bool = False,
         before: Callable[[TokenTransaction], Awaitable[None]] | None = None,
         dry_run: bool = False,
     ) -> AsyncGenerator[TokenTransaction]:
@@ -229,10 +244,10 @@ class TokenStore(TokenReader, Lookups):
         Creating and deleting share the lock on users; claiming, merging and erasing take it exclusively. Giving a token
         a customer shares the lock on the customer; storing a report on a customer without a token takes it exclusively,
         so that no report is lost in between. The transaction commits at its end, unless there is an exception or it is
-        a dry run.
+        a dry run. If it `claims`, it does nothing else, and several may share it.
 
         Raises:
-            ConflictError: a race was lost; nothing was written.
+            ConflictError: a race was lost, or it was late; nothing was written.
         """
         await self._load_erasure_key()  # before the transaction holds a connection
         users = list(users)
@@ -246,7 +261,15 @@ class TokenStore(TokenReader, Lookups):
                 if before is None and len(users) <= _MAX_USERS_IN_TURN:
                     async with deadline.kept():
                         await stack.enter_async_context(self._turns.places(users))
-                opened = await stack.enter_async_context(self.pool.transaction(first, commits=not dry_run))
+                is_shared = claims and len(users) > 1  # then each claims again alone, which shows who is slow
+                opening = self.pool.transaction(
+                    first,
+                    commits=not dry_run,
+                    keys=() if is_shared else locked,
+                    records=not claims,
+                    repeats=bool(locked),
+                )
+                opened = await stack.enter_async_context(opening)
                 transaction = TokenTransaction(opened, self._hash_user, self._max_facts)
                 if before is not None:
                     await before(transaction)

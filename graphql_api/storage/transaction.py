@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from graphql_api.storage.connection import Connection, Row, Runner, Statement
+from graphql_api.storage.connection import Connection, Reads, Row, Runner, Statement
 from graphql_api.storage.connector import RawConnection
 
 TIMELINE = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
@@ -26,6 +26,7 @@ _ASK = Statement(
     select pg_postmaster_start_time() = $1 and pg_stat_get_bgwriter_stat_reset_time() <= $2,
       pg_xact_status($3::text::xid8)
     """,
+    reads=Reads.OWN,
 )
 # The last checkpoint is the one at the end of the recovery from the crash if no log lies between its two positions; its
 # next id is then later than every id that the log had, and ours is not used again.
@@ -38,6 +39,7 @@ _ASK_LOG = Statement(
     )
     from pg_control_checkpoint()
     """,  # noqa: S608 - a constant of ours
+    reads=Reads.OWN,
 )
 READ_LOG = f"select {TIMELINE} from pg_control_checkpoint()"  # noqa: S608 - a constant of ours
 """What has to work for an outcome to be known after a restart of PostgreSQL; `FORBIDDEN` is raised if it does not."""
@@ -49,6 +51,7 @@ _END = Statement(
     select pg_terminate_backend(pid) from pg_stat_activity
     where pid = $1 and backend_xid = ($2::text::xid8)::xid and wait_event is distinct from 'SyncRep'
     """,
+    reads=Reads.OWN,
 )
 _END_ABANDONED = Statement(
     "end_abandoned",

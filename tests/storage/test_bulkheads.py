@@ -1,16 +1,24 @@
 """Slow work holds up nobody else: everybody else is answered while what is slow still waits for a lock."""
 
 import asyncio
+import inspect
+import re
 import secrets
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from graphql_api import storage
 from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.settings import Settings
+from graphql_api.storage.connection import Reads, Statement
+from graphql_api.storage.pool import ConnectionPool
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
 from tests.graph import Graph, wanted
@@ -26,6 +34,8 @@ create function waits() returns boolean language plpgsql as
   'begin perform pg_advisory_xact_lock_shared({lock}); return true; end';
 alter table customer_gateway_tokens enable row level security;
 create policy slow on customer_gateway_tokens using (user_id not like 'slow-%' or waits());
+alter table customer_gateway_token_events enable row level security;
+create policy slow on customer_gateway_token_events using (gateway <> 'SLOW' or waits()) with check (true);
 insert into customer_gateway_tokens (id, user_id, gateway, gateway_customer_id)
   select gen_random_uuid(), name, 'STRIPE', 'cus_' || name from unnest($names${names}$names$::text[]) as name;
 insert into gateway_customers (gateway_customer_id, gateway, user_id)
@@ -161,3 +171,96 @@ async def test_nobody_waits_for_a_user_whose_rows_are_locked(app, graph, connect
             await are_answered(reads(app, graph, USERS))
         assert await connection.fetchval(HOLDS_UP)
     await ended(locked)
+
+
+FEED = 'query { customerGatewayTokenEvents(startAt: OLDEST, first: %d, filter: {gateways: ["SLOW"]}) { nodes { id } } }'
+CLAIM = """mutation ($user: ID!) { claimGatewayCustomer(userId: $user, gateway: "ADYEN") {
+  claim { acquired } userErrors { code } } }"""
+
+
+async def test_nobody_waits_for_slow_reads_of_the_feed(app, graph, connection):
+    for number in range(3):
+        await graph.save(f"fed-{number}", "SLOW", f"cus_fed-{number}")
+    await connection.fetchval(f"select pg_advisory_lock({LOCK})")
+    slow = [asyncio.create_task(graph.client(FEED % size)) for size in range(1, 16)]
+    await until(lambda: connection.fetchval(HOLDS_UP), "slow reads of the feed wait for the lock")
+    for number in range(3):
+        await are_answered(reads(app, graph, USERS))
+        saves = [wanted(name, "PAYPAL", f"paypal_{name}", description=f"{number}") for name in USERS]
+        await are_answered([graph.client(SAVE, input=save) for save in saves])
+        assert (await graph.client.http.get("/readyz")).status_code == 200
+    assert await connection.fetchval(HOLDS_UP)
+    await connection.fetchval(f"select pg_advisory_unlock({LOCK})")
+    await ended(slow)
+
+
+async def test_reads_and_claims_go_on_while_the_history_is_locked(app, graph, connection):
+    await are_answered(reads(app, graph, USERS))
+    async with connection.transaction():
+        await connection.execute("lock table customer_gateway_token_events in access exclusive mode")
+        saves = (wanted(name, "PAYPAL", f"paypal_{name}") for name in USERS)
+        changes = (wanted(name, "STRIPE", f"cus_{name}", description="changed") for name in USERS)
+        stuck = [asyncio.create_task(graph.client(SAVE, input=save)) for save in (*saves, *changes)]
+        await until(lambda: connection.fetchval(HOLDS_UP), "changes wait for the history")
+        for number in range(2):
+            await are_answered(reads(app, graph, USERS))
+            await are_answered([graph.client(CLAIM, user=f"claimant-{number}-{each}") for each in range(5)])
+        assert await connection.fetchval(HOLDS_UP)
+    await ended(stuck)
+
+
+async def test_whoever_waits_for_slow_batches_of_others_gets_a_turn(app, graph, connection):
+    """Their transactions are rolled back when they are late, and then hold no more than a part."""
+    await connection.fetchval(f"select pg_advisory_lock({LOCK})")
+    batch = "mutation ($inputs: [SaveCustomerGatewayTokenInput!]!) {"
+    batch += " saveCustomerGatewayTokens(inputs: $inputs) { userErrors { code } } }"
+    inputs = ([wanted(name, "STRIPE", f"cus_{name}", description="x")] for name in SLOW)
+    slow = [asyncio.create_task(graph.client(batch, inputs=each)) for each in inputs]
+    await until(lambda: connection.fetchval(HOLDS_UP), "batches wait for the lock")
+    changes = app.state["store"].pool.changes
+    await until(lambda: all(changes.are_slow([name]) for name in SLOW), "all of them are known to be slow")
+    for number in range(2):
+        new = (wanted(name, f"NEW{number}", f"new_{name}") for name in USERS[:10])
+        await are_answered([graph.client(SAVE, input=save) for save in new])
+        await are_answered([graph.client(CLAIM, user=f"claimant-{number}-{each}") for each in range(5)])
+    await connection.fetchval(f"select pg_advisory_unlock({LOCK})")
+    await ended(slow)
+
+
+KINDS = {
+    kind.name: Statement("held", "select pg_advisory_xact_lock_shared($1::text::bigint)", reads=kind) for kind in Reads
+}
+KINDS["CHANGE"] = Statement("held", "select pg_advisory_xact_lock_shared($1::text::bigint)")
+ASKS = Statement("asks", "select $1::text", reads=Reads.BY_KEY)
+
+
+def test_connections_are_taken_only_where_a_share_is():
+    takers = {
+        name
+        for name, method in vars(ConnectionPool).items()
+        if inspect.isfunction(method) and "self._acquire(" in inspect.getsource(method)
+    }
+    assert takers == {"_fetch", "transaction", "wait_connected"}
+
+
+def test_the_page_names_what_the_process_asks_for_itself():
+    modules = [import_module(f"graphql_api.storage.{each.name}") for each in iter_modules(storage.__path__)]
+    values = [value for module in modules for value in vars(module).values()]
+    own = {each.name for each in values if isinstance(each, Statement) and each.reads is Reads.OWN}
+    page = Path("docs/architecture.md").read_text(encoding="utf-8")
+    [named] = [line for line in page.splitlines() if line.startswith("| the process itself |")]
+    assert own == set(re.findall(r"`(\w+)`", named))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"OWN"}))
+async def test_no_kind_of_statement_holds_all_connections(app, connection, kind):
+    pool = app.state["store"].pool
+    await connection.fetchval(f"select pg_advisory_lock({LOCK})")
+    slow = [asyncio.create_task(pool.fetch(KINDS[kind], str(LOCK))) for _ in range(3 * pool.size)]
+    await until(lambda: connection.fetchval(HOLDS_UP), "statements wait for the lock")
+    for number in range(5):
+        [[said]] = await pool.fetch(ASKS, str(number))
+        assert said == str(number)
+        await until(lambda: pool.in_use < pool.size, "a connection is left")
+    await connection.fetchval(f"select pg_advisory_unlock({LOCK})")
+    await ended(slow)
