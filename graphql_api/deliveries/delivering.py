@@ -275,7 +275,7 @@ async def resume(
         raise BadInputError(f"`deliver` knows no endpoint {name!r}. It knows those that were in its EVENT_WEBHOOKS.")
     position = None
     if place is not None:
-        position = await feed.resume(place)
+        position = (await feed.page(place, 1)).start.position
     elif skip:
         page = await feed.read(state.position, 1, FeedFilter(None, list(actions) or None))
         position = page.lines[0]["position"] if page.lines else page.end.position

@@ -5,6 +5,7 @@ Exception
 ├── ForbiddenError         the caller lacks the right
 │   └── UnauthenticatedError   … because there is no access token
 ├── BadInputError      the request cannot be understood; `message` says why
+│   └── ExpiredCursorError     … because entries after a cursor of the change feed were deleted
 └── UnavailableError        the database cannot be asked right now
 """
 
@@ -57,6 +58,10 @@ class UnauthenticatedError(ForbiddenError):
 
 class BadInputError(Exception):
     """A value cannot be understood at all, such as a cursor that is not ours."""
+
+
+class ExpiredCursorError(BadInputError):
+    """Entries of the change feed after this cursor were deleted: its follower would miss them."""
 
 
 class UnavailableError(Exception):

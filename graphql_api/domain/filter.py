@@ -36,7 +36,11 @@ NO_FILTER = FeedFilter()
 
 
 class Place(NamedTuple):
-    """A place in the change feed: after the entry with this position, on this timeline of the database."""
+    """A place in the change feed: after the entry with this position, on this timeline of the database.
+
+    `pruned` is the position up to which old entries had been deleted already when the place was given.
+    """
 
     timeline: str
     position: int
+    pruned: int = 0

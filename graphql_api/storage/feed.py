@@ -15,7 +15,7 @@ import asyncio
 from dataclasses import dataclass
 from time import monotonic
 
-from graphql_api.domain.errors import BadInputError
+from graphql_api.domain.errors import BadInputError, ExpiredCursorError
 from graphql_api.domain.filter import NO_FILTER, FeedFilter, Place
 from graphql_api.storage.connection import Reads, Row, Statement
 from graphql_api.storage.pool import ConnectionPool
@@ -25,6 +25,8 @@ MAX_SCANNED = 10_000
 """Entries that one page with a filter examines at most."""
 
 _EVENTS = "customer_gateway_token_events"
+PRUNED = "pruned"
+"""What stands for a timeline where it is noted up to which position entries were deleted."""
 # How long a reader that has read all settled entries waits for the unsettled ones.
 _PATIENCE_SECONDS = 0.25
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.002, 0.02
@@ -66,7 +68,8 @@ class _Statements:
             """,
             reads=Reads.FEED,
         )
-        page = f"select page.*, line.* from (select {timeline} as timeline, %s as until) as page"
+        pruned = f"coalesce((select settled from event_timelines where timeline = '{PRUNED}'), 0)"
+        page = f"select page.*, line.* from (select {timeline} as timeline, {pruned} as pruned, %s as until) as page"
         self.page = Statement("feed_page", page % "$2::bigint" + _LINES % "", reads=Reads.FEED)
         self.filtered_page = Statement(
             "feed_filtered_page", page % (_UNTIL % (max_scanned - 1)) + _LINES % _WANTED, reads=Reads.FEED
@@ -168,10 +171,18 @@ class Feed:
 
         Raises:
             BadInputError: this database has no such place.
+            ExpiredCursorError: entries after it were deleted.
         """
         if after is None:
             await self.look()
-        return await self.read(await self.resume(after) if after else 0, size, wanted)
+            return await self.read(0, size, wanted)
+        page = await self.read(start := await self.resume(after), size, wanted)
+        if page.end.pruned > max(start, after.pruned):
+            raise ExpiredCursorError(
+                "Entries after this cursor were deleted, so you would miss them. Start again: startAt: NOW, list all"
+                " tokens, then follow."
+            )
+        return page
 
     async def read(self, start: int, size: int, wanted: FeedFilter = NO_FILTER) -> FeedPage:
         """At most `size` entries after this position of the current timeline."""
@@ -190,7 +201,8 @@ class Feed:
             lines = [row for row in rows[:size] if row["position"] is not None]
             is_cut = len(rows) > size
             end = lines[-1]["position"] if is_cut else until
-            return FeedPage(lines, Place(timeline, start), Place(timeline, end), is_cut or until < settled)
+            end = Place(timeline, end, rows[0]["pruned"])
+            return FeedPage(lines, Place(timeline, start), end, is_cut or until < settled)
 
     async def precedes(self, place: Place, wanted: FeedFilter) -> bool:
         """Whether an entry precedes this place; at most `MAX_SCANNED` entries are examined."""

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from datetime import timedelta
 
 from graphql_api.storage.connection import Statement
+from graphql_api.storage.feed import PRUNED
 from graphql_api.storage.pool import ConnectionPool
 
 ROWS = 5000
@@ -24,7 +25,11 @@ _PRUNE = Statement(
         and exists (
           select from {_EVENTS} newer where newer.token_id = e.token_id and newer.version > e.version
         )
-      returning e.token_id
+      returning e.position
+    ), noted as (
+      insert into event_timelines as known (timeline, settled)
+      select '{PRUNED}', max(position) from pruned having max(position) > 0
+      on conflict (timeline) do update set settled = greatest(known.settled, excluded.settled)
     )
     select token_id, version, (select count(*) from pruned) from page order by token_id desc, version desc limit 1
     """,

@@ -7,6 +7,7 @@ Errors that the caller can fix or that deny permission have messages. Everything
 | --- | --- |
 | GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED | the document is wrong; limits have codes of their own |
 | BAD_USER_INPUT | a variable or an argument is wrong |
+| CURSOR_EXPIRED | entries after a cursor of the change feed were deleted |
 | UNAUTHENTICATED, FORBIDDEN | the caller may not |
 | UNAVAILABLE, TIMEOUT | the same request may work later |
 | INTERNAL | a bug |
@@ -20,7 +21,14 @@ import structlog
 from graphql import GraphQLError, GraphQLSyntaxError
 
 from graphql_api.domain.cards import redact_card_numbers
-from graphql_api.domain.errors import BadInputError, ForbiddenError, InputError, UnauthenticatedError, UnavailableError
+from graphql_api.domain.errors import (
+    BadInputError,
+    ExpiredCursorError,
+    ForbiddenError,
+    InputError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from graphql_api.engine.messages import is_argument_error, with_advice, without_exception
 from graphql_api.web.help import link as help_link
 
@@ -30,6 +38,7 @@ _log = structlog.get_logger()
 _CODES = (
     (UnauthenticatedError, "UNAUTHENTICATED"),
     (ForbiddenError, "FORBIDDEN"),
+    (ExpiredCursorError, "CURSOR_EXPIRED"),
     (BadInputError, "BAD_USER_INPUT"),
     (InputError, "BAD_USER_INPUT"),
 )

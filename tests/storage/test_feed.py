@@ -360,7 +360,7 @@ async def test_a_place_of_an_earlier_timeline_continues_where_that_was_settled(p
     feed = Feed(pool)
     positions = [await written(A, version) for version in range(1, 6)]
     here = await feed.now()
-    assert await observer.fetch("select * from event_timelines") == [tuple(here)]
+    assert await observer.fetch("select * from event_timelines") == [here[:2]]
     await observer.execute("insert into event_timelines values ('F0', $1)", positions[2])
     lines = (await feed.page(Place("F0", positions[4]), 10)).lines
     assert [line["version"] for line in lines] == [4, 5]

@@ -76,3 +76,28 @@ async def test_the_command_says_how_many(aged, empty_database, straight):
     )
     printed, errors = await process.communicate()
     assert (process.returncode, printed.decode()) == (0, "Deleted 4 history entries.\n"), errors
+
+
+@pytest.mark.parametrize("first", [1, 2])
+async def test_a_follower_is_told_of_deleted_entries_that_it_has_not_seen(graph, aged, prune, first):
+    async def page(**arguments):
+        answer = await graph.client(
+            "query ($after: String, $first: Int) { customerGatewayTokenEvents(after: $after, first: $first) {"
+            " edges { cursor } nodes { version } pageInfo { endCursor hasNextPage } } }",
+            **arguments,
+        )
+        return answer["data"]["customerGatewayTokenEvents"] if "errors" not in answer else answer["errors"][0]
+
+    behind, ahead = (await page(first=first)), await page(first=500)
+    await prune(15)
+    error = await page(after=behind["pageInfo"]["endCursor"])
+    assert error["extensions"]["code"] == "CURSOR_EXPIRED"
+    assert (await page(after=ahead["pageInfo"]["endCursor"]))["nodes"] == []
+    some = await page(first=first)  # whoever begins now sees all that is left, and may continue anywhere
+    found = list(some["nodes"])
+    while some["pageInfo"]["hasNextPage"]:
+        for edge in some["edges"]:
+            assert "nodes" in await page(after=edge["cursor"], first=1)
+        some = await page(after=some["pageInfo"]["endCursor"], first=first)
+        found += some["nodes"]
+    assert len(found) == 5
