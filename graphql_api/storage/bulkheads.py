@@ -50,23 +50,21 @@ class SlowKeys:
     """What was slow in the last half minute."""
 
     def __init__(self) -> None:
-        self._since: OrderedDict[Hashable, float] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        return bool(self._since)
+        self.since: OrderedDict[Hashable, float] = OrderedDict()
+        """When each was seen to be slow; empty if nothing was."""
 
     def __contains__(self, key: Hashable) -> bool:
-        while self._since and monotonic() - next(iter(self._since.values())) > _KNOWN_SECONDS:
-            self._since.popitem(last=False)
-        return key in self._since
+        while self.since and monotonic() - next(iter(self.since.values())) > _KNOWN_SECONDS:
+            self.since.popitem(last=False)
+        return key in self.since
 
     def note(self, key: Hashable, *, is_slow: bool) -> None:
         """This was slow, or not."""
-        self._since.pop(key, None)
+        self.since.pop(key, None)
         if is_slow:
-            self._since[key] = monotonic()
-            if len(self._since) > _MAX_KNOWN:
-                self._since.popitem(last=False)
+            self.since[key] = monotonic()
+            if len(self.since) > _MAX_KNOWN:
+                self.since.popitem(last=False)
 
 
 class Patience:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from math import inf
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from graphql_api.domain import deadline
 from graphql_api.domain.deadline import Deadline
@@ -21,19 +21,17 @@ V = TypeVar("V")
 _MAX_KEYS = 400  # per load; a load with this many takes no more
 _LATE_SECONDS = 0.01  # seconds, after which the next load does not wait for this one
 _MAX_LOADS = 4  # concurrent loads, if they take long
+_new = tuple.__new__  # of a named tuple: its class would be a call more, for each request
 
 
-class _Request(Generic[K, V]):
+class _Request(NamedTuple):
     """What one request asks for, since when and until when, and in which trace."""
 
-    __slots__ = ("at", "deadline", "future", "keys", "spans")
-
-    def __init__(self, keys: Sequence[K], future: asyncio.Future[dict[K, V]]) -> None:
-        self.keys = keys
-        self.future = future
-        self.at = monotonic()
-        self.deadline = deadline.current.get()
-        self.spans = spans.current.get()
+    keys: Sequence[Any]
+    future: asyncio.Future[Any]
+    at: float
+    deadline: Deadline | None
+    spans: spans.Spans
 
 
 class RequestCoalescer(Generic[K, V]):
@@ -48,38 +46,36 @@ class RequestCoalescer(Generic[K, V]):
     def __init__(self, pool: ConnectionPool, load: Callable[[list[K]], Awaitable[dict[K, V]]]) -> None:
         self._pool = pool
         self._load = load
-        self._waiting: list[_Request[K, V]] = []
-        self._under_way: dict[asyncio.Task[None], list[_Request[K, V]]] = {}
+        self._waiting: list[_Request] = []
+        self._under_way: dict[asyncio.Task[None], list[_Request]] = {}
         self._latest: asyncio.Task[None] | None = None  # the load that the next one waits for
-        self._apart: dict[asyncio.Task[None], list[_Request[K, V]]] = {}  # loads of one request, which may be slow
+        self._latest_at = 0.0
+        self._apart: dict[asyncio.Task[None], list[_Request]] = {}  # loads of one request, which may be slow
         self._slow = SlowKeys()
+        self._is_looking = False
 
-    async def load(self, keys: Sequence[K]) -> dict[K, V]:
+    def load(self, keys: Sequence[K]) -> Awaitable[dict[K, V]]:
         """What is there of these keys; what others request for may be there too."""
-        if not self._pool.is_open:
-            await self._pool.wait_connected()  # here each waits for a while of their own
-        future: asyncio.Future[dict[K, V]] = self._pool.loop.create_future()
-        request = _Request(keys, future)
-        if self._slow and any(key in self._slow for key in keys):
+        pool = self._pool
+        if not pool.is_open:
+            return self._load_connected(keys)
+        future = pool.loop.create_future()
+        request = _new(_Request, (keys, future, monotonic(), deadline.current.get(), spans.current.get()))
+        if self._slow.since and any(key in self._slow for key in keys):
             self._load_apart(request)
         else:
             self._waiting.append(request)
             if self._latest is None:
                 self._start_next()
-        try:
-            if request.deadline is None:
-                return await future
-            async with deadline.kept():
-                return await future
-        except (asyncio.CancelledError, UnavailableError):
-            self._cancel_abandoned()
-            raise
+        return future if request.deadline is None else self._within_deadline(future)
 
-    def _cancel_abandoned(self) -> None:
-        self._waiting = [request for request in self._waiting if not request.future.done()]
-        for task, batch in (*self._under_way.items(), *self._apart.items()):
-            if all(request.future.done() for request in batch):
-                task.cancel()
+    async def _within_deadline(self, future: "asyncio.Future[dict[K, V]]") -> dict[K, V]:
+        async with deadline.kept():
+            return await future
+
+    async def _load_connected(self, keys: Sequence[K]) -> dict[K, V]:
+        await self._pool.wait_connected()  # here each waits for a while of their own
+        return await self.load(keys)
 
     def _start_next(self) -> None:
         if self._waiting and self._latest is None and len(self._under_way) < _MAX_LOADS:
@@ -88,26 +84,41 @@ class RequestCoalescer(Generic[K, V]):
 
     async def _begin(self) -> None:
         """Load what has been request for when this comes to run, which is more than when it was started."""
+        waiting = [request for request in self._waiting if not request.future.done()]
         together, count = 0, 0
-        while together < len(self._waiting) and count < _MAX_KEYS:
-            count += len(self._waiting[together].keys)
+        while together < len(waiting) and count < _MAX_KEYS:
+            count += len(waiting[together].keys)
             together += 1
-        batch, self._waiting = self._waiting[:together], self._waiting[together:]
+        batch, self._waiting = waiting[:together], waiting[together:]
         task = self._latest
         if batch and task is not None:
             self._under_way[task] = batch
-            timer = self._pool.loop.call_later(_LATE_SECONDS, self._release_next, task)
-            try:
-                await self._run(batch)
-            finally:
-                timer.cancel()
+            self._latest_at = monotonic()
+            self._look_later()
+            await self._run(batch)
+
+    def _look_later(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            self._pool.loop.call_later(_LATE_SECONDS / 2, self._look)
+
+    def _look(self) -> None:
+        """See to loads that take long: the next goes without waiting for them, and nobody waits for some any more."""
+        self._is_looking = False
+        for task, batch in (*self._under_way.items(), *self._apart.items()):
+            if all(request.future.done() for request in batch):
+                task.cancel()
+        if self._latest in self._under_way and monotonic() - self._latest_at >= _LATE_SECONDS:
+            self._release_next(self._latest)
+        if self._under_way or self._apart:
+            self._look_later()
 
     def _release_next(self, task: "asyncio.Task[Any] | None") -> None:
         if task is self._latest:
             self._latest = None
         self._start_next()
 
-    async def _run(self, batch: list[_Request[K, V]]) -> None:
+    async def _run(self, batch: list[_Request]) -> None:
         try:
             found = await self._load_for(batch, tries_if_late=-1)
         except UnavailableError as error:
@@ -125,14 +136,15 @@ class RequestCoalescer(Generic[K, V]):
             self._release_next(asyncio.current_task(self._pool.loop))  # the next goes before the answers
             self._answer(batch, found)
 
-    def _load_apart(self, request: _Request[K, V]) -> None:
+    def _load_apart(self, request: _Request) -> None:
         """Load what one request asks for, alone: other requests neither wait for this load nor fail with it."""
         if not request.future.done():
             task = self._pool.loop.create_task(self._run_apart(request))
             self._apart[task] = [request]
+            self._look_later()
             task.add_done_callback(self._apart.pop)
 
-    async def _run_apart(self, request: _Request[K, V]) -> None:
+    async def _run_apart(self, request: _Request) -> None:
         began = monotonic()
         was_slow.set(False)
         try:
@@ -148,19 +160,19 @@ class RequestCoalescer(Generic[K, V]):
             for key in request.keys:
                 self._slow.note(key, is_slow=was_slow.get())
 
-    async def _load_for(self, batch: list[_Request[K, V]], *, tries_if_late: int) -> dict[K, V]:
+    async def _load_for(self, batch: list[_Request], *, tries_if_late: int) -> dict[K, V]:
         spans.current.set(tuple([span for request in batch for span in request.spans]))
         deadlines = [request.deadline for request in batch if request.deadline]
         deadline.current.set(Deadline(inf, deadlines) if deadlines else None)
         tries.set(tries_if_late)
         return await self._load(list({key: None for request in batch for key in request.keys}))
 
-    def _answer(self, batch: list[_Request[K, V]], found: dict[K, V]) -> None:
+    def _answer(self, batch: list[_Request], found: dict[K, V]) -> None:
         for request in batch:
             if not request.future.done():
                 request.future.set_result(found)
 
-    def _fail(self, batch: list[_Request[K, V]], error: Exception) -> None:
+    def _fail(self, batch: list[_Request], error: Exception) -> None:
         for request in batch:
             if not request.future.done():
                 request.future.set_exception(copy(error))  # a traceback belongs to one task

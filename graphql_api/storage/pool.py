@@ -291,7 +291,7 @@ class ConnectionPool:
 
     async def _read(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
         """Run a statement that reads; if it is late, it is asked again elsewhere."""
-        key = _key(statement, arguments) if self._slow else None
+        key = _key(statement, arguments) if self._slow.since else None
         if key not in self._slow:
             is_list = statement.reads is not Reads.BY_KEY or _are_many(arguments[0])
             with suppress(_LateError):

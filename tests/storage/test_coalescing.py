@@ -27,7 +27,7 @@ class Loads:
 
     async def ask(self, *keys):
         """Ask for these keys; what is due to begin has begun then."""
-        asking = asyncio.create_task(self.coalescing.load(keys))
+        asking = asyncio.ensure_future(self.coalescing.load(keys))
         await self.settle()
         return asking
 
