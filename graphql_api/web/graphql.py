@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 import structlog
@@ -112,16 +112,67 @@ class GraphQL:
         """Wait for the mutations whose callers have been answered already."""
         await asyncio.gather(*self._mutations, return_exceptions=True)
 
-    async def respond(self, request: Request) -> Response | None:
+    async def respond(self, request: Request) -> Response | None:  # noqa: C901, PLR0912, PLR0915 - one way, in its order
         """The answer, whatever happens; None if the client no longer waits for it."""
         began = perf_counter()
-        request.id = request_ids.taken_over(request.headers.get(request_ids.HEADER))
-        logs.request_id.set(request.id)
+        headers = request.headers
+        request.id = request_id = request_ids.taken_over(headers.get(request_ids.HEADER))
+        logs.request_id.set(request_id)
         status, more = 200, b""
         self._in_flight.enter(request)
         request.is_interruptible = True
         try:
-            body, outcome = await self._answer(request)
+            if self.hosts is not None:
+                self._check_host(headers)
+            if b"accept" in headers:
+                request.media_type = acceptable(headers[b"accept"])
+
+            # Who asks
+            caller = self.authenticator.admit(headers)
+            if not isinstance(caller, Caller):
+                caller = await caller
+            request.caller = caller
+
+            # What they ask
+            if request.method == "POST":
+                is_plain = headers.get(b"content-type") == _JSON and b"content-encoding" not in headers
+                coding = None if is_plain else _coding_of_json(headers)
+                body = request.whole_body()
+                if body is None:
+                    body = await self._receive(request)
+                elif len(body) > self.limits.max_body_bytes and coding is None:
+                    _refuse_as_too_large(self.limits.max_body_bytes)
+                if coding is not None:
+                    body = compression.decompress(body, coding, self.limits.max_body_bytes)
+                asked = parameters.from_body(body, self.limits.max_batch)
+            else:
+                asked = _from_url(request)
+
+            # May they, now
+            if not self._places.acquire():
+                await self._wait_for_a_place(request)
+            try:
+                # Run, write
+                request.deadline = self._loop.time() + self.limits.timeout_seconds
+                if isinstance(asked, list):
+                    body, outcome = await self._answer_batch(request, asked, caller)
+                else:
+                    request.operation = operation = self._prepare(request, asked)
+                    context = self.context(caller, request_id, request.user_errors)
+                    if self.traces_fields and headers.get(field_trace.HEADER) == field_trace.VALUE:
+                        body, outcome = await self._answer_traced(request, operation, asked, context)
+                    else:
+                        result = self._execute(request, operation, asked.variables, context)
+                        if not isinstance(result, Result):
+                            result = await result
+                        body, outcome = (
+                            self._write(request, result) if result.errors else answers.write_data(result.data)
+                        )
+            finally:
+                if request.mutation is None or request.mutation.done():
+                    self._places.release()
+                else:
+                    request.mutation.add_done_callback(lambda _: self._places.release())
         except HTTPError as error:
             status, body, outcome = self._refused(request, error)
             more = _lines(error.headers)
@@ -138,6 +189,7 @@ class GraphQL:
             self._in_flight.leave(request)
             request.is_interruptible = False
 
+        # Say
         if len(body) > answers.MAX_ANONYMOUS_BYTES and request.room is None and _is_anonymous(request.caller):
             body, outcome = answers.too_large(answers.MAX_ANONYMOUS_BYTES)
         self._tell(request, status, outcome, perf_counter() - began)
@@ -146,57 +198,9 @@ class GraphQL:
         if self.compresses and len(body) > compression.MIN_BYTES:
             body, coding_lines = await _compressed(request, body)
             more += coding_lines
-        if self.cors_headers is not None and b"origin" in request.headers:
-            more += _lines(self.cors_headers(request.headers[b"origin"]))
-        return Response(status, request.media_type.head % (len(body), request.id.encode()) + more, body)
-
-    async def _answer(self, request: Request) -> tuple[bytes, str]:
-        """The body of the answer, and the access log's word for it: `ok`, or the first error's code."""
-        headers = request.headers
-        if self.hosts is not None:
-            self._check_host(headers)
-        request.media_type = acceptable(headers[b"accept"]) if b"accept" in headers else MediaType.JSON
-
-        # Who asks
-        admitted = self.authenticator.admit(headers)
-        request.caller = caller = admitted if isinstance(admitted, Caller) else await admitted
-
-        # What they ask
-        if request.method == "POST":
-            is_plain = headers.get(b"content-type") == _JSON and b"content-encoding" not in headers
-            coding = None if is_plain else _coding_of_json(headers)
-            body = request.whole_body()
-            if body is None:
-                body = await self._receive(request)
-            elif len(body) > self.limits.max_body_bytes and coding is None:
-                raise _too_large(self.limits.max_body_bytes)
-            if coding is not None:
-                body = compression.decompress(body, coding, self.limits.max_body_bytes)
-            asked = parameters.from_body(body, self.limits.max_batch)
-        else:
-            asked = _from_url(request)
-
-        # May they, now
-        if not self._places.acquire():
-            await self._wait_for_a_place(request)
-        try:
-            # Run
-            request.deadline = self._loop.time() + self.limits.timeout_seconds
-            if isinstance(asked, list):
-                return await self._answer_batch(request, asked, caller)
-            request.operation = operation = self._prepare(request, asked)
-            context = self.context(caller, request.id, request.user_errors)
-            if self.traces_fields and headers.get(field_trace.HEADER) == field_trace.VALUE:
-                return await self._answer_traced(request, operation, asked, context)
-            executed = self._execute(request, operation, asked.variables, context)
-            result = executed if isinstance(executed, Result) else await executed
-        finally:
-            if request.mutation is None or request.mutation.done():
-                self._places.release()
-            else:
-                request.mutation.add_done_callback(lambda _: self._places.release())
-
-        return self._write(request, result) if result.errors else answers.write_data(result.data)
+        if self.cors_headers is not None and b"origin" in headers:
+            more += _lines(self.cors_headers(headers[b"origin"]))
+        return Response(status, request.media_type.head % (len(body), request_id.encode()) + more, body)
 
     def _tell(self, request: Request, status: int | None, outcome: str, seconds: float) -> None:
         """Say how it went, in the log and in the metrics."""
@@ -247,7 +251,7 @@ class GraphQL:
             most += compression.overhead(most)
         announced = request.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > most:
-            raise _too_large(self.limits.max_body_bytes)
+            _refuse_as_too_large(self.limits.max_body_bytes)
         self._in_flight.allow(request, self.limits.max_body_seconds)
         await self.uploads.wait()
         try:
@@ -255,7 +259,7 @@ class GraphQL:
             while piece := await request.read():
                 size += len(piece)
                 if size > most:
-                    raise _too_large(self.limits.max_body_bytes)
+                    _refuse_as_too_large(self.limits.max_body_bytes)
                 pieces.append(piece)
         finally:
             self.uploads.release()
@@ -526,6 +530,6 @@ def _take_interruption(request: Request, error: BaseException) -> None:
             request.task.uncancel()
 
 
-def _too_large(most: int) -> HTTPError:
+def _refuse_as_too_large(most: int) -> NoReturn:
     message = f"The body is larger than {most} bytes (MAX_BODY_BYTES)."
-    return HTTPError(413, "PAYLOAD_TOO_LARGE", message, limits=["MAX_BODY_BYTES"])
+    raise HTTPError(413, "PAYLOAD_TOO_LARGE", message, limits=["MAX_BODY_BYTES"])
