@@ -3,7 +3,7 @@
 The source does the common case and calls `completion` for the rest. It is meant to be read: `Program.source`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import groupby
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
@@ -31,7 +31,7 @@ from graphql_api.engine.types import enum_members
 from graphql_api.engine.values import MAX_INT, MIN_INT, Arguments
 
 if TYPE_CHECKING:
-    from graphql_api.engine.runtime import Step
+    from graphql_api.engine.runtime import Result, Run, Step
 
 _CHECKS: dict[Any, str] = {
     GraphQLString: "type({0}) is str",
@@ -47,7 +47,7 @@ _FIXED = frozenset({GraphQLBoolean, GraphQLInt, GraphQLFloat})
 
 
 class Program:
-    """An operation as Python: its root fields, in `steps` that run one after the other, and the `source`.
+    """An operation as Python: one coroutine function, or the root fields in steps that run one after the other.
 
     The code that runs it must keep it. Its functions and the fields that they name form reference cycles, the largest
     that the garbage collector would have to find, and are broken when it goes.
@@ -58,6 +58,7 @@ class Program:
         self.steps: Sequence[Step] = [names[step] for step in steps]
         self.source = source
         self._names = names
+        self.answer: Callable[[Run], Coroutine[Any, Any, Result]] | None = names.get("answer")
 
     def __del__(self) -> None:
         for named in self._names.values():
@@ -71,7 +72,11 @@ def generate(
 ) -> Program:
     """Write the plan of an operation down and compile it."""
     writer = _Writer(schema, _required(operation), suggestions=suggestions)
-    if operation.operation is OperationType.MUTATION:
+    resolved = [field for field in root.fields if isinstance(field, FieldPlan)]
+    if len(resolved) == 1 and isinstance(resolved[0].resolution, Resolver) and resolved[0].resolution.is_coroutine:
+        writer.answer(root.fields, resolved[0], resolved[0].resolution)
+        steps = []
+    elif operation.operation is OperationType.MUTATION:
         steps = [writer.step([field]) for field in root.fields]
     else:
         steps = [writer.step(root.fields)]
@@ -102,6 +107,26 @@ class _Writer:
         body, values = self._fields(fields)
         answers = [f"data[{key!r}] = {value}" for key, value in values.items()]
         return self._function("step", "run, source, data", ["path = key = None", *body, *answers])
+
+    def answer(self, fields: Sequence[FieldPlan | TypeName], field: FieldPlan, resolver: Resolver) -> None:
+        """The whole operation, if its only root field is a coroutine function."""
+        lines, call = self._call(field, resolver)
+        complete = self._complete(field)
+        known = [f"{each.key!r}: {repr(each.name) if isinstance(each, TypeName) else None}" for each in fields]
+        self.lines += [
+            "",
+            "async def answer(run):",
+            "    source, path, key = run.root, None, None",
+            f"    run.data = data = {{{', '.join(known)}}}",
+            f"    {_at(field)}",
+            *_indented(
+                _guarded(
+                    [*lines[1:], f"value = await {call}", f"data[{field.key!r}] = {complete}(run, value, at)"],
+                    f"run.fail_late({self._bind('FIELD', field)}.value, error, at)",
+                )
+            ),
+            "    return await run.finish() if run.slices or run.pending else run.result()",
+        ]
 
     def _objects(self, plan: ObjectPlan, field: FieldPlan) -> str:
         """A function for the objects of one type at one position."""

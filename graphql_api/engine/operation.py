@@ -94,7 +94,8 @@ class Operation:
             if program is None:
                 program = self._program(coerced)
             if isinstance(program, Program):
-                return Run(self, variables, coerced, context, root).start(program.steps)
+                run = Run(self, variables, coerced, context, root)
+                return program.answer(run) if program.answer is not None else run.start(program.steps)
             self._fallbacks[program] += 1
         executor = self.core_executor(variables, context, root, middleware)
         if isinstance(executor, list):

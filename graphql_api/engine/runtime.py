@@ -31,6 +31,9 @@ what holds the object; the parents; their answers, to which the field's values w
 """
 
 
+_NO_STEPS: "Iterator[Step]" = iter(())
+
+
 class BatchLoad(Protocol):
     """Loads one batched field."""
 
@@ -134,10 +137,7 @@ class WaitingValue(Waiting):
 
     def fail(self, run: "Run", error: Exception) -> None:
         """Report the error; null stands in the place already."""
-        try:
-            run.fail(self._position, error, self._path)
-        except GraphQLError as located:
-            run.propagate(located, self._position, self._path)
+        run.fail_late(self._position, error, self._path)
 
     def is_below(self, keys: list[str | int]) -> bool:
         """Whether it lies at or below this place."""
@@ -233,12 +233,12 @@ class Run:
         for step in remaining:
             self._take(step)
             if self.slices or self.pending:
-                return self._finish(remaining)
+                return self.finish(remaining)
             if self.data is None:
                 break
-        return self._result()
+        return self.result()
 
-    async def _finish(self, remaining: Iterator[Step]) -> Result:  # noqa: C901 - a function of its own costs each wait
+    async def finish(self, remaining: Iterator[Step] = _NO_STEPS) -> Result:  # noqa: C901 - a function of its own costs each wait
         """Await what is pending, and what becomes pending by that, before the next step is taken."""
         try:
             while True:
@@ -265,7 +265,7 @@ class Run:
                             waiting.succeed(self, value)
                 step = None if self.data is None else next(remaining, None)
                 if step is None:
-                    return self._result()
+                    return self.result()
                 self._take(step)
         except (Exception, asyncio.CancelledError):
             await self._cancel()
@@ -285,7 +285,8 @@ class Run:
         self.slices = []
         self.pending += [WaitingBatch(call.begin(self, same), call, same) for call, same in by_call.items()]
 
-    def _result(self) -> Result:
+    def result(self) -> Result:
+        """What was answered, when nothing is awaited any more."""
         core = self._core
         if core is None:
             result = Result(self.data, None)
@@ -349,6 +350,13 @@ class Run:
         """Report an error of a value whose parts may be waited for already; raises as `report` does."""
         self.report(position, error, path)
         self._abandon_below(path)
+
+    def fail_late(self, position: Position, error: Exception, path: PathLink) -> None:
+        """Report an error of a value in whose place null stands already, or higher up if it may not stand there."""
+        try:
+            self.fail(position, error, path)
+        except GraphQLError as located:
+            self.propagate(located, position, path)
 
     def report(self, position: Position, error: Exception, path: PathLink) -> None:
         """Report an error if null is allowed here, which is the answer then; else raise it with its location."""
