@@ -11,6 +11,7 @@ from graphql_api.domain.token import Edit, Given
 from graphql_api.domain.values import Problems
 
 MAX_BATCH = 1000  # inputs of one batch
+_NO_FLAG = "`isActive` must be true or false. Omit it to keep its value."
 MIN_LEASE, MAX_LEASE = 1, 300  # seconds
 
 
@@ -130,6 +131,19 @@ class Save(NamedTuple):
         Raises:
             InputError: with all that is wrong.
         """
+        try:  # as if nothing were wrong; what is wrong is then gathered field by field
+            name = gateways.parse(gateway)
+            edit = Edit(
+                gateway_customer_id=gateways.customer_id(name, gateway_customer_id),
+                description=None if description is None else Given(values.description(description.value)),
+                metadata=None if metadata is None else Given(values.metadata(metadata.value)),
+                is_active=None if is_active is None else _flag(is_active.value),
+            )
+            user, replaced = values.user_id(user_id), None if replaces is None else values.well_formed(replaces)
+        except InputError:
+            pass
+        else:
+            return cls(user, name, edit, replaced, expected_version, allow_update)
         problems = Problems()
         user = problems.parse("userId", values.user_id, user_id)
         name = problems.parse("gateway", gateways.parse, gateway)
@@ -202,6 +216,12 @@ class Update(NamedTuple):
             problems.check()
 
 
+def _flag(value: bool | None) -> bool:  # noqa: FBT001 - what a caller sent
+    if value is None:
+        raise InputError([Problem(Code.INVALID, _NO_FLAG, ("isActive",))])
+    return value
+
+
 def lease_seconds(value: int) -> int:
     """How long a claim may last.
 
@@ -223,7 +243,7 @@ def _edit(
     is_active: Given[bool | None] | None,
 ) -> Edit:
     if is_active is not None and is_active.value is None:
-        problems.add(Code.INVALID, "`isActive` must be true or false. Omit it to keep its value.", "isActive")
+        problems.add(Code.INVALID, _NO_FLAG, "isActive")
     given = partial(_given, problems)
     return Edit(
         gateway_customer_id=gateway_customer_id,

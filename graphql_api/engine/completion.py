@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from uuid import UUID
 
-from graphql import GraphQLBoolean, GraphQLError, GraphQLID, GraphQLSchema, GraphQLString, Undefined
+from graphql import GraphQLBoolean, GraphQLError, GraphQLID, GraphQLSchema, GraphQLString
 
 from graphql_api.engine.batching import Batch, check_number
 from graphql_api.engine.executor import is_awaitable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graphql_api.engine.fields import Attribute
 
 __all__ = [
+    "PLAIN",
     "UNREAD",
     "BatchCall",
     "Dispatch",
@@ -149,20 +150,10 @@ def completes_leaves(field: FieldPlan) -> Complete:
     return complete_field
 
 
-_PLAIN: frozenset[type] = frozenset(
+PLAIN: frozenset[type] = frozenset(
     {str, int, float, bool, list, dict, dt.datetime, dt.date, dt.time, Decimal, UUID, RawJSON}
 )
 """Classes whose values can be serialized without a look at whether they are errors or awaitable."""
-
-
-def serializes(serialize: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A scalar's serializer for plain values; of others, nothing."""
-
-    def serialize_plain(value: Any) -> Any:
-        answer = serialize(value) if type(value) in _PLAIN else None
-        return None if answer is Undefined else answer
-
-    return serialize_plain
 
 
 def _complete_object(run: Run, value: Any, path: PathLink, dispatch: Dispatch) -> Any:

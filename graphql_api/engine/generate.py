@@ -20,6 +20,7 @@ from graphql import (
     NonNullTypeNode,
     OperationDefinitionNode,
     OperationType,
+    Undefined,
 )
 
 from graphql_api.engine import completion
@@ -96,6 +97,7 @@ class _Writer:
             "MAX_ANSWER_BYTES": MAX_ANSWER_BYTES,
             "AnswerTooLargeError": AnswerTooLargeError,
             "isfinite": isfinite,
+            "Undefined": Undefined,
             **{name: getattr(completion, name) for name in completion.__all__},
         }
         self._suggestions = suggestions
@@ -258,15 +260,13 @@ class _Writer:
             names = {id(member): field.type.coerce_output_value(member) for member in enum_members(field.type)}
             answer = f"{self._bind('NAMES', names)}.get(id({value})) or {unusual}"
         else:
-            serialize = self._serializer(cast("GraphQLScalarType", field.type))
-            answer = f"{unusual} if (answer := {serialize}({value})) is None else answer"
+            scalar = cast("GraphQLScalarType", field.type)
+            serialize = self._bind(f"serialize_{scalar.name}", scalar.coerce_output_value)
+            written = (
+                f"type({value}) in PLAIN and (answer := {serialize}({value})) is not None and answer is not Undefined"
+            )
+            answer = f"answer if {written} else {unusual}"
         return f"None if {value} is None else {answer}" if field.value.nullable[0] else answer
-
-    def _serializer(self, scalar: GraphQLScalarType) -> str:
-        name = f"serialize_{scalar.name}"
-        if name not in self.names:
-            self.names[name] = completion.serializes(scalar.coerce_output_value)
-        return name
 
     # --- the means
 

@@ -30,11 +30,8 @@ class CompiledInfo(strawberry.Info):
         self._above = above
         self._key = key
         self.context = run.context
-
-    @property
-    def selections(self) -> dict[str, Selection]:
+        self.selections: dict[str, Selection] = plan.selections
         """What is asked of the objects that the field returns, by the name of their type."""
-        return self._plan.selections
 
     def raw_json(self, texts: Sequence[str]) -> list[RawJSON]:
         """These texts as answers, counted.

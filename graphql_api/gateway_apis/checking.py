@@ -211,7 +211,7 @@ class Check:
         """The tokens that have these customers now."""
         pairs = [(self._gateway, customer) for customer in customers]
         rows: Any = await self._store.by_customers(pairs, former=False) if pairs else {}
-        return {customer: token_of(row) for (_, customer), row in rows.items()}
+        return {customer: token_of(rows[place, customer]) for place, customer in pairs if (place, customer) in rows}
 
     async def _deactivate(self, customer: str, at: datetime, token: Token | None) -> None:
         """The gateway says that this customer, perhaps that of a token, is gone."""

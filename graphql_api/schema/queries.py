@@ -100,9 +100,9 @@ async def _token_by_customer(
     info.context.caller.authorize("Query.customerGatewayTokenByCustomer")
     if not values.is_well_formed(gateway_customer_id):
         raise BadInputError("`gatewayCustomerId` contains a NUL character or a lone surrogate.")
-    key = (gateway_argument(info.context, gateway), gateway_customer_id)
-    found = await info.context.tokens.by_customers([key], columns(selection_of(info)))
-    return found.get(key)  # pyright: ignore[reportReturnType] - see CustomerGatewayToken
+    return await info.context.tokens.by_customer(  # pyright: ignore[reportReturnType] - see CustomerGatewayToken
+        gateway_argument(info.context, gateway), gateway_customer_id, columns(selection_of(info))
+    )
 
 
 async def _tokens(

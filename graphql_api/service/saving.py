@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from uuid_utils import uuid7
@@ -32,7 +33,7 @@ async def save(service: Tokens, wanted: Save) -> SaveResult:
         InputError: ALREADY_EXISTS, CUSTOMER_TAKEN, STALE or ERASED.
     """
     service.caller.authorize("Mutation.saveCustomerGatewayToken")
-    return await retry_on_conflict(lambda: _save(service, wanted))
+    return await retry_on_conflict(partial(_save, service, wanted))
 
 
 async def _save(service: Tokens, save: Save) -> SaveResult:

@@ -88,6 +88,15 @@ class Tokens:
         )
         return self._seen(known, found)
 
+    async def by_customer(self, gateway: str, customer: str, columns: Columns = None) -> TokenView | None:
+        """The token of one customer, by their current or a former id, well-formed both."""
+        self.caller.authorize("Query.customerGatewayTokenByCustomer")
+        if len(customer) > values.MAX_ID_LENGTH:
+            return None
+        owner = None if self.caller.reads_all else self.caller.subject
+        token = (await self.reads.by_customers([(gateway, customer)], columns, owner=owner)).get((gateway, customer))
+        return token if token is not None and self.caller.may_read(token.user_id) else None
+
     def unreadable(self, user_ids: Sequence[str]) -> dict[str, ForbiddenError]:
         """Those of these users whose tokens the caller may not read, and why: one error for all of them.
 

@@ -176,7 +176,7 @@ class TokenReader:
             else:
                 found = await self._by_current_customers(columns, pairs, owner)
             if not former or pairs[0] in found:
-                return {pair: found[pair] for pair in pairs if pair in found}
+                return found
         gateways, customers = unzip(pairs)
         rows: list[Any] = await self._run.fetch(selects.by_customers(columns), customers, gateways)
         return {(row[1], row[0]): row for row in rows}
