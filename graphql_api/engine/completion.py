@@ -14,13 +14,13 @@ from uuid import UUID
 
 from graphql import GraphQLBoolean, GraphQLError, GraphQLID, GraphQLSchema, GraphQLString
 
-from graphql_api.engine.batching import Batch, check_number
+from graphql_api.engine.batching import BatchFunction, check_number
 from graphql_api.engine.executor import is_awaitable
 from graphql_api.engine.info import CompiledInfo
 from graphql_api.engine.paths import PathLink, core_path
 from graphql_api.engine.plan import FieldPlan, Position
 from graphql_api.engine.runtime import BatchSlice, Complete, Run
-from graphql_api.engine.selection import RawJSON
+from graphql_api.engine.selection import RawJSON, Selection
 from graphql_api.engine.types import CAST, heeds_casts, object_type_of
 from graphql_api.engine.values import Arguments
 
@@ -261,19 +261,24 @@ def _as_it_is(_run: Run, answer: Any, _path: PathLink) -> Any:
 # --- batches --------------------------------------------------------------------------------------------------------
 
 
+def selection_below(field: FieldPlan) -> Selection | None:
+    """What a batch function is told of the selection: that of the only type, or nothing."""
+    return next(iter(field.objects.values())).selection if len(field.objects) == 1 else None
+
+
 class BatchCall:
     """A batched field at one point of an operation: how it is called, and what becomes of the values."""
 
     __slots__ = ("_arguments", "_complete", "_constant", "_function", "_selection", "_takes_json", "field", "path_in")
 
-    def __init__(self, field: FieldPlan, batch: Batch, arguments: Arguments, complete: Complete) -> None:
+    def __init__(self, field: FieldPlan, function: BatchFunction, arguments: Arguments, complete: Complete) -> None:
         self.field = field
         self.path_in = field.path_in
-        self._function = batch.function
+        self._function = function
         self._arguments = arguments
         self._constant = arguments.constant
         self._complete = complete
-        self._selection = next(iter(field.objects.values())).selection if len(field.objects) == 1 else None
+        self._selection = selection_below(field)
         self._takes_json = field.takes_json
 
     def begin(self, run: Run, slices: list[BatchSlice]) -> Awaitable[Any]:

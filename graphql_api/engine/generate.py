@@ -24,9 +24,11 @@ from graphql import (
 )
 
 from graphql_api.engine import completion
+from graphql_api.engine.completion import selection_below
 from graphql_api.engine.fields import Argument, Attribute, Batched, Resolver, longest_of
 from graphql_api.engine.info import CompiledInfo
 from graphql_api.engine.plan import FieldPlan, ObjectPlan, TypeName
+from graphql_api.engine.selection import RawJSON
 from graphql_api.engine.size import MAX_ANSWER_BYTES, MIN_VALUE_BYTES, OBJECT_BYTES, AnswerTooLargeError
 from graphql_api.engine.types import enum_members
 from graphql_api.engine.values import MAX_INT, MIN_INT, Arguments
@@ -74,8 +76,9 @@ def generate(
     """Write the plan of an operation down and compile it."""
     writer = _Writer(schema, _required(operation), suggestions=suggestions)
     resolved = [field for field in root.fields if isinstance(field, FieldPlan)]
-    if len(resolved) == 1 and isinstance(resolved[0].resolution, Resolver) and resolved[0].resolution.is_coroutine:
-        writer.answer(root.fields, resolved[0], resolved[0].resolution)
+    only = resolved[0] if len(resolved) == 1 else None
+    if only and isinstance(only.resolution, Resolver) and (only.resolution.is_coroutine or _loads_below(only) == 1):
+        writer.answer(root.fields, only, only.resolution)
         steps = []
     elif operation.operation is OperationType.MUTATION:
         steps = [writer.step([field]) for field in root.fields]
@@ -98,11 +101,13 @@ class _Writer:
             "AnswerTooLargeError": AnswerTooLargeError,
             "isfinite": isfinite,
             "Undefined": Undefined,
+            "JSON": frozenset({RawJSON}),
             **{name: getattr(completion, name) for name in completion.__all__},
         }
         self._suggestions = suggestions
         self._bound: dict[int, str] = {}
         self._number = 0
+        self._batches: list[tuple[FieldPlan, Arguments, str, str]] = []
 
     def step(self, fields: Sequence[FieldPlan | TypeName]) -> str:
         """A function for root fields."""
@@ -111,23 +116,57 @@ class _Writer:
         return self._function("step", "run, source, data", ["path = key = None", *body, *answers])
 
     def answer(self, fields: Sequence[FieldPlan | TypeName], field: FieldPlan, resolver: Resolver) -> None:
-        """The whole operation, if its only root field is a coroutine function."""
+        """The whole operation as one coroutine, which awaits its only root field, or one right below that."""
         lines, call = self._call(field, resolver)
         complete = self._complete(field)
+        loads = [batch for batch in self._batches if batch[0].owner is field]
         known = [f"{each.key!r}: {repr(each.name) if isinstance(each, TypeName) else None}" for each in fields]
-        self.lines += [
-            "",
-            "async def answer(run):",
-            "    source, path, key = run.root, None, None",
-            f"    run.data = data = {{{', '.join(known)}}}",
-            f"    {_at(field)}",
-            *_indented(
-                _guarded(
-                    [*lines[1:], f"value = await {call}", f"data[{field.key!r}] = {complete}(run, value, at)"],
-                    f"run.fail_late({self._bind('FIELD', field)}.value, error, at)",
-                )
-            ),
-            "    return await run.finish() if run.slices or run.pending else run.result()",
+        bound = self._bind("FIELD", field)
+        value = f"{complete}(run, value, at)"
+        if not resolver.is_coroutine:
+            value += f" if type(value) is list else settle(run, {bound}.value, value, {complete}, at)"
+        resolve = [
+            *lines[1:],
+            f"value = {'await ' if resolver.is_coroutine else ''}{call}",
+            f"data[{field.key!r}] = {value}",
+        ]
+        body = [
+            "source, path, key = run.root, None, None",
+            f"run.data = data = {{{', '.join(known)}}}",
+            _at(field),
+            *_guarded(resolve, f"run.fail_late({bound}.value, error, at)"),
+            *(self._load(*loads[0]) if len(loads) == 1 else ()),
+            "return await run.finish() if run.slices or run.pending else run.result()",
+        ]
+        self.lines += ["", "async def answer(run):", *_indented(body)]
+
+    def _load(self, field: FieldPlan, arguments: Arguments, batch: str, function: str) -> list[str]:
+        """Load a batched field, if that is all there is to wait for."""
+        info = f"Info(run, {self._bind('FIELD', field)}, path, keys[0])"
+        call = f"{batch}.begin(run, [load])"
+        if arguments.constant is not None:
+            given = [f"{name}={self._bind('CONSTANT', value)}" for name, value in arguments.constant.items()]
+            selection = self._bind("SELECTION", selection_below(field))
+            call = f"{function}({', '.join(['parents', info, f'selection={selection}', *given])})"
+        succeed = [f"{batch}.succeed(run, [load], values)"]
+        if field.takes_json:
+            succeed = [
+                "if type(values) is list and len(values) == len(rows) and JSON.issuperset(map(type, values)):",
+                "    for row, value in zip(rows, values):",
+                f"        row[{field.key!r}] = value",
+                "else:",
+                *_indented(succeed),
+            ]
+        return [
+            f"if len(run.slices) == 1 and run.slices[0][0] is {batch} and not run.pending:",
+            "    [load], run.slices = run.slices, []",
+            "    _, path, parents, rows, keys = load",
+            "    try:",
+            f"        values = await {call}",
+            "    except Exception as error:",
+            f"        {batch}.fail(run, [load], error)",
+            "    else:",
+            *_indented(_indented(succeed)),
         ]
 
     def _objects(self, plan: ObjectPlan, field: FieldPlan) -> str:
@@ -155,10 +194,12 @@ class _Writer:
         return self._function(f"objects_{plan.type.name}", "run, objects, path, keys", [*lines, "return rows"])
 
     def _batch(self, field: FieldPlan, batched: Batched) -> str:
-        arguments = self._bind("ARGUMENTS", self._arguments(field, batched.arguments))
-        load = self._bind("load_" + field.name, batched.batch)
-        made_of = [self._bind("FIELD", field), load, arguments, self._complete(field)]
-        return self._made("BATCH", f"BatchCall({', '.join(made_of)})")
+        arguments = self._arguments(field, batched.arguments)
+        load = self._bind("load_" + field.name, batched.batch.function)
+        made_of = [self._bind("FIELD", field), load, self._bind("ARGUMENTS", arguments), self._complete(field)]
+        batch = self._made("BATCH", f"BatchCall({', '.join(made_of)})")
+        self._batches.append((field, arguments, batch, load))
+        return batch
 
     # --- fields of an object
 
@@ -317,6 +358,11 @@ def _value_length(field: FieldPlan | TypeName) -> int:
 
 def _is_leaf_attribute(field: FieldPlan | TypeName) -> bool:
     return isinstance(field, FieldPlan) and isinstance(field.resolution, Attribute) and field.is_leaf
+
+
+def _loads_below(field: FieldPlan) -> int:
+    below = [each for plan in field.objects.values() for each in plan.fields if isinstance(each, FieldPlan)]
+    return sum(isinstance(each.resolution, Batched) for each in below)
 
 
 def _can_fail(plan: ObjectPlan) -> bool:
