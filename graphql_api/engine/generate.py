@@ -75,10 +75,8 @@ def generate(
 ) -> Program:
     """Write the plan of an operation down and compile it."""
     writer = _Writer(schema, _required(operation), suggestions=suggestions)
-    resolved = [field for field in root.fields if isinstance(field, FieldPlan)]
-    only = resolved[0] if len(resolved) == 1 else None
-    if only and isinstance(only.resolution, Resolver) and (only.resolution.is_coroutine or _loads_below(only) == 1):
-        writer.answer(root.fields, only, only.resolution)
+    if (only := only_awaited(root)) is not None:
+        writer.answer(root.fields, *only)
         steps = []
     elif operation.operation is OperationType.MUTATION:
         steps = [writer.step([field]) for field in root.fields]
@@ -360,9 +358,15 @@ def _is_leaf_attribute(field: FieldPlan | TypeName) -> bool:
     return isinstance(field, FieldPlan) and isinstance(field.resolution, Attribute) and field.is_leaf
 
 
-def _loads_below(field: FieldPlan) -> int:
+def only_awaited(root: ObjectPlan) -> tuple[FieldPlan, Resolver] | None:
+    """The only root field, if it is awaited, or one batched field right below it."""
+    resolved = [field for field in root.fields if isinstance(field, FieldPlan)]
+    if len(resolved) != 1 or not isinstance(resolved[0].resolution, Resolver):
+        return None
+    [field] = resolved
     below = [each for plan in field.objects.values() for each in plan.fields if isinstance(each, FieldPlan)]
-    return sum(isinstance(each.resolution, Batched) for each in below)
+    loads = sum(isinstance(each.resolution, Batched) for each in below)
+    return (field, resolved[0].resolution) if resolved[0].resolution.is_coroutine or loads == 1 else None
 
 
 def _can_fail(plan: ObjectPlan) -> bool:

@@ -31,6 +31,7 @@ what holds the object; the parents; their answers, to which the field's values w
 """
 
 
+_new = tuple.__new__  # of a named tuple: its class would be a call more, for each execution
 _NO_STEPS: "Iterator[Step]" = iter(())
 
 
@@ -289,7 +290,7 @@ class Run:
         """What was answered, when nothing is awaited any more."""
         core = self._core
         if core is None:
-            result = Result(self.data, None)
+            result = _new(Result, (self.data, None, True, 0))
             if self.answer_bytes + self.unmeasured <= MAX_ANSWER_BYTES:
                 return result
             return bounded(result, self.answer_bytes)

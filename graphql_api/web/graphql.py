@@ -43,6 +43,7 @@ _log = structlog.get_logger()
 
 CLIENT_HAS_GONE = "CLIENT_HAS_GONE"
 _JSON = b"application/json"
+_new = tuple.__new__  # of a named tuple: its class would be a call more, for each request
 _LATER: Headers = [(b"retry-after", b"1")]
 
 
@@ -200,7 +201,7 @@ class GraphQL:
             more += coding_lines
         if self.cors_headers is not None and b"origin" in headers:
             more += _lines(self.cors_headers(headers[b"origin"]))
-        return Response(status, request.media_type.head % (len(body), request_id.encode()) + more, body)
+        return _new(Response, (status, request.media_type.head % (len(body), request_id.encode()) + more, body))
 
     def _tell(self, request: Request, status: int | None, outcome: str, seconds: float) -> None:
         """Say how it went, in the log and in the metrics."""

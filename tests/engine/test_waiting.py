@@ -291,7 +291,7 @@ async def test_a_batch_for_many_goes_on_for_those_that_are_left():
 
 async def test_what_was_not_begun_when_an_error_made_it_null_goes_on_by_itself():
     context = Context()
-    answer = ENGINE.prepare("{ here { slow { name } loaded { name } failsAtOnce } }").execute({}, context)
+    answer = await ENGINE.prepare("{ here { slow { name } loaded { name } failsAtOnce } }").execute({}, context)
     assert answer.data == {"here": None}
     context.gate("slow h").set()
     for _ in range(9):
