@@ -1,0 +1,122 @@
+"""An operation as one generated coroutine answers as it does in steps: the same bytes, errors in the same order."""
+
+import asyncio
+import os
+import re
+from copy import copy, deepcopy
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import orjson
+import pytest
+from graphql import FragmentDefinitionNode, OperationDefinitionNode, Visitor, parse, print_ast, visit
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from graphql_api.engine import Engine, generate
+from graphql_api.schema import build_schema
+from tests.engine.documents import requests
+from tests.engine.hostile import SCHEMA
+from tests.engine.oracle import Context, described
+
+EXAMPLES = int(os.environ.get("ENGINE_EXAMPLES", "100"))
+ENGINE = Engine(SCHEMA._schema, max_documents=10)
+README = Path(generate.__file__).with_name("README.md")
+
+
+class _Names(Visitor):
+    def __init__(self):
+        super().__init__()
+        self.variables, self.fragments = set(), set()
+
+    def enter_variable(self, node, *_):
+        self.variables.add(node.name.value)
+
+    def enter_fragment_spread(self, node, *_):
+        self.fragments.add(node.name.value)
+
+
+def alone(document, selection):
+    """The operation with this selection alone, and what that needs."""
+    fragments = {each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)}
+    [operation] = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
+    names, known = _Names(), set()
+    visit(selection, names)
+    while missing := names.fragments - known:
+        for name in missing:
+            known.add(name)
+            visit(fragments[name], names)
+    operation = replace(
+        operation,
+        selection_set=replace(operation.selection_set, selections=(selection,)),
+        variable_definitions=tuple(
+            each for each in operation.variable_definitions or () if each.variable.name.value in names.variables
+        ),
+    )
+    return "\n".join(map(print_ast, [operation, *(fragments[name] for name in sorted(known))]))
+
+
+def operations_of(query):
+    """An operation for each of the root fields."""
+    document = parse(query)
+    [operation] = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
+    return [alone(document, selection) for selection in operation.selection_set.selections]
+
+
+async def both(query, variables, seed):
+    """What is answered in steps and by one coroutine; None if the operation is not one coroutine."""
+    operation = ENGINE.prepare(query)
+    if isinstance(operation, list):  # a variable may have been used in a place that is gone now
+        return None
+    in_steps = copy(operation)
+    in_steps._variants = {}
+    with patch.object(generate, "only_awaited", lambda _: None):
+        before = await answer(in_steps, variables, seed)
+    after = await answer(operation, variables, seed)
+    return (before, after) if "async def answer" in operation.source else None
+
+
+async def answer(operation, variables, seed):
+    context = Context(seed)
+    result = operation.execute(deepcopy(variables), context)
+    if not isinstance(result, tuple):
+        result = await asyncio.wait_for(result, 60)
+    data = orjson.dumps(result.data, default=repr)
+    return data, [described(error) for error in result.errors or ()], result.errors_left_out, context.log
+
+
+@pytest.mark.filterwarnings("ignore:coroutine '(Executor|GraphQLCoreConverter)")
+@pytest.mark.timeout(0)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(request=requests(SCHEMA._schema), seed=st.integers(0, 2**16))
+async def test_an_operation_answers_alike_as_one_coroutine_and_in_steps(request, seed):
+    if isinstance(ENGINE.prepare(request.query), list):
+        return
+    for query in operations_of(request.query):
+        found = await both(query, request.variables, seed)
+        if found is not None:
+            before, after = found
+            assert after == before, (query, request.variables, seed)
+
+
+PRINTED = re.findall(
+    r"^# ((?:query|mutation) [^\n]*)\n(async def answer.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE
+)
+VARIABLES = {
+    "users": [],
+    "g": "STRIPE",
+    "c": "cus_1",
+    "input": {"userId": "u", "gateway": "STRIPE", "gatewayCustomerId": "cus_1"},
+}
+
+
+@pytest.mark.parametrize(("query", "source"), PRINTED)
+async def test_the_page_prints_what_is_generated(query, source):
+    operation = Engine(build_schema()._schema).prepare(query)
+    operation.execute({name: VARIABLES[name] for name in re.findall(r"\$(\w+):", query)}, None).close()
+    assert operation.source.endswith(source)
+
+
+def test_the_page_prints_three_operations():
+    assert len(PRINTED) == 3
