@@ -1,5 +1,6 @@
 """An operation as one generated coroutine answers as it does in steps: the same bytes, errors in the same order."""
 
+import ast
 import asyncio
 import os
 import re
@@ -115,7 +116,8 @@ VARIABLES = {
 async def test_the_page_prints_what_is_generated(query, source):
     operation = Engine(build_schema()._schema).prepare(query)
     operation.execute({name: VARIABLES[name] for name in re.findall(r"\$(\w+):", query)}, None).close()
-    assert operation.source.endswith(source)
+    generated = operation.source[operation.source.index("async def answer") :]
+    assert ast.unparse(ast.parse(generated)) == ast.unparse(ast.parse(source))  # whatever its line breaks
 
 
 def test_the_page_prints_three_operations():
