@@ -180,11 +180,11 @@ class ChangeShares:
 
     def are_slow(self, users: Iterable[str]) -> bool:
         """Whether the last change of one of these users, or on one of these customers, was late."""
-        return bool(self._slow_users) and any(user in self._slow_users for user in users)
+        return bool(self._slow_users.since) and any(user in self._slow_users for user in users)
 
     def note(self, users: Iterable[str], *, is_slow: bool) -> None:
         """A change of these was late, or not."""
-        if is_slow or self._slow_users:
+        if is_slow or self._slow_users.since:
             for user in users:
                 self._slow_users.note(user, is_slow=is_slow)
 
