@@ -26,7 +26,7 @@ MAX_SCANNED = 10_000
 
 _EVENTS = "customer_gateway_token_events"
 PRUNED = "pruned"
-"""What stands for a timeline where it is noted up to which position entries were deleted."""
+"""In place of a timeline: the row with the position up to which old entries were deleted."""
 # How long a reader that has read all settled entries waits for the unsettled ones.
 _PATIENCE_SECONDS = 0.25
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.002, 0.02
