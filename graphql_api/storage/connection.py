@@ -29,6 +29,13 @@ class StatementTimeoutError(UnavailableError):
     """A statement exceeded its time limit and was cancelled."""
 
 
+class ShortageError(UnavailableError):
+    """PostgreSQL lacks what a statement needs, such as space on its disk. The statement did nothing."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(f"The database lacks resources (SQLSTATE {sqlstate}): reads are answered, changes may fail.")
+
+
 class Reads(Enum):
     """The kind of a statement that does no harm if it is given up and run again: it decides whose connections it holds.
 
@@ -203,10 +210,15 @@ class Connection:
             return ConnectionLostError("The database connection was lost.")
         if isinstance(error, _TOO_LONG):
             return StatementTimeoutError("A statement took longer than DATABASE_TIMEOUT.")
+        state = getattr(error, "sqlstate", None) or ""
+        if state.startswith(_SHORTAGES):
+            return ShortageError(state)
         return error
 
 
 _TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError)
+# The classes "insufficient resources" and "system error": the disk is full, memory is short, a file cannot be written.
+_SHORTAGES = ("53", "58")
 # A connection is also useless if its server became a standby, or if a table changed under its prepared statements.
 _LOSSES = (
     OSError,

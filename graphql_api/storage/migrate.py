@@ -62,7 +62,7 @@ async def is_current(url: str) -> bool:
 
 
 async def must_be_ready(database: ConnectionPool) -> str:
-    """Check that the database answers and is migrated. Returns the reason if it takes no changes, else an empty text.
+    """Check that the database answers and is migrated. Returns why it may take no changes, or an empty text.
 
     Raises:
         UnavailableError: it does not answer or is not migrated; the message says which.
@@ -80,7 +80,7 @@ async def must_be_ready(database: ConnectionPool) -> str:
         raise UnavailableError(database.trouble or "The database does not answer.") from None
     if not rows or rows[0][0] < newest_revision():
         raise UnavailableError("The database is not migrated: run `gateway-tokens migrate`.")
-    return READ_ONLY if rows[0][1] else ""
+    return READ_ONLY if rows[0][1] else database.shortage
 
 
 async def upgrade(url: str, *, timeout_seconds: float = 60) -> None:

@@ -44,6 +44,7 @@ from graphql_api.storage.connection import (
     Observer,
     Reads,
     Row,
+    ShortageError,
     Statement,
     StatementTimeoutError,
     adapt,
@@ -71,6 +72,8 @@ _RERUN_SECONDS = 1.5
 _WATCH_INTERVAL_SECONDS = 0.25
 _SEEK_INTERVAL_SECONDS = 1.0
 _CLEANUP_TIMEOUT_SECONDS = 1.0
+# So long after the last failed change, readiness says what the database lacks.
+_SHORTAGE_SECONDS = 60.0
 
 READ_ONLY = "The database is read-only: reads are answered, changes are not."
 _BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
@@ -156,6 +159,7 @@ class ConnectionPool:
         self._is_suspended = False
         self.is_read_only = False
         """Whether only reads are answered."""
+        self._shortage, self._short_until = "", 0.0
         self._shows_log = True  # as far as is known
         self._is_direct = False  # whether no pooler is between, as far as is known
         self.patience = Patience()
@@ -231,6 +235,11 @@ class ConnectionPool:
         return "" if self._open else self._trouble
 
     @property
+    def shortage(self) -> str:
+        """What the database lacked for a change a short time ago, unless another change was made since; else empty."""
+        return self._shortage if monotonic() < self._short_until else ""
+
+    @property
     def is_open(self) -> bool:
         """Whether there is a connection, used or not."""
         return bool(self._open)
@@ -283,7 +292,9 @@ class ConnectionPool:
         async with self.changes.place(users, records=True) as is_slow:
             began = monotonic()
             try:
-                return await self._fetch(statement, arguments, is_early=False)
+                rows = await self._fetch(statement, arguments, is_early=False)
+                self._shortage = ""
+                return rows
             finally:
                 is_late = self.patience.is_late_change(monotonic() - began)
                 if is_late != is_slow and (is_slow or len(set(users)) == 1):
@@ -512,6 +523,7 @@ class ConnectionPool:
             self._suspect_idle()
             await self._settle(transaction, error)
         else:
+            self._shortage = ""
             self._release(connection)
 
     async def _settle(self, transaction: TransactionId, error: BaseException) -> None:
@@ -617,6 +629,10 @@ class ConnectionPool:
             return UnavailableError(READ_ONLY)
         translated = connection.translate_error(error)
         self.timeouts += isinstance(translated, StatementTimeoutError)
+        if isinstance(translated, ShortageError):
+            if not self.shortage:
+                _log.warning(f"{self._name} lacks resources", reason=str(error))
+            self._shortage, self._short_until = str(translated), monotonic() + _SHORTAGE_SECONDS
         return translated
 
     def _return_failed(self, connection: Connection, error: BaseException) -> BaseException:
