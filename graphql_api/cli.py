@@ -128,12 +128,20 @@ def serve(
         server.serve(app, listeners, settings.drain_seconds)
 
 
+EmbeddedOption = Annotated[
+    bool, typer.Option("--embedded", help="Without DATABASE_URL, work on the embedded PostgreSQL in .data.")
+]
+
+
 @cli.command()
-def migrate() -> None:
+def migrate(
+    *,
+    embedded: EmbeddedOption = False,
+) -> None:
     """Migrate the database to the newest version. Safe to run on several machines at once."""
     from graphql_api.storage.migrate import upgrade
 
-    with database(load_settings()) as settings:
+    with database(load_settings(), embedded=embedded) as settings:
         run(upgrade(str(settings.database_url)))
 
 
@@ -167,12 +175,14 @@ def schema(
 
 @cli.command()
 def demo(
-    *, users: Annotated[int, typer.Option(help="The number of users who get tokens.", min=1, max=1_000_000)] = 100
+    *,
+    users: Annotated[int, typer.Option(help="The number of users who get tokens.", min=1, max=1_000_000)] = 100,
+    embedded: EmbeddedOption = False,
 ) -> None:
     """Store demo tokens for user-1, user-2, …, the same every time."""
     from graphql_api.storage.migrate import upgrade
 
-    with database(load_settings()) as settings:
+    with database(load_settings(), embedded=embedded) as settings:
         run(upgrade(str(settings.database_url)))
         is_new = run(fill_with_demo_tokens(settings, users=users))
     print(f"Stored demo tokens for {users:,} users." if is_new else "The demo tokens exist already.")
@@ -228,9 +238,6 @@ RejectsOption = Annotated[
     typer.Option(
         "--rejects", help="Where to write rejected lines and reasons. Default: FILE.rejects.csv.", dir_okay=False
     ),
-]
-EmbeddedOption = Annotated[
-    bool, typer.Option("--embedded", help="Without DATABASE_URL, work on the embedded PostgreSQL in .data.")
 ]
 EncodingOption = Annotated[
     str | None,

@@ -63,16 +63,16 @@ def database(settings: "Settings", *, embedded: bool = True, tell: bool = True) 
         UsageError: no database is named, and the embedded one is not installed or not to be started.
         CommandError: DATA_DIR cannot be used.
     """
+    if settings.database_url is None and not embedded and "data_dir" not in settings.model_fields_set:
+        raise UsageError(
+            "DATABASE_URL is not set: set it, or pass --embedded to work on the embedded PostgreSQL in "
+            f"{settings.data_dir.resolve()}"
+        )
     if tell:
         print(f"Database: {described(settings)}", file=sys.stderr)
     if settings.database_url is not None:
         yield settings
         return
-    if not embedded and "data_dir" not in settings.model_fields_set:
-        raise UsageError(
-            "DATABASE_URL is not set: set it, or pass --embedded to work on the embedded PostgreSQL in "
-            f"{settings.data_dir.resolve()}"
-        )
     from graphql_api.bulk.progress import waiting
 
     try:

@@ -48,6 +48,7 @@ def _listed(value: object) -> object:
 
 _MIN_SECRET_BYTES = 16  # of a secret that an operator chooses: fewer can be guessed
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+_OTHER_DATABASE_URL = re.compile("(POSTGRES|POSTGRESQL|PG|DB|DATABASE|SQLALCHEMY_DATABASE)_?(URL|URI|DSN)")
 _SIMILAR = 0.9  # how alike an unknown variable's name must be to one of ours to count as a slip
 
 
@@ -651,5 +652,13 @@ def slips(environment: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is set, which this service does not read; did you mean {alike}?"
         for name in sorted(environment.keys() - ours)
-        for alike in get_close_matches(name, unset, n=1, cutoff=_SIMILAR)
+        for alike in _meant(name, unset)
     ]
+
+
+def _meant(name: str, unset: list[str]) -> list[str]:
+    """Which of our variables, none of them set, this one is probably meant to be."""
+    if "DATABASE_URL" in unset and _OTHER_DATABASE_URL.fullmatch(name):
+        return ["DATABASE_URL"]
+    transposed = {name[:at] + name[at : at + 2][::-1] + name[at + 2 :] for at in range(len(name) - 1)}
+    return sorted(transposed.intersection(unset))[:1] or get_close_matches(name, unset, n=1, cutoff=_SIMILAR)
