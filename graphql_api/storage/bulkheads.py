@@ -28,7 +28,7 @@ _MIN_SECONDS, _ROUND_TRIPS = 0.05, 4
 _WEIGHT = 0.3  # of a round trip in the mean of all
 _MAX_KNOWN = 1000
 _KNOWN_SECONDS = 30.0
-_CHANGE_PATIENCE = 5  # a statement that changes something has so many times the time of a read
+_CHANGE_PATIENCE = 5  # times the patience with a read
 _MAX_CREDIT, _CREDIT_PER_ANSWER = 400.0, 0.25
 
 tries: ContextVar[int] = ContextVar("tries", default=1)
