@@ -54,6 +54,7 @@ class Statement:
 
     Create each once, because connections know prepared statements by identity. `sql_pg17` is a faster equivalent for
     PostgreSQL 17 or newer in a session with the time zone UTC. `partitioned` is faster if the tables are partitioned.
+    If that one has `keys`, these run first, and the columns they find are its arguments, as arrays.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Statement:
     sql_pg17: str = ""
     reads: Reads | None = None
     partitioned: "Statement | None" = None
+    keys: "Statement | None" = None
 
 
 _IS_PARTITIONED = """
@@ -143,8 +145,19 @@ class Connection:
         return rows
 
     async def _fetch(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
-        if self._is_partitioned and statement.partitioned:
-            statement = statement.partitioned
+        if not self._is_partitioned or statement.partitioned is None:
+            return await self._run(statement, arguments)
+        if statement.partitioned.keys is None:
+            return await self._run(statement.partitioned, arguments)
+        keys = await self._run(statement.partitioned.keys, arguments)
+        if not keys:
+            return keys
+        rows = await self._run(statement.partitioned, [*zip(*keys, strict=True)])
+        if len(rows) == len(keys) or await self._run(statement.partitioned.keys, arguments) == keys:
+            return rows
+        return await self._run(statement, arguments)  # something moved between the two steps
+
+    async def _run(self, statement: Statement, arguments: Sequence[Any]) -> list[Row]:
         if not self._prepares:
             return await self.raw.fetch(statement.sql, *arguments, timeout=self._timeout, record_class=statement.row)
         prepared = self._prepared.get(statement)

@@ -141,7 +141,12 @@ def by_current_customers(wanted: frozenset[str] | None) -> Statement:
         .select_from(keys.join(TOKENS, on))
         .where(owner.is_(None) | (TOKENS.c.user_id == owner))
     )
-    return statement("by_current_customers", query, ["customer", "separator", "gateway", "owner"], names)
+    found = statement("by_current_customers", query, ["customer", "separator", "gateway", "owner"], names)
+    known = _known_owners()
+    on = and_(_of_owner(TOKENS, known), TOKENS.c.gateway_customer_id == known.c.customer)
+    of_owners = select(*_columns(TOKENS, names)).select_from(known.join(TOKENS, on))
+    owners = _owners(keys, _split("customer")).where(owner.is_(None) | (CUSTOMERS.c.user_id == owner))
+    return _in_steps(found, owners, ["customer", "separator", "gateway", "owner"], of_owners, names)
 
 
 @lru_cache(_CACHED)
@@ -164,7 +169,56 @@ def by_customers(wanted: frozenset[str] | None) -> Statement:
     )
     found = union_all(current.correlate(keys), former.correlate(keys)).limit(literal_column("1")).lateral("found")
     query = select(keys.c.customer, keys.c.gateway, *found.c).select_from(keys.join(found, true()))
-    return statement("by_customers", query, ["customer", "gateway"], ("found_by_customer", "found_by_gateway", *names))
+    names = ("found_by_customer", "found_by_gateway", *names)
+    found_all = statement("by_customers", query, ["customer", "gateway"], names)
+    known = _known_owners()
+    still_owns = and_(
+        owner.c.gateway_customer_id == known.c.customer,
+        owner.c.gateway == known.c.gateway,
+        owner.c.user_id == known.c.user_id,
+        few(owner.c.gateway_customer_id, _array("customer", Text())),
+    )
+    of_owners = select(known.c.customer, known.c.gateway, *_columns(TOKENS, columns_of(wanted))).select_from(
+        known.join(owner, still_owns).join(TOKENS, _of_owner(TOKENS, known))
+    )
+    owners = _owners(keys, _array("customer", Text()))
+    return _in_steps(found_all, owners, ["customer", "gateway"], of_owners, names)
+
+
+def _owners(keys: FromClause, customers: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
+    """The pairs that are somebody's, and whose."""
+    is_pair = and_(CUSTOMERS.c.gateway_customer_id == keys.c.customer, CUSTOMERS.c.gateway == keys.c.gateway)
+    query = select(keys.c.customer, keys.c.gateway, CUSTOMERS.c.user_id).select_from(keys.join(CUSTOMERS, is_pair))
+    return query.where(few(CUSTOMERS.c.gateway_customer_id, customers))
+
+
+def _known_owners() -> FromClause:
+    """What `_owners` found."""
+    return _unnested(**{name: _array(name, Text()) for name in _OWNED})
+
+
+_OWNED = ("customer", "gateway", "user_id")
+
+
+def _of_owner(tokens: FromClause, known: FromClause) -> ColumnElement[bool]:
+    is_token = and_(tokens.c.user_id == known.c.user_id, tokens.c.gateway == known.c.gateway)
+    return is_token & few(tokens.c.user_id, _array("user_id", Text()))
+
+
+def _in_steps(
+    whole: Statement,
+    owners: Select[*tuple[Any, ...]],
+    arguments: Sequence[str],
+    of_owners: Select[*tuple[Any, ...]],
+    names: Sequence[str],
+) -> Statement:
+    """A statement by customers that finds the owners first if the tables are partitioned.
+
+    PostgreSQL plans only the partitions of users whom it knows when it plans. If it learns them from a join, it skips
+    the other partitions when it runs, and plans all of them.
+    """
+    keys = statement("owners", owners, arguments, _OWNED)
+    return replace(whole, partitioned=replace(statement(whole.name, of_owners, _OWNED, names), keys=keys))
 
 
 @lru_cache(_CACHED)
@@ -266,23 +320,20 @@ def _array(name: str, item: Any) -> ColumnElement[Any]:
 
 
 def _pairs(first: str, second: str) -> FromClause:
-    return _unnested(first, _array(first, Text()), second, _array(second, Text()))
+    return _unnested(**{name: _array(name, Text()) for name in (first, second)})
 
 
 def _joined_pairs(first: str, second: str) -> FromClause:
-    return _unnested(first, _split(first), second, _split(second))
+    return _unnested(**{name: _split(name) for name in (first, second)})
 
 
 def _split(name: str) -> ColumnElement[Any]:
     return func.string_to_array(bindparam(name, type_=Text()), bindparam("separator", type_=Text()))
 
 
-def _unnested(first: str, firsts: ColumnElement[Any], second: str, seconds: ColumnElement[Any]) -> FromClause:
-    return (
-        func.unnest(firsts, seconds)
-        .table_valued(column(first, Text()), column(second, Text()), name="keys")
-        .render_derived()
-    )
+def _unnested(**arrays: ColumnElement[Any]) -> FromClause:
+    columns = [column(name, Text()) for name in arrays]
+    return func.unnest(*arrays.values()).table_valued(*columns, name="keys").render_derived()
 
 
 def _json_object(fields: Sequence[JsonField], *, pg17: bool) -> str:

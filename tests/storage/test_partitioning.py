@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from itertools import count
 from random import Random
@@ -17,11 +18,12 @@ from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.errors import BadInputError
 from graphql_api.settings import Settings
 from graphql_api.storage import partitioning, selects, statements
-from graphql_api.storage.connection import Statement
+from graphql_api.storage.connection import Connection, Statement
 from graphql_api.storage.connector import described
 from graphql_api.storage.migrate import upgrade
 from graphql_api.storage.partitioning import KEYS, Partitioning, alone, parts_of
 from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.tokens import TokenStore
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET, PARTITIONS
 from tests.graph import Graph
@@ -325,15 +327,22 @@ async def test_the_service_serves_while_its_tables_become_partitions_and_afterwa
         assert await graph.tokens("new-2") == []
 
 
+CUSTOMER = ["cus_7"], ["GATEWAY_0"]
+CURRENT = selects.by_current_customers(None).partitioned
+CURRENT_OR_FORMER = selects.by_customers(None).partitioned
 LOOKUPS = [
-    (selects.of_users(None), ["user-7", ","]),
-    (selects.of_users_as_json((("id", "id", None),)), ["user-7", ","]),
-    (selects.by_users_and_gateways(None), [["user-7"], ["STRIPE"]]),
-    (statements.READ_BY_USERS_AND_GATEWAYS, ["user-7", ",", "STRIPE"]),
-    (statements.LOCK_BY_USERS_AND_GATEWAYS, [["user-7"], ["STRIPE"]]),
-    (statements.CHANGE, [[], ["user-7"]]),
-    (statements.DELETE, [["00000000-0000-7000-8000-000000000001"], ["user-7"]]),
-    (statements.CUSTOMERS, [["STRIPE"], ["cus_7"]]),
+    (selects.of_users(None).partitioned, ["user-7", ","]),
+    (selects.of_users_as_json((("id", "id", None),)).partitioned, ["user-7", ","]),
+    (selects.by_users_and_gateways(None).partitioned, [["user-7"], ["GATEWAY_0"]]),
+    (CURRENT.keys, ["cus_7", ",", "GATEWAY_0", None]),
+    (CURRENT, [*CUSTOMER, ["user-7"]]),
+    (CURRENT_OR_FORMER.keys, CUSTOMER),
+    (CURRENT_OR_FORMER, [*CUSTOMER, ["user-7"]]),
+    (statements.READ_BY_USERS_AND_GATEWAYS.partitioned, ["user-7", ",", "GATEWAY_0"]),
+    (statements.LOCK_BY_USERS_AND_GATEWAYS.partitioned, [["user-7"], ["GATEWAY_0"]]),
+    (statements.CHANGE.partitioned, [[], ["user-7"]]),
+    (statements.DELETE.partitioned, [["00000000-0000-7000-8000-000000000001"], ["user-7"]]),
+    (statements.CUSTOMERS.partitioned, [["GATEWAY_0"], ["cus_7"]]),
 ]
 
 
@@ -343,9 +352,46 @@ async def test_statements_of_partitioned_tables_leave_other_partitions_out(url):
         [[mode]] = await pool.fetch(Statement("mode", "show plan_cache_mode"))
         assert mode == "force_custom_plan"
         for statement, arguments in LOOKUPS:
-            assert statement.partitioned is not None
             async with pool.transaction() as transaction:
-                explain = f"explain {statement.partitioned.sql}"
+                explain = f"explain {statement.sql}"
                 plan = "\n".join(row[0] for row in await transaction.raw.fetch(explain, *arguments))
-            scanned = {word for word in plan.split() if word.startswith((f"{TOKENS}_p", "gateway_customers_p"))}
-            assert len({word.rpartition("_p")[2] for word in scanned if word.rpartition("_p")[2].isdigit()}) == 1, plan
+            planned = [
+                {word for word in plan.split() if re.fullmatch(rf"{table}_p\d+", word)}
+                for table in (TOKENS, "gateway_customers")
+            ]
+            assert any(planned), plan
+            assert all(len(partitions) <= 1 for partitions in planned), plan
+
+
+MOVE = f"""
+with owner as (update gateway_customers set user_id = 'another' where gateway_customer_id = 'cus_7')
+update {TOKENS} set user_id = 'another' where gateway_customer_id = 'cus_7'
+"""
+LEAVE = f"delete from {TOKENS} where gateway_customer_id = 'cus_7'"
+REPLACE = f"update {TOKENS} set gateway_customer_id = 'cus_new' where gateway_customer_id = 'cus_7'"
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "current", "either"),
+    [("select", "user-7", "user-7"), (MOVE, "another", "another"), (LEAVE, None, None), (REPLACE, None, "user-7")],
+    ids=["nothing", "move", "leave", "replace"],
+)
+@pytest.mark.parametrize("former", [False, True])
+async def test_a_lookup_by_customer_finds_what_moves_meanwhile(
+    url, connection, monkeypatch, former, meanwhile, current, either
+):
+    await partition(url, TOKENS, "gateway_customers")
+    run = Connection._run
+
+    async def run_slowly(self, statement, arguments):
+        found = await run(self, statement, arguments)
+        if statement.name == "owners":
+            await connection.execute(meanwhile)
+        return found
+
+    monkeypatch.setattr(Connection, "_run", run_slowly)
+    wanted, unknown = ("GATEWAY_0", "cus_7"), ("GATEWAY_1", "cus_7")
+    async with ConnectionPool.open(url) as pool:
+        found = await TokenStore(pool).by_customers([wanted, unknown], former=former)
+    expected = either if former else current
+    assert {pair: token.user_id for pair, token in found.items()} == ({wanted: expected} if expected else {})
