@@ -247,10 +247,10 @@ async def test_nobody_waits_long_for_a_swap_that_waits_for_an_open_transaction(u
     reader, loop = await asyncpg.connect(url), asyncio.get_running_loop()
     transaction, waits = reader.transaction(), []
     copied = asyncio.Event()
-    partitioning_ = asyncio.create_task(partition(url, TOKENS, show=lambda done: done < 100 or copied.set()))
-    await copied.wait()
     await transaction.start()
     await reader.fetch(f"select from {TOKENS}")
+    partitioning_ = asyncio.create_task(partition(url, TOKENS, show=lambda done: done < 100 or copied.set()))
+    await copied.wait()
     for _ in range(40):
         began = loop.time()
         await connection.execute(f"update {TOKENS} set version = version + 1 where user_id = 'user-7'")
