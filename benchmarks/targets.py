@@ -148,6 +148,14 @@ def running(users: int, names: list[str], **settings: str) -> Iterator[tuple[lis
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(embedded_postgres(folder / "data", settings))
         asyncio.run(seed(url, 1, users))
+        targets, headers = stack.enter_context(serving(url, names, folder))
+        yield targets, headers, url
+
+
+@contextmanager
+def serving(url: str, names: list[str], folder: Path) -> Iterator[tuple[list[Target], dict[str, str]]]:
+    """These targets on this database, and the headers that they require. Their logs are written to the folder."""
+    with ExitStack() as stack:
         environment = {"DATABASE_URL": url, "AUTH_SECRET": SECRET, "LOG_FORMAT": "json"}
         mint = [sys.executable, "-m", "graphql_api", "token", "--sub", "bench", "--scope", "gateway-tokens:admin"]
         token = subprocess.run(
@@ -168,4 +176,4 @@ def running(users: int, names: list[str], **settings: str) -> Iterator[tuple[lis
             )
             for port, name in enumerate(names, 8731)
         ]
-        yield targets, {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}, url
+        yield targets, {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}

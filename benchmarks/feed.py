@@ -1,0 +1,531 @@
+"""The change feed on a long history: pages, what its position costs writers, and whether a follower misses anything.
+
+It fills a history of its own, and then measures:
+
+- a page of 500 entries, from the middle and at the end: as a statement, and through HTTP;
+- saves and inserts into the history, as they are, and on a copy of the database without the feed's column and index,
+  alternately: CPU of PostgreSQL, WAL and time;
+- concurrent writers with pauses, long transactions and rollbacks: whether a follower gets every entry once and in the
+  order of its token, and how long after the commit;
+- `gateway-tokens import` without and with a follower, alternately.
+
+It exits with 1 if a follower missed an entry, or got one twice or out of order. It never fails by the clock.
+"""
+
+import asyncio
+import csv
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import typer
+import uvloop
+from load import load
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from targets import Target, http, seed, serving
+from uuid_utils import uuid7
+
+from graphql_api.domain.filter import Place
+from graphql_api.domain.token import Action, Changes, Edit, Given, created, edited
+from graphql_api.embedded import embedded_postgres
+from graphql_api.schema.cursors import of_place
+from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.connection import Statement
+from graphql_api.storage.feed import STATEMENTS
+from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.tokens import TokenStore
+
+EVENTS = "customer_gateway_token_events"
+USERS = 1_000
+CHUNK = 250_000
+PAGE = 500
+INSERTED = 10_000  # entries of one insert
+SHORT_SECONDS, LONG_SECONDS = 0.02, 2.0
+ROLLED_BACK, LONG, ALONE = 0.2, 0.01, 0.5  # shares of transactions
+POLL_SECONDS = 0.01
+PATIENCE_SECONDS = 30.0
+# Ten entries for each token; ids ascend, as those of version 7 do.
+FILL = f"""
+insert into {EVENTS} (token_id, version, user_id, gateway, gateway_customer_id, is_active, action, actor, at)
+select ($3 || lpad(to_hex(n / 10), 8, '0') || '80008000' || substr(md5((n / 10)::text), 1, 8))::uuid, n % 10 + 1,
+  'user-' || md5((n / 10)::text), 'STRIPE', 'cus_' || md5((n / 10)::text), true,
+  case when n % 10 = 0 then 'CREATED' else 'UPDATED' end, 'benchmark', '2026-01-01'::timestamptz + n * interval '10 ms'
+from generate_series($1::bigint, $2::bigint) as n
+"""
+QUERY = """query($after:String){customerGatewayTokenEvents(first:500,after:$after){
+nodes{action tokenId version gateway isActive} pageInfo{endCursor hasNextPage}}}"""
+NOW = "{customerGatewayTokenEvents(startAt:NOW){pageInfo{endCursor}}}"
+WAL = "select (pg_current_wal_insert_lsn() - '0/0')::bigint"
+BACKEND = Statement("backend", "select pg_backend_pid()")
+
+
+class RolledBackError(Exception):
+    """A writer changed its mind."""
+
+
+def percentiles(seconds: list[float]) -> list[str]:
+    """p50 and p99 in ms."""
+    ordered = sorted(seconds) or [0.0]
+    return [f"{ordered[int((len(ordered) - 1) * share)] * 1000:.1f}" for share in (0.5, 0.99)]
+
+
+def table(title: str, *columns: str) -> Table:
+    new = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        new.add_column(column, justify="right" if number else "left")
+    return new
+
+
+async def fill(console: Console, url: str, lines: int) -> None:
+    """Write this many entries."""
+    await seed(url, 1, USERS)
+    connection = await asyncpg.connect(url)
+    began = time.monotonic()
+    for first in track(range(0, lines, CHUNK), "Filling the history", transient=True, console=console):
+        await connection.execute(FILL, first, min(first + CHUNK, lines) - 1, "018bcfe5")
+    await connection.execute(f"vacuum analyze {EVENTS}")
+    size = await connection.fetchval(f"select pg_total_relation_size('{EVENTS}')")
+    index = await connection.fetchval(f"select pg_relation_size('{EVENTS}_by_position')")
+    console.print(
+        f"{lines:,} entries after {time.monotonic() - began:.0f} s: {size / lines:.0f} bytes each,"
+        f" {index / lines:.0f} of them in the feed's index.\n"
+    )
+    await connection.close()
+
+
+# Pages
+
+
+def starts_of(end: int, count: int) -> dict[str, list[int]]:
+    """Positions after which pages start, by the part of the history."""
+    chance = random.Random(0)
+    return {
+        "middle": [int(end * (0.25 + chance.random() / 2)) for _ in range(count)],
+        "end": [end - PAGE] * count,
+    }
+
+
+async def time_statements(console: Console, url: str, starts: dict[str, list[int]], end: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    async with ConnectionPool.open(url, size=1) as pool:
+        for name, positions in starts.items():
+            found[name] = []
+            for position in track(positions, f"Statements, {name}", transient=True, console=console):
+                began = time.perf_counter()
+                rows = await pool.fetch(STATEMENTS.page, position, end, PAGE + 1)
+                found[name].append(time.perf_counter() - began)
+                assert len(rows) >= PAGE
+    return found
+
+
+def time_requests(
+    port: int, headers: dict[str, str], starts: dict[str, list[int]], timeline: str, seconds: float
+) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for name, positions in starts.items():
+        bodies = [{"query": QUERY, "variables": {"after": of_place(Place(timeline, each))}} for each in positions]
+        requests = [http(json.dumps(body).encode(), headers) for body in bodies]
+        run = uvloop.run(load(port, requests, seconds=seconds, connections=1))
+        assert not run.failed
+        found[name] = run.latencies
+    return found
+
+
+# What the position costs writers
+
+
+async def copy_without_feed(server: str, url: str) -> str:
+    """The address of a copy of this database that lacks the feed's column, its sequence and its index."""
+    copy = urlsplit(server)._replace(path="/without_feed").geturl()
+    administrator = await asyncpg.connect(server)
+    await administrator.execute(f"create database without_feed template {urlsplit(url).path[1:]} strategy file_copy")
+    await administrator.close()
+    connection = await asyncpg.connect(copy)
+    await connection.execute(f"alter table {EVENTS} drop column position")
+    await connection.close()
+    return copy
+
+
+async def save_change(store: TokenStore, user: str) -> None:
+    snapshot = await store.read_at(user, "STRIPE")
+    await store.change(snapshot.token, edited(snapshot.token, Edit(description=Given(str(uuid7()))), snapshot.now), "b")
+
+
+async def save_new(store: TokenStore, user: str) -> None:
+    changes = Changes()
+    async with store.transaction([user]) as transaction:
+        edit = Edit(gateway_customer_id=f"cus_{uuid7()}")
+        changes.create(created(str(uuid7()), f"new-{uuid7()}", "NEW", edit, await transaction.now(), Action.CREATED))
+        await transaction.write(changes, "b")
+
+
+@dataclass
+class Cost:
+    """What each batch took."""
+
+    cpu: list[float] = field(default_factory=list)
+    wal: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+async def compare_writes(console: Console, with_: str, without: str, saves: int, rounds: int) -> None:
+    """Print the cost of each kind of write, with and without the position."""
+    async with AsyncExitStack() as stack:
+        observer = await asyncpg.connect(with_)
+        stack.push_async_callback(observer.close)
+        stores: list[TokenStore] = []
+        for url in (with_, without):
+            pool = await stack.enter_async_context(ConnectionPool.open(url, size=1, timeout=300, watches=False))
+            stores.append(TokenStore(pool))
+        inserted = 0
+
+        async def batch_of(write: Callable[[TokenStore, str], Awaitable[None]], store: TokenStore) -> None:
+            chance = random.Random(0)
+            for _ in range(saves):
+                await write(store, f"user-{chance.randint(1, USERS)}")
+
+        async def insert(store: TokenStore) -> None:
+            statement = Statement("fill", FILL)
+            await store.pool.fetch(statement, inserted, inserted + INSERTED - 1, "018bcfe6")
+
+        workloads = {
+            f"{saves:,} saves of a change": (saves, lambda store: batch_of(save_change, store)),
+            f"{saves:,} saves of a new token": (saves, lambda store: batch_of(save_new, store)),
+            f"insert of {INSERTED:,} entries": (INSERTED, insert),
+        }
+        columns = ("CPU µs", "WAL bytes", "µs", "CPU ÷ without", "WAL ÷ without", "time ÷ without")
+        shown = table("What the feed's position costs, per entry (medians)", "workload", *columns)
+        for name, (count, run) in workloads.items():
+            costs = Cost(), Cost()
+            for round_ in track(range(-1, rounds), name, transient=True, console=console):
+                pairs = list(zip(stores, costs, strict=True))
+                for store, cost in pairs[:: 1 if round_ % 2 else -1]:
+                    [[backend]] = await store.pool.fetch(BACKEND)
+                    schedule = Path(f"/proc/{backend}/schedstat")
+                    wal, began = await observer.fetchval(WAL), time.perf_counter()
+                    cpu = int(schedule.read_text().split()[0])
+                    await run(store)
+                    if round_ >= 0:  # the first one prepares statements
+                        cost.cpu.append((int(schedule.read_text().split()[0]) - cpu) / 1000 / count)
+                        cost.seconds.append((time.perf_counter() - began) * 1e6 / count)
+                        cost.wal.append((await observer.fetchval(WAL) - wal) / count)
+                inserted += INSERTED
+            kinds = [(cost.cpu, cost.wal, cost.seconds) for cost in costs]
+            ratios = [statistics.median(a / b for a, b in zip(*both, strict=True)) for both in zip(*kinds, strict=True)]
+            shown.add_row(
+                name,
+                *(f"{statistics.median(each):,.0f}" for each in kinds[0]),
+                *(f"{ratio:.2f}" for ratio in ratios),
+            )
+        console.print(shown)
+
+
+# Followers
+
+
+class Follower:
+    """Follows the feed over HTTP from now on."""
+
+    def __init__(self, port: int, headers: dict[str, str]) -> None:
+        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60)
+        self._cursor = ""
+        self.seen: list[tuple[str, int]] = []
+        self.at: dict[tuple[str, int], float] = {}
+
+    async def _ask(self, query: str, **variables: str) -> dict:
+        answer = (await self._client.post("/graphql", json={"query": query, "variables": variables})).json()
+        if "errors" in answer:
+            raise SystemExit(f"the follower got {answer['errors']}")
+        return answer["data"]["customerGatewayTokenEvents"]
+
+    async def start(self) -> None:
+        """Entries of transactions that begin after this are followed."""
+        self._cursor = (await self._ask(NOW))["pageInfo"]["endCursor"]
+
+    async def read(self) -> bool:
+        """Read a page; whether there are more."""
+        page = await self._ask(QUERY, after=self._cursor)
+        entries, now = [(node["tokenId"], node["version"]) for node in page["nodes"]], time.perf_counter()
+        self.seen += entries
+        for entry in entries:
+            self.at.setdefault(entry, now)
+        self._cursor = page["pageInfo"]["endCursor"]
+        return page["pageInfo"]["hasNextPage"]
+
+    async def follow(self, work: asyncio.Task, url: str, start: int) -> list[tuple[str, int]]:
+        """Read until the work is done and all entries after the position `start` were read; those in the table.
+
+        It gives up when none has come for a while.
+        """
+        while not work.done():
+            if not await self.read():
+                await asyncio.sleep(POLL_SECONDS)
+        await work
+        stored = await stored_after(url, start)
+        came = time.monotonic()
+        while len(self.at) < len(stored) and time.monotonic() - came < PATIENCE_SECONDS:
+            known = len(self.at)
+            await self.read()
+            if len(self.at) > known:
+                came = time.monotonic()
+        while await self.read():
+            pass
+        return stored
+
+    def disordered(self) -> int:
+        """Entries that came after a later one of their token."""
+        latest: dict[str, int] = {}
+        found = 0
+        for token, version in self.seen:
+            found += version < latest.get(token, 0)
+            latest[token] = max(version, latest.get(token, 0))
+        return found
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class Writers:
+    """Writers that share users, and when each of their entries was committed."""
+
+    def __init__(self, pool: ConnectionPool, seconds: float, *, long: bool) -> None:
+        self._pool, self._until, self._long = pool, time.monotonic() + seconds, LONG if long else 0
+        self.committed: dict[tuple[str, int], float] = {}
+        self.rolled_back = self.conflicts = 0
+
+    async def run(self, count: int) -> None:
+        await asyncio.gather(*(self._write(random.Random(number)) for number in range(count)))
+
+    async def _write(self, chance: random.Random) -> None:
+        store = TokenStore(self._pool)
+        while time.monotonic() < self._until:
+            write = self._alone if chance.random() < ALONE else self._together
+            try:
+                entries = await write(store, chance)
+            except RolledBackError:
+                self.rolled_back += 1
+            except ConflictError:
+                self.conflicts += 1
+            else:
+                now = time.perf_counter()
+                self.committed |= dict.fromkeys(entries, now)
+            await asyncio.sleep(chance.random() * SHORT_SECONDS)
+
+    async def _alone(self, store: TokenStore, chance: random.Random) -> list[tuple[str, int]]:
+        snapshot = await store.read_at(f"user-{chance.randint(1, USERS)}", "STRIPE")
+        event = edited(snapshot.token, Edit(description=Given(str(uuid7()))), snapshot.now)
+        token = await store.change(snapshot.token, event, "benchmark")
+        return [(token.id, token.version)]
+
+    async def _together(self, store: TokenStore, chance: random.Random) -> list[tuple[str, int]]:
+        users = sorted({f"user-{chance.randint(1, USERS)}" for _ in range(chance.randint(1, 4))})
+        pause = LONG_SECONDS / len(users) if chance.random() < self._long else SHORT_SECONDS
+        entries: list[tuple[str, int]] = []
+        async with store.transaction(users) as transaction:
+            await asyncio.sleep(chance.random() * SHORT_SECONDS)
+            for user in users:
+                changes = Changes()
+                edit = Edit(gateway_customer_id=f"cus_{uuid7()}", description=Given(str(uuid7())))
+                now = await transaction.now()
+                if chance.random() < ALONE:
+                    event = created(str(uuid7()), f"new-{uuid7()}", "NEW", edit, now, Action.CREATED)
+                    changes.create(event)
+                else:
+                    [token] = (await transaction.lock_at([(user, "PAYPAL")])).values()
+                    changes.change(token, event := edited(token, edit, now))
+                await transaction.write(changes, "benchmark")
+                entries.append((event.token.id, event.token.version))
+                await asyncio.sleep(chance.random() * pause)
+            if chance.random() < ROLLED_BACK:
+                raise RolledBackError
+        return entries
+
+
+async def stored_after(url: str, position: int) -> list[tuple[str, int]]:
+    """The entries after this position, as the table has them."""
+    connection = await asyncpg.connect(url)
+    sql = f"select token_id::text, version from {EVENTS} where position > $1 order by position"
+    rows = await connection.fetch(sql, position)
+    await connection.close()
+    return [tuple(row) for row in rows]
+
+
+async def newest(url: str) -> int:
+    connection = await asyncpg.connect(url)
+    position = await connection.fetchval(f"select max(position) from {EVENTS}")
+    await connection.close()
+    return position
+
+
+def faults(stored: list[tuple[str, int]], follower: Follower) -> list[int]:
+    """How many entries the follower missed, got twice, and got out of order, and how many are not in the table."""
+    times = Counter(follower.seen)
+    return [
+        sum(entry not in times for entry in stored),
+        sum(count - 1 for count in times.values()),
+        follower.disordered(),
+        len(times.keys() - set(stored)),
+    ]
+
+
+FAULTS = ("missed", "twice", "out of order", "not stored")
+
+
+async def follow_writers(console: Console, url: str, target: Target, headers: dict, count: int, seconds: float) -> bool:
+    """Print what a follower of these writers got; whether it was what they wrote."""
+    columns = ("written", "rolled back", "conflicts", "followed", *FAULTS, "p50 ms", "p99 ms")
+    shown = table(f"{count} writers, {seconds:.0f} s, and a follower: from the commit to the page", "", *columns)
+    total = [0] * len(FAULTS)
+    for name, long in {"short transactions": False, f"and some of {LONG_SECONDS:.0f} s": True}.items():
+        start, follower = await newest(url), Follower(target.port, headers)
+        await follower.start()
+        with console.status(f"Writing: {name}"):
+            async with ConnectionPool.open(url, size=count + 5, timeout=30, watches=False) as pool:
+                writers = Writers(pool, seconds, long=long)
+                work = asyncio.create_task(writers.run(count))
+                stored = await follower.follow(work, url, start)
+        await follower.close()
+        wrong = faults(stored, follower)
+        assert writers.committed.keys() == set(stored)  # what was answered is what the table has
+        total = [a + b for a, b in zip(total, wrong, strict=True)]
+        waits = [follower.at[entry] - at for entry, at in writers.committed.items() if entry in follower.at]
+        shown.add_row(
+            name,
+            *(f"{each:,}" for each in (len(stored), writers.rolled_back, writers.conflicts, len(follower.seen))),
+            *map(str, wrong),
+            *percentiles([max(0.0, wait) for wait in waits]),
+        )
+    console.print(shown)
+    return not any(total)
+
+
+def write_file(path: Path, rows: int, prefix: str) -> None:
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["userId", "gateway", "gatewayCustomerId"])
+        out.writerows([f"{prefix}-{number}", "IMPORTED", f"{prefix}-cus-{number}"] for number in range(rows))
+
+
+async def import_(url: str, path: Path) -> float:
+    """The seconds that the command takes."""
+    began = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "graphql_api", "import", str(path)],
+        env={**os.environ, "DATABASE_URL": url},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    if await process.wait():
+        raise SystemExit("the import failed")
+    return time.perf_counter() - began
+
+
+async def follow_imports(
+    console: Console, url: str, target: Target, headers: dict, folder: Path, rows: int, rounds: int
+) -> bool:
+    """Print how fast an import is without and with a follower; whether that got every line."""
+    path, seconds, behind = folder / "tokens.csv", ([], []), []
+    total, followed = [0] * len(FAULTS), 0
+    for round_ in track(range(rounds), "Importing", transient=True, console=console):
+        for is_followed in (False, True)[:: 1 if round_ % 2 else -1]:
+            write_file(path, rows, f"import-{round_}-{is_followed}")
+            if not is_followed:
+                seconds[0].append(await import_(url, path))
+                continue
+            start, follower = await newest(url), Follower(target.port, headers)
+            await follower.start()
+            began = time.perf_counter()
+            work = asyncio.create_task(import_(url, path))
+            stored = await follower.follow(work, url, start)
+            await follower.close()
+            seconds[1].append(work.result())
+            behind.append(max(follower.at.values(), default=began) - began - work.result())
+            assert len(stored) == rows
+            total = [a + b for a, b in zip(total, faults(stored, follower), strict=True)]
+            followed += len(follower.seen)
+    columns = ("lines/s without", "with a follower", "÷", "followed", *FAULTS, "behind s")
+    shown = table(f"Imports of {rows:,} lines (medians)", "", *columns)
+    without, with_ = (rows / statistics.median(each) for each in seconds)
+    ratio = statistics.median(a / b for a, b in zip(*seconds, strict=True))
+    shown.add_row(
+        "import",
+        f"{without:,.0f}",
+        f"{with_:,.0f}",
+        f"{ratio:.2f}",
+        f"{followed:,}",
+        *map(str, total),
+        f"{statistics.median(behind):.1f}",
+    )
+    console.print(shown)
+    return not any(total)
+
+
+def main(
+    lines: Annotated[int, typer.Option(help="Entries in the history.")] = 1_000_000,
+    pages: Annotated[int, typer.Option(help="Different pages from the middle.")] = 500,
+    saves: Annotated[int, typer.Option(help="Saves in a batch.")] = 200,
+    rounds: Annotated[int, typer.Option(help="Batches of each kind, with and without the position.")] = 10,
+    writers: Annotated[int, typer.Option(help="Concurrent writers.")] = 20,
+    seconds: Annotated[float, typer.Option(help="How long they write.")] = 15,
+    rows: Annotated[int, typer.Option(help="Lines of the imported file.")] = 100_000,
+    imports: Annotated[int, typer.Option(help="Imports without a follower, and with one.")] = 2,
+    shared_buffers: Annotated[str, typer.Option(help="PostgreSQL's.")] = "512MB",
+    directory: Annotated[
+        Path | None, typer.Option(help="Where the databases are: 0.8 kB for each entry. Default: a temporary folder.")
+    ] = None,
+) -> None:
+    """Measure the change feed: pages, the cost of the position, and followers of writers and of imports."""
+    console = Console(width=120)
+    settings = {"shared_buffers": shared_buffers, "max_wal_size": "8GB", "checkpoint_timeout": "1h"}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory)))
+        server = stack.enter_context(embedded_postgres(folder / "data", settings))
+        asyncio.run(create(server))
+        url = urlsplit(server)._replace(path="/feed").geturl()
+        asyncio.run(fill(console, url, lines))
+        with_, without = url, asyncio.run(copy_without_feed(server, url))
+        asyncio.run(compare_writes(console, with_, without, saves, rounds))
+        end, name = asyncio.run(place(url))
+        starts = starts_of(end, pages)
+        statements = asyncio.run(time_statements(console, url, starts, end))
+        [[target], headers] = stack.enter_context(serving(url, ["compiled"], folder))
+        requests = time_requests(target.port, headers, starts, name, 5)
+        shown = table(f"A page of {PAGE} of {lines:,} entries, ms", "from the", "p50", "p99", "by HTTP: p50", "p99")
+        for part in starts:
+            shown.add_row(part, *percentiles(statements[part]), *percentiles(requests[part]))
+        console.print(shown)
+        is_right = asyncio.run(follow_writers(console, url, target, headers, writers, seconds))
+        is_right &= asyncio.run(follow_imports(console, url, target, headers, folder, rows, imports))
+    raise SystemExit(not is_right)
+
+
+async def create(server: str) -> None:
+    administrator = await asyncpg.connect(server)
+    await administrator.execute("create database feed")
+    await administrator.close()
+
+
+async def place(url: str) -> tuple[int, str]:
+    """The highest position, and the timeline."""
+    async with ConnectionPool.open(url, size=1) as pool:
+        now = await TokenStore(pool).feed.now()
+    return now.position, now.timeline
+
+
+if __name__ == "__main__":
+    typer.run(main)
