@@ -383,15 +383,15 @@ def faults(stored: list[tuple[str, int]], follower: Follower) -> list[int]:
     ]
 
 
-FAULTS = ("missed", "twice", "out of order", "not stored")
+FAULTS = ("missed", "twice", "disordered", "not stored")
 
 
 async def follow_writers(console: Console, url: str, target: Target, headers: dict, count: int, seconds: float) -> bool:
     """Print what a follower of these writers got; whether it was what they wrote."""
     columns = ("written", "rolled back", "conflicts", "followed", *FAULTS, "p50 ms", "p99 ms")
-    shown = table(f"{count} writers, {seconds:.0f} s, and a follower: from the commit to the page", "", *columns)
+    shown = table(f"{count} writers, {seconds:.0f} s, and a follower: from the commit to the page", "pauses", *columns)
     total = [0] * len(FAULTS)
-    for name, long in {"short transactions": False, f"and some of {LONG_SECONDS:.0f} s": True}.items():
+    for name, long in {"short": False, f"up to {LONG_SECONDS:.0f} s": True}.items():
         start, follower = await newest(url), Follower(target.port, headers)
         await follower.start()
         with console.status(f"Writing: {name}"):
@@ -458,19 +458,12 @@ async def follow_imports(
             assert len(stored) == rows
             total = [a + b for a, b in zip(total, faults(stored, follower), strict=True)]
             followed += len(follower.seen)
-    columns = ("lines/s without", "with a follower", "÷", "followed", *FAULTS, "behind s")
-    shown = table(f"Imports of {rows:,} lines (medians)", "", *columns)
+    columns = ("without", "with a follower", "÷", "followed", *FAULTS, "s behind the end")
+    shown = table(f"Imports of {rows:,} lines: lines/s (medians), and what a follower got", *columns)
     without, with_ = (rows / statistics.median(each) for each in seconds)
     ratio = statistics.median(a / b for a, b in zip(*seconds, strict=True))
-    shown.add_row(
-        "import",
-        f"{without:,.0f}",
-        f"{with_:,.0f}",
-        f"{ratio:.2f}",
-        f"{followed:,}",
-        *map(str, total),
-        f"{statistics.median(behind):.1f}",
-    )
+    figures = f"{without:,.0f}", f"{with_:,.0f}", f"{ratio:.2f}", f"{followed:,}"
+    shown.add_row(*figures, *map(str, total), f"{max(0.0, *behind):.1f}")
     console.print(shown)
     return not any(total)
 
