@@ -479,7 +479,7 @@ def main(
     imports: Annotated[int, typer.Option(help="Imports without a follower, and with one.")] = 2,
     shared_buffers: Annotated[str, typer.Option(help="PostgreSQL's.")] = "512MB",
     directory: Annotated[
-        Path | None, typer.Option(help="Where the databases are: 0.8 kB for each entry. Default: a temporary folder.")
+        Path | None, typer.Option(help="Where the databases are: 1 kB for each entry. Default: a temporary folder.")
     ] = None,
 ) -> None:
     """Measure the change feed: pages, the cost of the position, and followers of writers and of imports."""
