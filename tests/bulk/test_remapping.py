@@ -1,5 +1,7 @@
 """`gateway-tokens remap`: an account moved, and customers have other identifiers."""
 
+import asyncio
+
 import pytest
 
 from graphql_api.bulk.remapping import remap
@@ -7,6 +9,7 @@ from graphql_api.domain.inputs import Gateways
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 from tests.bulk.records import token
+from tests.until import until
 
 
 @pytest.fixture
@@ -87,6 +90,27 @@ async def test_the_same_file_again_changes_nothing(command, write, customers, ev
     outcome = await command("remap", file, "--gateway", "STRIPE")
     assert (outcome.status, outcome.err) == (0, "remap m.csv: 3 unchanged\n")
     assert await everything() == before
+
+
+async def test_what_another_run_does_meanwhile_counts_as_unchanged(command, write, customers, connection):
+    file = write("m.csv", *moved(("cus_1", "new_1"), ("cus_2", "new_2")))
+    waiting = "select count(*) from pg_locks where not granted and transactionid = pg_current_xact_id()::xid"
+    async with connection.transaction():  # the other run
+        for number in ("1", "2"):
+            await connection.execute(
+                "insert into gateway_customers (user_id, gateway, gateway_customer_id)"
+                " values ('u' || $1, 'STRIPE', 'new_' || $1)",
+                number,
+            )
+            await connection.execute(
+                "update customer_gateway_tokens set gateway_customer_id = 'new_' || $1, version = 2"
+                " where user_id = 'u' || $1",
+                number,
+            )
+        running = asyncio.create_task(command("remap", file, "--gateway", "STRIPE"))
+        await until(lambda: connection.fetchval(waiting), "this run waits for the other")
+    outcome = await running
+    assert (outcome.status, outcome.err) == (0, "remap m.csv: 2 unchanged\n")
 
 
 async def test_a_customer_that_has_yet_another_identifier_meanwhile_is_left_alone(
