@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 cli = typer.Typer(
     help="Maps users to their customers at payment gateways: a federated GraphQL subgraph.",
-    epilog="Settings are environment variables: docs/configuration.md lists them, and `doctor` checks them.",
+    epilog="Settings are environment variables: docs/configuration.md in the repository lists them, and `doctor` "
+    "checks them.",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -94,7 +95,7 @@ def options(
 
 @cli.command(
     epilog="Settings are environment variables, such as DATABASE_URL, AUTH_JWKS_URL, GATEWAYS and METRICS_PORT: "
-    "docs/configuration.md lists all of them. `gateway-tokens doctor` checks them."
+    "docs/configuration.md in the repository lists all of them. `gateway-tokens doctor` checks them."
 )
 def serve(
     *,
@@ -142,7 +143,8 @@ def migrate(
     from graphql_api.storage.migrate import upgrade
 
     with database(load_settings(), embedded=embedded) as settings:
-        run(upgrade(str(settings.database_url)))
+        revision = run(upgrade(str(settings.database_url)))
+    print(f"The database is at revision {revision}.")
 
 
 @cli.command()
@@ -376,7 +378,7 @@ def remap(
     column: ColumnOption = None,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Replace old customer ids by new ones after an account move. FILE has the columns old and new.
+    """Replace old customer ids with new ones after an account move. FILE has the columns old and new.
 
     Stripe's copy files and mapping files work as they are.
     """
@@ -594,7 +596,7 @@ def deliver(
     """Send the change feed to EVENT_WEBHOOKS, signed.
 
     Signatures follow Standard Webhooks. You can run several processes. A new endpoint gets changes from now on. If an
-    endpoint does not accept an entry, it is retried for 3.5 days. Then the endpoint is disabled until --resume, and its
+    endpoint does not accept an entry, it is retried for 76 hours. Then the endpoint is disabled until --resume, and its
     entries wait.
     """
     from graphql_api.process import deliver_events, resume_endpoint

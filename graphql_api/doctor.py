@@ -48,7 +48,7 @@ select name, last_error, disabled_at is not null from event_endpoints where last
 _PID = "select pg_backend_pid()"
 _POOLER = (
     "runs in transaction mode, which loses prepared statements: "
-    "set DATABASE_PREPARED_STATEMENTS=false, and set the role's parameters as in docs/scale.md"
+    "set DATABASE_PREPARED_STATEMENTS=false, and set the role's parameters as in docs/scale.md of the repository"
 )
 _END_OF_LOG = "select pg_current_wal_flush_lsn()::text"
 _REPLAYED = """
@@ -63,6 +63,10 @@ _REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (
         (asyncpg.InvalidAuthorizationSpecificationError,),
         "check the user and the password in DATABASE_URL, and PostgreSQL's pg_hba.conf",
+    ),
+    (
+        (asyncpg.InsufficientPrivilegeError,),
+        "as the owner of the tables, run the grants of step 3 of docs/database-roles.md in the repository",
     ),
     ((asyncpg.InvalidCatalogNameError,), "create that database, or name another one in DATABASE_URL"),
     ((asyncpg.TooManyConnectionsError,), "raise PostgreSQL's max_connections, or lower DATABASE_POOL_SIZE"),

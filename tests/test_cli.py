@@ -18,7 +18,7 @@ import graphql_api
 from graphql_api import __version__
 from graphql_api.cli import cli, main
 from graphql_api.settings import Settings, slips
-from graphql_api.storage.migrate import is_current, upgrade
+from graphql_api.storage.migrate import is_current, newest_revision, upgrade
 
 ROOT = Path(graphql_api.__file__).parents[1]
 ADDRESS = "DATABASE_URL: takes a URL such as postgresql://user:password@host:5432/database"
@@ -373,7 +373,8 @@ async def test_ten_that_migrate_at_once_all_succeed(new_database):
 
 
 def test_without_a_database_url_migrating_makes_a_postgresql_in_the_data_folder(call, tmp_path):
-    assert call("migrate") == (0, "", f"Database: embedded in {tmp_path}/data\n")
+    says = f"The database is at revision {newest_revision()}.\n"
+    assert call("migrate") == (0, says, f"Database: embedded in {tmp_path}/data\n")
     assert (tmp_path / "data" / "postgresql" / "cluster").is_dir()
 
 

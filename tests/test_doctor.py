@@ -96,6 +96,7 @@ async def test_a_database_that_cannot_be_reached_is_one_line():
     [
         (asyncpg.InvalidPasswordError("password authentication failed"), "password", "the user and the password"),
         (asyncpg.InvalidCatalogNameError('database "x" does not exist'), "does not exist", "create that database"),
+        (asyncpg.InsufficientPrivilegeError("permission denied for table x"), "denied", "grants of step 3"),
         (asyncpg.TooManyConnectionsError("too many clients"), "too many", "max_connections"),
         (socket.gaierror(-2, "Name or service not known"), "not known", "the host"),
         (TimeoutError(), "no answer within 5 s", "firewalls"),

@@ -165,7 +165,8 @@ def _saved(
     if token.gateway_customer_id not in {save.customer, save.replaces}:
         message = (
             f"This user already has the customer {token.gateway_customer_id} at {token.gateway}."
-            " Use that one, or name it in `replaces` to replace it."
+            " Use it only if `isActive` is true; if `deactivationReason` is GATEWAY_DELETED, claim again; otherwise do"
+            " not charge it. To replace it, name it in `replaces`."
         )
         raise InputError([Problem(Code.ALREADY_EXISTS, message, ("gatewayCustomerId",))], token)
     if said is not None:

@@ -103,7 +103,7 @@ class RequestCoalescer(Generic[K, V]):
             self._pool.loop.call_later(_LATE_SECONDS / 2, self._look)
 
     def _look(self) -> None:
-        """See to loads that take long: the next goes without waiting for them, and nobody waits for some any more."""
+        """Watch loads that take long: the next goes without waiting for them, and no caller waits for some any more."""
         self._is_looking = False
         for task, batch in (*self._under_way.items(), *self._apart.items()):
             if all(request.future.done() for request in batch):

@@ -54,9 +54,13 @@ async def current_revision(connection: asyncpg.Connection) -> str | None:
 
 async def is_current(url: str) -> bool:
     """Whether the database has everything that this code needs. A newer revision has it too."""
+    return await _revision(url) >= newest_revision()
+
+
+async def _revision(url: str) -> str:
     connection = await connect_to_primary(url)
     try:
-        return (await current_revision(connection) or "") >= newest_revision()
+        return await current_revision(connection) or ""
     finally:
         await connection.close()
 
@@ -83,11 +87,11 @@ async def must_be_ready(database: ConnectionPool) -> str:
     return READ_ONLY if rows[0][1] else database.shortage
 
 
-async def upgrade(url: str, *, timeout_seconds: float = 60) -> None:
+async def upgrade(url: str, *, timeout_seconds: float = 60) -> str:
     """Migrate the database to the newest revision while others use it; `docs/upgrades.md` has the rules.
 
     One process migrates, and the others wait until nothing is left to do. If a table is in use, or the database goes
-    away, the process retries for `timeout_seconds`.
+    away, the process retries for `timeout_seconds`. Returns the database's revision, which may be newer than this code.
 
     Raises:
         Exception: the last error of the driver or of Alembic.
@@ -95,8 +99,8 @@ async def upgrade(url: str, *, timeout_seconds: float = 60) -> None:
     deadline, has_answered = monotonic() + timeout_seconds, False
     while True:
         try:
-            if await is_current(url):
-                return
+            if (revision := await _revision(url)) >= newest_revision():
+                return revision
             has_answered = True
             await _upgrade_alone(url)
         except Exception as error:

@@ -186,7 +186,7 @@ def by_customers(wanted: frozenset[str] | None) -> Statement:
 
 
 def _owners(keys: FromClause, customers: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
-    """The pairs that are somebody's, and whose."""
+    """The pairs that are a user's, and whose."""
     is_pair = and_(CUSTOMERS.c.gateway_customer_id == keys.c.customer, CUSTOMERS.c.gateway == keys.c.gateway)
     query = select(keys.c.customer, keys.c.gateway, CUSTOMERS.c.user_id).select_from(keys.join(CUSTOMERS, is_pair))
     return query.where(few(CUSTOMERS.c.gateway_customer_id, customers))
