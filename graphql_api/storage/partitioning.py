@@ -152,6 +152,7 @@ class Partitioning:
 
         Raises:
             BadInputError: the run that stopped made another number of partitions.
+                Or the copy differs from the table, since the trigger did not note all changes.
             UnavailableError: others kept the table locked for minutes.
         """
         begun = await parts_of(self._connection, self._copy)
@@ -170,6 +171,7 @@ class Partitioning:
             done += copied
             show(done)
         await self._connection.execute(f"vacuum (analyze) {self._copy}")
+        await self._compare()
         await self._retrying(self._swap, before=self._catch_up)
 
     async def cancel(self) -> None:
@@ -273,24 +275,51 @@ class Partitioning:
             async with self._connection.transaction():
                 left = await self._copy_changed()
 
-    async def _swap(self) -> None:
-        """Put the copy into the table's place, under its names."""
-        table, copy, run = self._table, self._copy, self._connection.execute
-        await run(f"lock table {table} in access exclusive mode")
-        while await self._copy_changed():
-            pass
-        indexes = await self._connection.fetch(_INDEXES, table, KEYS[table])
-        sequences = [(await self._sequence(copy, name), await self._sequence(table, name)) for name in self._identities]
-        for new, old in sequences:
-            await run(f"select setval('{new}', last_value, is_called) from {old}")
-        await run(
-            f"drop table {table}, {table}_changed, {table}_copied; drop function {table}_changed;"
-            f"alter table {copy} rename to {table}"
+    async def _compare(self) -> None:
+        """See to it that the copy has the rows of the table, apart from those that are noted to be copied again.
+
+        One statement sees both at the same moment. A trigger that is disabled, and `truncate`, note nothing.
+        """
+        counts = [
+            f"""
+            select count(*), sum(hashtextextended(row({self._columns})::text, 0)) from {name} as each
+            where not exists (
+              select from {self._table}_changed noted
+              where ({self._listed("noted.{}")}) = ({self._listed("each.{}")})
+            )
+            """
+            for name in (self._table, self._copy)
+        ]
+        [row] = await self._connection.fetch(
+            f"select * from ({counts[0]}) as a(rows, sum), ({counts[1]}) as b(copied, hash)"
         )
-        for new, old in sequences:
-            await run(f"alter sequence {new} rename to {old.rpartition('.')[2]}")
-        for index in indexes:
-            await run(f"alter index {index['temporary']} rename to {index['name']}")
+        rows, sum_, copied, sum_of_copy = row
+        if (rows, sum_) != (copied, sum_of_copy):
+            raise BadInputError(
+                f"The copy of {self._table} differs from it: {copied:,} rows instead of {rows:,}, or others. It stays "
+                "as it is. Was the trigger disabled, or the table truncated? Undo it with --cancel, and run it again."
+            )
+
+    async def _swap(self) -> None:
+        """Put the copy into the table's place, under its names.
+
+        It takes few round trips while the table is locked. Files are deleted only after the lock is released.
+        """
+        table, copy, fetch = self._table, self._copy, self._connection.fetch
+        indexes = await fetch(_INDEXES, table, KEYS[table])
+        sequences = [(await self._sequence(copy, name), await self._sequence(table, name)) for name in self._identities]
+        statements = [
+            *(f"select setval('{new}', last_value, is_called) from {old}" for new, old in sequences),
+            f"drop table {table}, {table}_changed, {table}_copied",
+            f"drop function {table}_changed",
+            f"alter table {copy} rename to {table}",
+            *(f"alter sequence {new} rename to {old.rpartition('.')[2]}" for new, old in sequences),
+            *(f"alter index {index['temporary']} rename to {index['name']}" for index in indexes),
+        ]
+        await self._connection.execute(f"lock table {table} in access exclusive mode")
+        while await self._copy_changed() == _ROWS:
+            pass
+        await self._connection.execute(";".join(statements))
 
     async def _sequence(self, table: str, column: str) -> str:
         [(name,)] = await self._connection.fetch("select pg_get_serial_sequence($1, $2)", table, column)

@@ -243,6 +243,35 @@ async def test_a_run_that_stopped_is_continued_or_leaves_nothing(url, connection
     }
 
 
+@pytest.mark.parametrize(
+    ("unnoted", "says"),
+    [
+        (f"update {TOKENS} set description = 'changed' where gateway_customer_id = 'cus_7'", "100 rows instead of 100"),
+        (f"delete from {TOKENS} where gateway_customer_id = 'cus_7'", "100 rows instead of 99"),
+        (f"truncate {TOKENS}", "100 rows instead of 0"),
+    ],
+)
+async def test_a_copy_that_differs_does_not_take_the_place_of_its_table(url, connection, unnoted, says):
+    before = await connection.fetch(OBJECTS)
+
+    def stop(done):
+        if done >= 100:
+            raise StopError
+
+    with pytest.raises(StopError):
+        await partition(url, TOKENS, show=stop)
+    await connection.execute(f"set session_replication_role = replica; {unnoted}; reset session_replication_role")
+    tokens = await rows(connection, TOKENS)
+    with pytest.raises(BadInputError, match=says):
+        await partition(url, TOKENS)
+    assert await rows(connection, TOKENS) == tokens
+    async with alone(url) as connected:
+        await (await Partitioning.of(connected, TOKENS, 3)).cancel()
+    assert await connection.fetch(OBJECTS) == before
+    await partition(url, TOKENS)
+    assert await rows(connection, TOKENS) == tokens
+
+
 async def test_nobody_waits_long_for_a_swap_that_waits_for_an_open_transaction(url, connection):
     reader, loop = await asyncpg.connect(url), asyncio.get_running_loop()
     transaction, waits = reader.transaction(), []
