@@ -21,7 +21,7 @@ from graphql_api.domain.values import instant
 from graphql_api.gateway_apis.checking import Check, CheckOptions, CheckTally, Found
 from graphql_api.gateway_apis.client import GatewayClient, Pace, StoppedError
 from graphql_api.gateway_apis.keys import GatewayKey
-from graphql_api.gateway_apis.purging import Purge, Purged, PurgeOptions, PurgeTally
+from graphql_api.gateway_apis.purging import Purge, Purged, PurgeOptions, PurgeOutcome, PurgeTally
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 
@@ -142,10 +142,13 @@ async def purge_gateway(
         JobStoppedError: it was interrupted, or to ask on made no sense.
     """
     title = f"{'dry run of ' if options.dry_run else ''}purge of {key.gateway}"
-    with _report(report, ("outcome", "gateway", "gatewayCustomerId")) as write:
+    with _report(report, ("outcome", "reason", "gateway", "gatewayCustomerId")) as write:
 
         def purged(lines: Sequence[Purged]) -> None:
-            write((each.outcome.value, key.gateway, each.customer) for each in lines)
+            write((each.outcome.value, each.reason, key.gateway, each.customer) for each in lines)
+            for each in lines:
+                if each.outcome is PurgeOutcome.FAILED:
+                    say(f"{title}: {each.customer} failed: {each.reason}")
 
         async with GatewayClient.open(key, Pace(key.api.rate)) as client:
             purge = Purge(TokenStore(pool), gateways, key.gateway, client, options, purged)

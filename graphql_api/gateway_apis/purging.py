@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from graphql_api.domain.caller import ADMIN_SCOPE, Caller
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.token import DeactivationReason
-from graphql_api.gateway_apis.answers import Verdict
+from graphql_api.gateway_apis.answers import Answer, Verdict
 from graphql_api.gateway_apis.checking import EVIDENCE
 from graphql_api.gateway_apis.client import GatewayClient, StoppedError
 from graphql_api.service import erasing, gateway_reports
@@ -29,6 +29,7 @@ class PurgeOutcome(Enum):
     """What became of a customer; the report has a line for each that is still on the list."""
 
     DELETED = "DELETED"
+    WOULD_DELETE = "WOULD_DELETE"
     DELETED_BEFORE = "DELETED_BEFORE"
     UNKNOWN = "UNKNOWN"
     FAILED = "FAILED"
@@ -37,10 +38,11 @@ class PurgeOutcome(Enum):
 
 
 class Purged(NamedTuple):
-    """A customer and what became of it."""
+    """A customer, what became of it, and why it failed."""
 
     customer: str
     outcome: PurgeOutcome
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class PurgeTally:
     """How many customers had each outcome so far."""
 
     deleted: int = 0
+    would_delete: int = 0
     deleted_before: int = 0
     unknown: int = 0
     failed: int = 0
@@ -79,13 +82,19 @@ class PurgeTally:
     @property
     def asked(self) -> int:
         """How many of them count towards the limit."""
-        return self.deleted + self.deleted_before + self.unknown + self.failed
+        return self.deleted + self.would_delete + self.deleted_before + self.unknown + self.failed
 
     def __str__(self) -> str:
+        if self.would_delete:
+            return f"{self.would_delete:,} would be deleted, {self.skipped:,} skipped"
         return (
             f"{self.deleted:,} deleted, {self.deleted_before:,} deleted before, {self.unknown:,} unknown there, "
             f"{self.failed:,} failed, {self.skipped:,} skipped"
         )
+
+
+def _failed(customer: str, answer: Answer) -> Purged:
+    return Purged(customer, PurgeOutcome.FAILED, answer.detail or "the gateway still has it")
 
 
 class Purge:
@@ -136,46 +145,47 @@ class Purge:
             for gateway, customer, erased_at in rows:
                 if self.tally.asked == self._options.limit:
                     return
-                outcome = await self._purge(customer)
-                self.tally.add(outcome)
-                if outcome not in {PurgeOutcome.DELETED, PurgeOutcome.DELETED_BEFORE} or self._options.dry_run:
-                    self._report([Purged(customer, outcome)])
+                purged = await self._purge(customer)
+                self.tally.add(purged.outcome)
+                if purged.outcome not in {PurgeOutcome.DELETED, PurgeOutcome.DELETED_BEFORE}:
+                    self._report([purged])
                 yield self.tally
                 after = (erased_at, gateway, customer)
 
-    async def _purge(self, customer: str) -> PurgeOutcome:
+    async def _purge(self, customer: str) -> Purged:
         if customer in self._options.skipped:
-            return PurgeOutcome.SKIPPED
+            return Purged(customer, PurgeOutcome.SKIPPED)
         if not await self._store.is_to_erase(self._gateway, customer):
-            return PurgeOutcome.SAVED_AGAIN
+            return Purged(customer, PurgeOutcome.SAVED_AGAIN)
         if self._options.dry_run:
-            return PurgeOutcome.DELETED
-        verdict = (await self._client.delete(customer)).verdict
-        if verdict is Verdict.GONE:
+            return Purged(customer, PurgeOutcome.WOULD_DELETE)
+        answer = await self._client.delete(customer)
+        if answer.verdict is Verdict.GONE:
             self._is_right_account = True
             await self._confirm(customer)
             if await self._store.token_id(self._gateway, customer):  # saved while it was being deleted
                 reason = DeactivationReason.GATEWAY_DELETED
                 await gateway_reports.deactivate_customer(self._tokens, self._gateway, customer, reason, None)
-            return PurgeOutcome.DELETED
-        if verdict is not Verdict.UNKNOWN:
-            return PurgeOutcome.FAILED
+            return Purged(customer, PurgeOutcome.DELETED)
+        if answer.verdict is not Verdict.UNKNOWN:
+            return _failed(customer, answer)
         return await self._see_why_unknown(customer)
 
-    async def _see_why_unknown(self, customer: str) -> PurgeOutcome:
+    async def _see_why_unknown(self, customer: str) -> Purged:
         """Some gateways do not know a deleted customer by DELETE, and do by GET."""
-        match (await self._client.customer(customer)).verdict:
+        answer = await self._client.customer(customer)
+        match answer.verdict:
             case Verdict.GONE:
                 self._is_right_account = True
                 await self._confirm(customer)
-                return PurgeOutcome.DELETED_BEFORE
+                return Purged(customer, PurgeOutcome.DELETED_BEFORE)
             case Verdict.UNKNOWN if self._options.missing_is_done and self._is_right_account:
                 await self._confirm(customer)
-                return PurgeOutcome.DELETED_BEFORE
+                return Purged(customer, PurgeOutcome.DELETED_BEFORE)
             case Verdict.UNKNOWN:
-                return PurgeOutcome.UNKNOWN
+                return Purged(customer, PurgeOutcome.UNKNOWN)
             case _:
-                return PurgeOutcome.FAILED
+                return _failed(customer, answer)
 
     async def _must_not_be_another_account(self) -> None:
         """Go on only if the key's account knows a customer of those that were verified last, or if there are none.

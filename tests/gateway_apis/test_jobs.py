@@ -289,11 +289,29 @@ async def test_a_purge_says_what_it_deleted_and_keeps_what_must_be_kept(
         "purge of STRIPE: 1 deleted, 0 deleted before, 1 unknown there, 0 failed, 1 skipped; details are in left.csv\n",
     )
     assert (folder / "left.csv").read_text() == (
-        "outcome,gateway,gatewayCustomerId\nSKIPPED,STRIPE,cus_2\nUNKNOWN,STRIPE,cus_3\n"
+        "outcome,reason,gateway,gatewayCustomerId\nSKIPPED,,STRIPE,cus_2\nUNKNOWN,,STRIPE,cus_3\n"
     )
     assert stripe.count("DELETE") == {"cus_1": 1, "cus_3": 1}
     left = [node["gatewayCustomerId"] for node in (await graph.erasures())["nodes"]]
     assert left == ["cus_2", "cus_3"]
+
+
+async def test_a_dry_run_of_a_purge_says_that_nothing_is_deleted_yet(command, address, erased, stripe, folder):
+    outcome = await command("purge", "--gateway", "STRIPE", "--dry-run", "--report", "list.csv")
+    assert (outcome.status, outcome.err) == (
+        0,
+        "dry run of purge of STRIPE: 3 would be deleted, 0 skipped; details are in list.csv\n",
+    )
+    assert (folder / "list.csv").read_text().splitlines()[1] == "WOULD_DELETE,,STRIPE,cus_1"
+    assert stripe.count("DELETE") == {}
+
+
+async def test_each_deletion_that_fails_has_its_reason(command, address, erased, stripe, folder):
+    stripe.faults.extend([None, 500, 500, 500])
+    outcome = await command("purge", "--gateway", "STRIPE", "--yes", "--report", "left.csv")
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[0] == "purge of STRIPE: cus_1 failed: status 500"
+    assert (folder / "left.csv").read_text().splitlines()[1:] == ["FAILED,status 500,STRIPE,cus_1"]
 
 
 async def test_a_report_never_overwrites_what_must_be_kept(command, address, folder, erased, stripe):

@@ -107,8 +107,8 @@ async def test_a_customer_that_is_saved_again_meanwhile_is_not_deleted(purge, er
 
 async def test_a_dry_run_lists_what_would_be_deleted(purge, erased, stripe, left):
     tally, lines = await purge(stripe, dry_run=True, skipped={"cus_3"}, limit=2)
-    assert (tally.deleted, stripe.asked) == (2, [])
-    assert lines == [("cus_1", "DELETED"), ("cus_2", "DELETED")]
+    assert (tally.deleted, tally.would_delete, stripe.asked) == (0, 2, [])
+    assert lines == [("cus_1", "WOULD_DELETE"), ("cus_2", "WOULD_DELETE")]
     assert len(await left()) == 3
 
 
