@@ -276,7 +276,7 @@ class Partitioning:
                 left = await self._copy_changed()
 
     async def _compare(self) -> None:
-        """See to it that the copy has the rows of the table, apart from those that are noted to be copied again.
+        """Check that the copy has the rows of the table, apart from those that are noted to be copied again.
 
         One statement sees both at the same moment. A trigger that is disabled, and `truncate`, note nothing.
         """
