@@ -218,9 +218,15 @@ def test_help_imports_nothing_that_takes_time():
     assert not imported & {"pydantic", "rich", "asyncio", "sqlalchemy", "strawberry", "uvicorn", "asyncpg"}
 
 
+PRESS = "import os\nos.kill(os.getpid(), 2)\n"
+
+
 @pytest.mark.parametrize("command", [["-m", "graphql_api"], ["-c", console_script()]])
-def test_ctrl_c_is_one_line_while_the_first_modules_are_imported(tmp_path, command):
-    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+@pytest.mark.parametrize(
+    ("module", "code"), [("signal.py", PRESS), ("typer.py", PRESS), ("typer.py", f"exec({PRESS!r})")]
+)
+def test_ctrl_c_is_one_line_while_the_first_modules_are_imported(tmp_path, command, module, code):
+    (tmp_path / module).write_text(code)
     ended = subprocess.run(
         [sys.executable, *command, "serve"],
         cwd=ROOT,
@@ -326,6 +332,28 @@ MOMENTS = {
     "at work that ends in an error then": SLOW.format(at_the_end="raise ValueError"),
     "at work that takes its time to end": SLOW.format(at_the_end="await asyncio.sleep(0.1)"),
 }
+
+
+def test_sigterm_after_ctrl_c_disturbs_neither_the_cleaning_up_nor_the_exit():
+    code = """
+import os, signal
+from graphql_api import cli, interrupts
+from graphql_api.__main__ import main
+
+def press():
+    with interrupts.cancelling(lambda: None):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    raise KeyboardInterrupt
+
+cli.main = press
+try:
+    main()
+finally:
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "gateway-tokens: interrupted\n")
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])

@@ -242,4 +242,4 @@ def _json(fields: Sequence[FieldPlan | TypeName]) -> tuple[JSONField, ...] | Non
                 written.append(JSONField(key, name))
             case _:
                 return None
-    return tuple(written)
+    return tuple(written) or None

@@ -24,9 +24,10 @@ class JSONField(NamedTuple):
 class Selection:
     """The sub-selection of a field for one type of object.
 
-    `attributes` are the Python attributes that will be read; None if unknown. `json` is set if only plain leaf
-    attributes are selected: the resolver may then return such an object, or a list of them, as `RawJSON`. A selection
-    is the same object each time its operation runs, so it can key a cache.
+    `attributes` are the Python attributes that will be read; None if unknown. `json` is set if plain leaf attributes
+    are selected and nothing else: the resolver may then return such an object, or a list of them, as `RawJSON`. If
+    @skip and @include leave nothing, it is None. A selection is the same object each time its operation runs, so it
+    can key a cache.
     """
 
     attributes: frozenset[str] | None
