@@ -12,14 +12,23 @@ _cancel: Callable[[], object] | None = None
 _presses = 0
 
 
+class InterruptedByUser(KeyboardInterrupt):
+    """Ctrl-C was pressed.
+
+    If a KeyboardInterrupt itself passes through code that was compiled from a string, as by `dataclasses`, Python ends
+    with the signal, whatever is caught and whatever status was asked for.
+    """
+
+
 def listen() -> None:
     """Take over Ctrl-C. A signal handler belongs to the process, so this is called once, at the start of it."""
     signal.signal(signal.SIGINT, _pressed)
 
 
 def ignore() -> None:
-    """From now on Ctrl-C means nothing: the process is about to exit."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """From now on Ctrl-C and SIGTERM mean nothing: the process is about to exit, and its status is known."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def happened() -> bool:
@@ -41,8 +50,9 @@ def cancelling(cancel: Callable[[], object]) -> Generator[None]:
 def _pressed(_number: int, _frame: FrameType | None) -> None:
     global _presses  # noqa: PLW0603
     _presses += 1
+    signal.signal(signal.SIGTERM, _pressed)  # after Ctrl-C it is one more press
     if _cancel is not None:
         if _presses <= _MAX_CANCELLATIONS:
             _cancel()
     elif _presses == 1:
-        raise KeyboardInterrupt
+        raise InterruptedByUser
