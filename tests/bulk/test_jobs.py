@@ -1,6 +1,7 @@
 """Imports that are stopped, killed, or not alone: what is stored is what the file says, as far as it went."""
 
 import asyncio
+import fcntl
 import os
 import pty
 import re
@@ -71,6 +72,36 @@ async def test_imports_and_saves_at_once_store_each_token_once(process, write, g
     assert await table(counts) == [(6000, 1)]
     assert await table("select count(*), count(distinct user_id) from customer_gateway_token_events") == [(6000, 6000)]
     assert await table("select count(*) from gateway_customers") == [(6000,)]
+
+
+@pytest.mark.parametrize("verb", ["import", "remap"])
+async def test_two_runs_do_not_write_their_rejected_lines_to_one_file(command, folder, verb):
+    (folder / "t.csv").write_text("userId,gateway,gatewayCustomerId\n" if verb == "import" else "old,new\n,\n")
+    options = ["--gateway", "STRIPE"]
+    with (folder / "t.csv.rejects.csv").open("w") as other_run:
+        other_run.write("what the other run has rejected so far\n")
+        other_run.flush()
+        fcntl.flock(other_run, fcntl.LOCK_EX)
+        outcome = await command(verb, "t.csv", *options)
+        assert outcome.status == 2
+        assert outcome.err == (
+            "gateway-tokens: another run is writing its rejected lines to t.csv.rejects.csv: wait for it, or use "
+            "--rejects with another name.\n"
+        )
+        assert (folder / "t.csv.rejects.csv").read_text() == "what the other run has rejected so far\n"
+        await command(verb, "t.csv", *options, "--rejects", "more.csv")
+    await command(verb, "t.csv", *options)
+    rejected = folder / "t.csv.rejects.csv"
+    assert not rejected.exists() or "other run" not in rejected.read_text()
+
+
+async def test_a_run_holds_the_file_of_its_rejected_lines(process, command, write, table):
+    running = await process("import", write("t.csv", *many(50_000)))
+    await some(table)
+    outcome = await command("import", write("o.csv", token("u1")), "--rejects", "t.csv.rejects.csv")
+    running.kill()
+    await running.wait()
+    assert (outcome.status, "another run is writing" in outcome.err) == (2, True)
 
 
 async def test_an_erasure_during_an_import_does_not_bring_the_user_back(process, write, graph, table):

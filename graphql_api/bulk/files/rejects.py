@@ -1,10 +1,11 @@
 """The file of lines that were not taken: why, and what is on them, so that they can be corrected and used again."""
 
 import codecs
+import fcntl
 import json
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +33,7 @@ def rejects(path: Path, source: Source) -> Generator[Write]:
     No card number comes into it, nor what is no text: such values are left out.
 
     Raises:
-        BadInputError: the file's ending is that of another format.
+        BadInputError: the file's ending is that of another format, or another process is writing the file.
         OSError: it cannot be written.
     """
     if path.suffix.lower() == _ENDINGS["csv" if source.format == "jsonl" else "jsonl"]:
@@ -40,8 +41,11 @@ def rejects(path: Path, source: Source) -> Generator[Write]:
             f"--rejects {path}: rejected lines of this file need a name that ends in {_ENDINGS[source.format]}."
         )
     try:
-        path.unlink(missing_ok=True)
-        opened = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
+        opened = _open_alone(path)
+    except BlockingIOError:
+        raise BadInputError(
+            f"another run is writing its rejected lines to {path}: wait for it, or use --rejects with another name."
+        ) from None
     except OSError as error:
         way_out = "rejected lines are reported there; use a directory that you can write to"
         raise OSError(error.errno, f"{error.strerror}: {way_out}", str(path)) from None
@@ -63,6 +67,30 @@ def rejects(path: Path, source: Source) -> Generator[Write]:
         finally:
             if not any_written:
                 path.unlink()
+
+
+def _open_alone(path: Path) -> BinaryIO:
+    """A new file in the place of what is there, held until it is closed.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be written.
+    """
+    if path.is_symlink() or (path.exists() and (not path.is_file() or path.stat().st_nlink > 1)):
+        path.unlink()
+    while True:
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fchmod(file.fileno(), 0o600)
+            file.truncate()
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.lstat(), os.fstat(file.fileno())):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # the process that held it has removed it
 
 
 def _csv_lines(file: BinaryIO, columns: Sequence[str]) -> Callable[[Rejection], None]:
