@@ -45,7 +45,7 @@ PODS = [pytest.param(owner["template"], id=kind) for kind, owner in OWNERS]
 SERVER = DEPLOYMENT["template"]["spec"]["containers"][0]
 LABELS = DEPLOYMENT["template"]["metadata"]["labels"]
 COMMANDS = typer.main.get_command(cli)
-SETTINGS = settings_of(FOLDER / "configuration.env")
+SETTINGS = settings_of(FOLDER / "release/configuration.env")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,12 @@ def test_what_is_built_has_the_image_and_the_settings_and_a_job_of_its_release(b
     for owner in (service["Deployment"], migration["Job"]):
         assert owner["spec"]["template"]["spec"]["containers"][0]["image"] == image
     assert migration["Job"]["metadata"]["name"] == f"gateway-tokens-migration-{__version__}"
+    for folder, kind in [("migration", "Job"), ("check", "CronJob"), ("deliveries", "Deployment")]:
+        manifests = built(folder)
+        assert manifests["ConfigMap"] == service["ConfigMap"]
+        spec = manifests[kind]["spec"]
+        (container,) = spec.get("jobTemplate", {"spec": spec})["spec"]["template"]["spec"]["containers"]
+        assert container["envFrom"][0]["configMapRef"]["name"] == service["ConfigMap"]["metadata"]["name"]
     assert service["ConfigMap"]["data"] == SETTINGS
     (configuration, _) = service["Deployment"]["spec"]["template"]["spec"]["containers"][0]["envFrom"]
     assert configuration["configMapRef"]["name"] == service["ConfigMap"]["metadata"]["name"] != "gateway-tokens"
@@ -243,7 +249,7 @@ def test_deliveries_run_a_command_and_end_before_they_are_killed():
     assert DELIVERIES["selector"]["matchLabels"] == DELIVERIES["template"]["metadata"]["labels"]
     given = {each["name"] for each in container["env"]}
     assert given <= {name.upper() for name in Settings.model_fields}
-    assert [each["secretRef"]["name"] for each in container["envFrom"]] == ["gateway-tokens-deliveries"]
+    assert [each["secretRef"]["name"] for each in container["envFrom"][1:]] == ["gateway-tokens-deliveries"]
 
 
 def test_the_nightly_check_is_a_command_and_its_key_is_no_secret_of_the_service():
@@ -253,7 +259,7 @@ def test_the_nightly_check_is_a_command_and_its_key_is_no_secret_of_the_service(
     assert {option for option in options if option.startswith("--")} <= known
     older_than = duration(options[options.index("--older-than") + 1], "--older-than")
     assert older_than + timedelta(hours=8) < timedelta(days=1)  # the next night asks for all that this one did
-    (source,) = container["envFrom"]
+    (_, source) = container["envFrom"]
     of_the_service = {each["secretRef"]["name"] for each in SERVER["envFrom"] if "secretRef" in each}
     assert source["secretRef"]["name"] not in of_the_service
     assert {each["name"].lower() for each in container["env"]} <= Settings.model_fields.keys()
@@ -267,10 +273,12 @@ def test_the_configuration_is_one_that_the_service_takes(monkeypatch):
     settings = Settings.load()
     assert settings.authenticates
     assert weaknesses(settings) == []
-    (generator,) = KUSTOMIZATIONS[FOLDER / "kustomization.yaml"]["configMapGenerator"]
+    (generator,) = KUSTOMIZATIONS[FOLDER / "release/kustomization.yaml"]["configMapGenerator"]
     assert generator["envs"] == ["configuration.env"]
     references = [source[kind]["name"] for source in SERVER["envFrom"] for kind in source]
     assert references == [generator["name"], "gateway-tokens"]
+    for pod in PODS:
+        assert pod.values[0]["spec"]["containers"][0]["envFrom"][0] == {"configMapRef": {"name": generator["name"]}}
 
 
 def test_all_pods_together_leave_the_database_connections_to_spare():
