@@ -45,7 +45,8 @@ def gateway_key(settings: Settings, gateway: str) -> GatewayKey:
     if gateway not in keys:
         known = f"there are keys for {', '.join(sorted(keys))}" if keys else "there is no key for any gateway"
         raise ConfigurationError(
-            f"{gateway} cannot be asked: {known}. Set STRIPE_API_KEY or MOLLIE_API_KEY, such as {gateway}:…"
+            f"{gateway} cannot be asked: {known}. Set STRIPE_API_KEY or MOLLIE_API_KEY, "
+            f"such as STRIPE_API_KEY={gateway}:rk_live_…"
         )
     return keys[gateway]
 

@@ -74,6 +74,12 @@ async def test_all_that_is_refused_is_said(graph):
         assert problems(await graph.save_many(inputs, onError=policy)) == expected
 
 
+async def test_who_has_another_customer_learns_when_to_use_it(graph):
+    await graph.saved("u1", "STRIPE", "cus_1")
+    [error] = (await graph.mutate("save", input=wanted("u1", "STRIPE", "cus_2")))["userErrors"]
+    assert "Use it only if `isActive` is true" in error["message"]
+
+
 # What a batch says, and what becomes of each of its inputs: (customer, version, description) or a code.
 SEQUENCES = {
     "the same twice": (

@@ -165,13 +165,16 @@ CUSTOMERS = Columns(
 
 
 def renamed(columns: Columns, header: Sequence[str], meanings: Sequence[str | None]) -> list[str]:
-    """For people, which columns are called otherwise than what they mean, and that an export has others."""
+    """For people, which columns are called otherwise than what they mean, and which ones of an export are ignored."""
     said = [
         f"{shown(name)} → {meaning}"
         for name, meaning in zip(header, meanings, strict=True)
         if meaning is not None and name != meaning
     ]
-    return [*said, "no other columns"] if columns.is_export(header) else said
+    if not columns.is_export(header):
+        return said
+    others = [name for name, meaning in zip(header, meanings, strict=True) if meaning is None]
+    return [*said, *([f"ignores {_names(others)}"] if others else [])]
 
 
 def text_of(line: bytes | str) -> dict[str, str]:
@@ -185,9 +188,13 @@ def shown(name: str) -> str:
 
 
 def _listed(header: Sequence[str]) -> str:
+    return f"the columns {names}" if (names := _names(header)) else "no header"
+
+
+def _names(header: Sequence[str]) -> str:
     names = [shown(name) for name in header if name.strip()]
     more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
-    return f"the columns {', '.join(names[:_MAX_SHOWN])}{more}" if names else "no header"
+    return ", ".join(names[:_MAX_SHOWN]) + more
 
 
 def _normalized(name: str) -> str:
