@@ -53,7 +53,7 @@ async def _write(store: TokenStore, gateways: Gateways, gateway: str, lines: lis
     new = [(gateway, new) for _, new in pairs.values()]
     users = set((await store.customers(old)).owners.values())
     async with store.transaction(users, customers=new, dry_run=dry_run) as transaction:
-        # The tokens first: whoever changes one holds it until the customers that come with it are there, too.
+        # The tokens first: a change of one holds it until the customers that come with it are there, too.
         stored = await transaction.lock_at((user, gateway) for user in users)
         customers = await transaction.customers([*old, *new])
         if not users.issuperset(customers.owners[customer] for customer in old if customer in customers.owners):
