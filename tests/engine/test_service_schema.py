@@ -4,9 +4,10 @@ import json
 import os
 import re
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
-from graphql import IntValueNode, StringValueNode, Visitor, parse, parse_value, print_ast, visit
+from graphql import IntValueNode, SelectionSetNode, StringValueNode, Visitor, parse, parse_value, print_ast, visit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis_graphql import from_schema
@@ -46,6 +47,7 @@ REPRESENTATIONS = [
     '{__typename: "Nothing"}',
     "5",
 ]
+NEVER = parse("{ __typename @include(if: false) }").definitions[0].selection_set.selections[0].directives
 SCALARS = {
     "DateTime": st.sampled_from([f'"{moment}"' for moment in MOMENTS]).map(parse_value),
     "JSON": st.sampled_from(JSON).map(parse_value),
@@ -71,8 +73,18 @@ class Meaningful(Visitor):
             IntValueNode(value=self.draw(st.sampled_from(["1", "2", "5", "50"]))) if self.draw(st.booleans()) else None
         )
 
+    def leave_selection_set(self, node, *_):
+        """Now and then a condition leaves nothing of it, which an operation may not write down as such."""
+        if self.draw(st.integers(0, 3)):
+            return None
+        return SelectionSetNode(selections=tuple([conditional(each) for each in node.selections]))
+
     def enter_object_value(self, node, *_):
         return False if any(field.name.value == "__typename" for field in node.fields) else None
+
+
+def conditional(selection):
+    return replace(selection, directives=(*(selection.directives or ()), *NEVER))
 
 
 @st.composite
@@ -129,3 +141,17 @@ async def test_the_service_answers_the_same_with_either_engine(services, data):
     query = data.draw(operations([*USUAL, *USUAL, *ids[:9], *ODD]))
     compiled, by_core = [comparable(await client(query), ids) for client in clients]
     assert compiled == by_core
+
+
+LEFT_OUT = ["id @include(if: false)", "id @skip(if: true) ... on CustomerGatewayToken { gateway @include(if: false) }"]
+
+
+@pytest.mark.parametrize("selected", LEFT_OUT)
+@pytest.mark.parametrize("inner", ["%s", "user { gatewayTokens { %s } }"])
+async def test_tokens_of_which_a_condition_leaves_nothing_are_empty_objects(services, selected, inner):
+    clients, ids = services
+    user = '{__typename: "User", id: "user-1"}'
+    query = f"{{ _entities(representations: [{user}]) {{ ... on User {{ gatewayTokens {{ {inner % selected} }} }} }} }}"
+    compiled, by_core = [comparable(await client(query), ids) for client in clients]
+    assert compiled == by_core
+    assert "{}" in compiled[0]
