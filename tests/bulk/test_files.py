@@ -521,7 +521,7 @@ KINDS = {
         "t.csv",
         (SAMPLES / "tokens.libreoffice-apostrophes.csv").read_bytes(),
     ),
-    "Stripe's dashboard, customers": ("t.csv", b"id,Description,Email,Name,Delinquent,user_id (metadata)\ncus_1,,,,,u-1\n"),
+    "Stripe's dashboard, customers": ("t.csv", b"id,Description,Email,Name,Delinquent,user_id (metadata)\nc,,,,,u\n"),
     "Braintree's vault, with a column of yours": ("t.csv", b"id,email,credit_card.token,user_id\nc,,t,u\n"),
     "two columns that may be the customer id": ("t.csv", b"userId,Customer ID,Payer ID\nu,c,p\n"),
     "a database, one JSON array": ("t.json", json.dumps(RECORDS).encode()),
