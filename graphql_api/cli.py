@@ -2,7 +2,7 @@
 
 import os
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import aclosing, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -42,6 +42,10 @@ def main() -> NoReturn:
     try:
         status = cli(prog_name="gateway-tokens", standalone_mode=False)
         message = "interrupted" if status == interrupts.INTERRUPTED else None
+        sys.stdout.flush()
+    except BrokenPipeError:  # as Typer ends if the reader of the output, such as `head`, has gone before
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:  # noqa: BLE001 - what is not expected is raised again
         message, status = _told(error)
         if interrupts.happened():
@@ -215,10 +219,11 @@ def doctor() -> None:
     async def told() -> bool:
         settings, problems = Settings.inspect()
         all_well = True
-        async for finding in findings(settings, [*problems, *slips(os.environ)]):
-            label = "WRONG" if not finding.is_well else "note" if finding.is_note else "ok"
-            print(f"{label:<6}{finding.check:<12}{finding.says}", flush=True)
-            all_well = all_well and finding.is_well
+        async with aclosing(findings(settings, [*problems, *slips(os.environ)])) as found:
+            async for finding in found:
+                label = "WRONG" if not finding.is_well else "note" if finding.is_note else "ok"
+                print(f"{label:<6}{finding.check:<12}{finding.says}", flush=True)
+                all_well = all_well and finding.is_well
         return all_well
 
     if not run(told()):
@@ -354,7 +359,10 @@ def export(
         typer.Option("--for-spreadsheets", help="Escape formulas with an apostrophe."),
     ] = False,
 ) -> None:
-    """Write all tokens to a file. `import` creates the same tokens from it, unless it is for spreadsheets."""
+    """Write all tokens to a file. It overwrites a file of that name, once it has written everything.
+
+    `import` creates the same tokens from it, unless it is for spreadsheets.
+    """
     from graphql_api.bulk.files.opening import format_of
     from graphql_api.bulk.jobs import export_file
 
@@ -463,6 +471,7 @@ def reconcile(
 
 
 LimitOption = Annotated[int | None, typer.Option(help="Stop after N customers.", metavar="N", min=1)]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 ReportOption = Annotated[Path | None, typer.Option(help="Where to report customers as CSV.", dir_okay=False)]
 
 
@@ -532,7 +541,7 @@ def purge(
         Path | None,
         typer.Option(help="Customer ids that must be kept, one on each line.", dir_okay=False, callback=_must_be_there),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    yes: YesOption = False,
     report: ReportOption = None,
     embedded: EmbeddedOption = False,
 ) -> None:
@@ -592,6 +601,7 @@ def deliver(
         str | None, typer.Option("--from", help="With --resume: continue after this cursor.", metavar="CURSOR")
     ] = None,
     skip: Annotated[bool, typer.Option("--skip", help="With --resume: leave out the entry that failed.")] = False,
+    embedded: EmbeddedOption = False,
 ) -> None:
     """Send the change feed to EVENT_WEBHOOKS, signed.
 
@@ -607,12 +617,12 @@ def deliver(
         raise typer.BadParameter("--resume takes --from or --skip, and not --once.")
     settings = load_settings()
     if resume is not None:
-        resume_endpoint(settings, resume, cursor=from_, skip=skip)
+        resume_endpoint(settings, resume, cursor=from_, skip=skip, embedded=embedded)
         print(f"{resume} is enabled.")
         return
     if not settings.event_webhooks:
         raise UsageError("EVENT_WEBHOOKS is not set; it takes endpoints such as billing=https://billing.example/events")
-    behind = deliver_events(settings, once=once)
+    behind = deliver_events(settings, once=once, embedded=embedded)
     for name, reason in behind.items():
         print(f"gateway-tokens: {name} stays behind: {reason}", file=sys.stderr)
     if behind:
@@ -625,9 +635,13 @@ def prune(
     history_older_than: Annotated[
         str, typer.Option(help="Delete history entries that are older than this, such as 365d.", metavar="D")
     ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many entries would be deleted, and delete nothing.")
+    ] = False,
+    yes: YesOption = False,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Delete old history entries.
+    """Delete old history entries. On a terminal, it asks first.
 
     It keeps the last entry of each token, and entries that an endpoint of `deliver` has not accepted yet. The database
     role needs permission to delete history, which the service's role should not have.
@@ -635,7 +649,10 @@ def prune(
     from graphql_api.gateway_apis.jobs import duration
 
     age = duration(history_older_than, "--history-older-than")
-    run_bulk(lambda pool, _: prune_history(pool, age), embedded=embedded)
+    if sys.stdin.isatty() and not (yes or dry_run):
+        question = f"Delete history entries older than {history_older_than}? This cannot be undone."
+        typer.confirm(question, abort=True)
+    run_bulk(lambda pool, _: prune_history(pool, age, dry_run=dry_run), embedded=embedded)
 
 
 @cli.command()

@@ -6,7 +6,7 @@ It changes nothing and uses the same code as `serve`. Each check yields one find
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from time import monotonic, time
 from typing import NamedTuple
 
@@ -100,7 +100,7 @@ async def findings(
     *,
     tested: Sequence[int] = TESTED,
     max_open_seconds: float = MAX_OPEN_SECONDS,
-) -> AsyncIterator[Finding]:
+) -> AsyncGenerator[Finding]:
     """Check everything that these settings name, one after another.
 
     Args:
@@ -126,8 +126,9 @@ async def findings(
         yield found
     if url is None:
         return
-    async for finding in _database(url, settings, tested, max_open_seconds):
-        yield finding
+    async with aclosing(_database(url, settings, tested, max_open_seconds)) as lines:
+        async for finding in lines:
+            yield finding
     for address in (address for each in settings.database_replica_url for address in addresses(each)):
         yield await _replica(address, url, settings.replica_max_lag)
 
@@ -197,7 +198,7 @@ async def _gateway(key: GatewayKey) -> Finding:
 
 async def _database(
     url: str, settings: Settings, tested: Sequence[int], max_open_seconds: float
-) -> AsyncIterator[Finding]:
+) -> AsyncGenerator[Finding]:
     try:
         async with _primary(url) as connection:
             yield _server(connection, described(url), tested)

@@ -151,14 +151,14 @@ async def fill_with_demo_tokens(settings: "Settings", users: int) -> bool:
             return await fill(TokenStore(opened), users, lambda done: show(done, f"{done:,} users"))
 
 
-async def prune_history(pool: "ConnectionPool", older_than: "timedelta") -> None:
+async def prune_history(pool: "ConnectionPool", older_than: "timedelta", *, dry_run: bool = False) -> None:
     """Delete history entries that are older, and say how many."""
     from graphql_api.storage.retention import prune
 
     total = 0
-    async for count in prune(pool, older_than):
+    async for count in prune(pool, older_than, dry_run=dry_run):
         total += count
-    print(f"Deleted {total:,} history entries.")
+    print(f"{total:,} history entries would be deleted." if dry_run else f"Deleted {total:,} history entries.")
 
 
 async def partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_run: bool, cancel: bool) -> None:
@@ -189,7 +189,7 @@ async def partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_r
                 print(f"{table} has {parts} partitions now.")
 
 
-def deliver_events(settings: "Settings", *, once: bool) -> dict[str, str]:
+def deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict[str, str]:
     """Deliver to the endpoints of the settings, until a signal asks to stop or, `once`, what there is.
 
     Returns the endpoints that stay behind, and why.
@@ -248,11 +248,11 @@ def deliver_events(settings: "Settings", *, once: bool) -> dict[str, str]:
             return {each.name: reason for each, reason in zip(made, reasons, strict=True) if reason}
 
     logs.configure(settings.log_level, settings.log_format)
-    with database(settings) as opened:
+    with database(settings, embedded=embedded) as opened:
         return run(work(str(opened.database_url)))
 
 
-def resume_endpoint(settings: "Settings", name: str, *, cursor: str | None, skip: bool) -> None:
+def resume_endpoint(settings: "Settings", name: str, *, cursor: str | None, skip: bool, embedded: bool) -> None:
     """Enable an endpoint of `deliver`.
 
     Raises:
@@ -272,7 +272,7 @@ def resume_endpoint(settings: "Settings", name: str, *, cursor: str | None, skip
         async with ConnectionPool.open(url, size=1, prepares=prepares) as pool:
             await delivering.resume(pool, name, settings.event_webhook_actions, place=place, skip=skip)
 
-    with database(settings) as opened:
+    with database(settings, embedded=embedded) as opened:
         run(work(str(opened.database_url)))
 
 

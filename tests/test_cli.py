@@ -239,6 +239,21 @@ def test_ctrl_c_is_one_line_while_the_first_modules_are_imported(tmp_path, comma
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "gateway-tokens: interrupted\n")
 
 
+@pytest.mark.parametrize(("command", "lines"), [("--version", 0), ("doctor", 0), ("doctor", 2), ("doctor", 5)])
+def test_it_ends_quietly_if_the_reader_of_its_output_has_gone(database_url, command, lines):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "graphql_api", command],
+        env={**environment, "PYTHONPATH": str(ROOT), "DATABASE_URL": database_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        for _ in range(lines):
+            running.stdout.readline()
+        running.stdout.close()
+        assert (running.stderr.read(), running.wait()) == (b"", 1)
+
+
 def test_a_file_is_looked_at_before_a_database_is_started(call, tmp_path):
     status, _, err = call("import", "none.csv")
     assert status == 2
@@ -262,6 +277,10 @@ def test_the_help_of_serve_names_the_page_of_settings(call):
     assert "docs/configuration.md" in " ".join(call("serve", "--help")[1].split())
 
 
+def test_the_help_of_export_says_that_it_overwrites(call):
+    assert "It overwrites a file of that name" in " ".join(call("export", "--help")[1].split())
+
+
 def test_a_word_is_taken_in_any_case(monkeypatch):
     monkeypatch.setenv("LOG_LEVEL", "INFO")
     monkeypatch.setenv("ENGINE", "GraphQL-Core")
@@ -271,12 +290,23 @@ def test_a_word_is_taken_in_any_case(monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    [["import", "t.csv"], ["export", "t.csv"], ["remap", "t.csv", "--gateway", "S"], ["migrate"], ["demo"]],
+    [
+        ["import", "t.csv"],
+        ["export", "t.csv"],
+        ["remap", "t.csv", "--gateway", "S"],
+        ["migrate"],
+        ["demo"],
+        ["deliver"],
+        ["deliver", "--resume", "billing"],
+        ["prune", "--history-older-than", "9d"],
+    ],
 )
 def test_no_command_but_serve_starts_a_database_unless_told_to(call, monkeypatch, tmp_path, command):
     (tmp_path / "t.csv").write_text("old,new\n" if command[0] == "remap" else "userId,gateway,gatewayCustomerId\n")
     monkeypatch.delenv("DATA_DIR")
     monkeypatch.setenv("DATABSE_URL", "postgresql://db.example/tokens")
+    monkeypatch.setenv("EVENT_WEBHOOKS", "billing=https://billing.example/events")
+    monkeypatch.setenv("EVENT_WEBHOOK_SECRETS", f"billing:whsec_{'A' * 32}")
     status, out, err = call(*command)
     assert (status, out) == (2, "")
     warning, said = err.splitlines()

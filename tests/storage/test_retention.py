@@ -66,16 +66,45 @@ async def test_what_an_endpoint_has_not_taken_stays(aged, connection, prune):
     assert await entries(connection) == [("cus_1", 4), *(("cus_2", version) for version in range(2, 6))]
 
 
-async def test_the_command_says_how_many(aged, empty_database, straight):
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "graphql_api", "prune", "--history-older-than", "15d"),
-        env={**os.environ, "DATABASE_URL": straight(empty_database)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    printed, errors = await process.communicate()
-    assert (process.returncode, printed.decode()) == (0, "Deleted 4 history entries.\n"), errors
+@pytest.fixture
+def command(empty_database, straight):
+    """Runs `prune`; answers its question on a terminal if there is an answer."""
+
+    async def run(*options, answer=None):
+        leader, follower = os.openpty()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "graphql_api", "prune", "--history-older-than", "15d", *options),
+            env={**os.environ, "DATABASE_URL": straight(empty_database)},
+            stdin=asyncio.subprocess.DEVNULL if answer is None else follower,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        os.write(leader, (answer or "").encode())
+        printed, _ = await process.communicate()
+        os.close(leader)
+        os.close(follower)
+        return process.returncode, printed.decode()
+
+    return run
+
+
+async def test_the_command_says_how_many(aged, command, connection):
+    before = await entries(connection)
+    assert await command("--dry-run") == (0, "4 history entries would be deleted.\n")
+    assert await entries(connection) == before
+    assert await command() == (0, "Deleted 4 history entries.\n")
+    assert len(await entries(connection)) == len(before) - 4
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "deleted"), [([], "y\n", 4), ([], "\n", 0), (["--yes"], "n\n", 4), (["--dry-run"], "y\n", 0)]
+)
+async def test_on_a_terminal_the_command_asks_first(aged, command, connection, options, answer, deleted):
+    before = len(await entries(connection))
+    _, printed = await command(*options, answer=answer)
+    assert ("older than 15d? This cannot be undone." in printed) is not bool(options)
+    assert len(await entries(connection)) == before - deleted
 
 
 @pytest.mark.parametrize("first", [1, 2])
