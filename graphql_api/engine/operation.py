@@ -81,8 +81,13 @@ class Operation:
         root: Any = None,
         *,
         middleware: MiddlewareManager | None = None,
+        compiles: bool = True,
     ) -> Result | Coroutine[Any, Any, Result]:
-        """Run the operation: at once where nothing has to be awaited. With middleware, graphql-core does."""
+        """Run the operation: at once where nothing has to be awaited. With middleware, graphql-core does.
+
+        If `compiles` is false, an operation that is not compiled yet stays so, and graphql-core runs it: compiling
+        costs most of what a new document costs, and is lost on a caller who will be refused.
+        """
         for check in self._checks:
             if refusals := check(variables or {}):
                 return Result(None, refusals, executed=False)
@@ -92,11 +97,12 @@ class Operation:
                 return Result(None, coerced, executed=False)
             program = None if self._conditions else self._variants.get(())
             if program is None:
-                program = self._program(coerced)
+                program = self._program(coerced) if compiles else None
             if isinstance(program, Program):
                 run = Run(self, variables, coerced, context, root)
                 return program.answer(run) if program.answer is not None else run.start(program.steps)
-            self._fallbacks[program] += 1
+            if program is not None:
+                self._fallbacks[program] += 1
         executor = self.core_executor(variables, context, root, middleware)
         if isinstance(executor, list):
             return Result(None, executor, executed=False)

@@ -343,7 +343,8 @@ class GraphQL:
         context: object,
         middleware: MiddlewareManager | None = None,
     ) -> Result | Awaitable[Result]:
-        result = operation.execute(variables, context, middleware=middleware)
+        is_known = request.caller is not None and request.caller.subject is not None
+        result = operation.execute(variables, context, middleware=middleware, compiles=is_known)
         if isinstance(result, Result) or operation.kind is OperationType.QUERY:
             return result
         request.is_interruptible = False

@@ -312,3 +312,15 @@ def test_a_resolver_is_told_through_which_types_its_path_leads(mode):
             }
         ]
     }
+
+
+async def test_what_is_not_to_be_compiled_is_answered_all_the_same():
+    made = engine()
+    operation = made.prepare("query ($v: Boolean!) { plain @skip(if: $v) a: plain }", None)
+    answers = []
+    for compiles in (False, True, False):
+        result = operation.execute({"v": False}, Context(), compiles=compiles)
+        answers.append((await result if inspect.isawaitable(result) else result).data)
+        assert bool(operation.source) is (len(answers) > 1)
+    assert answers == [answers[0]] * 3
+    assert not made.fallbacks
