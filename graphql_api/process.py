@@ -162,31 +162,43 @@ async def prune_history(pool: "ConnectionPool", older_than: "timedelta", *, dry_
 
 
 async def partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_run: bool, cancel: bool) -> None:
-    """Partition these tables one after the other, and say so; or say what it takes, or undo what was begun."""
+    """Partition these tables one after the other, and say so; or say what it takes, or undo what was begun.
+
+    Raises:
+        BadInputError: a table has another number of partitions, or something would be lost. Nothing was begun.
+    """
     from graphql_api.bulk.progress import progress
+    from graphql_api.domain.errors import BadInputError
     from graphql_api.storage.migrate import upgrade
     from graphql_api.storage.partitioning import Partitioning, alone, parts_of
 
     await upgrade(url)
     async with alone(url) as connection:
-        for table in tables:
-            if there := await parts_of(connection, table):
-                print(f"{table} has {there} partitions.")
-                continue
-            work = await Partitioning.of(connection, table, parts)
+        there = {table: await parts_of(connection, table) for table in tables}
+        for table, count in there.items():
+            if count and count != parts and not cancel:
+                raise BadInputError(f"{table} has {count} partitions already. Their number cannot be changed.")
+        waiting = [await Partitioning.of(connection, table, parts) for table in tables if not there[table]]
+        for table, count in there.items():
+            if count:
+                hint = ", and --cancel undoes only what is unfinished" if cancel else " already"
+                print(f"{table} has {count} partitions{hint}.")
+        for work in waiting:
             if dry_run:
                 rows, size, seconds = await work.estimate()
                 print(
-                    f"{table}: {rows:,} rows; about {seconds / 60:.1f} min on an idle server, "
+                    f"{work.table}: {rows:,} rows; about {seconds / 60:.1f} min on an idle server, "
                     f"and {size / 1e9:.1f} GB of disk until it is done."
                 )
             elif cancel:
                 await work.cancel()
-                print(f"{table} is not partitioned.")
+                print(f"{work.table} is not partitioned.")
             else:
-                with progress(table, work.rows) as show:
+                with progress(work.table, work.rows) as show:
                     await work.run(lambda done, show=show: show(done, f"{done:,} rows"))
-                print(f"{table} has {parts} partitions now.")
+                print(f"{work.table} has {parts} partitions now.")
+        if waiting and not dry_run and not cancel:
+            print("Restart the service: connections that are open read partitioned tables slowly.")
 
 
 def deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict[str, str]:

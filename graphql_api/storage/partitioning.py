@@ -104,7 +104,7 @@ class Partitioning:
 
     def __init__(self, connection: RawConnection, table: str, parts: int, row: Any, columns: Sequence[Any]) -> None:
         self._connection = connection
-        self._table = table
+        self.table = table
         self._copy = f"{table}_parted"
         self._parts = [f"{table}_p{number}" for number in range(parts)]
         self._row = row
@@ -158,7 +158,7 @@ class Partitioning:
         begun = await parts_of(self._connection, self._copy)
         if begun not in {0, len(self._parts)}:
             raise BadInputError(
-                f"A run that made {begun} partitions of {self._table} stopped: continue with --parts {begun}, "
+                f"A run that made {begun} partitions of {self.table} stopped: continue with --parts {begun}, "
                 "or undo it with --cancel."
             )
         if not begun:
@@ -180,7 +180,7 @@ class Partitioning:
 
     async def _begin(self) -> None:
         await self._create_copy()
-        table, keys, old, new = self._table, self._listed(), self._listed("old.{}"), self._listed("new.{}")
+        table, keys, old, new = self.table, self._listed(), self._listed("old.{}"), self._listed("new.{}")
         await self._connection.execute(
             f"""
             create table {table}_changed (place bigint generated always as identity primary key, {self._typed()});
@@ -202,7 +202,7 @@ class Partitioning:
 
     async def _create_copy(self) -> None:
         """The empty copy, and the place up to which it is filled."""
-        table, copy, key, run = self._table, self._copy, KEYS[self._table], self._connection.execute
+        table, copy, key, run = self.table, self._copy, KEYS[self.table], self._connection.execute
         options = f" with ({self._row['options']})" if self._row["options"] else ""
         await run(
             f"create table {copy} (like {table} including defaults including constraints including comments"
@@ -225,19 +225,19 @@ class Partitioning:
 
     async def _copy_rows(self, rows: int) -> int:
         """Copy the next rows; answers how many there were."""
-        [last] = await self._connection.fetch(f"select {self._listed()} from {self._table}_copied")
+        [last] = await self._connection.fetch(f"select {self._listed()} from {self.table}_copied")
         after = () if None in tuple(last) else tuple(last)
         given = ", ".join(f"${number}::{type_}" for number, type_ in enumerate(self._types, 1))
         [(count,)] = await self._connection.fetch(
             f"""
             with page as materialized (
-              select {self._columns} from {self._table} {f"where ({self._listed()}) > ({given})" if after else ""}
+              select {self._columns} from {self.table} {f"where ({self._listed()}) > ({given})" if after else ""}
               order by {self._listed()} limit {rows}
             ), copied as (
               insert into {self._copy} ({self._columns}) overriding system value select {self._columns} from page
               on conflict do nothing
             ), moved as (
-              update {self._table}_copied set ({self._listed()}) = row({self._listed("last.{}")})
+              update {self.table}_copied set ({self._listed()}) = row({self._listed("last.{}")})
               from (select {self._listed()} from page order by {self._listed("{} desc")} limit 1) as last
             )
             select count(*) from page
@@ -251,7 +251,7 @@ class Partitioning:
 
         What conflicts is in the place of a row that changed again: its own change comes later.
         """
-        noted = f"{self._table}_changed"
+        noted = f"{self.table}_changed"
         changed = await self._connection.fetch(
             f"delete from {noted} where place in (select place from {noted} order by place limit {_ROWS})"
             f" returning {self._listed()}"
@@ -263,7 +263,7 @@ class Partitioning:
             await self._connection.execute(f"delete from {self._copy} where {is_changed}", *keys)
             await self._connection.execute(
                 f"insert into {self._copy} ({self._columns}) overriding system value"
-                f" select {self._columns} from {self._table} where {is_changed} on conflict do nothing",
+                f" select {self._columns} from {self.table} where {is_changed} on conflict do nothing",
                 *keys,
             )
         return len(changed)
@@ -284,11 +284,11 @@ class Partitioning:
             f"""
             select count(*), sum(hashtextextended(row({self._columns})::text, 0)) from {name} as each
             where not exists (
-              select from {self._table}_changed noted
+              select from {self.table}_changed noted
               where ({self._listed("noted.{}")}) = ({self._listed("each.{}")})
             )
             """
-            for name in (self._table, self._copy)
+            for name in (self.table, self._copy)
         ]
         [row] = await self._connection.fetch(
             f"select * from ({counts[0]}) as a(rows, sum), ({counts[1]}) as b(copied, hash)"
@@ -296,7 +296,7 @@ class Partitioning:
         rows, sum_, copied, sum_of_copy = row
         if (rows, sum_) != (copied, sum_of_copy):
             raise BadInputError(
-                f"The copy of {self._table} differs from it: {copied:,} rows instead of {rows:,}, or others. It stays "
+                f"The copy of {self.table} differs from it: {copied:,} rows instead of {rows:,}, or others. It stays "
                 "as it is. Was the trigger disabled, or the table truncated? Undo it with --cancel, and run it again."
             )
 
@@ -305,7 +305,7 @@ class Partitioning:
 
         It takes few round trips while the table is locked. Files are deleted only after the lock is released.
         """
-        table, copy, fetch = self._table, self._copy, self._connection.fetch
+        table, copy, fetch = self.table, self._copy, self._connection.fetch
         indexes = await fetch(_INDEXES, table, KEYS[table])
         sequences = [(await self._sequence(copy, name), await self._sequence(table, name)) for name in self._identities]
         statements = [
@@ -326,7 +326,7 @@ class Partitioning:
         return name
 
     async def _drop(self) -> None:
-        table = self._table
+        table = self.table
         await self._connection.execute(
             f"drop trigger if exists {table}_changed on {table}; drop function if exists {table}_changed;"
             f"drop table if exists {table}_changed, {table}_copied, {self._copy}"
@@ -346,7 +346,7 @@ class Partitioning:
             except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
                 if attempt == _ATTEMPTS:
                     raise UnavailableError(
-                        f"A long transaction uses {self._table}: end it, and run this again."
+                        f"A long transaction uses {self.table}: end it, and run this again."
                     ) from error
                 await sleep(_PAUSE_SECONDS)
             else:

@@ -290,7 +290,7 @@ async def test_nobody_waits_long_for_a_swap_that_waits_for_an_open_transaction(u
     await partitioning_
     await reader.close()
     assert max(waits) > 0.1  # it was tried
-    assert max(waits) < 0.5
+    assert max(waits) < 2  # and not for as long as the transaction is open
     assert await connection.fetchval(f"select version from {TOKENS} where user_id = 'user-7' limit 1") == 41
 
 
@@ -328,9 +328,16 @@ async def test_the_command_says_what_it_takes_and_partitions(url, connection):
         == f"{TOKENS}: 100 rows; about 0.0 min on an idle server, and 0.0 GB of disk until it is done."
     )
     assert await connection.fetch(OBJECTS) == before
-    assert (await ran("--table", TOKENS))[1] == f"{TOKENS} has 2 partitions now.\n"
+    again = "Restart the service: connections that are open read partitioned tables slowly."
+    assert (await ran("--table", TOKENS))[1] == f"{TOKENS} has 2 partitions now.\n{again}\n"
+    status, out, err = await ran("--parts", "3")
+    assert (status, out) == (2, "")
+    assert f"{TOKENS} has 2 partitions already. Their number cannot be changed." in err
     status, out, _ = await ran("--table", TOKENS, "--table", EVENTS, "--cancel")
-    assert (status, out) == (0, f"{TOKENS} has 2 partitions.\n{EVENTS} is not partitioned.\n")
+    assert (status, out) == (
+        0,
+        f"{TOKENS} has 2 partitions, and --cancel undoes only what is unfinished.\n{EVENTS} is not partitioned.\n",
+    )
     said = [each.says async for each in findings(Settings(database_url=url)) if each.check == "partitions"]
     assert said == [f"2 of {TOKENS}, none of gateway_customers, none of {EVENTS}, none of gateway_customer_checks"]
 
