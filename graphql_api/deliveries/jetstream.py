@@ -71,6 +71,13 @@ class JetStreamSender:
 
     async def send(self, line: Line) -> Outcome:
         """Publish an entry of the feed, and wait until its stream has stored it."""
+        outcome = await self._publish(line)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # the client's `wait_for` may lose it before Python 3.12: gh-86296
+            raise asyncio.CancelledError
+        return outcome
+
+    async def _publish(self, line: Line) -> Outcome:
         message_id, event = event_of(line)
         data = event.pop("data")
         subject = f"{self._prefix}.{data['id']}"
