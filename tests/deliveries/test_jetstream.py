@@ -154,7 +154,7 @@ async def test_entries_wait_for_a_stream_and_for_a_server(server, pool, deliveri
 
 
 async def test_every_entry_is_stored_once_and_in_order_whoever_is_killed(server, delivering_to_stream, record):
-    timing = replace(QUICK, lease=0.5)
+    timing = replace(QUICK, lease=0.5, schedule=(0.02,) * 5000)  # a server may take its time to start
     await server.create_stream()
     chance = random.Random(1)
     await delivering_to_stream(server.url)
