@@ -1,4 +1,4 @@
-"""A stream of NATS stores each entry once and in order, whatever happens to it or to whoever delivers."""
+"""A stream of NATS stores each entry once and in order, even if its server or a delivering process is killed."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Which addresses are somebody's private network, whatever form they are written in."""
+"""Which addresses belong to private networks, in every notation."""
 
 from ipaddress import IPv4Address
 

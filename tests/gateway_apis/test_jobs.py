@@ -247,7 +247,7 @@ async def test_a_check_that_is_killed_at_any_moment_loses_no_deletion(process, a
         asked = len(stripe.asked)
         running = await process("check", "--gateway", "STRIPE", "--rate", "200")
         ends = asyncio.ensure_future(running.communicate())
-        await until(lambda: len(stripe.asked) >= asked + moment or ends.done(), "so many requests")  # noqa: B023
+        await until(lambda: len(stripe.asked) >= asked + moment or ends.done(), "customers are asked about")  # noqa: B023
         with suppress(ProcessLookupError):
             running.kill()
         await ends

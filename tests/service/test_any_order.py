@@ -44,7 +44,7 @@ STEPS = st.one_of(
     st.tuples(st.just("erase"), users),
     st.tuples(st.just("confirm")),
 )
-# Deleted customers turn out to be somebody else's, or another one their user's.
+# Deleted customers turn out to belong to another user, or the user to have another customer.
 GIVEN_AWAY = st.builds(
     lambda gone, customer, user: [*(("report", "gone", each, None) for each in gone), ("reassign", {customer: user})],
     st.permutations(CUSTOMERS).flatmap(lambda some: st.integers(1, 3).map(lambda size: some[:size])),

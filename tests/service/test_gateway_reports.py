@@ -334,7 +334,7 @@ async def test_what_is_reported_after_an_erasure_is_kept_with_the_customer_that_
         await graph.deactivate_customer("STRIPE", customer, occurredAt=ago(90))
         await graph.deactivate_customer("STRIPE", customer, occurredAt=at)
         await graph.verify("STRIPE", customer, at=ago(75))
-    assert await connection.fetchval("select count(*) from gateway_customer_reports") == 0  # none of nobody's
+    assert await connection.fetchval("select count(*) from gateway_customer_reports") == 0
     assert (await graph.erasures())["nodes"] == listed
     token = await graph.saved("u2", "STRIPE", "cus_1")
     assert (*state(token), token["deactivatedAt"]) == (*GONE, at)

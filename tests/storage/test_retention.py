@@ -122,7 +122,7 @@ async def test_a_follower_is_told_of_deleted_entries_that_it_has_not_seen(graph,
     error = await page(after=behind["pageInfo"]["endCursor"])
     assert error["extensions"]["code"] == "CURSOR_EXPIRED"
     assert (await page(after=ahead["pageInfo"]["endCursor"]))["nodes"] == []
-    some = await page(first=first)  # whoever begins now sees all that is left, and may continue anywhere
+    some = await page(first=first)  # a new follower sees all that is left, and may continue from any entry
     found = list(some["nodes"])
     while some["pageInfo"]["hasNextPage"]:
         for edge in some["edges"]:

@@ -149,7 +149,7 @@ UNUSED = "query (%s) { __typename }"
 
 
 def of_tokens(number, name="a"):
-    """A valid document of so many tokens: most of them are comments."""
+    """A valid document with this many tokens, most of them comments."""
     return "{ __typename\n" + f"#{name}\n" * (number - 3) + "}"
 
 
