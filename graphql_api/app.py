@@ -348,6 +348,7 @@ def _webhooks(settings: Settings) -> list[Route]:
     return webhooks(
         gateways=settings.rules_of_gateways,
         max_body_bytes=settings.max_body_bytes,
+        max_seconds=settings.request_timeout,
         stripe=endpoints(settings.stripe_webhook_secret, settings.stripe_accounts),
         adyen=endpoints(settings.adyen_webhook_hmac_key, settings.adyen_merchant_accounts),
     )

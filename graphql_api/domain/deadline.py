@@ -60,7 +60,13 @@ current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 @contextmanager
 def applied() -> Generator[None]:
     """Let the request's deadline count for what is done in this, which is one mutation."""
-    at = given.get()
+    with until(given.get()):
+        yield
+
+
+@contextmanager
+def until(at: float | None) -> Generator[None]:
+    """Let what is done in this end at this time, by the clock of the event loop; None for no deadline."""
     outside = current.set(None if at is None else Deadline(at))
     try:
         yield

@@ -13,12 +13,14 @@ from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import spans
 from graphql_api.storage.bulkheads import SharedReadIsLateError, SlowKeys, tries, was_slow
 from graphql_api.storage.connection import StatementTimeoutError
-from graphql_api.storage.pool import RETRY_WINDOW_SECONDS, ConnectionPool
+from graphql_api.storage.pool import ConnectionPool
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 _MAX_KEYS = 400  # per load; a load with this many takes no more
+# While the database is away, requests that have waited so long fail with the load before them.
+_MAX_WAIT_SECONDS = 0.5
 _LATE_SECONDS = 0.01  # seconds, after which the next load does not wait for this one
 _MAX_LOADS = 4  # concurrent loads, if they take long
 _new = tuple.__new__  # of a named tuple: its class would be a call more, for each request
@@ -124,7 +126,7 @@ class RequestCoalescer(Generic[K, V]):
         except UnavailableError as error:
             self._fail(batch, error)
             if not isinstance(error, StatementTimeoutError):
-                old = monotonic() - RETRY_WINDOW_SECONDS
+                old = monotonic() - _MAX_WAIT_SECONDS
                 self._fail([request for request in self._waiting if request.at < old], error)
         except Exception as error:  # noqa: BLE001 - it is raised to everybody who waits
             if len(batch) > 1 or isinstance(error, SharedReadIsLateError):  # one of them may have failed the others

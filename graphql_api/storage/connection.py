@@ -109,6 +109,7 @@ class Connection:
         max_prepared_bytes: int = MAX_PREPARED_BYTES,
     ) -> None:
         self.raw = raw
+        self.server_pid: int = raw.get_server_pid()  # a pooler's own number, if one is between
         self._is_partitioned = is_partitioned
         self._observe = observe
         self.answers = 0

@@ -65,13 +65,11 @@ from graphql_api.storage.transaction import LogForbiddenError, Outcome, Transact
 _SESSION = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off", "jit": "off", "timezone": "UTC"}
 # How long a caller waits for a connection.
 ACQUIRE_TIMEOUT_SECONDS = 2.5
-# A statement whose database went away is retried only if it waited for the database no longer than this.
-RETRY_WINDOW_SECONDS = 0.5
-# A statement whose connection was lost is run again if it began no longer ago.
-_RERUN_SECONDS = 1.5
+# A statement or a change whose connection was lost is run again if it began no longer ago.
+RETRY_WINDOW_SECONDS = 1.5
 _WATCH_INTERVAL_SECONDS = 0.25
 _SEEK_INTERVAL_SECONDS = 1.0
-_CLEANUP_TIMEOUT_SECONDS = 1.0
+_CLEANUP_TIMEOUT_SECONDS = 0.5
 # So long after the last failed change, readiness says what the database lacks.
 _SHORTAGE_SECONDS = 60.0
 
@@ -349,7 +347,7 @@ class ConnectionPool:
                     raise
                 if not isinstance(translated, ConnectionLostError):
                     raise translated from error
-                if monotonic() - began > _RERUN_SECONDS:
+                if monotonic() - began > RETRY_WINDOW_SECONDS:
                     raise UnavailableError("The database was lost during the statement.") from error
             else:
                 if is_early:
@@ -474,10 +472,13 @@ class ConnectionPool:
                 translated = UnavailableError("The change took too long, and nothing was changed.")
             if isinstance(translated, ConnectionLostError):
                 self._lose(connection, error)
-                if transaction.id is not None:  # what it has locked is free at once
-                    self._start(self._tidy(transactions.end(self, transaction.id)))
             else:
                 await asyncio.shield(self._start(self._clean(connection, "rollback")))
+            if connection.raw.is_closed():
+                self._end_on_server(connection, transaction.id)
+                if isinstance(translated, ChangeIsLateError):  # the connection was, and not this change
+                    connection.is_late = False
+                    translated = ConnectionLostError("The database connection was lost.")
             if translated is error:
                 raise
             raise translated from error
@@ -487,6 +488,13 @@ class ConnectionPool:
             self._release(connection)
         else:
             await self._commit(connection, transaction.id)
+
+    def _end_on_server(self, connection: Connection, transaction: TransactionId | None) -> None:
+        """Free at once what a transaction has locked whose connection is lost."""
+        if transaction is not None:
+            self._start(self._tidy(transactions.end(self, transaction)))
+        elif self._is_direct:
+            self._start(self._tidy(transactions.end_abandoned(self, [connection.server_pid])))
 
     async def _tidy(self, work: Coroutine[Any, Any, None]) -> None:
         """End on the server what was lost here; if that fails, it notices itself later."""
@@ -506,7 +514,7 @@ class ConnectionPool:
             self._shows_log = False
             await transaction.connection.execute(_ROLLBACK, f"begin; {first}")
             await transaction.identify(by_log=False)
-        self._is_direct = transaction.connection.backend == transaction.raw.get_server_pid()
+        self._is_direct = transaction.connection.backend == transaction.connection.server_pid
 
     async def _commit(self, connection: Connection, transaction: TransactionId) -> None:
         try:
@@ -651,11 +659,11 @@ class ConnectionPool:
         began = monotonic()
         try:
             await connection.raw.execute(script, timeout=_CLEANUP_TIMEOUT_SECONDS)
-        except FAILURES:
-            connection.raw.terminate()
+        except FAILURES as error:
+            self._lose(connection, error)
         else:
             self.patience.note_round_trip(monotonic() - began)  # rather too long: it may have waited for the end
-        self._release(connection)
+            self._release(connection)
 
     # --- connections are opened and lost
 
@@ -821,7 +829,7 @@ def _seconds_for_answer(seconds: float) -> float:
 
 def _backend(connection: Connection) -> int:
     """The process that runs what is under way, as far as is known: a pooler says something else."""
-    return connection.backend or connection.raw.get_server_pid()
+    return connection.backend or connection.server_pid
 
 
 def _are_many(keys: Any) -> bool:

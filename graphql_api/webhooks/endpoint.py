@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from graphql_api.domain import values
+from graphql_api.domain import deadline, values
 from graphql_api.domain.caller import WRITE_SCOPE, Caller
 from graphql_api.domain.errors import InputError, UnavailableError
 from graphql_api.domain.inputs import Gateways
@@ -39,6 +39,7 @@ def webhooks(
     gateways: Gateways,
     max_body_bytes: int,
     max_body_seconds: float = 10,
+    max_seconds: float = 10,
     stripe: Sequence[Endpoint] = (),
     adyen: Sequence[Endpoint] = (),
 ) -> list[Route]:
@@ -48,6 +49,7 @@ def webhooks(
         gateways: those that may have tokens
         max_body_bytes: how large an event may be
         max_body_seconds: how long an event may take to arrive
+        max_seconds: how long its reports may take to apply, before the answer is 503 and the gateway sends it again
         stripe: endpoints whose secrets are Stripe's, `whsec_…`
         adyen: endpoints whose secrets are Adyen's HMAC keys, in hexadecimal
     """
@@ -55,19 +57,22 @@ def webhooks(
         *([Stripe(stripe)] if stripe else ()),
         *([Adyen(adyen)] if adyen else ()),
     ]
-    pages = [(each.path, _Page(each, gateways, max_body_bytes, max_body_seconds)) for each in senders]
+    pages = [(each.path, _Page(each, gateways, max_body_bytes, max_body_seconds, max_seconds)) for each in senders]
     return [Route(path, page.answer, methods=["POST"]) for path, page in pages]
 
 
 class _Page:
     """The endpoint for the events of one gateway."""
 
-    def __init__(self, sender: Sender, gateways: Gateways, max_body_bytes: int, max_body_seconds: float) -> None:
+    def __init__(
+        self, sender: Sender, gateways: Gateways, max_body_bytes: int, max_body_seconds: float, max_seconds: float
+    ) -> None:
         self._sender = sender
         self._caller = Caller(sender.name, frozenset({WRITE_SCOPE}))
         self._gateways = gateways
         self._max_body_bytes = max_body_bytes
         self._max_body_seconds = max_body_seconds
+        self._max_seconds = max_seconds
         self._ignored: dict[tuple[str, str], _Ignored] = {}
 
     async def answer(self, request: Request) -> Response:
@@ -101,9 +106,10 @@ class _Page:
             return JSONResponse({"error": "The event did not arrive in time."}, 408)
         tokens = Tokens(request.state.store, self._caller, self._gateways)
         try:
-            for report in reports:
-                known = await _done(tokens, report)
-                _log.info("gateway report", gateway=report.gateway, is_gone=report.is_gone, known=known)
+            with deadline.until(asyncio.get_running_loop().time() + self._max_seconds):
+                for report in reports:
+                    known = await _done(tokens, report)
+                    _log.info("gateway report", gateway=report.gateway, is_gone=report.is_gone, known=known)
         except UnavailableError:
             return JSONResponse({"error": "The database is unavailable right now. Try again."}, 503)
         return JSONResponse({"received": True})

@@ -329,7 +329,7 @@ async def test_every_answer_is_true_and_comes_soon_while_connections_are_lost_wi
     measured("slowest answer", f"{max(truth.seconds):.2f} s")
     assert truth.untruths == [], SEED
     assert await differences(postgres, truth) == []
-    assert sorted(truth.seconds)[len(truth.seconds) * 9 // 10] < LATEST_ANSWER, SEED
+    assert max(truth.seconds) < LATEST_ANSWER, SEED
 
 
 async def test_every_answer_is_true_while_another_server_takes_over(pair, measured):

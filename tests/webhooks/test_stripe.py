@@ -451,6 +451,19 @@ async def test_while_the_database_cannot_be_asked_stripe_is_told_to_come_again(g
     assert response.status_code == 503
 
 
+async def test_an_event_whose_token_is_locked_is_answered_within_the_time_of_a_request(service_with, connection):
+    graph = await service_with(stripe_webhook_secret=SECRETS, request_timeout=0.5, database_timeout=60)
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    body = event("customer.deleted")
+    async with connection.transaction():
+        await connection.execute("select from customer_gateway_tokens for update")
+        http = Client(graph.client.http._transport.app).http
+        response = await asyncio.wait_for(http.post(PATH, content=body, headers=signed(body)), 5)
+        assert response.status_code == 503
+    assert (await http.post(PATH, content=body, headers=signed(body))).status_code == 200
+    assert (await graph.token(token["id"]))["isActive"] is False
+
+
 def test_stripes_library_is_loaded_by_the_first_event_and_not_before():
     code = """if True:
         import sys
