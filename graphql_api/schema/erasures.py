@@ -52,6 +52,7 @@ async def gateway_erasures(
     ] = strawberry.UNSET,
 ) -> GatewayErasureConnection:
     """A page of the list."""
+    info.context.caller.authorize("Query.gatewayErasures")
     service, count = info.context.tokens, size("first", first)
     wanted = gateway_argument(info.context, gateway) if isinstance(gateway, str) else None
     place = cursors.to_erasure(after) if isinstance(after, str) else None

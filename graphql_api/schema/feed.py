@@ -42,6 +42,7 @@ async def token_events(
     ] = strawberry.UNSET,
 ) -> EventConnection:
     """A page of the feed."""
+    info.context.caller.authorize("Query.customerGatewayTokenEvents")
     service, count = info.context.tokens, size("first", first)
     place = cursors.to_place(after) if isinstance(after, str) else None
     wanted = _wanted(info, filter) if filter else FeedFilter()

@@ -76,7 +76,10 @@ async def _tokens_of_users(
         found = await tokens.of_users(ids, columns(selection))
         lists = [found.get(user, []) for user in ids]
     else:
-        keep = _filter(info.context, gateway, is_active)
+        try:
+            keep = _filter(info.context, gateway, is_active)
+        except BadInputError as refused:
+            return [refusals.get(user, refused) for user in ids]
         wanted = columns(selection)
         found = await tokens.of_users(ids, None if wanted is None else wanted | _FILTERED)
         lists = [list(filter(keep, found.get(user, ()))) for user in ids]
@@ -105,7 +108,10 @@ async def _token_of_users(
     info.context.loads("User.gatewayToken", len(parents))
     tokens = info.context.tokens
     refusals = tokens.unreadable([user.id for user in parents])
-    name = gateway_argument(info.context, gateway)
+    try:
+        name = gateway_argument(info.context, gateway)
+    except BadInputError as refused:
+        return [refusals.get(user.id, refused) for user in parents]
     pairs = [(user.id, name) for user in parents if user.id not in refusals]
     found: dict[Any, Any] = await tokens.by_users_and_gateways(pairs, columns(selection)) if pairs else {}
     return [refusals.get(user.id) or found.get((user.id, name)) for user in parents]

@@ -80,6 +80,7 @@ def text_of(unit: str) -> Callable[[int], Request]:
 
 
 DENIED = each(29, 'a#: gatewayToken(gateway: "S") { id } ')
+MALFORMED = each(14, 'a#: gatewayToken(gateway: "?") { id } b#: gatewayTokens(gateway: "?") { id } ')
 
 CASES = [
     # What a document holds
@@ -144,6 +145,8 @@ CASES = [
     Case("lists that may not be read", lambda size: users(each(30, "a#: gatewayTokens { id } "), size)),
     Case("others' lists", lambda size: users(each(30, "a#: gatewayTokens { id } "), size), caller="user"),
     Case("others' tokens", lambda size: users(DENIED, size), caller="user"),
+    Case("others' tokens at a malformed gateway", lambda size: users(MALFORMED, size), caller="user"),
+    Case("tokens at a malformed gateway", lambda size: users(MALFORMED, size), caller="service"),
     Case("ids of users", lambda size: users(each(30, "a#: id "), size)),
     Case(
         "aliases that look like card numbers",

@@ -1,5 +1,6 @@
 """Who may do what: every field that has a rule, asked by everybody, by every way that leads to it."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -305,6 +306,48 @@ async def test_tokens_are_changed_by_those_who_may(callers, variables, caller, m
     else:
         assert (answer.data, answer.codes) == (None, [refusal(caller)])
         assert before == await ask(callers["admin"], EVERYTHING, variables)
+
+
+# Fields with rights, all their values malformed, and who may use them.
+MALFORMED = {
+    'customerGatewayTokens(first: 0, after: "?", filter: {gateway: "?"}) { totalCount }': Permission.ADMIN,
+    'customerGatewayTokens(last: 0, filter: {userId: $user, gateway: "?"}) { totalCount }': Permission.OWNER,
+    'customerGatewayTokenEvents(first: 0, after: "?", filter: {gateways: "?"}) { nodes { id } }': Permission.EVENTS,
+    'gatewayErasures(first: 0, after: "?", gateway: "?") { nodes { gateway } }': Permission.ADMIN,
+    BY_USER["a user's token"][0].replace("$gateway", '"?"') % "id": Permission.OWNER,
+    BY_USER["a user's tokens"][0].replace("Tokens ", 'Tokens(gateway: "?") ') % "id": Permission.OWNER,
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("text", MALFORMED)
+async def test_rights_are_checked_before_values(callers, variables, caller, text):
+    answer = await ask(callers[caller], text, variables)
+    assert answer.codes == ["BAD_USER_INPUT" if caller in MAY[MALFORMED[text]] else refusal(caller)]
+
+
+async def test_nobody_learns_from_a_refusal_which_gateways_there_are(callers, variables):
+    for way in (*BY_KEY, *BY_USER):
+        answer = await ask(callers["nobody"], WAYS[way][0] % "id", {**variables, "gateway": "?"})
+        assert set(answer.codes) == {"UNAUTHENTICATED"}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("mutation", MUTATIONS)
+async def test_rights_to_change_are_checked_before_values(callers, variables, caller, mutation):
+    malformed = re.sub(r'"\w*"|\$\w+', r'"\\u0000"', MUTATIONS[mutation])
+    answer = await ask(callers[caller], malformed, variables, "mutation")
+    if caller not in MAY[FIELD_PERMISSIONS[f"Mutation.{mutation}"]]:
+        assert (answer.data, answer.codes) == (None, [refusal(caller)])
+    else:
+        assert answer.codes == ["BAD_USER_INPUT"] or answer.data[mutation]["userErrors"]
+
+
+async def test_a_value_is_refused_for_those_users_whose_tokens_may_be_read(callers, variables):
+    for field in ('gatewayToken(gateway: "?")', 'gatewayTokens(gateway: "?")'):
+        users = '[{__typename: "User", id: "u1"}, {__typename: "User", id: "u2"}]'
+        text = f"_entities(representations: {users}) {{ ... on User {{ {field} {{ id }} }} }}"
+        assert (await ask(callers["owner"], text, variables)).codes == ["BAD_USER_INPUT", "FORBIDDEN"]
 
 
 EVERYTHING = "customerGatewayTokens { nodes { id version userId gatewayCustomerId history { nodes { id } } } }"
