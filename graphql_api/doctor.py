@@ -20,6 +20,7 @@ from graphql_api.gateway_apis.keys import GatewayKey, gateway_keys
 from graphql_api.settings import ConfigurationError, Settings, weaknesses
 from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, described, place
 from graphql_api.storage.customer_lists import OTHER_OBJECTS
+from graphql_api.storage.grants import missing_grants
 from graphql_api.storage.migrate import current_revision, newest_revision
 from graphql_api.storage.partitioning import KEYS, parts_of, unfinished
 from graphql_api.storage.transaction import FORBIDDEN, READ_LOG
@@ -66,7 +67,7 @@ _REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ),
     (
         (asyncpg.InsufficientPrivilegeError,),
-        "as the owner of the tables, run the grants of step 3 of docs/database-roles.md in the repository",
+        "grant connect on that database to the role",
     ),
     ((asyncpg.InvalidCatalogNameError,), "create that database, or name another one in DATABASE_URL"),
     ((asyncpg.TooManyConnectionsError,), "raise PostgreSQL's max_connections, or lower DATABASE_POOL_SIZE"),
@@ -204,14 +205,12 @@ async def _database(
             yield _server(connection, described(url), tested)
             if settings.database_prepared_statements and await _is_shared(connection, url):
                 yield _wrong("pooler", _POOLER)
-            yield (migrations := await _migrations(connection))
-            if migrations.is_well and (finding := await _customer_ids(connection, settings)):
-                yield finding
-            if migrations.is_well:
-                async for finding in _partitions(connection):
-                    yield finding
-                yield await _feed(connection, max_open_seconds)
-                async for finding in _endpoints(connection):
+            missing = await missing_grants(connection)
+            for statement in missing:
+                yield _wrong("grants", f"one is missing: as the owner of the tables, run `{statement}`")
+            if not missing:
+                yield _well("grants", "are complete")
+                async for finding in _tables(connection, settings, max_open_seconds):
                     yield finding
             yield await _indexes(connection)
             yield await _clock(connection)
@@ -224,6 +223,22 @@ async def _database(
         yield _wrong("database", f"{described(url)} {standby}")
     except FAILURES as error:
         yield _wrong("database", f"{described(url)} cannot be used ({_reason(error)}): {_remedy(error)}")
+
+
+async def _tables(
+    connection: asyncpg.Connection, settings: Settings, max_open_seconds: float
+) -> AsyncIterator[Finding]:
+    """What is in the tables, which takes the grants."""
+    yield (migrations := await _migrations(connection))
+    if not migrations.is_well:
+        return
+    if finding := await _customer_ids(connection, settings):
+        yield finding
+    async for finding in _partitions(connection):
+        yield finding
+    yield await _feed(connection, max_open_seconds)
+    async for finding in _endpoints(connection):
+        yield finding
 
 
 @asynccontextmanager

@@ -36,7 +36,7 @@ async def own(new_database, migrated_database):
 
 async def test_where_all_is_well_every_line_is_ok(database_url):
     lines = await found(database_url=database_url)
-    assert [*lines] == ["settings", "access", "keys", "database", "migrations", "feed", "indexes", "clock"]
+    assert [*lines] == ["settings", "access", "keys", "database", "grants", "migrations", "feed", "indexes", "clock"]
     assert all(line.is_well for line in lines.values()), lines
 
 
@@ -96,7 +96,7 @@ async def test_a_database_that_cannot_be_reached_is_one_line():
     [
         (asyncpg.InvalidPasswordError("password authentication failed"), "password", "the user and the password"),
         (asyncpg.InvalidCatalogNameError('database "x" does not exist'), "does not exist", "create that database"),
-        (asyncpg.InsufficientPrivilegeError("permission denied for table x"), "denied", "grants of step 3"),
+        (asyncpg.InsufficientPrivilegeError("permission denied for database x"), "denied", "grant connect"),
         (asyncpg.TooManyConnectionsError("too many clients"), "too many", "max_connections"),
         (socket.gaierror(-2, "Name or service not known"), "not known", "the host"),
         (TimeoutError(), "no answer within 5 s", "firewalls"),

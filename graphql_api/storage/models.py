@@ -1,4 +1,7 @@
-"""The tables: columns, indexes and named constraints. Every column that can has an SQL default."""
+"""The tables: columns, indexes and named constraints. Every column that can has an SQL default.
+
+`granted` is what the service's role may do with a table; without it, select, insert, update and delete.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -113,6 +116,7 @@ class EventRow(SQLModel, table=True):
             unique=True,
             postgresql_where=text("position > 0"),
         ),
+        {"info": {"granted": "select, insert"}},
     )
 
     token_id: str = Field(sa_column=Column(Uuid(as_uuid=False), nullable=False))
@@ -163,6 +167,7 @@ class DepartedTokenRow(SQLModel, table=True):
     __table_args__ = (
         PrimaryKeyConstraint("user_id", "token_id", name="departed_tokens_pkey"),
         Index("departed_tokens_by_token", "token_id"),
+        {"info": {"granted": "select, insert, delete"}},
     )
 
     user_id: str = Field(sa_column=Column(Text, nullable=False))
@@ -185,7 +190,10 @@ class ErasedUserRow(SQLModel, table=True):
     """A keyed hash of an erased user's id."""
 
     __tablename__ = "erased_users"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (PrimaryKeyConstraint("user_hash", name="erased_users_pkey"),)
+    __table_args__ = (
+        PrimaryKeyConstraint("user_hash", name="erased_users_pkey"),
+        {"info": {"granted": "select, insert, delete"}},
+    )
 
     user_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     erased_at: datetime = Field(sa_column=Column(DateTime(timezone=True), server_default=_NOW, nullable=False))
@@ -251,6 +259,7 @@ class ErasureKeyRow(SQLModel, table=True):
     __table_args__ = (
         PrimaryKeyConstraint("id", name="erasure_key_pkey"),
         CheckConstraint("id = 1", name="there_is_one_erasure_key"),
+        {"info": {"granted": "select"}},
     )
 
     id: int = Field(sa_column=Column(Integer, autoincrement=False, nullable=False))

@@ -16,6 +16,7 @@ from graphql_api.auth import mint
 from graphql_api.bulk import jobs
 from graphql_api.bulk.files.opening import ReadOptions
 from graphql_api.bulk.reconciling import Guards
+from graphql_api.doctor import findings
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.inputs import Gateways
 from graphql_api.gateway_apis import jobs as gateway_jobs
@@ -57,6 +58,21 @@ async def run(url, script):
         await connection.execute(script)
     finally:
         await connection.close()
+
+
+async def lacking(url):
+    """What `doctor` says of the grants of the role that connects, and which checks follow."""
+    settings = Settings(database_url=url, auth_secret=AUTH_SECRET)
+    lines = [each async for each in findings(settings) if each.check not in {"settings", "access", "keys"}]
+    return [each.says for each in lines if each.check == "grants"], {each.check for each in lines}
+
+
+def statements(script):
+    """Each grant of a script alone: one privilege on one object."""
+    for privileges, objects, role in re.findall(r"grant ([\w, ]+) on\s([^;]+?) to (\w+);", script):
+        for privilege in privileges.split(", "):
+            for each in objects.split(","):
+                yield f"{privilege} on {each.strip()}", role
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +129,28 @@ async def test_every_mutation_works_without_the_right_to_change_history(service_
         assert (await do("confirm", customers=erased["erased"]))["confirmedCount"] == 4
         await do("lift", userId="u1")
         assert set(done) == set(MUTATIONS)
+
+
+async def test_doctor_names_the_grant_that_is_missing_and_it_is_what_is_missing(service_url):
+    page = PAGE.read_text()
+    parts = urlsplit(service_url)
+    role = dict(parse_qsl(parts.query))["role"]
+    as_superuser = [(name, value) for name, value in parse_qsl(parts.query) if name != "role"]
+    administrator = await asyncpg.connect(parts._replace(query=urlencode(as_superuser)).geturl())
+    database = await administrator.fetchval("select current_database()")
+    try:
+        grants = [grant for grant, to in statements(page) if to == "gateway_tokens_service"]
+        assert len(grants) > 40
+        for grant in [*grants, f"temporary on database {database}"]:
+            public = ", public" if "schema" in grant or "database" in grant else ""
+            await administrator.execute(f"revoke {grant} from {role}{public}")
+            (told,), checks = await lacking(service_url)
+            assert told == f"one is missing: as the owner of the tables, run `grant {grant} to {role}`"
+            assert "clock" in checks
+            await administrator.execute(told.split("`")[1])
+            assert (await lacking(service_url))[0] == ["are complete"]
+    finally:
+        await administrator.close()
 
 
 def options(name):
