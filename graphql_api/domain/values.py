@@ -27,6 +27,7 @@ _INVISIBLE = {"Cc", "Cf", "Zl", "Zp"}  # Unicode's control and format characters
 _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols without a visible glyph
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
+_LONGER_THAN_CARD_NUMBERS = 1e19
 _TOO_LONG = "Metadata contains an integer of more than 64 bits, which would be rounded. Send it as a string."
 
 # These two are what the database driver takes for the infinities.
@@ -155,7 +156,7 @@ def metadata(value: Any) -> dict[str, Any] | None:
         raise _invalid('Metadata must be a JSON object, such as {"plan": "gold"}.')
     characters = 0
     for leaf in _leaves(cast("dict[str, Any]", value), MAX_METADATA_DEPTH):
-        characters += len(leaf) if isinstance(leaf, str) else 1
+        characters += len(leaf) if isinstance(leaf, str) else _digits(leaf) if isinstance(leaf, float) else 1
         if characters > MAX_METADATA_BYTES:  # before the rest is examined
             raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES} bytes of JSON; this has more.")
         _check_leaf(leaf)
@@ -283,13 +284,20 @@ def _is_as_sent(number: float) -> bool:
     return isfinite(number) and float(f"{number:.{float_info.dig}g}") == number
 
 
+def _digits(number: float) -> int:
+    """At least so many characters PostgreSQL stores and returns, which writes 1e300 as 301 digits."""
+    _, _, exponent = repr(number).partition("e")
+    return abs(int(exponent)) if exponent else 1
+
+
 def _check_leaf(leaf: Any) -> None:
     if isinstance(leaf, str):
         without_card_number(well_formed(leaf))
     elif isinstance(leaf, float):
         if not _LEAST_INTEGER < leaf <= _GREATEST_INTEGER and not _is_as_sent(leaf):
             raise _invalid(_TOO_LONG)
-        without_card_number(str(int(leaf)))
+        if abs(leaf) < _LONGER_THAN_CARD_NUMBERS:
+            without_card_number(str(int(leaf)))
     elif isinstance(leaf, int) and not isinstance(leaf, bool):
         if not _LEAST_INTEGER <= leaf <= _GREATEST_INTEGER:
             raise _invalid(_TOO_LONG)

@@ -69,6 +69,11 @@ def oneself(fields: str, size: int) -> Request:
     return asked(query, {"r": [{"__typename": "User", "id": "rich"}], "padding": "x" * size})
 
 
+def saved(number: int, metadata: Any) -> dict[str, Any]:
+    """What saves a token."""
+    return {"userId": f"u{number}", "gateway": "S", "gatewayCustomerId": f"c{number}", "metadata": metadata}
+
+
 def nested(levels: int) -> str:
     """Tokens and their user, inside one another."""
     return "gatewayTokens { id user { " * levels + "id" + " } }" * levels
@@ -183,6 +188,15 @@ CASES = [
             'mutation($m: JSON) { saveCustomerGatewayToken(input: {userId: "u", gateway: "S", gatewayCustomerId: "c",'
             " metadata: $m}) { userErrors { code } } }",
             {"m": {f"k{number}": number for number in range(size // 12)}},
+        ),
+        caller="service",
+    ),
+    Case(
+        "metadata of numbers that have many digits",
+        lambda size: asked(
+            "mutation($inputs: [SaveCustomerGatewayTokenInput!]!) { saveCustomerGatewayTokens(inputs: $inputs) {"
+            " userErrors { code } } }",
+            {"inputs": [saved(number, {"a": [1e300] * 54}) for number in range(size // 450)]},
         ),
         caller="service",
     ),

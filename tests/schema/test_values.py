@@ -121,6 +121,13 @@ async def test_a_large_double_is_kept(graph, number):
     assert (await graph.saved("u1", "STRIPE", "cus_1", metadata={"a": number}))["metadata"] == {"a": number}
 
 
+@pytest.mark.parametrize("number", [1e300, -1e300, 1e-300])
+async def test_numbers_in_metadata_are_as_long_as_the_database_writes_them(graph, number):
+    await graph.saved("u1", "STRIPE", "cus_1", metadata={"a": [number] * 54})
+    refused = await graph.save("u1", "STRIPE", "cus_1", metadata={"a": [number] * 55})
+    assert problems(refused) == [("INVALID", ["input", "metadata"])]
+
+
 @pytest.mark.parametrize("number", [7, 2**64 - 1, -(2**63)])
 async def test_an_integer_of_64_bits_may_be_an_id(graph, number):
     assert (await graph.saved(number, "STRIPE", "cus_1"))["userId"] == str(number)
