@@ -17,7 +17,7 @@ def _listen_and_run() -> None:
 
     interrupts.listen()
     try:
-        from graphql_api import cli  # noqa: PLC0415 - this takes long enough for Ctrl-C to be pressed
+        from graphql_api.cli import main as cli  # noqa: PLC0415 - this takes long enough for Ctrl-C to be pressed
 
         cli.main()
     finally:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from graphql_api import doctor
-from graphql_api.cli import main
+from graphql_api.cli.main import main
 from graphql_api.embedded import embedded_postgres
 from graphql_api.gateway_apis import client
 from graphql_api.settings import Settings, weaknesses

@@ -32,6 +32,8 @@ TOGETHER = {
     "service/": "service/test_life.py",
     "observability/": "observability/test_metrics.py",
     "webhooks/": "webhooks/test_stripe.py",
+    # A command is called by its line, and prints and ends.
+    "cli/": "cli/test_main.py",
     "domain/": "domain/test_values.py",
     # What is asked of a gateway and what becomes of its answers.
     "gateway_apis/": "gateway_apis/test_checking.py",
@@ -39,8 +41,7 @@ TOGETHER = {
 ALONE = {
     "app.py": "web/test_app.py",
     "demo.py": "bulk/test_demo.py",
-    "interrupts.py": "test_cli.py",
-    "process.py": "test_cli.py",  # what commands share
+    "interrupts.py": "cli/test_main.py",
     "observability/logs.py": "web/test_logs.py",
     "observability/tracing.py": "observability/test_traces.py",
     "schema/cursors.py": "schema/test_pages.py",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from graphql_api.cli import main
+from graphql_api.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from kubernetes_validate import ValidationError, latest_version, validate
 from ruamel.yaml import YAML
 
 from graphql_api import __version__, server
-from graphql_api.cli import cli
+from graphql_api.cli.main import cli
 from graphql_api.deliveries.sending import TIMEOUT_SECONDS
 from graphql_api.gateway_apis.jobs import duration
 from graphql_api.settings import Settings, weaknesses

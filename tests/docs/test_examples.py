@@ -11,7 +11,7 @@ from tests.docs.reader import fits
 TOOLS_VERSION = 18  # of the wheel that has pg_restore
 # What is not tried here, by page and how it begins; the reason says where it is tried instead, or why nowhere.
 ELSEWHERE = {
-    ("README.md", "make run"): "tests/test_startup.py serves, and this is `make test`",
+    ("README.md", "make run"): "tests/cli/test_startup.py serves, and this is `make test`",
     ("docs/frontend.md", "npm install"): "the packages are installed from tests/clients/package.json, see below",
     (
         "docs/operations.md",

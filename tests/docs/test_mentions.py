@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import typer
 
-from graphql_api.cli import cli
+from graphql_api.cli.main import cli
 from graphql_api.settings import Settings
 from tests.docs.pages import PAGES, ROOT, name_of, without_blocks
 

@@ -111,5 +111,5 @@ def collector():
 
 @pytest.fixture
 async def http():
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         yield http

@@ -135,15 +135,25 @@ async def test_only_what_the_gateway_samples_is_sent(ask, collector):
     assert "Unsampled" not in str(collector.spans)
 
 
-async def test_requests_that_share_a_statement_have_it_in_each_of_their_traces(ask, collector, database_url):
-    await ask(FIND, c="cus_0")
-    waiting = "select count(*) from pg_locks where relation = 'customer_gateway_tokens'::regclass and not granted"
+async def test_requests_that_share_a_statement_have_it_in_each_of_their_traces(
+    http, serving, collector, empty_database, database_url
+):
+    service = serving(
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.address,
+        OTEL_BSP_SCHEDULE_DELAY="50",
+        DATABASE_TIMEOUT="60",
+        REQUEST_TIMEOUT="60",
+    )
+    ask = Caller(http, service)
+
+    async def all_wait():
+        return "requests_in_flight 30.0" in (await http.get(f"{service.url}/metrics")).text
+
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():
         await connection.execute("lock table customer_gateway_tokens in access exclusive mode")
         asking = asyncio.gather(*(ask(FIND, c=f"cus_{number}") for number in range(30)))
-        await until(lambda: connection.fetchval(waiting), "a statement that waits for the lock")
-        await asyncio.sleep(0.1)  # meanwhile others come, of which no more than a few get a statement of their own
+        await until(all_wait, "all requests wait, of which no more than a few have a statement of their own")
     await connection.close()
     traces = await asking
     statements = []

@@ -196,7 +196,7 @@ async def test_the_wheel_runs_away_from_the_checkout(tmp_path, new_database):
     installed = tmp_path / "installed"
     zipfile.ZipFile(wheel).extractall(installed)
     environment = {**os.environ, "PYTHONPATH": str(installed), "DATABASE_URL": await new_database()}
-    code = "import graphql_api, sys; from graphql_api.cli import main; print(graphql_api.__file__); main()"
+    code = "import graphql_api, sys; from graphql_api.cli.main import main; print(graphql_api.__file__); main()"
     migrated = subprocess.run(
         [sys.executable, "-c", code, "migrate"],
         cwd=tmp_path,

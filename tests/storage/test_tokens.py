@@ -21,7 +21,8 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 @pytest.fixture
 async def store(empty_database):
-    async with ConnectionPool.open(empty_database) as database:
+    """The store, on a pool that waits for transactions of thousands of rows, as that of bulk commands does."""
+    async with ConnectionPool.open(empty_database, timeout=60, watches=False) as database:
         yield TokenStore(database)
 
 

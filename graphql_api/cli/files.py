@@ -1,0 +1,244 @@
+"""The commands that read or write files of tokens."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from graphql_api.cli.options import EmbeddedOption, GatewayOption, must_be_readable
+from graphql_api.cli.process import run_bulk
+
+if TYPE_CHECKING:
+    from graphql_api.bulk.jobs import FileOptions
+
+commands = typer.Typer()
+
+FormatOption = Annotated[
+    Literal["csv", "jsonl"] | None,
+    typer.Option("--format", help="The format of FILE, if neither its extension nor its content tells."),
+]
+RejectsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--rejects", help="Where to write rejected lines and reasons. Default: FILE.rejects.csv.", dir_okay=False
+    ),
+]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(help="The encoding of FILE, such as windows-1252. Default: UTF-8 or UTF-16.", metavar="NAME"),
+]
+DelimiterOption = Annotated[
+    str | None, typer.Option(help="The delimiter of a CSV file. Default: the one of its header.", metavar="C")
+]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="The name of a column, such as userId='Customer No'.", metavar="MEANING=NAME"),
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", "--dry-run", help="Read everything, report what would change, and change nothing.")
+]
+FileToRead = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A CSV or JSON file, which may be compressed (.gz, .zst), or - for standard input.",
+        dir_okay=False,
+        callback=must_be_readable,  # before a database is started for it
+    ),
+]
+FileToWrite = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A CSV or JSON Lines file, compressed if it ends in .gz or .zst, or - for standard output.",
+        dir_okay=False,
+    ),
+]
+
+
+def _file_options(
+    file: Path,
+    *,
+    format_: Literal["csv", "jsonl"] | None,
+    encoding: str | None,
+    delimiter: str | None,
+    columns: list[str] | None,
+    rejects: Path | None,
+    check: bool,
+    only_column: str | None = None,
+    skip_unknown_columns: bool = False,
+    gateway: str | None = None,
+) -> "FileOptions":
+    """The options that all commands have that read a file; `only_column` is what a name alone means."""
+    from graphql_api.bulk.files.opening import ReadOptions
+    from graphql_api.bulk.jobs import FileOptions
+
+    if delimiter is not None and (delimiter := delimiter.replace("\\t", "\t")) not in {",", ";", "\t", "|", ":", " "}:
+        raise typer.BadParameter("--delimiter takes one of , ; \\t | : or a space.")
+    meanings: dict[str, str] = {}
+    for column in columns or ():
+        meaning, is_named, name = column.partition("=")
+        if not is_named and only_column is None:
+            raise typer.BadParameter("--column takes MEANING=NAME, such as userId='Customer No'.")
+        meanings[meaning if is_named else only_column or ""] = name if is_named else column
+    read = ReadOptions(format_, encoding, delimiter, meanings, skip_unknown_columns, gateway)
+    return FileOptions(file, read, rejects, check)
+
+
+@commands.command(name="import")
+def import_(
+    file: FileToRead,
+    *,
+    gateway: Annotated[
+        str | None, typer.Option(help="The gateway of lines that have none, such as STRIPE.", metavar="NAME")
+    ] = None,
+    check: CheckOption = False,
+    rejects: RejectsOption = None,
+    format_: FormatOption = None,
+    encoding: EncodingOption = None,
+    delimiter: DelimiterOption = None,
+    column: ColumnOption = None,
+    embedded: EmbeddedOption = False,
+    skip_unknown_columns: Annotated[
+        bool, typer.Option("--skip-unknown-columns", help="Skip columns that a token does not have.")
+    ] = False,
+) -> None:
+    """Save the tokens in a file. Invalid lines are reported; the rest is saved.
+
+    The columns userId, gateway and gatewayCustomerId are required. If the user has no token at the gateway, the import
+    creates it from all columns that `export` writes; omitted values get defaults. If they have one, the import changes
+    only description, metadata and isActive. You can run an import again: tokens that are the same do not change.
+    """
+    from graphql_api.bulk.jobs import import_file
+
+    options = _file_options(
+        file,
+        format_=format_,
+        encoding=encoding,
+        delimiter=delimiter,
+        columns=column,
+        rejects=rejects,
+        check=check,
+        skip_unknown_columns=skip_unknown_columns,
+        gateway=gateway,
+    )
+    run_bulk(lambda pool, gateways: import_file(pool, gateways, options), embedded=embedded)
+
+
+@commands.command()
+def export(
+    file: FileToWrite,
+    *,
+    format_: FormatOption = None,
+    embedded: EmbeddedOption = False,
+    for_spreadsheets: Annotated[
+        bool,
+        typer.Option("--for-spreadsheets", help="Escape formulas with an apostrophe."),
+    ] = False,
+) -> None:
+    """Write all tokens to a file. It overwrites a file of that name, once it has written everything.
+
+    `import` creates the same tokens from it, unless it is for spreadsheets.
+    """
+    from graphql_api.bulk.files.opening import format_of
+    from graphql_api.bulk.jobs import export_file
+
+    format_of(file, format_)  # before a database is started for it
+    run_bulk(lambda pool, _: export_file(pool, file, format_, for_spreadsheets=for_spreadsheets), embedded=embedded)
+
+
+@commands.command()
+def remap(
+    file: FileToRead,
+    *,
+    gateway: GatewayOption,
+    check: CheckOption = False,
+    rejects: RejectsOption = None,
+    format_: FormatOption = None,
+    encoding: EncodingOption = None,
+    delimiter: DelimiterOption = None,
+    column: ColumnOption = None,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Replace old customer ids with new ones after an account move. FILE has the columns old and new.
+
+    Stripe's copy files and mapping files work as they are.
+    """
+    from graphql_api.bulk.jobs import remap_file
+
+    options = _file_options(
+        file,
+        format_=format_,
+        encoding=encoding,
+        delimiter=delimiter,
+        columns=column,
+        rejects=rejects,
+        check=check,
+    )
+    run_bulk(lambda pool, gateways: remap_file(pool, gateways, options, gateway=gateway), embedded=embedded)
+
+
+@commands.command()
+def reconcile(
+    file: FileToRead,
+    *,
+    gateway: GatewayOption,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Deactivate tokens that are missing there, verify the others.")
+    ] = False,
+    exported_at: Annotated[
+        str | None,
+        typer.Option(
+            help="When the export began, such as 2026-11-30T08:00:00Z. Required with --apply.", metavar="TIME"
+        ),
+    ] = None,
+    max_missing: Annotated[
+        float,
+        typer.Option(
+            help="Apply nothing if more than PERCENT of the active tokens are missing.",
+            metavar="PERCENT",
+            min=0,
+            max=100,
+        ),
+    ] = 10,
+    allow_unreadable: Annotated[
+        int, typer.Option(help="Apply nothing if more than N lines are unreadable.", metavar="N", min=0)
+    ] = 0,
+    report: Annotated[
+        Path | None, typer.Option(help="Where to report differences. Default: FILE.report.csv.", dir_okay=False)
+    ] = None,
+    check: CheckOption = False,
+    rejects: RejectsOption = None,
+    format_: FormatOption = None,
+    encoding: EncodingOption = None,
+    delimiter: DelimiterOption = None,
+    column: ColumnOption = None,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Compare tokens with a gateway's list of customers. Differences in both directions go to a report.
+
+    The report lists what is missing there, what is inactive here but listed there, and what is missing here. Without
+    --apply, nothing changes.
+    """
+    from graphql_api.bulk.jobs import reconcile_file
+    from graphql_api.bulk.reconciling import Guards
+
+    if check and apply:
+        raise typer.BadParameter("--check and --apply exclude each other.")
+    options = _file_options(
+        file,
+        format_=format_,
+        encoding=encoding,
+        delimiter=delimiter,
+        columns=column,
+        rejects=rejects,
+        check=check,
+        only_column="id",
+    )
+    guards = Guards(max_missing, allow_unreadable) if apply else None
+    run_bulk(
+        lambda pool, gateways: reconcile_file(
+            pool, gateways, options, gateway=gateway, exported_at=exported_at, report=report, guards=guards
+        ),
+        embedded=embedded,
+    )

@@ -1,0 +1,138 @@
+"""The commands that ask gateways' APIs."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphql_api.cli.options import (
+    EmbeddedOption,
+    GatewayOption,
+    LimitOption,
+    ReportOption,
+    YesOption,
+    must_be_readable,
+)
+from graphql_api.cli.process import UsageError, load_settings, run_bulk
+
+if TYPE_CHECKING:
+    from graphql_api.gateway_apis.keys import GatewayKey
+    from graphql_api.settings import Settings
+
+
+commands = typer.Typer()
+
+
+@commands.command()
+def check(
+    *,
+    gateway: GatewayOption,
+    limit: LimitOption = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Requests a second. Default: what the gateway allows.", metavar="R", min=0.1, max=10_000),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Read the gateway's deletions since a time, or for a duration such as 30d. Default: since the last "
+            "check.",
+            metavar="TIME",
+        ),
+    ] = None,
+    older_than: Annotated[
+        str,
+        typer.Option(help="Only customers that were not verified for a duration, such as 12h or 7d.", metavar="D"),
+    ] = "24h",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask the gateway, and change nothing.")] = False,
+    report: ReportOption = None,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Ask a gateway's API whether customers still exist.
+
+    It reads the gateway's deletions first, then asks for the customers that were verified longest ago. It deactivates
+    those that the gateway says are deleted, verifies those that it has, and reports those that it does not know.
+    Several checks at once share the work, and a check continues where the last one stopped.
+    """
+    from datetime import UTC, datetime
+
+    from graphql_api.gateway_apis import jobs
+    from graphql_api.gateway_apis.checking import CheckOptions
+    from graphql_api.gateway_apis.client import Pace
+
+    settings, key, logs = _gateway_key(gateway)
+    options = CheckOptions(
+        limit,
+        None if since is None else jobs.since(since, datetime.now(UTC)),
+        jobs.duration(older_than, "--older-than"),
+        dry_run,
+    )
+    pace = Pace(rate or key.api.rate)
+    run_bulk(
+        lambda pool, gateways: jobs.check_gateway(pool, gateways, key, options, pace=pace, report=report, logs=logs),
+        embedded=embedded,
+        given=settings,
+    )
+
+
+@commands.command()
+def purge(
+    *,
+    gateway: GatewayOption,
+    limit: LimitOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, and delete nothing.")] = False,
+    missing_is_done: Annotated[
+        bool,
+        typer.Option("--missing-is-done", help="Count customers that the gateway does not know as deleted."),
+    ] = False,
+    skip_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Customer ids that must be kept, one on each line.", dir_okay=False, callback=must_be_readable
+        ),
+    ] = None,
+    yes: YesOption = False,
+    report: ReportOption = None,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Delete the customers of erased users at a gateway.
+
+    Each customer that is deleted is confirmed. A customer that belongs to a user is never deleted. After a failure, the
+    purge continues with the next customer.
+    """
+    from graphql_api.bulk.files.opening import expect_other_file
+    from graphql_api.gateway_apis import jobs
+    from graphql_api.gateway_apis.purging import PurgeOptions
+
+    settings, key, logs = _gateway_key(gateway)
+    if skip_file is not None and report is not None:
+        expect_other_file("--report", report, skip_file)
+    skipped = frozenset[str]() if skip_file is None else jobs.skipped_customers(skip_file)
+    options = PurgeOptions(limit, dry_run, missing_is_done, skipped)
+    if not (yes or dry_run):
+        if not sys.stdin.isatty():
+            raise UsageError("purge deletes customers for good: add --yes, or --dry-run to see which")
+        typer.confirm(f"Delete the customers of erased users at {key.gateway}? This cannot be undone.", abort=True)
+    run_bulk(
+        lambda pool, gateways: jobs.purge_gateway(pool, gateways, key, options, report=report, logs=logs),
+        embedded=embedded,
+        given=settings,
+    )
+
+
+def _gateway_key(gateway: str) -> "tuple[Settings, GatewayKey, bool]":
+    """The settings, how to ask this gateway, and whether programs read the log, which then has the summary."""
+    from graphql_api.domain.errors import BadInputError, InputError
+    from graphql_api.gateway_apis.keys import gateway_key
+    from graphql_api.observability.logs import configure
+
+    settings = load_settings()
+    try:
+        key = gateway_key(settings, settings.rules_of_gateways.parse(gateway))
+    except InputError as refused:
+        raise BadInputError(str(refused)) from None
+    logs = settings.log_format == "json"
+    if logs:
+        configure(settings.log_level, settings.log_format)
+    return settings, key, logs

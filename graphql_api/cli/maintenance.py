@@ -1,0 +1,160 @@
+"""The commands that look after the database: migrate, check, prune and partition it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphql_api.cli.options import EmbeddedOption, YesOption
+from graphql_api.cli.process import database, load_settings, run, run_bulk
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from graphql_api.storage.pool import ConnectionPool
+
+
+commands = typer.Typer()
+
+
+@commands.command()
+def migrate(
+    *,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Migrate the database to the newest version. Safe to run on several machines at once."""
+    from graphql_api.storage.migrate import upgrade
+
+    with database(load_settings(), embedded=embedded) as settings:
+        revision = run(upgrade(str(settings.database_url)))
+    print(f"The database is at revision {revision}.")
+
+
+@commands.command()
+def doctor() -> None:
+    """Check settings, database and dependencies. Lines that start with WRONG say how to fix the problem."""
+    from graphql_api.doctor import findings
+    from graphql_api.settings import Settings, slips
+
+    async def told() -> bool:
+        settings, problems = Settings.inspect()
+        all_well = True
+        async with aclosing(findings(settings, [*problems, *slips(os.environ)])) as found:
+            async for finding in found:
+                label = "WRONG" if not finding.is_well else "note" if finding.is_note else "ok"
+                print(f"{label:<6}{finding.check:<12}{finding.says}", flush=True)
+                all_well = all_well and finding.is_well
+        return all_well
+
+    if not run(told()):
+        raise typer.Exit(1)
+
+
+@commands.command()
+def prune(
+    *,
+    history_older_than: Annotated[
+        str, typer.Option(help="Delete history entries that are older than this, such as 365d.", metavar="D")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many entries would be deleted, and delete nothing.")
+    ] = False,
+    yes: YesOption = False,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Delete old history entries. On a terminal, it asks first.
+
+    It keeps the last entry of each token, and entries that an endpoint of `deliver` has not accepted yet. The database
+    role needs permission to delete history, which the service's role should not have.
+    """
+    from graphql_api.gateway_apis.jobs import duration
+
+    age = duration(history_older_than, "--history-older-than")
+    if sys.stdin.isatty() and not (yes or dry_run):
+        question = f"Delete history entries older than {history_older_than}? This cannot be undone."
+        typer.confirm(question, abort=True)
+    run_bulk(lambda pool, _: _prune_history(pool, age, dry_run=dry_run), embedded=embedded)
+
+
+async def _prune_history(pool: "ConnectionPool", older_than: "timedelta", *, dry_run: bool = False) -> None:
+    """Delete history entries that are older, and say how many."""
+    from graphql_api.storage.retention import prune
+
+    total = 0
+    async for count in prune(pool, older_than, dry_run=dry_run):
+        total += count
+    print(f"{total:,} history entries would be deleted." if dry_run else f"Deleted {total:,} history entries.")
+
+
+@commands.command()
+def partition(
+    *,
+    parts: Annotated[
+        int, typer.Option(help="The number of partitions of each table, such as 16.", min=2, max=1024)
+    ] = 16,
+    table: Annotated[
+        list[str] | None, typer.Option(help="Only this table; repeat it for more.", metavar="NAME")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how long it takes and how much disk, and change nothing.")
+    ] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Undo a run that stopped before its end.")] = False,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Partition large tables while the service serves.
+
+    The tables that grow with the tokens become hash partitions. It copies each table in the background, then swaps it
+    in a moment. A run that stopped continues where it was. It needs the role that owns the tables, and disk for a copy
+    of the largest one.
+    """
+    from graphql_api.storage.partitioning import KEYS
+
+    if unknown := sorted({*(table or ())} - {*KEYS}):
+        raise typer.BadParameter(f"--table takes one of {', '.join(KEYS)}, not {unknown[0]}.")
+    if dry_run and cancel:
+        raise typer.BadParameter("--dry-run and --cancel exclude each other.")
+    with database(load_settings(), embedded=embedded) as settings:
+        run(_partition_tables(str(settings.database_url), table or [*KEYS], parts, dry_run=dry_run, cancel=cancel))
+
+
+async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_run: bool, cancel: bool) -> None:
+    """Partition these tables one after the other, and say so; or say what it takes, or undo what was begun.
+
+    Raises:
+        BadInputError: a table has another number of partitions, or something would be lost. Nothing was begun.
+    """
+    from graphql_api.bulk.progress import progress
+    from graphql_api.domain.errors import BadInputError
+    from graphql_api.storage.migrate import upgrade
+    from graphql_api.storage.partitioning import Partitioning, alone, parts_of
+
+    await upgrade(url)
+    async with alone(url) as connection:
+        there = {table: await parts_of(connection, table) for table in tables}
+        for table, count in there.items():
+            if count and count != parts and not cancel:
+                raise BadInputError(f"{table} has {count} partitions already. Their number cannot be changed.")
+        waiting = [await Partitioning.of(connection, table, parts) for table in tables if not there[table]]
+        for table, count in there.items():
+            if count:
+                hint = ", and --cancel undoes only what is unfinished" if cancel else " already"
+                print(f"{table} has {count} partitions{hint}.")
+        for work in waiting:
+            if dry_run:
+                rows, size, seconds = await work.estimate()
+                print(
+                    f"{work.table}: {rows:,} rows; about {seconds / 60:.1f} min on an idle server, "
+                    f"and {size / 1e9:.1f} GB of disk until it is done."
+                )
+            elif cancel:
+                await work.cancel()
+                print(f"{work.table} is not partitioned.")
+            else:
+                with progress(work.table, work.rows) as show:
+                    await work.run(lambda done, show=show: show(done, f"{done:,} rows"))
+                print(f"{work.table} has {parts} partitions now.")
+        if waiting and not dry_run and not cancel:
+            print("Restart the service: connections that are open read partitioned tables slowly.")

