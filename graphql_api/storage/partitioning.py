@@ -82,8 +82,10 @@ select quote_ident(pg_get_userbyid(relowner)) as owner, pg_get_userbyid(relowner
     select 'the view or rule ' || ev_class::regclass from pg_depend join pg_rewrite r on r.oid = objid
     where classid = 'pg_rewrite'::regclass and refobjid = c.oid
     union all
-    select 'the publication ' || pubname from pg_publication_rel p join pg_publication on pg_publication.oid = prpubid
-    where prrelid = c.oid
+    select case when prrelid is null then '' else 'the table from ' end || 'the publication ' || pubname
+    from pg_publication_tables join pg_publication p using (pubname)
+    left join pg_publication_rel on prpubid = p.oid and prrelid = c.oid
+    where schemaname = current_schema() and tablename = relname
   ) as obstacles
 from pg_class c where c.oid = $1::text::regclass
 """
@@ -124,7 +126,7 @@ class Partitioning:
         row: Any = await connection.fetchrow(_TABLE, table)
         if row["obstacles"]:
             raise BadInputError(
-                f"{table} cannot be partitioned: drop {row['obstacles'][0]}, and create it again later."
+                f"{table} cannot be partitioned: drop {row['obstacles'][0]}, and bring it back afterwards."
             )
         return cls(connection, table, parts, row, await connection.fetch(_COLUMNS, table))
 
