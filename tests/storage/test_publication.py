@@ -14,7 +14,8 @@ from tests.until import until
 DOCS = Path(__file__).parents[2] / "docs"
 EVENTS = "customer_gateway_token_events"
 ADD = """
-insert into customer_gateway_token_events (token_id, version, gateway, gateway_customer_id, is_active, action, actor, at)
+insert into customer_gateway_token_events
+  (token_id, version, gateway, gateway_customer_id, is_active, action, actor, at)
 values (gen_random_uuid(), 1, 'STRIPE', 'cus_1', true, 'CREATED', 'a test', now())
 """
 
