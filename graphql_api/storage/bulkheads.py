@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, Callable, Collection, Hashable, Iter
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
-from math import inf
 from time import monotonic
 from weakref import WeakValueDictionary
 
@@ -112,10 +111,13 @@ class Patience:
 class Share:
     """A limit on the connections that one kind of work may hold.
 
+    Work waits for a place as long as other work of its kind ends: there is much of it, but it is not stuck. Time is
+    counted in looks, since a process that had no time itself looked only once meanwhile.
+
     Args:
         places: how much of it runs at a time
         waiting: how much more may wait; what comes then is refused
-        seconds: how long it may wait
+        seconds: how long it may wait while none of it ends
         moving_seconds: more may wait as long as some of it ended within this time
     """
 
@@ -123,38 +125,59 @@ class Share:
         self._places = asyncio.Semaphore(places)
         self._max_waiting = waiting
         self._seconds = seconds
-        self._waiting = 0
         self._moving_seconds = moving_seconds
-        self._moved = monotonic()
+        self._now = self._moved = 0.0  # in seconds of waiting, as far as they were seen
+        self._waiting: dict[asyncio.Timeout, float] = {}
+        self._is_looking = False
 
     @asynccontextmanager
-    async def place(self, until: float = inf) -> AsyncGenerator[None]:
-        """A place, once there is one; `until` when it may wait at the most.
+    async def place(self) -> AsyncGenerator[None]:
+        """A place, once there is one.
 
         Raises:
-            UnavailableError: too many wait, or there was none in time.
+            UnavailableError: too many wait, or none of this work ended for a while.
         """
         if self._places.locked():
-            await self._wait(min(self._seconds, until - monotonic()))
+            await self._wait()
         else:
             await self._places.acquire()
+        has_ended = True
         try:
             yield
+        except (UnavailableError, ChangeIsLateError):
+            has_ended = False
+            raise
         finally:
-            self._moved = monotonic()
+            if has_ended:
+                self._moved = self._now
             self._places.release()
 
-    async def _wait(self, seconds: float) -> None:
-        if self._waiting >= self._max_waiting and monotonic() - self._moved >= self._moving_seconds:
+    async def _wait(self) -> None:
+        if len(self._waiting) >= self._max_waiting and self._now - self._moved >= self._moving_seconds:
             raise UnavailableError("Too many slow requests wait already.")
-        self._waiting += 1
+        limit = asyncio.timeout(None)
+        self._waiting[limit] = self._now
         try:
-            async with asyncio.timeout(seconds):
+            async with limit:
+                self._look_later()
                 await self._places.acquire()
         except TimeoutError:
             raise UnavailableError("Requests of this kind take long, and none ended in time.") from None
         finally:
-            self._waiting -= 1
+            del self._waiting[limit]
+
+    def _look_later(self) -> None:
+        if self._waiting and not self._is_looking:
+            self._is_looking = True
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._now += LOOK_SECONDS
+        for limit, began in self._waiting.items():
+            if self._now - max(began, self._moved) >= self._seconds and not limit.expired():
+                limit.reschedule(0)
+        self._is_looking = False
+        self._look_later()
 
 
 class ChangeShares:
@@ -165,14 +188,13 @@ class ChangeShares:
 
     Args:
         size: the pool's connections
-        seconds: how long a change may wait for a place
+        seconds: as for a `Share`
         moving_seconds: as for a `Share`
     """
 
     def __init__(self, size: int, *, seconds: float, moving_seconds: float) -> None:
         places = max(2, size // 2)
         share = partial(Share, waiting=sys.maxsize, seconds=seconds, moving_seconds=moving_seconds)
-        self._seconds = seconds
         self._all = share(places)
         self._recorded = share(max(2, places - 1))
         self._slow = share(max(1, places // 2))
@@ -193,16 +215,16 @@ class ChangeShares:
         """A place for a change of these users, which `records` what it does or not; answers whether it is slow.
 
         Raises:
-            UnavailableError: there was none in time.
+            UnavailableError: none of this work ended for a while.
         """
-        until, is_slow = monotonic() + self._seconds, self.are_slow(users)
+        is_slow = self.are_slow(users)
         async with AsyncExitStack() as stack:
             while True:
                 if is_slow:
-                    await stack.enter_async_context(self._slow.place(until))
+                    await stack.enter_async_context(self._slow.place())
                 if records:
-                    await stack.enter_async_context(self._recorded.place(until))
-                await stack.enter_async_context(self._all.place(until))
+                    await stack.enter_async_context(self._recorded.place())
+                await stack.enter_async_context(self._all.place())
                 if is_slow or not self.are_slow(users):
                     break
                 await stack.aclose()  # another change of theirs was late meanwhile
@@ -222,7 +244,7 @@ class SharesByKey:
         """A place for each of the keys.
 
         Raises:
-            UnavailableError: too many wait for one of them, or there was none in time.
+            UnavailableError: too many wait for one of them, or none of its work ended for a while.
         """
         async with AsyncExitStack() as stack:
             for key in sorted(set(keys)):  # in one order for all, to avoid deadlocks

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import re
 import secrets
+import time
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -16,7 +17,9 @@ from graphql_api import storage
 from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.settings import Settings
+from graphql_api.storage.bulkheads import LOOK_SECONDS, Share
 from graphql_api.storage.connection import Reads, Statement
 from graphql_api.storage.pool import ConnectionPool
 from tests.asgi import Client, opened
@@ -171,6 +174,38 @@ async def test_nobody_waits_for_a_user_whose_rows_are_locked(app, graph, connect
             await are_answered(reads(app, graph, USERS))
         assert await connection.fetchval(HOLDS_UP)
     await ended(locked)
+
+
+async def test_many_changes_of_one_user_get_their_turn_though_the_database_is_slow(by_tcp, url):
+    """Two of them run at a time: the last ones wait for longer than any would if none ended meanwhile."""
+    proxy, way = by_tcp
+    through = f"{way(url)}?{urlsplit(url).query.rpartition('&')[2]}"
+    async with opened(create_app(Settings(database_url=through, auth_secret=AUTH_SECRET, request_timeout=60))) as app:
+        graph = Graph(Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE])))
+        proxy.delay = 0.05
+        answers = await are_answered(graph.client(SAVE, input=wanted("new", "STRIPE", "cus_new")) for _ in range(10))
+        assert {str(answer["data"]["saveCustomerGatewayToken"]["userErrors"]) for answer in answers} == {"[]"}
+
+
+async def test_what_waits_for_its_turn_is_not_given_up_by_a_process_that_had_no_time():
+    share = Share(1, waiting=1, seconds=4 * LOOK_SECONDS, moving_seconds=0)
+
+    async def work():
+        async with share.place():
+            for _ in range(3):
+                time.sleep(2 * LOOK_SECONDS)  # noqa: ASYNC251 - the process has no time
+                await asyncio.sleep(0)
+
+    await asyncio.gather(work(), work())
+
+
+async def test_what_waits_for_stuck_work_is_refused():
+    share = Share(1, waiting=1, seconds=4 * LOOK_SECONDS, moving_seconds=0)
+    async with share.place():
+        for _ in range(2):
+            with pytest.raises(UnavailableError):
+                async with share.place():
+                    pytest.fail("There was a place.")
 
 
 FEED = 'query { customerGatewayTokenEvents(startAt: OLDEST, first: %d, filter: {gateways: ["SLOW"]}) { nodes { id } } }'
