@@ -22,7 +22,8 @@ from graphql_api.observability.shared_memory import SharedMemory
 from graphql_api.schema import build_schema
 from graphql_api.schema.context import Context
 from graphql_api.service.tokens import Tokens
-from graphql_api.settings import ConfigurationError, Settings, is_test_gateway
+from graphql_api.settings import ConfigurationError, Settings
+from graphql_api.settings.gateways import is_test_gateway
 from graphql_api.storage.check_metrics import CheckMetrics
 from graphql_api.storage.checks import CheckStore, CheckSummary
 from graphql_api.storage.connection import Statement

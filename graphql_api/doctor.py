@@ -17,7 +17,8 @@ from graphql_api.auth import Authenticator
 from graphql_api.bulk.reconciling import payment_methods
 from graphql_api.gateway_apis.client import GatewayClient, Pace, StoppedError
 from graphql_api.gateway_apis.keys import GatewayKey, gateway_keys
-from graphql_api.settings import ConfigurationError, Settings, weaknesses
+from graphql_api.settings import ConfigurationError, Settings
+from graphql_api.settings.advice import weaknesses
 from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, described, place
 from graphql_api.storage.customer_lists import OTHER_OBJECTS
 from graphql_api.storage.grants import missing_grants

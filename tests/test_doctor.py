@@ -13,7 +13,7 @@ from graphql_api import doctor
 from graphql_api.cli.main import main
 from graphql_api.embedded import embedded_postgres
 from graphql_api.gateway_apis import client
-from graphql_api.settings import Settings, weaknesses
+from graphql_api.settings import Settings
 from tests.faults.postgres import servers
 from tests.gateway_apis import standin
 from tests.pooler import pgbouncer
@@ -174,40 +174,6 @@ async def test_a_version_that_is_not_tested_is_wrong(database_url):
     settings = Settings(database_url=database_url, auth_secret=SECRET)
     lines = {each.check: each async for each in doctor.findings(settings, tested=range(99, 101))}
     assert (lines["database"].is_well, "use one of 99 to 100" in lines["database"].says) == (False, True)
-
-
-WEAK = [
-    ({"router_secret": "a"}, "ROUTER_SECRET: "),
-    ({"router_secret": f"{SECRET},b"}, "ROUTER_SECRET: "),
-    ({"stripe_webhook_secret": "STRIPE_EU:whsec_12345678"}, "STRIPE_WEBHOOK_SECRET: "),
-    ({"stripe_api_key": "sk_live_12345678"}, "STRIPE_API_KEY: a secret key may do everything"),
-    ({"auth_mode": "disabled"}, "AUTH_SECRET: has no effect"),
-    ({"auth_mode": "disabled", "auth_secret": None, "cors_origins": "*"}, "CORS_ORIGINS: "),
-    ({"auth_secret": None, "auth_jwks_url": "https://a.example/k", "auth_issuer": "i"}, "AUTH_AUDIENCE: not set"),
-    ({"auth_secret": None, "auth_jwks_url": "https://a.example/k", "auth_audience": "a"}, "AUTH_ISSUER: not set"),
-    (
-        {"auth_secret": None, "auth_jwks_url": "http://a.example/k", "auth_issuer": "i", "auth_audience": "a"},
-        "AUTH_JWKS_URL: http://",
-    ),
-]
-SOUND = [
-    {"auth_secret": SECRET, "router_secret": SECRET},
-    {"auth_mode": "disabled"},
-    {"auth_secret": SECRET, "stripe_api_key": "STRIPE_EU:rk_live_12345678,STRIPE_TEST:sk_test_12345678"},
-    {"auth_jwks_url": "https://a.example/k", "auth_issuer": "i", "auth_audience": "a"},
-    {"auth_jwks_url": "http://127.0.0.1:1/k", "auth_issuer": "i", "auth_audience": "a"},
-]
-
-
-@pytest.mark.parametrize(("settings", "says"), WEAK, ids=[says for _, says in WEAK])
-def test_a_weak_setting_is_named(settings, says):
-    (told,) = weaknesses(Settings(**{"auth_secret": SECRET, **settings}))
-    assert told.startswith(says)
-
-
-@pytest.mark.parametrize("settings", SOUND)
-def test_of_sound_settings_nothing_is_said(settings):
-    assert weaknesses(Settings(**settings)) == []
 
 
 async def test_a_weak_setting_is_wrong(database_url):

@@ -34,6 +34,8 @@ TOGETHER = {
     "webhooks/": "webhooks/test_stripe.py",
     # A command is called by its line, and prints and ends.
     "cli/": "cli/test_main.py",
+    # A variable is set, and read or refused.
+    "settings/": "settings/test_settings.py",
     "domain/": "domain/test_values.py",
     # What is asked of a gateway and what becomes of its answers.
     "gateway_apis/": "gateway_apis/test_checking.py",

@@ -37,7 +37,8 @@ def migrate(
 def doctor() -> None:
     """Check settings, database and dependencies. Lines that start with WRONG say how to fix the problem."""
     from graphql_api.doctor import findings
-    from graphql_api.settings import Settings, slips
+    from graphql_api.settings import Settings
+    from graphql_api.settings.advice import slips
 
     async def told() -> bool:
         settings, problems = Settings.inspect()

@@ -43,7 +43,8 @@ def load_settings() -> "Settings":
     Raises:
         ConfigurationError: a variable has an invalid value.
     """
-    from graphql_api.settings import Settings, slips
+    from graphql_api.settings import Settings
+    from graphql_api.settings.advice import slips
 
     for slip in slips(os.environ):
         print(f"gateway-tokens: warning: {slip}", file=sys.stderr)

@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from graphql_api import __version__, server
 from graphql_api.auth.access_tokens import mint
 from graphql_api.cli.process import CommandError, UsageError
-from graphql_api.settings import Settings, weaknesses
+from graphql_api.settings import Settings
+from graphql_api.settings.advice import weaknesses
 
 _PORTS = "--host, --port or METRICS_PORT"
 

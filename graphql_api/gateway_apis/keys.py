@@ -8,7 +8,8 @@ from pydantic import SecretStr
 from graphql_api.gateway_apis.answers import GatewayAPI
 from graphql_api.gateway_apis.mollie import Mollie
 from graphql_api.gateway_apis.stripe import Stripe
-from graphql_api.settings import ConfigurationError, Settings, is_test_gateway
+from graphql_api.settings import ConfigurationError, Settings
+from graphql_api.settings.gateways import is_test_gateway
 
 
 class GatewayKey(NamedTuple):

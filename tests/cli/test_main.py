@@ -17,7 +17,7 @@ import typer
 import graphql_api
 from graphql_api import __version__
 from graphql_api.cli.main import cli, main
-from graphql_api.settings import Settings, slips
+from graphql_api.settings import Settings
 from graphql_api.storage.migrate import is_current, newest_revision, upgrade
 
 ROOT = Path(graphql_api.__file__).parents[1]
@@ -324,22 +324,6 @@ def test_no_command_but_serve_starts_a_database_unless_told_to(call, monkeypatch
     )
     assert said.startswith("gateway-tokens: DATABASE_URL is not set: set it, or pass --embedded")
     assert not (tmp_path / ".data").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("MAX_DEPHT", "MAX_DEPTH"),
-        ("LOG_LEVLE", "LOG_LEVEL"),
-        *((name, "DATABASE_URL") for name in ("POSTGRES_URL", "PG_URL", "PGURL", "POSTGRESQL_URI", "DB_URL")),
-        ("PGHOST", None),
-        ("DEPTH_MAX", None),
-    ],
-)
-def test_a_variable_that_looks_like_a_slip_is_named(name, meant):
-    said = [f"{name} is set, which this service does not read; did you mean {meant}?"] if meant else []
-    assert slips({name: "x"}) == said
-    assert meant is None or slips({name: "x", meant: "y"}) == []
 
 
 def test_a_bulk_command_works_on_the_embedded_database_when_told_to(call, monkeypatch, tmp_path):

@@ -38,7 +38,7 @@ PATTERNS = {
 }
 # Those that read only what an operator gives, or ourselves.
 OPERATORS = {
-    "settings.py": "the environment",
+    "settings/": "the environment",
     "bulk/": "files that an operator imports, cell by cell",
     "gateway_apis/": "options, customer ids of at most 255 characters, bounded headers of a gateway's API",
     "web/help.py": "a page of ours",

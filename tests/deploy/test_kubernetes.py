@@ -16,7 +16,8 @@ from graphql_api import __version__, server
 from graphql_api.cli.main import cli
 from graphql_api.deliveries.sending import TIMEOUT_SECONDS
 from graphql_api.gateway_apis.jobs import duration
-from graphql_api.settings import Settings, weaknesses
+from graphql_api.settings import Settings
+from graphql_api.settings.advice import weaknesses
 from graphql_api.web.probes import PROBES
 
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"

@@ -1,0 +1,106 @@
+"""Addresses: of databases, of HTTP servers, of websites. What is said of a wrong one never quotes a password."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_settings import NoDecode
+
+from graphql_api.domain.addresses import is_address, is_loopback
+from graphql_api.settings.values import Names
+
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+_BETWEEN_ADDRESSES = re.compile(r"\s*,\s*(?=postgres(?:ql)?://)")
+
+
+def problem_of_http(address: str) -> str | None:
+    """What keeps it from being the address of an HTTP server; None if nothing does."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        return "the port is not a number from 1 to 65535"
+    if parts.scheme not in {"http", "https"}:
+        return "it does not begin with http:// or https://"
+    if not parts.hostname:
+        return "it names no host"
+    return "the port is 0" if port == 0 else None
+
+
+def is_unprotected(address: str) -> bool:
+    """Whether anyone on the network can read and change what is sent there: by http://, to another machine."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    return parts.scheme == "http" and not (is_loopback(host) if is_address(host) else host == "localhost")
+
+
+def _problem_of_postgres(address: str) -> str | None:
+    try:
+        parts = urlsplit(address)
+        ports = [urlsplit(f"//{host}").port for host in parts.netloc.rpartition("@")[2].split(",")]
+    except ValueError:
+        return "a port is not a number from 1 to 65535"
+    if parts.scheme not in {"postgresql", "postgres"}:
+        return f"it begins with {parts.scheme}://" if parts.scheme else "it does not begin with postgresql://"
+    return "a port is 0" if 0 in ports else None
+
+
+def _problem_of_origin(origin: str) -> str | None:
+    if origin == "*" or _ORIGIN.fullmatch(origin):
+        return None
+    scheme, separator, rest = origin.partition("://")
+    if not separator or scheme not in {"http", "https"}:
+        return "does not begin with http:// or https://"
+    if rest.endswith("/") and _ORIGIN.fullmatch(origin.rstrip("/")):
+        return "ends with a slash"
+    return "has more than a scheme, a host and a port"
+
+
+def _postgres(value: str) -> str:
+    if wrong := _problem_of_postgres(value):
+        raise ValueError(f"takes a URL such as postgresql://user:password@host:5432/database; {wrong}")
+    return value
+
+
+def _split(value: object) -> object:
+    """Several whole addresses; a comma may also stand between the hosts of one."""
+    if isinstance(value, str):
+        return tuple(_BETWEEN_ADDRESSES.split(value.strip())) if value.strip() else ()
+    return value
+
+
+def _all_postgres(value: tuple[str, ...]) -> tuple[str, ...]:
+    if wrong := next(filter(None, map(_problem_of_postgres, value)), None):
+        example = "postgresql://user:password@host1:5432,host2:5432/database"
+        raise ValueError(f"takes URLs such as {example}; of one, {wrong}")
+    return value
+
+
+def _http(value: str) -> str:
+    if wrong := problem_of_http(value):
+        raise ValueError(f"takes a URL such as https://host/path; {wrong}")
+    return value
+
+
+def _api(value: str) -> str:
+    wrong = problem_of_http(value)
+    if wrong is None and is_unprotected(value):
+        wrong = "http:// would show the key to anyone on the network, so it is for this machine only"
+    if wrong:
+        raise ValueError(f"takes a URL such as https://host; {wrong}")
+    return value.rstrip("/")
+
+
+def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in value:
+        if wrong := _problem_of_origin(origin):
+            raise ValueError(f"takes origins such as https://shop.example, or * for any; {origin!r} {wrong}")
+    return value
+
+
+PostgresURL = Annotated[str, AfterValidator(_postgres)]
+PostgresURLs = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_all_postgres)]
+HTTPURL = Annotated[str, AfterValidator(_http)]
+APIBase = Annotated[str, AfterValidator(_api)]
+Origins = Annotated[Names, AfterValidator(_origins)]

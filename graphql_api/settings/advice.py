@@ -1,0 +1,68 @@
+"""What an operator may not mean: settings that are valid and unsafe, and names that are slips."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from graphql_api.settings import KEYS, Settings
+from graphql_api.settings.addresses import is_unprotected
+
+_MIN_SECRET_BYTES = 16  # of a secret that an operator chooses: fewer can be guessed
+_OTHER_DATABASE_URL = re.compile("(POSTGRES|POSTGRESQL|PG|DB|DATABASE|SQLALCHEMY_DATABASE)_?(URL|URI|DSN)")
+_SIMILAR = 0.9  # how alike an unknown variable's name must be to one of ours to count as a slip
+
+
+def weaknesses(settings: Settings) -> list[str]:
+    """What is valid and unsafe: each names a variable and says what to do."""
+    found: list[str] = []
+    named = {
+        "ROUTER_SECRET": settings.router_secret,
+        "STRIPE_WEBHOOK_SECRET": settings.stripe_webhook_secret,
+        "ADYEN_WEBHOOK_HMAC_KEY": settings.adyen_webhook_hmac_key,
+    }
+    for name, secrets in named.items():
+        if any(_is_guessable(secret.get_secret_value()) for secret in secrets):
+            found.append(
+                f"{name}: a secret has fewer than {_MIN_SECRET_BYTES} bytes and can be guessed; use a longer one"
+            )
+    if any("sk_live_" in key.get_secret_value() for key in settings.stripe_api_key):
+        found.append("STRIPE_API_KEY: a secret key may do everything at Stripe; use a restricted key, rk_live_…")
+    if settings.auth_mode == "disabled":
+        found += [
+            f"{key.upper()}: has no effect, since AUTH_MODE=disabled accepts every request; unset one of the two"
+            for key in KEYS
+            if getattr(settings, key) is not None
+        ]
+    if not settings.authenticates and "*" in settings.cors_origins:
+        found.append("CORS_ORIGINS: with *, any website that you visit can change tokens here; name the origins")
+    if settings.authenticates and settings.auth_secret is None:
+        if settings.auth_audience is None:
+            found.append("AUTH_AUDIENCE: not set, so access tokens issued for other services are accepted; set it")
+        if settings.auth_issuer is None:
+            found.append("AUTH_ISSUER: not set, so access tokens of any issuer with these keys are accepted; set it")
+    if settings.auth_jwks_url and is_unprotected(settings.auth_jwks_url):
+        found.append("AUTH_JWKS_URL: http:// lets anyone on the network replace the keys; use https://")
+    return found
+
+
+def _is_guessable(secret: str) -> bool:
+    return len(secret.rpartition(":")[2].encode()) < _MIN_SECRET_BYTES
+
+
+def slips(environment: Mapping[str, str]) -> list[str]:
+    """Variables that are probably meant to be others: each is named with the one that it looks like."""
+    ours = {name.upper() for name in Settings.model_fields}
+    unset = [name for name in ours if not environment.get(name)]
+    return [
+        f"{name} is set, which this service does not read; did you mean {alike}?"
+        for name in sorted(environment.keys() - ours)
+        for alike in _meant(name, unset)
+    ]
+
+
+def _meant(name: str, unset: list[str]) -> list[str]:
+    """Which of our variables, none of them set, this one is probably meant to be."""
+    if "DATABASE_URL" in unset and _OTHER_DATABASE_URL.fullmatch(name):
+        return ["DATABASE_URL"]
+    transposed = {name[:at] + name[at : at + 2][::-1] + name[at + 2 :] for at in range(len(name) - 1)}
+    return sorted(transposed.intersection(unset))[:1] or get_close_matches(name, unset, n=1, cutoff=_SIMILAR)

@@ -1,0 +1,137 @@
+"""What is said of gateways: their names, their customers' ids, their accounts, and secrets that they share with us."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, SecretStr, ValidationInfo
+
+from graphql_api.domain.errors import InputError
+from graphql_api.domain.values import gateway as parse_gateway
+from graphql_api.settings.values import Names, Secrets
+
+
+def is_test_gateway(name: str, test_gateways: Sequence[str]) -> bool:
+    """Whether a gateway is in test mode, by its name or by what TEST_GATEWAYS lists."""
+    return name.endswith("_TEST") or name in test_gateways
+
+
+def _named(pair: str, what: str) -> str:
+    """`" stripe : x "` as `"STRIPE:x"`; `what` the variable takes."""
+    gateway, _, rest = pair.partition(":")
+    try:
+        name = parse_gateway(gateway)
+    except InputError as refused:
+        raise ValueError(f"takes {what}. {refused}") from None
+    if not rest.strip():
+        raise ValueError(f"takes {what}; {name} has none")
+    return f"{name}:{rest.strip()}"
+
+
+def _on_the_platform(value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+    """Refuse gateways that GATEWAYS does not list, if it lists any; that variable is read before."""
+    allowed = info.data.get("gateways")
+    for each in value:
+        text: str = each.get_secret_value() if isinstance(each, SecretStr) else each
+        gateway = text.partition(":")[0]
+        if allowed and gateway not in allowed:
+            raise ValueError(f"takes gateways of this platform; {gateway} is not in GATEWAYS")
+    return value
+
+
+def _names(value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(parse_gateway(name) for name in value)
+    except InputError as refused:
+        raise ValueError(f"takes comma-separated gateway names, such as STRIPE,PAYPAL. {refused}") from None
+
+
+def _id_patterns(value: tuple[str, ...]) -> tuple[str, ...]:
+    pairs = [_named(pair, "forms of customer ids, such as STRIPE:cus_*,MOLLIE:cst_*") for pair in value]
+    names: set[str] = set()
+    for pair in pairs:
+        name, _, pattern = pair.partition(":")
+        if re.search(r"[\s;]", pattern):
+            raise ValueError(f"takes comma-separated forms without white space; that of {name} is {pattern!r}")
+        if name in names:
+            raise ValueError(f"takes one form for each gateway; {name} has two")
+        names.add(name)
+    return tuple(pairs)
+
+
+def _accounts(what: str) -> AfterValidator:
+    return AfterValidator(lambda value: tuple(_named(pair, what) for pair in value))
+
+
+def _secrets(gateway: str, form: str, what: str) -> AfterValidator:
+    """Secrets of this form, each with its gateway before it, which is this one if none is. No message quotes one."""
+    pattern = re.compile(form)
+
+    def named(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        given = [secret.get_secret_value() for secret in value]
+        pairs = [_named(text if ":" in text else f"{gateway}:{text}", f"{what}, or gateway:secret") for text in given]
+        secrets = [pair.partition(":")[2] for pair in pairs]
+        if not all(map(pattern.fullmatch, secrets)):
+            raise ValueError(f"takes {what}; one is not of that form or too short")
+        if len(set(secrets)) < len(secrets):
+            raise ValueError(f"takes {what}, each once; one is there twice")
+        return tuple(map(SecretStr, pairs))
+
+    return AfterValidator(named)
+
+
+def _of_their_mode(what: str) -> AfterValidator:
+    """Keys of APIs, one for each gateway, and of the mode that the gateway is in."""
+
+    def checked(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        names: set[str] = set()
+        for secret in value:
+            name, _, key = secret.get_secret_value().partition(":")
+            if name in names:
+                raise ValueError(f"takes one key for each gateway; {name} has two")
+            names.add(name)
+            is_live = re.match("(?:[rs]k_)?live_", key) is not None
+            mode, expected = ("live", "test") if is_live else ("test", "live")
+            if is_live is is_test_gateway(name, info.data.get("test_gateways", ())):
+                raise ValueError(
+                    f"takes {what}; that of {name} is for {mode} mode, and {name} is a gateway in {expected} mode. "
+                    "Gateways in test mode end in _TEST or are in TEST_GATEWAYS"
+                )
+        return value
+
+    return AfterValidator(checked)
+
+
+_ON_THE_PLATFORM = AfterValidator(_on_the_platform)
+_STRIPE_KEYS = "restricted API keys, which begin with rk_live_ or rk_test_"
+_MOLLIE_KEYS = "API keys, which begin with live_ or test_"
+
+GatewayNames = Annotated[Names, AfterValidator(_names)]
+SomeGatewayNames = Annotated[GatewayNames, _ON_THE_PLATFORM]
+IdPatterns = Annotated[Names, AfterValidator(_id_patterns), _ON_THE_PLATFORM]
+StripeAccounts = Annotated[Names, _accounts("accounts with their gateways, such as STRIPE:acct_1"), _ON_THE_PLATFORM]
+AdyenAccounts = Annotated[
+    Names, _accounts("merchant accounts with their gateways, such as ADYEN:Shop"), _ON_THE_PLATFORM
+]
+StripeSecrets = Annotated[
+    Secrets,
+    _secrets("STRIPE", "whsec_[!-~]{8,}", "the signing secrets of webhook endpoints, which begin with whsec_"),
+    _ON_THE_PLATFORM,
+]
+AdyenKeys = Annotated[
+    Secrets,
+    _secrets("ADYEN", "[0-9A-Fa-f]{64}", "the HMAC keys of webhooks, which are 64 hexadecimal digits"),
+    _ON_THE_PLATFORM,
+]
+StripeAPIKeys = Annotated[
+    Secrets,
+    _secrets("STRIPE", "(?:rk|sk)_(live|test)_[0-9A-Za-z_]{5,}", _STRIPE_KEYS),
+    _of_their_mode(_STRIPE_KEYS),
+    _ON_THE_PLATFORM,
+]
+MollieAPIKeys = Annotated[
+    Secrets,
+    _secrets("MOLLIE", "(live|test)_[0-9A-Za-z]{5,}", _MOLLIE_KEYS),
+    _of_their_mode(_MOLLIE_KEYS),
+    _ON_THE_PLATFORM,
+]
