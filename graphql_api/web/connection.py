@@ -43,7 +43,6 @@ _REFUSED_HEAD = (
 )
 _CLOSE = b"connection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SPACE = 0x20
 _SECONDS_BETWEEN_LINES = 10.0  # of the log, about what clients can bring about at will
 
 UNREAD_ANSWERS = "UNREAD_ANSWERS"
@@ -57,7 +56,7 @@ class ConnectionLimits:
     """What a client may take and send."""
 
     max_connections: int = 10_000
-    max_head_bytes: int = 64 * 1024
+    max_head_bytes: int = 64 * 1024  # at least one piece, which is 4 KiB
     max_header_lines: int = 100
     max_head_seconds: float = 10.0  # from the start of a connection, or from the first byte of a later request
     max_idle_seconds: float = 75.0
@@ -173,10 +172,10 @@ class Connection(asyncio.Protocol):
         self._receiving: Any = None  # the request whose body is being read; to say so were a call, each time
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = self._header_lines = 0
         self._idle_bytes = 0  # that came and were neither a head nor a piece of a body
         self._held = b""  # that came while too many requests wait
         self._is_in_head = False
+        self._is_long_head = False  # longer than a piece, which is never too large
         self._is_upgrading = self._is_replaying = False
         self._is_paused = False
         self._is_ending = False  # nothing more is read
@@ -305,12 +304,15 @@ class Connection(asyncio.Protocol):
                 self._held = data[place:]
                 break
             place += self._parse(data[place : place + _FEED_BYTES])
+            if self._headers or self._is_in_head:  # a head, or trailers, that go beyond this piece
+                self._is_long_head = True
+                if self._is_head_too_large() and not self._is_ending:
+                    self._refuse_head()
         receiving = self._receiving
         if self._held or (receiving is not None and receiving.unread_bytes > MAX_UNREAD_BODY_BYTES):
             self._pause()
         if self._idle_bytes > self._limits.max_head_bytes and not self._is_ending:
-            refused = self._head_too_large()
-            self._refuse(refused.status, str(refused))
+            self._refuse_head()
         elif self._is_in_head and not was_in_head and not self._requests:
             self.deadline = self._loop.time() + self._limits.max_head_seconds
 
@@ -348,45 +350,32 @@ class Connection(asyncio.Protocol):
         """Called by the parser."""
         if not self._is_replaying:
             self._is_in_head = True
+            self._is_long_head = False
             self._url = b""
             self._headers = []
-            self._head_bytes = self._header_lines = 0
 
     def on_url(self, url: bytes) -> None:
         """Called by the parser, with a piece of the target."""
-        if not self._is_replaying:
-            self._url = self._url + url if self._url else url
-            self._head_bytes += len(url)
-            if self._head_bytes > self._limits.max_head_bytes:
-                raise self._head_too_large()
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser, for trailers too."""
-        if self._is_replaying:
-            return
-        self._header_lines += 1
-        self._head_bytes += len(name) + len(value) + 4
-        limits = self._limits
-        if self._header_lines > limits.max_header_lines or self._head_bytes > limits.max_head_bytes:
-            raise self._head_too_large()
-        if self._receiving is None:
-            if value and value[-1] <= _SPACE:  # white space around a value is none of it (RFC 9110, 5.5)
-                value = value.rstrip(b" \t")
-            self._headers.append((name.lower(), value))
+        """Called by the parser, for trailers too, which are counted and dropped."""
+        self._headers.append((name.lower(), value.rstrip(b" \t")))  # white space is no part of it (RFC 9110, 5.5)
 
     def on_headers_complete(self) -> None:
         """Called by the parser when the headers are complete: the answer can start."""
         if self._is_replaying:
             return
-        parser = self._parser
+        parser, headers, url, limits = self._parser, self._headers, self._url, self._limits
+        if len(headers) > limits.max_header_lines or (self._is_long_head and self._is_head_too_large()):
+            raise self._head_too_large()
         version = parser.get_http_version()
-        url = self._url
         path, raw_path, query_string = (_cached_target if len(url) <= _MAX_CACHED_TARGET else _target)(url)
         request = Request(
             parser.get_method().decode("ascii"),
             path,
             query_string,
-            self._headers,
+            headers,
             raw_path=raw_path,
             http_version=version,
             keep_alive=version == "1.1" and parser.should_keep_alive(),
@@ -396,6 +385,7 @@ class Connection(asyncio.Protocol):
         self._check_framing(request)
         self._is_upgrading = b"upgrade" in request.headers and parser.should_upgrade()
         self._is_in_head = False
+        self._headers = []
         self._idle_bytes = 0
         self._receiving = request
         self._accept(request)
@@ -449,6 +439,15 @@ class Connection(asyncio.Protocol):
         request = Request(method, "", b"", (), keep_alive=False)
         request.refusal = _refusal(status, message, self._headers if self._is_in_head else ())
         self._accept(request)
+
+    def _is_head_too_large(self) -> bool:
+        limits, headers = self._limits, self._headers
+        size = len(self._url) + sum([len(name) + len(value) + 4 for name, value in headers])
+        return len(headers) > limits.max_header_lines or size > limits.max_head_bytes
+
+    def _refuse_head(self) -> None:
+        refused = self._head_too_large()
+        self._refuse(refused.status, str(refused))
 
     def _refuse_at_once(self, status: HTTPStatus, message: str) -> None:
         """Answer a client that has not sent a whole head."""
