@@ -1,8 +1,8 @@
 """Until when a mutation may change something: what is not committed by then is given up."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from math import inf
 
@@ -57,31 +57,29 @@ current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 """That of the mutation that runs; None for work that is not a mutation, and for what its answer reads."""
 
 
-@contextmanager
-def applied() -> Generator[None]:
-    """Let the request's deadline count for what is done in this, which is one mutation."""
-    with until(given.get()):
-        yield
-
-
-@contextmanager
-def until(at: float | None) -> Generator[None]:
+class until:  # noqa: N801 - reads like a function
     """Let what is done in this end at this time, by the clock of the event loop; None for no deadline."""
-    outside = current.set(None if at is None else Deadline(at))
-    try:
-        yield
-    finally:
-        current.reset(outside)
+
+    __slots__ = ("_at", "_outside")
+
+    def __init__(self, at: float | None) -> None:
+        self._at = at
+
+    def __enter__(self) -> None:
+        self._outside = current.set(None if self._at is None else Deadline(self._at))
+
+    def __exit__(self, *_: object) -> None:
+        current.reset(self._outside)
 
 
-@contextmanager
-def lifted() -> Generator[None]:
+def applied() -> until:
+    """Let the request's deadline count for what is done in this, which is one mutation."""
+    return until(given.get())
+
+
+def lifted() -> until:
     """Let no deadline count for what is done in this: it finds out what was changed."""
-    outside = current.set(None)
-    try:
-        yield
-    finally:
-        current.reset(outside)
+    return until(None)
 
 
 def limit() -> AbstractAsyncContextManager[asyncio.Timeout]:
@@ -103,8 +101,13 @@ async def kept() -> AsyncGenerator[None]:
             yield
     except TimeoutError:
         if entered is not None and entered.expired():
-            raise UnavailableError("The change took too long, and may have been made.") from None
+            raise over() from None
         raise
+
+
+def over() -> UnavailableError:
+    """The error of what was given up at the deadline."""
+    return UnavailableError("The change took too long, and may have been made.")
 
 
 def hurry() -> None:

@@ -69,11 +69,7 @@ class RequestCoalescer(Generic[K, V]):
             self._waiting.append(request)
             if self._latest is None:
                 self._start_next()
-        return future if request.deadline is None else self._within_deadline(future)
-
-    async def _within_deadline(self, future: "asyncio.Future[dict[K, V]]") -> dict[K, V]:
-        async with deadline.kept():
-            return await future
+        return future
 
     async def _load_connected(self, keys: Sequence[K]) -> dict[K, V]:
         await self._pool.wait_connected()  # here each waits for a while of their own
@@ -107,13 +103,22 @@ class RequestCoalescer(Generic[K, V]):
     def _look(self) -> None:
         """Watch loads that take long: the next goes without waiting for them, and no caller waits for some any more."""
         self._is_looking = False
+        self._give_up([request for request in self._waiting if request.deadline is not None])
         for task, batch in (*self._under_way.items(), *self._apart.items()):
+            self._give_up([request for request in batch if request.deadline is not None])
             if all(request.future.done() for request in batch):
                 task.cancel()
         if self._latest in self._under_way and monotonic() - self._latest_at >= _LATE_SECONDS:
             self._release_next(self._latest)
         if self._under_way or self._apart:
             self._look_later()
+
+    def _give_up(self, mutations: list[_Request]) -> None:
+        """Let those wait no longer whose deadline has passed."""
+        now = self._pool.loop.time()
+        for request in mutations:
+            if request.deadline is not None and request.deadline.at <= now and not request.future.done():
+                request.future.set_exception(deadline.over())
 
     def _release_next(self, task: "asyncio.Task[Any] | None") -> None:
         if task is self._latest:

@@ -15,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any, Self
 
@@ -274,7 +275,7 @@ class ConnectionPool:
         Raises:
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over.
         """
-        if deadline.current.get() is None:
+        if (until := deadline.current.get()) is None or until.at == inf:  # those who share it have their own
             return await self._fetch_on_share(statement, arguments, users)
         async with deadline.kept():
             return await self._fetch_on_share(statement, arguments, users)

@@ -5,6 +5,8 @@ from itertools import chain
 
 import pytest
 
+from graphql_api.domain import deadline
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.storage import coalescing
 from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.pool import ConnectionPool
@@ -111,6 +113,19 @@ async def test_loads_that_take_long_hold_up_no_other_but_are_four_at_the_most(lo
     for number in (0, 1, 3, 4):
         await loads.end(number)
     assert [{*found} for found in await asyncio.gather(*asking)] == [{0}, {1}, {2}, {3}, {4, 5}, {4, 5}]
+
+
+async def test_a_mutation_waits_until_its_deadline_and_what_shares_its_load_goes_on(loads, monkeypatch):
+    monkeypatch.setattr(coalescing, "_LATE_SECONDS", 0.01)
+    with deadline.until(asyncio.get_running_loop().time() + 0.05):
+        mutations = [await loads.ask(1, 2), await loads.ask(3)]
+    others = [await loads.ask(3, 4)]
+    for each in mutations:
+        with pytest.raises(UnavailableError, match="took too long"):
+            await each
+    for number in range(len(loads.begun)):
+        await loads.end(number)
+    assert (await others[0]).items() >= {3: -3, 4: -4}.items()
 
 
 async def test_nothing_is_loaded_for_who_waits_no_longer(loads):
