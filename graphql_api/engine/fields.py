@@ -208,14 +208,14 @@ def _plain_input(schema: Schema, type_: Any) -> Callable[[Any], Any] | None:
     definition: StrawberryObjectDefinition | None = get_object_definition(type_)
     if definition is None or not definition.is_input or definition.from_input is not None:
         return None
-    names: list[tuple[str, str]] = []
+    names: dict[str, str] = {}
     for field in definition.fields:
         inner = field.resolve_type(type_definition=definition)
         if isinstance(inner, StrawberryOptional) and not isinstance(inner, StrawberryMaybe):
             inner = inner.of_type
         if not _is_leaf_type(inner, schema.schema_converter.scalar_registry, (GlobalID,)):
             return None
-        names.append((schema.config.name_converter.from_field(field), field.python_name))
+        names[schema.config.name_converter.from_field(field)] = field.python_name
     nulls = {
         field.python_name: None
         for field in definition.fields
@@ -225,7 +225,7 @@ def _plain_input(schema: Schema, type_: Any) -> Callable[[Any], Any] | None:
     def make(value: Any) -> Any:
         if value is None:
             return None
-        return type_(**{**nulls, **{name: value[given] for given, name in names if given in value}})
+        return type_(**nulls | {names[name]: given for name, given in value.items()})
 
     return make
 

@@ -208,41 +208,32 @@ def _list(item: Any, coerce: Coercer) -> Coercer:
     return coerce_list
 
 
-class _InputField(NamedTuple):
-    name: str
-    out_name: str
-    coerce: Coercer
-    absent: Any
-
-
 def _input_object(type_: GraphQLInputObjectType, within: tuple[Any, ...]) -> Coercer | None:
-    fields: list[_InputField] = []
+    fields: dict[str, tuple[str, Coercer]] = {}
+    absent: dict[str, Any] = {}
+    """What replaces a missing value: a default, or Undefined if graphql-core must report it."""
     for name, field in type_.fields.items():
         coerce = coercer(field.type, within)
         if coerce is None:
             return None
-        has_default = field.default is not None or field.default_value is not Undefined
-        absent = _constant_default(field) if has_default or is_required_input_field(field) else _OMITTED
-        fields.append(_InputField(name, field.out_name or name, coerce, absent))
+        out_name = field.out_name or name
+        fields[name] = out_name, coerce
+        if field.default is not None or field.default_value is not Undefined or is_required_input_field(field):
+            absent[out_name] = _constant_default(field)
+    unsure = [out_name for out_name, default in absent.items() if default is Undefined]
 
     def coerce_object(value: Any) -> Any:
         if type(value) is not dict:
             return value if value is None else Undefined
-        given: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
-        coerced: dict[str, Any] = {}
-        unknown = len(given)
-        for name, out_name, coerce, absent in fields:
-            field = given.get(name, Undefined)
-            if field is Undefined:
-                field = absent
-            else:
-                unknown -= 1
-                field = coerce(field)
-            if field is Undefined:
+        coerced = absent.copy()
+        for name, given in cast("dict[str, Any]", value).items():
+            if name not in fields:
                 return Undefined
-            if field is not _OMITTED:
-                coerced[out_name] = field
-        return Undefined if unknown else coerced
+            out_name, coerce = fields[name]
+            coerced[out_name] = answer = coerce(given)
+            if answer is Undefined:
+                return Undefined
+        return Undefined if Undefined in map(coerced.get, unsure) else coerced
 
     return coerce_object
 
