@@ -38,6 +38,7 @@ from graphql_api.web.request import ClientDisconnectedError, Interruption, Reque
 
 # Of the time of a request, for its last commit and the answer: a mutation begins and changes nothing during this share.
 _SHARE_FOR_THE_ANSWER = 0.25
+_FEW = 100  # representations
 _MAX_LOGGED_USER_ERRORS = 20  # codes; a batch of a thousand inputs would make a long line
 _log = structlog.get_logger()
 
@@ -344,7 +345,8 @@ class GraphQL:
         middleware: MiddlewareManager | None = None,
     ) -> Result | Awaitable[Result]:
         is_known = request.caller is not None and request.caller.subject is not None
-        result = operation.execute(variables, context, middleware=middleware, compiles=is_known)
+        compiles = is_known or _has_long_list(variables or {})
+        result = operation.execute(variables, context, middleware=middleware, compiles=compiles)
         if isinstance(result, Result) or operation.kind is OperationType.QUERY:
             return result
         request.is_interruptible = False
@@ -501,6 +503,11 @@ def _not_run(told: list[errors.Formatted], found: list[GraphQLError]) -> HTTPErr
 def _is_anonymous(caller: Caller | None) -> bool:
     """Whether there was no access token, or nothing was known of it."""
     return caller is None or caller.subject is None
+
+
+def _has_long_list(variables: dict[str, Any]) -> bool:
+    """Whether compiling a new operation costs less than running it without: it has many representations."""
+    return any(isinstance(value, list) and len(value) > _FEW for value in variables.values())
 
 
 def _count_tokens(engine: Engine, query: str) -> None:

@@ -1,5 +1,7 @@
 """A request costs what its length allows, whatever it holds and whoever sends it: at most 50 ms and 1 µs a byte."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.costs.cases import CASES
@@ -24,6 +26,13 @@ async def test_a_request_costs_no_more_than_its_length_allows(cost, case):
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in BY_EITHER], ids=lambda case: case.name)
 async def test_neither_does_one_that_graphql_core_runs(cost_by_core, case):
     await costs_what_it_may(cost_by_core, case)
+
+
+async def test_many_entities_cost_no_more_for_callers_without_an_access_token(cost):
+    (case,) = [case for case in CASES if case.name == "ids of users"]
+    size = case.sizes[-1]
+    of_nobody, of_service = [(await cost(replace(case, caller=caller), size))[0] for caller in (None, "service")]
+    assert of_nobody <= 3 * max(of_service, NEGLIGIBLE_SECONDS)
 
 
 async def costs_what_it_may(cost, case):
