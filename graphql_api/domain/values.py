@@ -285,7 +285,7 @@ def _is_as_sent(number: float) -> bool:
 
 
 def _digits(number: float) -> int:
-    """At least so many characters PostgreSQL stores and returns, which writes 1e300 as 301 digits."""
+    """The number of characters that PostgreSQL stores and returns at least: it writes 1e300 as 301 digits."""
     _, _, exponent = repr(number).partition("e")
     return abs(int(exponent)) if exponent else 1
 

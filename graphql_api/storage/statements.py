@@ -242,12 +242,28 @@ REASSIGN_IDENTIFIERS = Statement(
     """,
 )
 
-# These identifiers are these users' from now on, whosever they were.
+# These identifiers are these users' from now on, whosever they were. An erasure of theirs has to find the tokens of the
+# users before whose history names them.
 REASSIGN = Statement(
     "reassign",
     """
-    insert into gateway_customers (gateway, gateway_customer_id, user_id)
-    select * from unnest($1::text[], $2::text[], $3::text[]) as new(gateway, gateway_customer_id, user_id) order by 1, 2
+    with new as (
+      select * from unnest($1::text[], $2::text[], $3::text[]) as new(gateway, gateway_customer_id, user_id)
+    ), departed as (
+      insert into departed_tokens (user_id, token_id)
+      select distinct new.user_id, token_id from new
+      join gateway_customers c on c.gateway_customer_id = new.gateway_customer_id and c.gateway = new.gateway
+      cross join lateral (
+        select token_id from departed_tokens d where d.user_id = c.user_id
+        union all select id from customer_gateway_tokens t where t.user_id = c.user_id and t.gateway = c.gateway
+      ) as theirs
+      where c.user_id <> new.user_id and exists (
+        select from customer_gateway_token_events e where e.token_id = theirs.token_id
+          and e.gateway_customer_id = new.gateway_customer_id and e.gateway = new.gateway
+      )
+      on conflict do nothing
+    )
+    insert into gateway_customers (gateway, gateway_customer_id, user_id) select * from new order by 1, 2
     on conflict (gateway_customer_id, gateway) do update set user_id = excluded.user_id
     """,
 )

@@ -226,3 +226,16 @@ async def test_who_was_erased_cannot_be_guessed_from_the_tables_without_the_key(
     [stored] = await connection.fetch("select user_hash, sha256('u1') as plain from erased_users")
     assert len(stored["user_hash"]) == 32
     assert stored["user_hash"] != stored["plain"]
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+async def test_a_former_id_that_was_another_users_by_mistake_leaves_their_history_too(graph, connection, is_deleted):
+    token = await graph.saved("neighbour", "STRIPE", "person_1")
+    if is_deleted:
+        await graph.delete(token)
+    else:
+        await graph.saved("neighbour", "STRIPE", "neighbour_1", replaces="person_1")
+    await graph.reassign(("STRIPE", "person_1", "person"))
+    assert "person_1" in await texts(connection)
+    await graph.erase("person")
+    assert "person" not in await texts(connection)
