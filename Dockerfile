@@ -15,6 +15,7 @@ RUN python -m venv --without-pip /srv/python \
  && pip --python /srv/python/bin/python install \
       --no-cache-dir --require-hashes --only-binary :all: --requirement /requirements.lock
 COPY graphql_api /srv/graphql_api
+COPY docs/*.md /srv/docs/
 COPY --from=graphiql /srv/graphql_api/web/static /srv/graphql_api/web/static
 COPY deploy/healthcheck /srv/python/bin/healthcheck
 RUN /srv/python/bin/python -m compileall -q /srv/graphql_api \

@@ -1,4 +1,4 @@
-"""Builds GraphiQL into the wheel and the source distribution, if the checkout has none and npm is installed."""
+"""Adds the documentation to the wheel, and GraphiQL if the checkout has none and npm is installed."""
 
 import shutil
 import subprocess
@@ -11,9 +11,12 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class GraphiQLBuildHook(BuildHookInterface[Any]):
     """The hook that `pip wheel .` and `python -m build` call before they collect files."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the hook's interface
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build GraphiQL if it is missing. An editable installation takes what `make graphiql` builds."""
         root = Path(self.root)
+        if self.target_name == "wheel":
+            pages = {str(page): f"graphql_api/docs/{page.name}" for page in root.glob("docs/*.md")}
+            build_data["force_include"].update(pages)
         is_built = (root / "graphql_api/web/static/graphiql/index.html").exists()
         if version == "editable" or is_built or not (root / "graphiql/package.json").exists():
             return

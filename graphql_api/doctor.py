@@ -50,7 +50,7 @@ select name, last_error, disabled_at is not null from event_endpoints where last
 _PID = "select pg_backend_pid()"
 _POOLER = (
     "runs in transaction mode, which loses prepared statements: "
-    "set DATABASE_PREPARED_STATEMENTS=false, and set the role's parameters as in docs/scale.md of the repository"
+    "set DATABASE_PREPARED_STATEMENTS=false, and the role's parameters as `gateway-tokens help scale` says"
 )
 _END_OF_LOG = "select pg_current_wal_flush_lsn()::text"
 _REPLAYED = """

@@ -7,18 +7,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from graphql_api import __version__, interrupts
-from graphql_api.cli import feed, files, gateways, maintenance, serving
+from graphql_api.cli import feed, files, gateways, maintenance, pages, serving
 
 cli = typer.Typer(
     help="Maps users to their customers at payment gateways: a federated GraphQL subgraph.",
-    epilog="Settings are environment variables: docs/configuration.md in the repository lists them, and `doctor` "
-    "checks them.",
+    epilog="Settings are environment variables: `gateway-tokens help configuration` explains them, and `gateway-tokens "
+    "doctor` checks them.",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (serving, maintenance, files, gateways, feed):
+for group in (serving, maintenance, files, gateways, feed, pages):
     cli.add_typer(group.commands)
 
 

@@ -26,7 +26,7 @@ commands = typer.Typer()
 
 @commands.command(
     epilog="Settings are environment variables, such as DATABASE_URL, AUTH_JWKS_URL, GATEWAYS and METRICS_PORT: "
-    "docs/configuration.md in the repository lists all of them. `gateway-tokens doctor` checks them."
+    "`gateway-tokens help configuration` explains all of them. `gateway-tokens doctor` checks them."
 )
 def serve(
     *,

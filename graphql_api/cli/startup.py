@@ -93,8 +93,7 @@ In a shell:    curl -s {url} -H 'Content-Type: application/json' -d '{body}'
 Health:        {base}/readyz and {metrics}
 
 Authentication is off, for development: anyone who can reach this address can read and change every token. To require
-access tokens, set AUTH_JWKS_URL or AUTH_SECRET. docs/configuration.md in the repository
-lists all settings.""",
+access tokens, set AUTH_JWKS_URL or AUTH_SECRET. `gateway-tokens help configuration` explains all settings.""",
         flush=True,
     )
 

@@ -283,7 +283,7 @@ def test_alone_it_prints_its_help(call):
 
 
 def test_the_help_of_serve_names_the_page_of_settings(call):
-    assert "docs/configuration.md" in " ".join(call("serve", "--help")[1].split())
+    assert "`gateway-tokens help configuration`" in " ".join(call("serve", "--help")[1].split())
 
 
 def test_the_help_of_export_says_that_it_overwrites(call):
@@ -476,3 +476,24 @@ def test_the_commands_that_read_files_have_the_same_options_and_say_the_same_of_
     options = {option: each.help for each in commands[name].params for option in each.opts}
     first = {option: each.help for each in commands["import"].params for option in each.opts}
     assert {option: options[option] for option in OF_FILES} == {option: first[option] for option in OF_FILES}
+
+
+def test_every_page_that_a_message_names_can_be_shown(call):
+    sources = [file.read_text() for file in (ROOT / "graphql_api").rglob("*.py")]
+    named = {name for text in sources for name in re.findall(r"gateway-tokens help ([\w-]+)", text)}
+    assert named >= {"configuration", "scale"}
+    for name in named:
+        status, page, _ = call("help", name)
+        assert (status, page[:2]) == (0, "# ")
+        assert re.search(rf"^{name} ", call("help")[1], re.MULTILINE)
+
+
+def test_a_page_that_is_not_there_is_refused(call):
+    status, printed, said = call("help", "nothing")
+    assert (status, printed) == (2, "")
+    assert said.startswith("gateway-tokens: There is no page nothing. `gateway-tokens help` lists")
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in typer.main.get_group(cli).commands)])
+def test_no_help_refers_to_a_file_that_an_installation_may_not_have(call, command):
+    assert ".md" not in call(*command, "--help")[1]

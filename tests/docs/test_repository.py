@@ -39,6 +39,7 @@ def test_the_licence_is_in_what_is_published(kind, tmp_path):
     assert (ROOT / "LICENSE").read_bytes() in [text for name, text in contents.items() if name.endswith("/LICENSE")]
     metadata = next(text for name, text in contents.items() if name.endswith(("/METADATA", "/PKG-INFO")))
     assert b"License-Expression: MIT" in metadata
+    assert b"](" not in metadata  # a package index would resolve a relative link to its own site
 
 
 def test_the_changelog_has_a_section_for_this_version():

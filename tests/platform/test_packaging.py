@@ -197,13 +197,18 @@ async def test_the_wheel_runs_away_from_the_checkout(tmp_path, new_database):
     zipfile.ZipFile(wheel).extractall(installed)
     environment = {**os.environ, "PYTHONPATH": str(installed), "DATABASE_URL": await new_database()}
     code = "import graphql_api, sys; from graphql_api.cli.main import main; print(graphql_api.__file__); main()"
-    migrated = subprocess.run(
-        [sys.executable, "-c", code, "migrate"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+    def run(*arguments):
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    migrated = run("migrate")
     assert (migrated.stderr.count("\n"), migrated.returncode) == (1, 0), migrated.stderr
     assert migrated.stdout.startswith(str(installed))
+    for page in (*ROOT.glob("docs/*.md"), ROOT / "graphql_api/web/errors.md"):
+        assert run("help", page.stem).stdout.endswith(f"\n{page.read_text()}")
+
+
+def test_the_image_has_the_documentation_beside_the_package():
+    assert "COPY docs/*.md /srv/docs/" in (ROOT / "Dockerfile").read_text()
+    assert "!docs" in (ROOT / ".dockerignore").read_text().splitlines()
