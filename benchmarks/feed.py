@@ -3,8 +3,8 @@
 It fills a history of its own, and then measures:
 
 - a page of 500 entries, from the middle and at the end: as a statement, and through HTTP;
-- saves and inserts into the history, as they are, and on a copy of the database without the feed's column and index,
-  alternately: CPU of PostgreSQL, WAL and time;
+- saves, inserts into the history and imports, as they are, and on a copy of the database without the feed's column and
+  index, alternately: CPU of PostgreSQL, WAL and time;
 - concurrent writers with pauses, long transactions and rollbacks: whether a follower gets every entry once and in the
   order of its token, and how long after the commit;
 - `gateway-tokens import` without and with a follower, alternately.
@@ -174,6 +174,9 @@ async def save_new(store: TokenStore, user: str) -> None:
         await transaction.write(changes, "b")
 
 
+COSTS = ("CPU µs", "WAL bytes", "µs", "CPU ÷ without", "WAL ÷ without", "time ÷ without")
+
+
 @dataclass
 class Cost:
     """What each batch took."""
@@ -208,8 +211,7 @@ async def compare_writes(console: Console, with_: str, without: str, saves: int,
             f"{saves:,} saves of a new token": (saves, lambda store: batch_of(save_new, store)),
             f"insert of {INSERTED:,} entries": (INSERTED, insert),
         }
-        columns = ("CPU µs", "WAL bytes", "µs", "CPU ÷ without", "WAL ÷ without", "time ÷ without")
-        shown = table("What the feed's position costs, per entry (medians)", "workload", *columns)
+        shown = table("What the feed's position costs, per entry (medians)", "workload", *COSTS)
         for name, (count, run) in workloads.items():
             costs = Cost(), Cost()
             for round_ in track(range(-1, rounds), name, transient=True, console=console):
@@ -225,14 +227,15 @@ async def compare_writes(console: Console, with_: str, without: str, saves: int,
                         cost.seconds.append((time.perf_counter() - began) * 1e6 / count)
                         cost.wal.append((await observer.fetchval(WAL) - wal) / count)
                 inserted += INSERTED
-            kinds = [(cost.cpu, cost.wal, cost.seconds) for cost in costs]
-            ratios = [statistics.median(a / b for a, b in zip(*both, strict=True)) for both in zip(*kinds, strict=True)]
-            shown.add_row(
-                name,
-                *(f"{statistics.median(each):,.0f}" for each in kinds[0]),
-                *(f"{ratio:.2f}" for ratio in ratios),
-            )
+            shown.add_row(name, *compared(*costs))
         console.print(shown)
+
+
+def compared(with_: Cost, without: Cost) -> list[str]:
+    """The medians with the position, and of the ratios to those without."""
+    kinds = [(cost.cpu, cost.wal, cost.seconds) for cost in (with_, without)]
+    ratios = [statistics.median(a / b for a, b in zip(*both, strict=True)) for both in zip(*kinds, strict=True)]
+    return [*(f"{statistics.median(each):,.1f}" for each in kinds[0]), *(f"{ratio:.2f}" for ratio in ratios)]
 
 
 # Followers
@@ -435,6 +438,38 @@ async def import_(url: str, path: Path) -> float:
     return time.perf_counter() - began
 
 
+async def compare_imports(console: Console, with_: str, without: str, folder: Path, rows: int, rounds: int) -> None:
+    """Print what importing a file costs with and without the position: CPU of the backends that worked for it, WAL."""
+    path, costs = folder / "tokens.csv", (Cost(), Cost())
+    observer = await asyncpg.connect(with_)
+    for round_ in track(range(rounds), "Importing", transient=True, console=console):
+        write_file(path, rows, f"compared-{round_}")
+        pairs = list(zip((with_, without), costs, strict=True))
+        for url, cost in pairs[:: 1 if round_ % 2 else -1]:
+            wal, cpu = await observer.fetchval(WAL), await ended_backends_cpu(observer)
+            cost.seconds.append(await import_(url, path) * 1e6 / rows)
+            cost.wal.append((await observer.fetchval(WAL) - wal) / rows)
+            cost.cpu.append((await ended_backends_cpu(observer) - cpu) * 1e6 / rows)
+    await observer.close()
+    shown = table("What the feed's position costs an import, per line (medians)", "workload", *COSTS)
+    shown.add_row(f"{rounds} imports of {rows:,} lines", *compared(*costs))
+    console.print(shown)
+
+
+async def ended_backends_cpu(observer: asyncpg.Connection) -> float:
+    """The seconds of CPU that all ended backends of PostgreSQL took, once only the observer's is left."""
+    while await observer.fetchval("select count(*) from pg_stat_activity where backend_type = 'client backend'") > 1:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)  # until they are reaped
+    parent = process_status(await observer.fetchval("select pg_backend_pid()"))[1]
+    return sum(map(int, process_status(int(parent))[13:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def process_status(process: int) -> list[str]:
+    """What Linux says of a process, from its state on (proc(5), stat)."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+
+
 async def follow_imports(
     console: Console, url: str, target: Target, headers: dict, folder: Path, rows: int, rounds: int
 ) -> bool:
@@ -493,6 +528,7 @@ def main(
         asyncio.run(fill(console, url, lines))
         with_, without = url, asyncio.run(copy_without_feed(server, url))
         asyncio.run(compare_writes(console, with_, without, saves, rounds))
+        asyncio.run(compare_imports(console, with_, without, folder, rows, imports))
         end, name = asyncio.run(place(url))
         starts = starts_of(end, pages)
         statements = asyncio.run(time_statements(console, url, starts, end))

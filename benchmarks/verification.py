@@ -8,7 +8,8 @@ Imports tokens into a fresh database and runs a command that verifies each, then
 It uses the embedded PostgreSQL in a folder of its own, or that of DATABASE_URL. `--checkout` names another release's
 checkout, whose code runs instead of this one's.
 
-    .venv/bin/python benchmarks/verification.py [--tokens 600000] [--by check] [--rate 10000] [--checkout FOLDER]
+    .venv/bin/python benchmarks/verification.py [--tokens 600000] [--by check] [--rate 10000] [--deletions 0]
+        [--checkout FOLDER]
 """
 
 import argparse
@@ -26,18 +27,38 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
 from graphql_api.embedded import embedded_postgres
 
 HISTORY = "customer_gateway_token_events"
-NO_MORE = {"object": "list", "data": [], "has_more": False}
+PAGE = 100
+
+
+def page_of_deletions(query: str, count: int) -> dict[str, object]:
+    """A page of a list of this many deletions, of customers that no token has."""
+    begin = int(parse_qs(query).get("starting_after", ["evt_0"])[0].removeprefix("evt_"))
+    end = min(begin + PAGE, count)
+    events = [
+        {
+            "id": f"evt_{number + 1}",
+            "type": "customer.deleted",
+            "created": int(time.time()),
+            "livemode": True,
+            "data": {"object": {"object": "customer", "id": f"gone_{number:012x}"}},
+        }
+        for number in range(begin, end)
+    ]
+    return {"object": "list", "data": events, "has_more": end < count}
 
 
 class StripeAtOnce(asyncio.Protocol):
-    """Answers each request that Stripe has every customer, and no list of deletions."""
+    """Answers each request that Stripe has every customer, and lists deletions of others."""
+
+    def __init__(self, deletions: int) -> None:
+        self._deletions = deletions
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Answer here."""
@@ -49,18 +70,18 @@ class StripeAtOnce(asyncio.Protocol):
         """Answer each head that has come; a GET has no body."""
         *heads, self._received = (self._received + data).split(b"\r\n\r\n")
         for head in heads:
-            path = urlsplit(head.split(b" ", 2)[1].decode()).path
+            _, _, path, query, _ = urlsplit(head.split(b" ", 2)[1].decode())
             customer = unquote(path.removeprefix("/v1/customers/"))
             found = {"object": "customer", "id": customer, "livemode": True}
-            body = json.dumps(NO_MORE if customer == path else found).encode()
+            body = json.dumps(page_of_deletions(query, self._deletions) if customer == path else found).encode()
             self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
 
 
-def serve(listener: socket.socket) -> None:
+def serve(listener: socket.socket, deletions: int) -> None:
     """Answer for as long as the process runs."""
 
     async def forever() -> None:
-        server = await asyncio.get_running_loop().create_server(StripeAtOnce, sock=listener)
+        server = await asyncio.get_running_loop().create_server(lambda: StripeAtOnce(deletions), sock=listener)
         await server.serve_forever()
 
     with suppress(KeyboardInterrupt):
@@ -68,10 +89,10 @@ def serve(listener: socket.socket) -> None:
 
 
 @contextmanager
-def stripe_at_once():
+def stripe_at_once(deletions: int):
     """The address of the stand-in."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        process = multiprocessing.get_context("fork").Process(target=serve, args=(listener,), daemon=True)
+        process = multiprocessing.get_context("fork").Process(target=serve, args=(listener, deletions), daemon=True)
         process.start()
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -157,7 +178,10 @@ async def measure(server: str, folder: Path, arguments: argparse.Namespace) -> N
             ids.writerow([f"cus_{number:012x}"])
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(database_of(server))
-        key = {"STRIPE_API_KEY": "rk_live_ofTheBenchmark", "STRIPE_API_BASE": stack.enter_context(stripe_at_once())}
+        key = {
+            "STRIPE_API_KEY": "rk_live_ofTheBenchmark",
+            "STRIPE_API_BASE": stack.enter_context(stripe_at_once(arguments.deletions)),
+        }
         variables = {"DATABASE_URL": url, **(key if arguments.by == "check" else {})}
         await run(checkout, variables, "migrate")
         await run(checkout, variables, "import", str(folder / "tokens.csv"))
@@ -185,6 +209,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=600_000)
     parser.add_argument("--by", default="check", choices=["check", "reconcile"], help="the command that verifies")
     parser.add_argument("--rate", type=float, default=10_000, help="requests a second of the check, at most")
+    parser.add_argument("--deletions", type=int, default=0, help="of other customers, that the gateway lists")
     parser.add_argument("--checkout", type=Path, default=Path(__file__).parents[1], help="where the code is that runs")
     arguments = parser.parse_args()
     with ExitStack() as stack:

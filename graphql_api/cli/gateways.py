@@ -70,7 +70,16 @@ def check(
     )
     pace = Pace(rate or key.api.rate)
     run_bulk(
-        lambda pool, gateways: jobs.check_gateway(pool, gateways, key, options, pace=pace, report=report, logs=logs),
+        lambda pool, gateways: jobs.check_gateway(
+            pool,
+            gateways,
+            key,
+            options,
+            pace=pace,
+            report=report,
+            logs=logs,
+            max_facts=settings.max_unknown_customers,
+        ),
         embedded=embedded,
         given=settings,
     )

@@ -1,9 +1,13 @@
 """What gateways' APIs have in common: what is asked of one, and what its answers mean."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
+
+from graphql_api.domain import values
+from graphql_api.domain.errors import InputError
 
 
 class Verdict(Enum):
@@ -42,6 +46,16 @@ class Deletion(NamedTuple):
     at: datetime
 
 
+def deletion(customer: object, seconds: object) -> Deletion | None:
+    """The deletion of this customer at this time, in seconds since 1970; None if a gateway cannot have meant that."""
+    if not isinstance(customer, str) or not values.is_well_formed(customer):
+        return None
+    try:
+        return Deletion(customer, values.second(seconds))
+    except InputError:
+        return None
+
+
 class DeletionPage(NamedTuple):
     """A page of the gateway's list of deletions, and where the next one begins; None at the end."""
 
@@ -56,46 +70,59 @@ class Request(NamedTuple):
     query: Mapping[str, str] = {}
 
 
-class GatewayAPI(Protocol):
+def unexpected(reply: Reply) -> Answer:
+    """Nothing is known of the customer by this response."""
+    return Answer(Verdict.OUTAGE, f"an unexpected answer with status {reply.status}")
+
+
+class GatewayAPI(ABC):
     """The API of a gateway. It opens no connection: it says what to ask and reads the answers.
 
     `read…` see what is particular to the gateway; what HTTP's status says anyway was seen before: 401, 403, 429, 5xx.
+
+    Args:
+        is_test: whether the gateway is in test mode
+        account: the account that the customers belong to, if not the key's own
     """
 
-    name: str
+    name: ClassVar[str]
     """What the gateway is called in messages."""
-    base_url: str
-    rate: float
+    base_url: ClassVar[str]
+    rate: ClassVar[float]
     """How many requests a second it can be asked without being told to."""
-    keeps_deletions: timedelta
+    keeps_deletions: ClassVar = timedelta(0)
     """How far its list of deletions goes back; zero if it has none."""
-    permissions: str
+    permissions: ClassVar[str]
     """What the key must be allowed to do, for messages."""
+
+    def __init__(self, *, is_test: bool, account: str | None = None) -> None:
+        self.is_test = is_test
+        self.account = account
 
     def headers(self, key: str) -> Mapping[str, str]:
         """The headers of each request, with the key."""
-        ...
+        return {"Authorization": f"Bearer {key}"}
 
+    @abstractmethod
     def probes(self) -> list[Request]:
         """Requests that show whether the key has all permissions to read."""
-        ...
 
+    @abstractmethod
     def customer(self, customer: str) -> Request:
         """Asks for a customer by GET, and deletes it by DELETE."""
-        ...
 
+    @abstractmethod
     def read_customer(self, reply: Reply, customer: str) -> Answer:
         """What GET answered."""
-        ...
 
+    @abstractmethod
     def read_deleted(self, reply: Reply, customer: str) -> Answer:
         """What DELETE answered."""
-        ...
 
     def deletions(self, since: datetime, after: str | None) -> Request:
-        """Asks for a page of the list of deletions since this time."""
-        ...
+        """Asks for a page of the list of deletions since this time; `after` comes from the page before."""
+        raise NotImplementedError
 
     def read_deletions(self, reply: Reply) -> DeletionPage | Answer:
         """The page, or what the answer means otherwise."""
-        ...
+        raise NotImplementedError

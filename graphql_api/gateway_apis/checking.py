@@ -7,20 +7,18 @@ the next one.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 from graphql_api.domain import token as tokens
-from graphql_api.domain import values
 from graphql_api.domain.caller import WRITE_SCOPE, Caller
-from graphql_api.domain.errors import InputError, UnavailableError
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.domain.facts import Facts
 from graphql_api.domain.inputs import Gateways
-from graphql_api.domain.token import DeactivationReason, Token
+from graphql_api.domain.token import Token
 from graphql_api.gateway_apis.answers import Answer, Deletion, Verdict
 from graphql_api.gateway_apis.client import GatewayClient, StoppedError
 from graphql_api.service import gateway_reports
@@ -200,12 +198,12 @@ class Check:
         self._read_until = None if has_gap else began
 
     async def _delete_listed(self, deletions: Sequence[Deletion]) -> None:
-        found = await self._found(each.customer for each in deletions)
+        gone: dict[str, datetime] = {}
+        for customer, at in deletions:
+            gone[customer] = max(at, gone.get(customer, at))
+        found = await self._found(gone)
         self.tally.is_right_account |= bool(found)
-        for each in deletions:
-            with suppress(InputError):  # no token can have this id
-                customer = values.gateway_customer_id(each.customer)
-                await self._deactivate(customer, each.at, found.get(customer))
+        await self._deactivate(gone, found)
 
     async def _found(self, customers: Iterable[str]) -> dict[str, Token]:
         """The tokens that have these customers now."""
@@ -213,19 +211,16 @@ class Check:
         rows: Any = await self._store.by_customers(pairs, former=False) if pairs else {}
         return {customer: token_of(rows[place, customer]) for place, customer in pairs if (place, customer) in rows}
 
-    async def _deactivate(self, customer: str, at: datetime, token: Token | None) -> None:
-        """The gateway says that this customer, perhaps that of a token, is gone."""
-        if not self._options.dry_run:
-            reason = DeactivationReason.GATEWAY_DELETED
-            now = await gateway_reports.deactivate_customer(
-                self._tokens, self._gateway, customer, reason, at, caps=True
-            )
-            is_gone = now is not None and not now.is_active
+    async def _deactivate(self, gone: Mapping[str, datetime], found: Mapping[str, Token]) -> None:
+        """The gateway says that these customers are gone; some are those of tokens that were found."""
+        if self._options.dry_run:
+            inactive = [token for customer, token in found.items() if _becomes_inactive(token, gone[customer])]
         else:
-            is_gone = token is not None and _becomes_inactive(token, at)
-        if token is not None and token.is_active and is_gone:
-            self.tally.gone += 1
-            self._report([Found("MISSING_THERE", "DELETED", token.user_id, customer, token.id)])
+            inactive = await gateway_reports.deactivate_customers(self._tokens, self._gateway, gone, found)
+        self.tally.gone += len(inactive)
+        self._report(
+            Found("MISSING_THERE", "DELETED", each.user_id, each.gateway_customer_id, each.id) for each in inactive
+        )
 
     # --- one customer after another
 
@@ -342,9 +337,8 @@ class Check:
             # Gateways date deletions by the second: one in the second of this request counts.
             confirmed = {(each.user_id, each.customer): at.replace(microsecond=0) for each, at in exists.items()}
             self.tally.activated += await gateway_reports.verify_customers(self._tokens, self._gateway, confirmed)
-        found = await self._found(each.customer for each in gone)
-        for each, at in gone.items():
-            await self._deactivate(each.customer, at, found.get(each.customer))
+        times = {each.customer: at for each, at in gone.items()}
+        await self._deactivate(times, await self._found(times))
         if not self._options.dry_run:
             # To be unknown means something only at the right account: else they stay due.
             asked = exists | gone | (unknown if self.tally.is_right_account else {})
@@ -369,7 +363,7 @@ def _unknown(each: DueCheck) -> Found:
 
 def _becomes_inactive(token: Token, at: datetime) -> bool:
     event = tokens.reported(token, Facts(gone_at=at), at)
-    return event is not None and not event.token.is_active
+    return event is not None and event.action is not None
 
 
 def _pieces(page: Sequence[DueCheck], size: Callable[[], int]) -> Iterator[list[DueCheck]]:

@@ -20,7 +20,7 @@ import httpx
 import orjson
 from yarl import URL
 
-from graphql_api.gateway_apis.answers import Answer, DeletionPage, GatewayAPI, Reply, Request, Verdict
+from graphql_api.gateway_apis.answers import Answer, DeletionPage, GatewayAPI, Reply, Request, Verdict, unexpected
 from graphql_api.gateway_apis.keys import GatewayKey
 
 Clock = Callable[[], float]
@@ -270,7 +270,7 @@ def _read_with(read: Callable[[Reply, str], Answer], customer: str, reply: Reply
 def _any_json(reply: Reply) -> Answer:
     if reply.status == _OK and isinstance(reply.body, dict):
         return Answer(Verdict.EXISTS)
-    return Answer(Verdict.OUTAGE, f"an unexpected answer with status {reply.status}")
+    return unexpected(reply)
 
 
 def _seconds(text: str | None) -> float | None:

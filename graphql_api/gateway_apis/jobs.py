@@ -91,6 +91,7 @@ async def check_gateway(
     pace: Pace | None = None,
     report: Path | None = None,
     logs: bool = False,
+    max_facts: int = 1_000_000,
 ) -> bool:
     """Check the tokens of a gateway. Returns whether the gateway knew and answered all.
 
@@ -102,12 +103,13 @@ async def check_gateway(
         pace: how often to ask; None for what the gateway bears
         report: where to write what differs
         logs: whether the summary goes into the log, too
+        max_facts: for how many customers without a user the gateway's reports are kept
 
     Raises:
         BadInputError: there are no tokens at the gateway.
         JobStoppedError: it was interrupted, or to ask on made no sense.
     """
-    store = TokenStore(pool)
+    store = TokenStore(pool, max_facts=max_facts)
     await expect_tokens(store, key.gateway)
     title = f"{'dry run of ' if options.dry_run else ''}check of {key.gateway}"
     with _report(report, _COLUMNS) as write:

@@ -1,7 +1,7 @@
 """Which gateways can be asked: those with an API key in the settings, each with its API."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from pydantic import SecretStr
 
@@ -10,6 +10,11 @@ from graphql_api.gateway_apis.mollie import Mollie
 from graphql_api.gateway_apis.stripe import Stripe
 from graphql_api.settings import ConfigurationError, Settings
 from graphql_api.settings.gateways import is_test_gateway
+
+_APIS: Final[Mapping[str, type[GatewayAPI]]] = {  # a setting `x_api_key` has the keys
+    "stripe": Stripe,
+    "mollie": Mollie,
+}
 
 
 class GatewayKey(NamedTuple):
@@ -28,15 +33,15 @@ def gateway_keys(settings: Settings) -> Mapping[str, GatewayKey]:
         ConfigurationError: two keys are for one gateway, or it is not clear which of a gateway's accounts is meant.
     """
     found: dict[str, GatewayKey] = {}
-    for make, secrets, base_url in (
-        (_stripe, settings.stripe_api_key, settings.stripe_api_base),
-        (_mollie, settings.mollie_api_key, settings.mollie_api_base),
-    ):
+    for name, api in _APIS.items():
+        secrets: Sequence[SecretStr] = getattr(settings, f"{name}_api_key")
         for pair in secrets:
             gateway, _, secret = pair.get_secret_value().partition(":")
             if gateway in found:
                 raise ConfigurationError(f"{gateway} has keys for {found[gateway].api.name} and another API")
-            found[gateway] = GatewayKey(gateway, make(settings, gateway), SecretStr(secret), base_url)
+            is_test = is_test_gateway(gateway, settings.test_gateways)
+            asked = api(is_test=is_test, account=_account(settings, gateway))
+            found[gateway] = GatewayKey(gateway, asked, SecretStr(secret), getattr(settings, f"{name}_api_base"))
     return found
 
 
@@ -45,14 +50,14 @@ def gateway_key(settings: Settings, gateway: str) -> GatewayKey:
     keys = gateway_keys(settings)
     if gateway not in keys:
         known = f"there are keys for {', '.join(sorted(keys))}" if keys else "there is no key for any gateway"
+        variables = " or ".join(f"{name}_API_KEY".upper() for name in _APIS)
         raise ConfigurationError(
-            f"{gateway} cannot be asked: {known}. Set STRIPE_API_KEY or MOLLIE_API_KEY, "
-            f"such as STRIPE_API_KEY={gateway}:rk_live_…"
+            f"{gateway} cannot be asked: {known}. Set {variables}, such as STRIPE_API_KEY={gateway}:rk_live_…"
         )
     return keys[gateway]
 
 
-def _stripe(settings: Settings, gateway: str) -> GatewayAPI:
+def _account(settings: Settings, gateway: str) -> str | None:
     named = (pair.split(":", 1) for pair in settings.stripe_accounts)
     accounts = sorted({account for of, account in named if of == gateway})
     if len(accounts) > 1:
@@ -60,9 +65,4 @@ def _stripe(settings: Settings, gateway: str) -> GatewayAPI:
             f"STRIPE_ACCOUNTS: {gateway} has {len(accounts)} accounts, and a customer can be asked for in one only; "
             "give each account a gateway of its own"
         )
-    is_test = is_test_gateway(gateway, settings.test_gateways)
-    return Stripe(is_test=is_test, account=accounts[0] if accounts else None)
-
-
-def _mollie(settings: Settings, gateway: str) -> GatewayAPI:
-    return Mollie(is_test=is_test_gateway(gateway, settings.test_gateways))
+    return accounts[0] if accounts else None

@@ -8,21 +8,24 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from graphql_api.domain import values
-from graphql_api.domain.errors import InputError
-from graphql_api.gateway_apis.answers import Answer, Deletion, DeletionPage, Reply, Request, Verdict
+from graphql_api.gateway_apis.answers import (
+    Answer,
+    Deletion,
+    DeletionPage,
+    GatewayAPI,
+    Reply,
+    Request,
+    Verdict,
+    deletion,
+    unexpected,
+)
 
 _PAGE = 100
 _OTHER_MODE = "a similar object exists in"  # Stripe says which mode after that
 
 
-class Stripe:
-    """See `GatewayAPI`.
-
-    Args:
-        is_test: whether the gateway is in test mode
-        account: the connected account that the customers belong to, if not the key's own
-    """
+class Stripe(GatewayAPI):
+    """See `GatewayAPI`; the account is a connected one."""
 
     name = "Stripe"
     base_url = "https://api.stripe.com"
@@ -30,14 +33,10 @@ class Stripe:
     keeps_deletions = timedelta(days=30)  # https://docs.stripe.com/api/events
     permissions = "Customers: Read (Write to purge) and Events: Read"
 
-    def __init__(self, *, is_test: bool, account: str | None = None) -> None:
-        self._is_test = is_test
-        self._account = account
-
     def headers(self, key: str) -> Mapping[str, str]:
         """See `GatewayAPI`."""
-        account = {} if self._account is None else {"Stripe-Account": self._account}
-        return {"Authorization": f"Bearer {key}", **account}
+        account = {} if self.account is None else {"Stripe-Account": self.account}
+        return {**super().headers(key), **account}
 
     def probes(self) -> list[Request]:
         """See `GatewayAPI`."""
@@ -59,7 +58,7 @@ class Stripe:
             case Reply(400, {"error": {}}):  # no customer can have this id
                 return Answer(Verdict.UNKNOWN)
             case _:
-                return Answer(Verdict.OUTAGE, f"an unexpected answer with status {reply.status}")
+                return unexpected(reply)
 
     def read_deleted(self, reply: Reply, customer: str) -> Answer:
         """See `GatewayAPI`: a customer that was deleted before is unknown to DELETE, and found by GET."""
@@ -76,7 +75,7 @@ class Stripe:
             case Reply(200, {"object": "list", "data": list(events), "has_more": bool(has_more)}):
                 pass
             case _:
-                return Answer(Verdict.OUTAGE, f"an unexpected answer with status {reply.status}")
+                return unexpected(reply)
         if has_more and not events:
             return Answer(Verdict.OUTAGE, "a page without events before the end of the list")
         deletions: list[Deletion] = []
@@ -87,27 +86,20 @@ class Stripe:
                     "id": str(last),
                     "type": "customer.deleted",
                     "created": created,
-                    "data": {"object": {"object": "customer", "id": str(customer)}},
-                } if (at := _time(created)) and values.is_well_formed(customer):
+                    "data": {"object": {"object": "customer", "id": customer}},
+                } if found := deletion(customer, created):
                     if wrong := self._mode(event):
                         return wrong
                     if self._is_ours(event):
-                        deletions.append(Deletion(customer, at))
+                        deletions.append(found)
                 case _:
                     return Answer(Verdict.OUTAGE, "an event that is none")
         return DeletionPage(deletions, last if has_more else None)
 
     def _is_ours(self, event: Mapping[str, Any]) -> bool:
         """Whether an event names no other account than the one that is asked."""
-        return all(event.get(name) in {None, self._account} for name in ("account", "context"))
+        return all(event.get(name) in {None, self.account} for name in ("account", "context"))
 
     def _mode(self, body: Mapping[str, Any]) -> Answer | None:
-        is_other = body.get("livemode") is self._is_test
+        is_other = body.get("livemode") is self.is_test
         return Answer(Verdict.WRONG_MODE) if is_other else None
-
-
-def _time(seconds: object) -> datetime | None:
-    try:
-        return values.second(seconds)
-    except InputError:
-        return None

@@ -64,6 +64,59 @@ async def deactivate_customer(
     return await retry_on_conflict(attempt)
 
 
+async def deactivate_customers(
+    service: Tokens, gateway: str, gone: Mapping[str, datetime], known: Mapping[str, Token]
+) -> list[Token]:
+    """`deactivate_customer` for many customers at once that the gateway reports as deleted. Every time is capped.
+
+    Args:
+        service: the caller's service
+        gateway: the gateway
+        gone: when the gateway deleted each customer, by its id; an id that no token can have is left out
+        known: the tokens that have some of these customers, as they were just read
+
+    Returns:
+        The tokens that became inactive.
+    """
+    service.caller.authorize("Mutation.deactivateGatewayCustomer")
+
+    keys = [(gateway, customer) for customer in gone.keys() - known.keys() if _can_have(service, gateway, customer)]
+
+    async def remember() -> set[str]:
+        async with service.store.transaction((), customers=keys, exclusive=True) as transaction:
+            now = await transaction.now()
+            free = set(keys) - await transaction.lock_customers(keys)
+            if free:
+                await transaction.remember_facts({key: _gone(gone[key[1]], now) for key in free})
+                await transaction.delete_expired_facts(len(free))
+        return {customer for _, customer in free}
+
+    async def change() -> tuple[Changes, set[str]]:
+        changes, reported = Changes(), set[str]()
+        async with service.store.transaction({token.user_id for token in known.values()}) as transaction:
+            stored = await transaction.lock_at((token.user_id, gateway) for token in known.values())
+            now = await transaction.now()
+            for token in stored.values():
+                customer = token.gateway_customer_id
+                if customer in gone and not tokens.cannot_carry(token, facts := _gone(gone[customer], now)):
+                    reported.add(customer)
+                    if event := tokens.reported(token, facts, now):
+                        changes.change(token, event)
+            await transaction.write(changes, service.actor)
+        return changes, reported
+
+    done = await retry_on_conflict(remember) if keys else set[str]()
+    changes, reported = await retry_on_conflict(change) if known else (Changes(), set[str]())
+    deactivated = [event.token for event in changes.events]
+    for customer in gone.keys() - done - reported:
+        with suppress(InputError):  # no token can have this id
+            reason, before = DeactivationReason.GATEWAY_DELETED, known.get(customer)
+            token = await deactivate_customer(service, gateway, customer, reason, gone[customer], caps=True)
+            if token is not None and not token.is_active and (before is None or before.is_active):
+                deactivated.append(token)
+    return deactivated
+
+
 async def deactivate_as_gone(service: Tokens, token: Token, now: datetime) -> Token:
     """Record a report, by the token's id, that the gateway deleted its current customer.
 
@@ -164,6 +217,19 @@ def _dated(at: datetime | None, now: datetime, field: str, *, caps: bool) -> dat
     return at
 
 
+def _gone(at: datetime, now: datetime) -> Facts:
+    return Facts(gone_at=_dated(at, now, "occurredAt", caps=True))
+
+
+def _can_have(service: Tokens, gateway: str, customer: str) -> bool:
+    """Whether a token may get this customer id."""
+    try:
+        service.gateways.customer_id(gateway, customer)
+    except InputError:
+        return False
+    return True
+
+
 async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts, beside: Token | None = None) -> None:
     """Store a report on a customer without a token, or one that its token cannot hold (`beside`).
 
@@ -173,7 +239,7 @@ async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts, 
     key = (gateway, customer)
     async with service.store.transaction((), customers=[key], exclusive=True) as transaction:
         if beside is None:
-            is_as_read = not await transaction.lock_customer(key)
+            is_as_read = not await transaction.lock_customers([key])
         else:
             place = (beside.user_id, gateway)
             is_as_read = (await transaction.lock_at([place])).get(place) == beside
@@ -181,7 +247,7 @@ async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts, 
             raise ConflictError
         await transaction.remember_facts({key: facts})
         if beside is None:
-            await transaction.delete_expired_facts()
+            await transaction.delete_expired_facts(1)
 
 
 async def _customer(service: Tokens, gateway: str, customer: str) -> tuple[Token | None, datetime]:

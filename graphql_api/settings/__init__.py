@@ -13,12 +13,11 @@ from graphql_api.settings.endpoints import Actions, Webhooks, WebhookSecrets, en
 from graphql_api.settings.gateways import (
     AdyenAccounts,
     AdyenKeys,
+    APIKeys,
     GatewayNames,
     IdPatterns,
-    MollieAPIKeys,
     SomeGatewayNames,
     StripeAccounts,
-    StripeAPIKeys,
     StripeSecrets,
 )
 from graphql_api.settings.values import Count, Lower, Names, ReadableFile, Seconds, Secrets, SymmetricKey
@@ -94,9 +93,9 @@ class Settings(BaseSettings):
     adyen_webhook_hmac_key: AdyenKeys = ()
     adyen_merchant_accounts: AdyenAccounts = ()
     test_gateways: SomeGatewayNames = ()
-    stripe_api_key: StripeAPIKeys = ()
+    stripe_api_key: APIKeys = ()
     stripe_api_base: APIBase | None = None
-    mollie_api_key: MollieAPIKeys = ()
+    mollie_api_key: APIKeys = ()
     mollie_api_base: APIBase | None = None
     event_webhook_allow_private: bool = False
     event_webhook_actions: Actions = ()

@@ -63,48 +63,53 @@ def _accounts(what: str) -> AfterValidator:
     return AfterValidator(lambda value: tuple(_named(pair, what) for pair in value))
 
 
-def _secrets(gateway: str, form: str, what: str) -> AfterValidator:
+def _paired(given: tuple[SecretStr, ...], gateway: str, form: str, what: str) -> tuple[SecretStr, ...]:
     """Secrets of this form, each with its gateway before it, which is this one if none is. No message quotes one."""
-    pattern = re.compile(form)
-
-    def named(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        given = [secret.get_secret_value() for secret in value]
-        pairs = [_named(text if ":" in text else f"{gateway}:{text}", f"{what}, or gateway:secret") for text in given]
-        secrets = [pair.partition(":")[2] for pair in pairs]
-        if not all(map(pattern.fullmatch, secrets)):
-            raise ValueError(f"takes {what}; one is not of that form or too short")
-        if len(set(secrets)) < len(secrets):
-            raise ValueError(f"takes {what}, each once; one is there twice")
-        return tuple(map(SecretStr, pairs))
-
-    return AfterValidator(named)
+    texts = [secret.get_secret_value() for secret in given]
+    pairs = [_named(text if ":" in text else f"{gateway}:{text}", f"{what}, or gateway:secret") for text in texts]
+    secrets = [pair.partition(":")[2] for pair in pairs]
+    if not all(re.fullmatch(form, secret) for secret in secrets):
+        raise ValueError(f"takes {what}; one is not of that form or too short")
+    if len(set(secrets)) < len(secrets):
+        raise ValueError(f"takes {what}, each once; one is there twice")
+    return tuple(map(SecretStr, pairs))
 
 
-def _of_their_mode(what: str) -> AfterValidator:
+def _secrets(gateway: str, form: str, what: str) -> AfterValidator:
+    return AfterValidator(lambda value: _paired(value, gateway, form, what))
+
+
+# The keys of APIs, by the gateway in their variable's name: their form, with a group if it shows their mode, and what
+# they are.
+_API_KEYS = {
+    "STRIPE": (r"(?:rk|sk)_(live|test)_[0-9A-Za-z_]{5,}", "restricted API keys, which begin with rk_live_ or rk_test_"),
+    "MOLLIE": (r"(live|test)_[0-9A-Za-z]{5,}", "API keys, which begin with live_ or test_"),
+}
+
+
+def _api_keys(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
     """Keys of APIs, one for each gateway, and of the mode that the gateway is in."""
-
-    def checked(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
-        names: set[str] = set()
-        for secret in value:
-            name, _, key = secret.get_secret_value().partition(":")
-            if name in names:
-                raise ValueError(f"takes one key for each gateway; {name} has two")
-            names.add(name)
-            is_live = re.match("(?:[rs]k_)?live_", key) is not None
-            mode, expected = ("live", "test") if is_live else ("test", "live")
-            if is_live is is_test_gateway(name, info.data.get("test_gateways", ())):
-                raise ValueError(
-                    f"takes {what}; that of {name} is for {mode} mode, and {name} is a gateway in {expected} mode. "
-                    "Gateways in test mode end in _TEST or are in TEST_GATEWAYS"
-                )
-        return value
-
-    return AfterValidator(checked)
+    variable = str(info.field_name).removesuffix("_api_key").upper()
+    form, what = _API_KEYS[variable]
+    pairs = _paired(value, variable, form, what)
+    names: set[str] = set()
+    for pair in pairs:
+        name, _, key = pair.get_secret_value().partition(":")
+        if name in names:
+            raise ValueError(f"takes one key for each gateway; {name} has two")
+        names.add(name)
+        shown = re.fullmatch(form, key)
+        mode = shown and shown.lastindex and shown[1]
+        if mode and (mode == "test") is not is_test_gateway(name, info.data.get("test_gateways", ())):
+            expected = "live" if mode == "test" else "test"
+            raise ValueError(
+                f"takes {what}; that of {name} is for {mode} mode, and {name} is a gateway in {expected} mode. "
+                "Gateways in test mode end in _TEST or are in TEST_GATEWAYS"
+            )
+    return pairs
 
 
 _ON_THE_PLATFORM = AfterValidator(_on_the_platform)
-_STRIPE_KEYS = "restricted API keys, which begin with rk_live_ or rk_test_"
-_MOLLIE_KEYS = "API keys, which begin with live_ or test_"
 
 GatewayNames = Annotated[Names, AfterValidator(_names)]
 SomeGatewayNames = Annotated[GatewayNames, _ON_THE_PLATFORM]
@@ -123,15 +128,4 @@ AdyenKeys = Annotated[
     _secrets("ADYEN", "[0-9A-Fa-f]{64}", "the HMAC keys of webhooks, which are 64 hexadecimal digits"),
     _ON_THE_PLATFORM,
 ]
-StripeAPIKeys = Annotated[
-    Secrets,
-    _secrets("STRIPE", "(?:rk|sk)_(live|test)_[0-9A-Za-z_]{5,}", _STRIPE_KEYS),
-    _of_their_mode(_STRIPE_KEYS),
-    _ON_THE_PLATFORM,
-]
-MollieAPIKeys = Annotated[
-    Secrets,
-    _secrets("MOLLIE", "(live|test)_[0-9A-Za-z]{5,}", _MOLLIE_KEYS),
-    _of_their_mode(_MOLLIE_KEYS),
-    _ON_THE_PLATFORM,
-]
+APIKeys = Annotated[Secrets, AfterValidator(_api_keys), _ON_THE_PLATFORM]

@@ -109,10 +109,10 @@ class TokenTransaction(Lookups):
         """The database's time; in a transaction that will commit, the time of its start."""
         return self._transaction.began or await super().now()
 
-    async def lock_customer(self, customer: Pair) -> bool:
-        """Whether a token has this (gateway, gateway customer id) now. Its users cannot be erased meanwhile."""
-        await self._run.fetch(sql.SHARE_IDENTIFIER, *customer)
-        return bool(await self._run.fetch(sql.IS_CURRENT, *customer))
+    async def lock_customers(self, customers: Sequence[Pair]) -> set[Pair]:
+        """Which (gateway, gateway customer id) a token has now. Their users cannot be erased meanwhile."""
+        await self._run.fetch(sql.SHARE_IDENTIFIERS, *unzip(customers))
+        return {tuple(row) for row in await self._run.fetch(sql.CURRENT, *unzip(customers))}
 
     async def lock_at(self, pairs: Iterable[Pair]) -> dict[Pair, Token]:
         """Lock and return tokens by (user id, gateway)."""
@@ -171,13 +171,13 @@ class TokenTransaction(Lookups):
         """Give all current and former customer ids of one user, and their departed tokens, to the other."""
         await self._run.fetch(sql.REASSIGN_IDENTIFIERS, from_user, into_user)
 
-    async def delete_expired_facts(self) -> None:
-        """Delete some of the expired or surplus facts about customers without a user.
+    async def delete_expired_facts(self, added: int) -> None:
+        """Delete some of the expired or surplus facts about customers without a user, after this number was added.
 
         How many there are is counted once in a while, so that there may be a thousandth more.
         """
-        await self._run.fetch(sql.FORGET_EXPIRED_FACTS)
-        if random() * self._max_facts < _COUNT_EVERY:  # noqa: S311 - not to be counted each time
+        await self._run.fetch(sql.FORGET_EXPIRED_FACTS, 10 * added)
+        if random() * self._max_facts < _COUNT_EVERY * added:  # noqa: S311 - not to be counted each time
             await self._run.fetch(sql.FORGET_SURPLUS_FACTS, self._max_facts)
 
     async def remove(self, tokens: Sequence[Token]) -> None:

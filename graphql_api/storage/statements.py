@@ -314,16 +314,24 @@ CUSTOMERS = Statement(
     reads=Reads.BY_KEY,
 )
 # A report on one of a user's customers comes before their erasure, or after it: it is never lost between the two.
-SHARE_IDENTIFIER = Statement(
-    "share_identifier",
-    "select from gateway_customers where gateway = $1 and gateway_customer_id = $2 for share",
+SHARE_IDENTIFIERS = Statement(
+    "share_identifiers",
+    """
+    select from gateway_customers
+    where (gateway, gateway_customer_id) in (select * from unnest($1::text[], $2::text[]))
+    order by gateway_customer_id, gateway for share
+    """,
 )
 LOCK_IDENTIFIERS_OF = Statement(
     "lock_identifiers_of",
     "select from gateway_customers where user_id = $1 order by gateway_customer_id, gateway for update",
 )
-IS_CURRENT = Statement(
-    "is_current", "select from customer_gateway_tokens where gateway = $1 and gateway_customer_id = $2"
+CURRENT = Statement(
+    "current",
+    """
+    select gateway, gateway_customer_id from customer_gateway_tokens
+    where (gateway, gateway_customer_id) in (select * from unnest($1::text[], $2::text[]))
+    """,
 )
 FACTS = Statement(
     "facts",
@@ -385,7 +393,7 @@ FORGET_EXPIRED_FACTS = Statement(
     """
     delete from gateway_customer_reports where (gateway_customer_id, gateway) in (
       select gateway_customer_id, gateway from gateway_customer_reports
-      where expires_at < now() order by expires_at limit 10 for update skip locked
+      where expires_at < now() order by expires_at limit $1 for update skip locked
     )
     """,
 )

@@ -20,6 +20,8 @@ ELSEWHERE = {
     ("docs/operations.md", "kubectl"): "needs a cluster; tests/deploy has what can be tried",
     ("docs/checks.md", "gateway-tokens check"): "needs a gateway; tests/gateway_apis",
     ("docs/checks.md", "gateway-tokens purge"): "needs a gateway; tests/gateway_apis",
+    ("docs/checks.md", '"""Acme'): "tests/gateway_apis/test_another_gateway.py",
+    ("docs/checks.md", "--- graphql_api"): "tests/gateway_apis/test_another_gateway.py",
     ("docs/checks.md", "kubectl"): "needs a cluster; tests/deploy has what can be tried",
     ("docs/events.md", "kubectl"): "needs a cluster; tests/deploy has what can be tried",
     ("docs/federation.md", "headers:"): "for Apollo's router in Rust, which no registry has",

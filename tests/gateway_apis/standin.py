@@ -143,6 +143,37 @@ class Mollie(StandIn):
         return 200, {"resource": "customer", "id": customer, "mode": self.mode}
 
 
+class Acme(StandIn):
+    """The made-up gateway of docs/checks.md."""
+
+    def __init__(self, key):
+        super().__init__(key)
+        self.deletions = []
+
+    def delete(self, customer, at=None):
+        self.customers[customer] = DELETED
+        self.deletions.append({"customer": customer, "at": int((at or datetime.now(UTC)).timestamp())})
+
+    def answer(self, method, path, query):
+        if path == "/customers":
+            return 200, {"customers": []}
+        if path == "/deletions":
+            found = [each for each in self.deletions if each["at"] >= int(query["since"])]
+            begin = int(query["page"]) - 1
+            is_last = begin + 1 >= len(found)
+            return 200, {"deletions": found[begin : begin + 1], "next": None if is_last else str(begin + 2)}
+        customer = path.removeprefix("/customers/")
+        state = self.customers.get(customer)
+        if state == DELETED:
+            return 410, {"error": "deleted"}
+        if state is None:
+            return 404, {"error": "unknown"}
+        if method == "DELETE":
+            self.delete(customer)
+            return 204, None
+        return 200, {"id": customer, "test": state == TEST}
+
+
 @contextmanager
 def serving(standin):
     """The address of a server that answers as this stand-in does."""

@@ -13,6 +13,7 @@ from graphql_api.domain.errors import UnavailableError
 from graphql_api.gateway_apis import checking
 from graphql_api.gateway_apis.client import StoppedError
 from graphql_api.storage.checks import CheckStore
+from graphql_api.storage.tokens import TokenStore
 from tests.gateway_apis import standin
 from tests.gateway_apis.conftest import client_of
 
@@ -92,6 +93,61 @@ async def test_a_deletion_of_a_customer_that_is_not_saved_yet_counts_once_it_is(
     await check(stripe)
     saved = await graph.saved("u9", "STRIPE", "cus_9")
     assert saved["deactivationReason"] == "GATEWAY_DELETED"
+
+
+async def test_a_page_of_deletions_is_written_at_once(check, tokens, stripe, monkeypatch, table):
+    await tokens(60)
+    transactions, real = [], TokenStore.transaction
+
+    def counted(*arguments, **options):
+        transactions.append(options)
+        return real(*arguments, **options)
+
+    for number in range(1, 241):
+        stripe.delete(f"cus_{number}")
+    monkeypatch.setattr(TokenStore, "transaction", counted)
+    tally, lines = await check(stripe)
+    assert (tally.deletions, tally.gone, len(lines)) == (240, 60, 60)
+    assert len(transactions) == 4  # three pages, of which one has tokens
+    assert await table("select count(*) from gateway_customer_reports") == [(180,)]
+
+
+async def test_a_list_of_deletions_says_what_the_same_reports_would_one_by_one(check, graph, stripe, table):
+    at = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
+    for gateway in ("STRIPE", "MIRROR"):
+        for number in range(1, 11):
+            await graph.save(f"u{number}", gateway, f"cus_{number}")
+        await graph.deactivate(await graph.customer(gateway, "cus_2"), reason="FRAUD")
+        await graph.verify(gateway, "cus_3")
+        await graph.deactivate_customer(gateway, "cus_4", occurredAt=(at + timedelta(minutes=1)).isoformat())
+        await graph.saved("u5", gateway, "cus_5_new", replaces="cus_5")
+        await graph.delete(await graph.customer(gateway, "cus_6"))
+        await graph.deactivate_customer(gateway, "cus_8", occurredAt=(at - timedelta(minutes=1)).isoformat())
+        await graph.deactivate(await graph.customer(gateway, "cus_9"), reason="OTHER")
+        await graph.activate(await graph.customer(gateway, "cus_9"))
+    await graph.erase("u7")
+    listed = [*(f"cus_{number}" for number in range(1, 11)), "cus_5_new", "cus_unknown", "4242424242424242"]
+    for customer in (*listed, "cus_1"):
+        await graph.deactivate_customer("MIRROR", customer, occurredAt=at.isoformat())
+        stripe.delete(customer, at)
+    stripe.delete("cus_10", at - timedelta(minutes=5))  # of two, the later one counts
+    stripe.events.sort(key=lambda event: event["created"], reverse=True)
+    await check(stripe, older_than=timedelta(days=1), limit=0)
+    stored = {}
+    for gateway in ("STRIPE", "MIRROR"):
+        stored[gateway] = [
+            await table(f"select {columns} from {source} where gateway = '{gateway}' order by 1, 2")  # noqa: S608
+            for source, columns in {
+                "customer_gateway_tokens": "user_id, is_active, version, deactivation_reason,"
+                f" case when deactivated_at in ('{at}', '{at - timedelta(minutes=1)}', '{at + timedelta(minutes=1)}')"
+                " then deactivated_at end",
+                "customer_gateway_token_events": "gateway_customer_id, version, user_id, is_active, action, reason",
+                "gateway_customer_reports": "gateway_customer_id, gone_at, expires_at is null",
+                "gateway_erasures": "gateway_customer_id, gone_at",
+            }.items()
+        ]
+    assert stored["STRIPE"] == stored["MIRROR"]
+    assert [len(rows) for rows in stored["STRIPE"]] == [8, 21, 4, 1]
 
 
 async def test_the_list_is_read_on_from_where_the_last_check_ended(check, tokens, stripe, monkeypatch):

@@ -94,6 +94,17 @@ async def test_what_is_unknown_is_reported_until_it_is_solved_though_it_is_not_a
     assert (await command(*CHECK)).status == 0
 
 
+async def test_a_list_of_unknown_customers_fills_no_more_than_it_may(
+    command, address, tokens, stripe, connection, monkeypatch
+):
+    monkeypatch.setenv("MAX_UNKNOWN_CUSTOMERS", "3")
+    await tokens(1)
+    for number in range(10):
+        stripe.delete(f"other_{number}")
+    assert (await command(*CHECK)).status == 0
+    assert await connection.fetchval("select count(*) from gateway_customer_reports") == 3
+
+
 async def test_a_check_that_stops_says_why_and_how_far_it_came(command, address, tokens, stripe, folder):
     await tokens(3)
     stripe.faults.extend([None, None, 401])
