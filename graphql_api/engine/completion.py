@@ -114,10 +114,9 @@ def completes_objects(field: FieldPlan, dispatch: Dispatch) -> Complete:
                 return []
             try:
                 # Objects of one class, as they mostly are, are answered together.
-                classes = set(map(type, value))
                 objects = None
-                if len(classes) == 1:
-                    objects = dispatch.get(classes.pop()) or dispatch.of(value)
+                if len(value) == 1 or len(set(map(type, value))) == 1:
+                    objects = dispatch.get(type(value[0])) or dispatch.of(value)
                 if objects is not None:
                     return objects(run, value, path, range(len(value)))
                 return _complete_mixed(run, value, path, dispatch)

@@ -33,6 +33,7 @@ what holds the object; the parents; their answers, to which the field's values w
 
 _new = tuple.__new__  # of a named tuple: its class would be a call more, for each execution
 _NO_STEPS: "Iterator[Step]" = iter(())
+_NOTHING_RUNS: "dict[Waiting, asyncio.Future[Any]]" = {}  # shared by all that await one thing at a time, as most do
 
 
 class BatchLoad(Protocol):
@@ -204,8 +205,7 @@ class Run:
         self.data: Any = {}
         self.pending: list[Waiting] = []
         self.slices: list[BatchSlice] = []
-        self._running: dict[Waiting, asyncio.Future[Any]] = {}
-        self._ready: list[Waiting] = []
+        self._running = _NOTHING_RUNS
         self.answer_bytes = self.unmeasured = 0
 
     # --- what graphql-core is asked for
@@ -308,6 +308,8 @@ class Run:
     async def _go_on_with_the_ready(self) -> None:
         """Let all that is pending run at the same time; those who become ready together go on together."""
         self._wakeup = asyncio.get_running_loop().create_future()
+        if not self._running:
+            self._running, self._ready = {}, []
         self._launch()
         await self._wakeup
         ready, self._ready = self._ready, []

@@ -220,20 +220,20 @@ def _input_object(type_: GraphQLInputObjectType, within: tuple[Any, ...]) -> Coe
         fields[name] = out_name, coerce
         if field.default is not None or field.default_value is not Undefined or is_required_input_field(field):
             absent[out_name] = _constant_default(field)
-    unsure = [out_name for out_name, default in absent.items() if default is Undefined]
+    needed = {name for name, (out_name, _) in fields.items() if absent.get(out_name) is Undefined}
 
     def coerce_object(value: Any) -> Any:
         if type(value) is not dict:
             return value if value is None else Undefined
-        coerced = absent.copy()
-        for name, given in cast("dict[str, Any]", value).items():
+        all_given, coerced = cast("dict[str, Any]", value), absent.copy()
+        for name, given in all_given.items():
             if name not in fields:
                 return Undefined
             out_name, coerce = fields[name]
             coerced[out_name] = answer = coerce(given)
             if answer is Undefined:
                 return Undefined
-        return Undefined if Undefined in map(coerced.get, unsure) else coerced
+        return coerced if needed <= all_given.keys() else Undefined
 
     return coerce_object
 

@@ -376,11 +376,11 @@ class Connection(asyncio.Protocol):
             path,
             query_string,
             headers,
-            raw_path=raw_path,
-            http_version=version,
-            keep_alive=version == "1.1" and parser.should_keep_alive(),
-            server=self._server,
-            connection=self,
+            raw_path,
+            version,
+            version == "1.1" and parser.should_keep_alive(),
+            self._server,
+            self,
         )
         self._check_framing(request)
         self._is_upgrading = b"upgrade" in request.headers and parser.should_upgrade()
@@ -535,11 +535,11 @@ class Connection(asyncio.Protocol):
     def write(self, request: Request, response: Response) -> None:
         """Write an answer in one piece."""
         status, head, body = response
-        self._transport.write(self._head(request, status, head) + (b"" if request.method == "HEAD" else body))
+        self._transport.write(self._piece(request, status, head, b"" if request.method == "HEAD" else body))
 
     def begin(self, request: Request, status: int, head: bytes) -> None:
         """Write the head of an answer whose body follows by `write_body`."""
-        self._transport.write(self._head(request, status, head))
+        self._transport.write(self._piece(request, status, head, b""))
 
     async def write_body(self, data: bytes) -> None:
         """Write a piece of a body, as fast as the client reads; nothing if it has gone."""
@@ -550,14 +550,14 @@ class Connection(asyncio.Protocol):
             self._drained = self._loop.create_future()
             await self._drained
 
-    def _head(self, request: Request, status: int, head: bytes) -> bytes:
+    def _piece(self, request: Request, status: int, head: bytes, body: bytes) -> bytes:
         self._has_begun = True
         is_last = len(self._requests) == 1 and (self._is_ending or "draining" in self._state)
         self._closes = closes = is_last or not request.keep_alive or not request.is_complete
         headers, lines = self._connections.defaults
         if headers is not self._server_state.default_headers:
             lines = self._connections.default_lines(self._server_state.default_headers)
-        return b"".join((STATUS_LINES[status], lines, head, _CLOSE if closes else b"\r\n"))
+        return b"".join((STATUS_LINES[status], lines, head, _CLOSE if closes else b"\r\n", body))
 
 
 def _target(url: bytes) -> tuple[str, bytes, bytes]:

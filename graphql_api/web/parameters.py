@@ -15,6 +15,7 @@ _KINDS = {"query": str, "operationName": str, "documentId": str, "variables": di
 _EMPTY: dict[str, tuple[Any, ...]] = {"variables": ([], ""), "extensions": ([], "")}
 _USUAL = frozenset({"query", "variables", "operationName"})
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_new = tuple.__new__  # of a named tuple: its class would be a call more, for each request
 
 
 class Parameters(NamedTuple):
@@ -96,7 +97,7 @@ def _checked(found: dict[str, Any]) -> Parameters:
         and (name is None or (type(name) is str and len(name) <= MAX_NAME_LENGTH))
         and _USUAL.issuperset(found)
     ):
-        return Parameters(query, name or None, variables, None)
+        return _new(Parameters, (query, name or None, variables, None, None, None))
     for name, value in found.items():
         if value is not None and name in _KINDS and type(value) is not _KINDS[name]:
             if name in _EMPTY and value in _EMPTY[name]:

@@ -81,10 +81,9 @@ class Request:
         path: str,
         query_string: bytes,
         raw_headers: RawHeaders,
-        *,
         raw_path: bytes = b"",
         http_version: str = "1.1",
-        keep_alive: bool = True,
+        keep_alive: bool = True,  # noqa: FBT001, FBT002 - names cost a dictionary for each request
         server: tuple[str, int] | None = None,
         connection: BodySource | None = None,
     ) -> None:

@@ -16,4 +16,4 @@ def taken_over(header: bytes | None) -> str:
         request_id = header.decode("ascii")
         if not has_card_number(request_id):
             return request_id
-    return f"{random.getrandbits(128):032x}"
+    return random.getrandbits(128).to_bytes(16, "big").hex()
