@@ -243,9 +243,7 @@ async def service_with(empty_database):
 
 
 @pytest.fixture
-def coming(tmp_path, monkeypatch):
-    """Adds migrations that `upgrade` finds; the database of the run has none of them."""
-    folder = shutil.copytree(migrate._VERSIONS, tmp_path / "versions", ignore=shutil.ignore_patterns("__pycache__"))
-    coming = Coming(folder)
-    monkeypatch.setattr(migrate, "_VERSIONS", folder)
-    return coming
+def coming(tmp_path):
+    """A folder to which migrations are added; the database of the run has none of them."""
+    folder = shutil.copytree(migrate.VERSIONS, tmp_path / "versions", ignore=shutil.ignore_patterns("__pycache__"))
+    return Coming(folder)

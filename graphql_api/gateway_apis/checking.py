@@ -41,8 +41,6 @@ _MAX_BATCH = 500
 _BATCH_SECONDS = 10
 _TRIES, _PAUSE_SECONDS = 30, 2.0
 _REASONS = {Verdict.UNKNOWN: ("MISSING_THERE", "UNKNOWN"), Verdict.OUTAGE: ("UNANSWERED", "OUTAGE")}
-# Events may be listed late; to read one twice does no harm.
-_OVERLAP = timedelta(hours=1)
 
 
 class Found(NamedTuple):
@@ -65,6 +63,7 @@ class CheckOptions:
         older_than: only tokens that were not checked for so long
         dry_run: whether to ask and to change nothing
         max_pages: of the list of deletions; a longer one is taken to have no end
+        overlap: how much of the list is read again, because events may be listed late
     """
 
     limit: int | None = None
@@ -72,6 +71,7 @@ class CheckOptions:
     older_than: timedelta = timedelta(hours=24)
     dry_run: bool = False
     max_pages: int = 100_000  # at Stripe, these are ten million deletions
+    overlap: timedelta = timedelta(hours=1)
 
 
 @dataclass(slots=True)
@@ -181,7 +181,7 @@ class Check:
         began = await self._store.now()
         read_at = await self._checks.deletions_read_at(self._gateway)
         oldest = began - self._client.api.keeps_deletions
-        since = self._options.since or (read_at - _OVERLAP if read_at else oldest)
+        since = self._options.since or (read_at - self._options.overlap if read_at else oldest)
         after: str | None = None
         seen = set[str]()
         while True:

@@ -5,6 +5,7 @@ import logging
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Final
 
 import asyncpg
 
@@ -17,7 +18,8 @@ from graphql_api.storage.pool import READ_ONLY, ConnectionPool
 LOCK = 0x6761746577617973  # one number for all processes that migrate: "gateways" in ASCII
 _READY_TIMEOUT_SECONDS = 0.8
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_VERSIONS = _MIGRATIONS / "versions"
+VERSIONS: Final = _MIGRATIONS / "versions"
+"""The folder of all migrations."""
 # How long a statement waits for a table, with all later ones behind it.
 _BEGIN = "set local lock_timeout = '200ms'"
 _PAUSE_SECONDS = 0.5  # in which the statements behind it get the table
@@ -39,9 +41,9 @@ _REVISION = Statement(
 _log = logging.getLogger(__name__)
 
 
-def newest_revision() -> str:
+def newest_revision(versions: Path = VERSIONS) -> str:
     """The revision that this code needs: the number in the last migration's file name."""
-    return max(file.name.partition("_")[0] for file in _VERSIONS.iterdir() if file.name[:1].isdigit())
+    return max(file.name.partition("_")[0] for file in versions.iterdir() if file.name[:1].isdigit())
 
 
 async def current_revision(connection: asyncpg.Connection) -> str | None:
@@ -87,7 +89,7 @@ async def must_be_ready(database: ConnectionPool) -> str:
     return READ_ONLY if rows[0][1] else database.shortage
 
 
-async def upgrade(url: str, *, timeout_seconds: float = 60) -> str:
+async def upgrade(url: str, *, timeout_seconds: float = 60, versions: Path = VERSIONS) -> str:
     """Migrate the database to the newest revision while others use it; `docs/upgrades.md` has the rules.
 
     One process migrates, and the others wait until nothing is left to do. If a table is in use, or the database goes
@@ -99,10 +101,10 @@ async def upgrade(url: str, *, timeout_seconds: float = 60) -> str:
     deadline, has_answered = monotonic() + timeout_seconds, False
     while True:
         try:
-            if (revision := await _revision(url)) >= newest_revision():
+            if (revision := await _revision(url)) >= newest_revision(versions):
                 return revision
             has_answered = True
-            await _upgrade_alone(url)
+            await _upgrade_alone(url, versions)
         except Exception as error:
             cause = _cause(error)
             passes = isinstance(cause, _PASSING) or (has_answered and isinstance(cause, _AWAY))
@@ -112,7 +114,7 @@ async def upgrade(url: str, *, timeout_seconds: float = 60) -> str:
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _upgrade_alone(url: str) -> None:
+async def _upgrade_alone(url: str, versions: Path) -> None:
     """Migrate, or wait a little for the process that migrates.
 
     The lock belongs to a transaction, which a pooler keeps on one connection. Building an index concurrently waits for
@@ -124,12 +126,12 @@ async def _upgrade_alone(url: str) -> None:
         async with connection.transaction():
             is_alone = await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK)
             await connection.execute("set local idle_in_transaction_session_timeout = 0")
-            await (_upgrade(url) if is_alone else asyncio.sleep(_PAUSE_SECONDS))
+            await (_upgrade(url, versions) if is_alone else asyncio.sleep(_PAUSE_SECONDS))
     finally:
         await connection.close()
 
 
-async def _upgrade(url: str) -> None:
+async def _upgrade(url: str, versions: Path) -> None:
     # Alembic and SQLAlchemy's engine are slow to import, and most starts find nothing to migrate.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -140,7 +142,7 @@ async def _upgrade(url: str) -> None:
     def run(connection: Connection) -> None:
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(_MIGRATIONS))
-        config.set_main_option("version_locations", str(_VERSIONS))
+        config.set_main_option("version_locations", str(versions))
         config.set_main_option("path_separator", "newline")
         command.upgrade(config, "head")
 

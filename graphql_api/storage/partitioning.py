@@ -26,7 +26,6 @@ KEYS = {
 }
 """The tables that grow with the tokens, and the column whose hash decides in which partition a row is."""
 
-_ROWS = 10_000  # that are copied in a transaction
 _FEW = 100  # changed rows, which are copied again while the table is locked
 _SAMPLE = 20_000  # rows that an estimate copies, and rolls back
 _LOCK_TIMEOUT = "set local lock_timeout = '200ms'"  # so long a lock is waited for, and others wait behind it
@@ -104,8 +103,11 @@ class Estimate(NamedTuple):
 class Partitioning:
     """A table on its way into partitions."""
 
-    def __init__(self, connection: RawConnection, table: str, parts: int, row: Any, columns: Sequence[Any]) -> None:
+    def __init__(
+        self, connection: RawConnection, table: str, parts: int, batch: int, row: Any, columns: Sequence[Any]
+    ) -> None:
         self._connection = connection
+        self._batch = batch
         self.table = table
         self._copy = f"{table}_parted"
         self._parts = [f"{table}_p{number}" for number in range(parts)]
@@ -117,8 +119,14 @@ class Partitioning:
         self._identities = [column["unquoted"] for column in columns if column["is_identity"]]
 
     @classmethod
-    async def of(cls, connection: RawConnection, table: str, parts: int) -> "Partitioning":
+    async def of(cls, connection: RawConnection, table: str, parts: int, *, batch: int = 10_000) -> "Partitioning":
         """How this table is to be partitioned.
+
+        Args:
+            connection: that of `alone`
+            table: one of `KEYS`
+            parts: the number of partitions
+            batch: how many rows are copied in a transaction
 
         Raises:
             BadInputError: something depends on the table that would be lost.
@@ -128,7 +136,7 @@ class Partitioning:
             raise BadInputError(
                 f"{table} cannot be partitioned: drop {row['obstacles'][0]}, and bring it back afterwards."
             )
-        return cls(connection, table, parts, row, await connection.fetch(_COLUMNS, table))
+        return cls(connection, table, parts, batch, row, await connection.fetch(_COLUMNS, table))
 
     async def estimate(self) -> Estimate:
         """Copy a few rows to see how long all take; nothing of it stays."""
@@ -168,7 +176,7 @@ class Partitioning:
         done, copied = 0, 1
         while copied:
             async with self._connection.transaction():
-                copied = await self._copy_rows(_ROWS)
+                copied = await self._copy_rows(self._batch)
             await self._catch_up()
             done += copied
             show(done)
@@ -255,7 +263,7 @@ class Partitioning:
         """
         noted = f"{self.table}_changed"
         changed = await self._connection.fetch(
-            f"delete from {noted} where place in (select place from {noted} order by place limit {_ROWS})"
+            f"delete from {noted} where place in (select place from {noted} order by place limit {self._batch})"
             f" returning {self._listed()}"
         )
         keys = [list(column) for column in zip(*set(map(tuple, changed)), strict=True)]
@@ -272,7 +280,7 @@ class Partitioning:
 
     async def _catch_up(self) -> None:
         """Copy what changed until only a few changes are left."""
-        left = _ROWS
+        left = self._batch
         while left > _FEW:
             async with self._connection.transaction():
                 left = await self._copy_changed()
@@ -319,7 +327,7 @@ class Partitioning:
             *(f"alter index {index['temporary']} rename to {index['name']}" for index in indexes),
         ]
         await self._connection.execute(f"lock table {table} in access exclusive mode")
-        while await self._copy_changed() == _ROWS:
+        while await self._copy_changed() == self._batch:
             pass
         await self._connection.execute(";".join(statements))
 

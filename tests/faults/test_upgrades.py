@@ -85,7 +85,7 @@ async def test_migrations_run_while_the_release_before_serves(tmp_path, postgres
         load = Load([service.graphql])
         async with load.running():
             await asyncio.sleep(1)
-            await upgrade(postgres.url)
+            await upgrade(postgres.url, versions=coming.folder)
             await asyncio.sleep(1)
     measured("failed, none", f"{len(load.failed())} of {len(load.answers)}")
     measured("slowest answer", f"{load.slowest():.2f} s")

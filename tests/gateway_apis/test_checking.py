@@ -479,9 +479,8 @@ class Killed(BaseException):
 @example(customers=[standin.LIVE, standin.DELETED], runs=[([], 2)])
 @example(customers=["listed alone", standin.LIVE], runs=[([500, 500, 500], None), ([None, 401], None)])
 async def test_no_customer_that_is_there_is_deactivated_and_each_deleted_one_is_at_last(
-    check, graph, connection, monkeypatch, customers, runs
+    check, graph, connection, customers, runs
 ):
-    monkeypatch.setattr(checking, "_OVERLAP", timedelta(0))
     await connection.execute(
         "truncate customer_gateway_tokens, gateway_customers, customer_gateway_token_events,"
         " gateway_customer_reports, gateway_checks, gateway_customer_checks"
@@ -493,7 +492,7 @@ async def test_no_customer_that_is_there_is_deactivated_and_each_deleted_one_is_
     if verified:
         await graph.save_many([each for each in inputs if each["userId"] in verified])
         stripe.customers = dict.fromkeys(verified, standin.LIVE)
-        await check(stripe)
+        await check(stripe, overlap=timedelta(0))
         await connection.execute(HALF_AN_HOUR_LATER)
     await graph.save_many(inputs)
     for name, state in zip(names, customers, strict=True):
@@ -510,7 +509,7 @@ async def test_no_customer_that_is_there_is_deactivated_and_each_deleted_one_is_
         stripe.faults.extend(faults)
         stripe.handle = _killing(real, killed_after)
         with suppress(StoppedError, Killed):
-            await check(stripe, older_than=timedelta(hours=1))
+            await check(stripe, older_than=timedelta(hours=1), overlap=timedelta(0))
         inactive = await connection.fetch("select gateway_customer_id from customer_gateway_tokens where not is_active")
         assert {row[0] for row in inactive} <= deleted
     stripe.faults.clear()
@@ -519,7 +518,7 @@ async def test_no_customer_that_is_there_is_deactivated_and_each_deleted_one_is_
     await connection.execute("update gateway_customer_checks set leased_until = null")
     # Of tokens that are inactive and customers that are unknown alone, it looks like another account.
     with nullcontext() if standin.LIVE in stripe.customers.values() else suppress(StoppedError):
-        await check(stripe, older_than=timedelta(hours=1))
+        await check(stripe, older_than=timedelta(hours=1), overlap=timedelta(0))
     rows = await connection.fetch(
         "select gateway_customer_id, is_active, last_verified_at from customer_gateway_tokens"
     )

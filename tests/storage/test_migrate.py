@@ -18,8 +18,7 @@ OTHERS = "from pg_stat_activity where datname = current_database() and pid <> pg
 MIGRATE = """
 import asyncio, pathlib, sys
 from graphql_api.storage import migrate
-migrate._VERSIONS = pathlib.Path(sys.argv[2])
-asyncio.run(migrate.upgrade(sys.argv[1]))
+asyncio.run(migrate.upgrade(sys.argv[1], versions=pathlib.Path(sys.argv[2])))
 """
 
 
@@ -49,7 +48,7 @@ async def test_nobody_waits_long_behind_a_migration_that_waits_for_an_open_trans
     transaction = reader.transaction()
     await transaction.start()
     await reader.fetch(READ)
-    migrating = asyncio.create_task(upgrade(url))
+    migrating = asyncio.create_task(upgrade(url, versions=coming.folder))
     await until(lambda: "will be retried" in caplog.text, "the migration is tried again")
     for _ in range(20):
         await other.fetch(READ)
@@ -66,7 +65,7 @@ async def test_a_transaction_that_does_not_end_is_not_waited_for_for_ever(url, c
     async with reader.transaction():
         await reader.fetch(READ)
         with pytest.raises(Exception, match="lock timeout"):
-            await upgrade(url, timeout_seconds=0)
+            await upgrade(url, timeout_seconds=0, versions=coming.folder)
 
 
 async def test_what_a_killed_process_had_begun_is_taken_back_and_done_by_the_next(url, connect, coming):
@@ -78,7 +77,7 @@ async def test_what_a_killed_process_had_begun_is_taken_back_and_done_by_the_nex
     await process.wait()
     coming.take_back()
     coming.add(ADD)
-    await upgrade(url)
+    await upgrade(url, versions=coming.folder)
     await watching.fetch(READ_NOTE)
 
 
@@ -86,13 +85,13 @@ async def test_a_migration_that_fails_leaves_those_before_it(url, connect, comin
     coming.add(ADD)
     coming.add(f"alter table {TABLE} add column other text", "select 1 / 0")
     with pytest.raises(Exception, match="division by zero"):
-        await upgrade(url)
+        await upgrade(url, versions=coming.folder)
     connection = await connect()
     assert await current_revision(connection) == "9001"
     assert "other" not in dict.fromkeys(await columns(connection))
     coming.take_back()
     coming.add(f"alter table {TABLE} add column other text")
-    await upgrade(url)
+    await upgrade(url, versions=coming.folder)
     assert {"note", "other"} <= set(await columns(connection))
 
 
@@ -104,7 +103,7 @@ async def columns(connection):
 async def test_of_many_at_once_one_migrates_also_what_needs_to_be_alone_with_the_table(url, connect, coming):
     coming.add(ADD)
     coming.add(index=["by_activity", TABLE, "(is_active)"])
-    await asyncio.gather(*(upgrade(url) for _ in range(8)))
+    await asyncio.gather(*(upgrade(url, versions=coming.folder) for _ in range(8)))
     connection = await connect()
     assert await current_revision(connection) == "9002"
     assert await connection.fetchval("select indisvalid from pg_index where indexrelid = 'by_activity'::regclass")
@@ -113,7 +112,7 @@ async def test_of_many_at_once_one_migrates_also_what_needs_to_be_alone_with_the
 async def test_a_database_that_was_restarted_meanwhile_is_migrated_all_the_same(url, connect, coming):
     coming.add("select pg_sleep(600)")
     watching = await connect()
-    migrating = asyncio.create_task(upgrade(url))
+    migrating = asyncio.create_task(upgrade(url, versions=coming.folder))
     await until(
         lambda: watching.fetchval(f"select count(*) {OTHERS} and wait_event = 'PgSleep'"), "the migration sleeps"
     )
@@ -132,13 +131,13 @@ async def test_whatever_the_driver_says_of_a_database_that_goes_away_it_is_tried
     ways_to_end = [asyncpg.InternalClientError("cannot switch to state 12"), ConnectionResetError()]
     migrates = migrate._upgrade_alone
 
-    async def end_first(url):
+    async def end_first(*arguments):
         if ways_to_end:
             raise ways_to_end.pop()
-        await migrates(url)
+        await migrates(*arguments)
 
     monkeypatch.setattr(migrate, "_upgrade_alone", end_first)
-    await upgrade(url)
+    await upgrade(url, versions=coming.folder)
     await (await connect()).fetch(READ_NOTE)
 
 

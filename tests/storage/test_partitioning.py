@@ -17,7 +17,7 @@ from graphql_api.doctor import findings
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.errors import BadInputError
 from graphql_api.settings import Settings
-from graphql_api.storage import partitioning, selects, statements
+from graphql_api.storage import selects, statements
 from graphql_api.storage.connection import Connection, Statement
 from graphql_api.storage.connector import described
 from graphql_api.storage.migrate import upgrade
@@ -49,9 +49,8 @@ order by 1, 2
 
 
 @pytest.fixture
-async def url(new_database, migrated_database, straight, monkeypatch):
-    """A database with some tokens, of which only a few are copied at a time."""
-    monkeypatch.setattr(partitioning, "_ROWS", 7)
+async def url(new_database, migrated_database, straight):
+    """A database with some tokens."""
     url = straight(await new_database(migrated_database))
     connection = await asyncpg.connect(url)
     await connection.execute(FILL)
@@ -69,7 +68,7 @@ async def connection(url):
 async def partition(url, *tables, parts=3, show=lambda _: None):
     async with alone(url) as connection:
         for table in tables or KEYS:
-            await (await Partitioning.of(connection, table, parts)).run(show)
+            await (await Partitioning.of(connection, table, parts, batch=7)).run(show)
 
 
 async def rows(connection, table):
@@ -201,7 +200,7 @@ async def test_a_migration_builds_an_index_on_a_partitioned_table_while_others_w
     coming.add(f"alter table {TOKENS} add column note text")
     coming.add(index=["by_note", TOKENS, "(note)"])
     await connection.execute(f"create index by_note_p1 on {TOKENS}_p1 (user_id)")  # what a killed process left behind
-    await upgrade(url)
+    await upgrade(url, versions=coming.folder)
     assert await connection.fetchval("select indisvalid from pg_index where indexrelid = 'by_note'::regclass")
     definitions = "select pg_get_indexdef(inhrelid) from pg_inherits where inhparent = 'by_note'::regclass"
     assert [row[0].partition("(")[2] for row in await connection.fetch(definitions)] == ["note)"] * 3
