@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from base64 import b64encode
+from contextlib import contextmanager
 
 import asyncpg
 import httpx
@@ -244,22 +245,48 @@ async def test_a_database_that_is_away_is_told_as_soon_as_somebody_noticed():
         assert (await collected(client))["database_away",] == 1
 
 
-@pytest.fixture
-def workers(database_url, tmp_path):
-    """The service with two workers."""
+@contextmanager
+def two_workers(database_url, tmp_path, *before):
+    """The service with two workers, whose command stands behind others."""
     environment = {**os.environ, "DATABASE_URL": database_url, "AUTH_MODE": "disabled", "LOG_LEVEL": "error"}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "graphql_api", "serve", "--port", "0", "--workers", "2"],
+            [*before, sys.executable, "-m", "graphql_api", "serve", "--port", "0", "--workers", "2"],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=log,
         )
-    line = process.stdout.readline().decode()
-    yield line.split()[1].removesuffix("/graphql")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
-    process.stdout.close()
+    with process.stdout as stdout:
+        try:
+            yield stdout.readline().decode().split()[1].removesuffix("/graphql")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+
+
+@pytest.fixture
+def workers(database_url, tmp_path):
+    with two_workers(database_url, tmp_path) as url:
+        yield url
+
+
+# In a mount namespace of its own, to which a user without privileges may be denied the right.
+ISOLATED = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+FILLED = (
+    "mount -t tmpfs -o size=64k none /dev/shm && { head -c 1000000 /dev/zero > /dev/shm/full 2> /dev/null;"
+    ' ! echo x 2> /dev/null > /dev/shm/more; } && exec "$@"'
+)
+
+
+def may_mount():
+    return subprocess.run([*ISOLATED, FILLED, "sh", "true"], check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.skipif(not may_mount(), reason="this user may not mount a file system")
+def test_a_shared_memory_that_is_full_costs_nothing(database_url, tmp_path):
+    with two_workers(database_url, tmp_path, *ISOLATED, FILLED, "sh") as url:
+        ask(url, 4)
+        until_counted(url, 4)
 
 
 def counted(url):
