@@ -208,7 +208,7 @@ async def _database(
                 yield _wrong("pooler", _POOLER)
             missing = await missing_grants(connection)
             for statement in missing:
-                yield _wrong("grants", f"one is missing: as the owner of the tables, run `{statement}`")
+                yield _wrong("grants", f"one is missing: as the owner or a superuser, run `{statement}`")
             if not missing:
                 yield _well("grants", "are complete")
                 async for finding in _tables(connection, settings, max_open_seconds):

@@ -24,7 +24,7 @@ order by 1"""
 
 
 async def missing_grants(connection: asyncpg.Connection) -> list[str]:
-    """The statements that give this connection's role what it lacks, for the owner of the tables to run."""
+    """The statements that give this connection's role what it lacks, for the owner or a superuser to run."""
     if statement := await connection.fetchval(_NO_SCHEMA):
         return [statement]
     tables = CustomerGatewayTokenRow.metadata.tables.values()
