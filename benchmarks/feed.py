@@ -161,6 +161,40 @@ async def copy_without_feed(server: str, url: str) -> str:
     return copy
 
 
+# The history with more and more of what makes its position.
+PARTS = {
+    "without it": [f"alter table {EVENTS} drop column position"],
+    "+ the column": [
+        f"drop index {EVENTS}_by_position",
+        f"alter table {EVENTS} alter position drop identity, alter position set default 0",
+    ],
+    "+ the sequence": [f"drop index {EVENTS}_by_position"],
+    "+ the index": [],
+}
+
+
+async def weigh_parts(console: Console, server: str, url: str) -> None:
+    """Print the WAL of an inserted entry without images of pages, by what makes its position."""
+    administrator = await asyncpg.connect(server)
+    await administrator.execute("alter system set full_page_writes = off")
+    await administrator.execute("select pg_reload_conf()")
+    shown = table("WAL of an inserted entry, without images of whole pages", "history", "bytes")
+    for name, statements in PARTS.items():
+        await administrator.execute(f"create database parts template {urlsplit(url).path[1:]} strategy file_copy")
+        connection = await asyncpg.connect(urlsplit(server)._replace(path="/parts").geturl())
+        for statement in statements:
+            await connection.execute(statement)
+        wal = await connection.fetchval(WAL)
+        await connection.execute(FILL, 0, INSERTED - 1, "018bcfe7")
+        shown.add_row(name, f"{(await connection.fetchval(WAL) - wal) / INSERTED:.0f}")
+        await connection.close()
+        await administrator.execute("drop database parts")
+    await administrator.execute("alter system reset full_page_writes")
+    await administrator.execute("select pg_reload_conf()")
+    await administrator.close()
+    console.print(shown)
+
+
 async def save_change(store: TokenStore, user: str) -> None:
     snapshot = await store.read_at(user, "STRIPE")
     await store.change(snapshot.token, edited(snapshot.token, Edit(description=Given(str(uuid7()))), snapshot.now), "b")
@@ -526,6 +560,7 @@ def main(
         asyncio.run(create(server))
         url = urlsplit(server)._replace(path="/feed").geturl()
         asyncio.run(fill(console, url, lines))
+        asyncio.run(weigh_parts(console, server, url))
         with_, without = url, asyncio.run(copy_without_feed(server, url))
         asyncio.run(compare_writes(console, with_, without, saves, rounds))
         asyncio.run(compare_imports(console, with_, without, folder, rows, imports))

@@ -306,6 +306,16 @@ async def test_a_backlog_that_waits_holds_nothing_of_an_erased_person(receiver, 
         assert b"flesh" not in body + repr(headers).encode()
 
 
+async def test_the_data_of_an_event_is_a_representation_of_its_token(receiver, delivering_to, graph):
+    delivery = await delivering_to(receiver)
+    kept, gone = await graph.saved("u1", "STRIPE", "cus_1"), await graph.saved("u2", "STRIPE", "cus_2")
+    await graph.delete(gone)
+    assert await delivery.once() == ""
+    data = [body["data"] for body in receiver.bodies]
+    assert [list(each)[:2] for each in data] == [["__typename", "id"]] * 3
+    assert await graph.entities(data) == [kept, None, None]
+
+
 async def test_one_process_at_a_time_delivers_to_an_endpoint(receiver, delivering_to, record):
     release = asyncio.Event()
 

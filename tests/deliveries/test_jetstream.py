@@ -126,6 +126,16 @@ async def test_a_message_is_what_routers_and_consumers_want(server, delivering_t
     ]
 
 
+async def test_a_message_is_a_representation_of_its_token(server, delivering_to_stream, graph):
+    await server.create_stream()
+    delivery = await delivering_to_stream(server.url)
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    assert await delivery.once() == ""
+    [message] = await server.messages()
+    assert message.subject == f"events.tokens.{token['id']}"
+    assert await graph.entities([json.loads(message.data)]) == [token]
+
+
 async def test_what_is_sent_again_is_stored_once(server, pool, delivering_to_stream, record):
     await server.create_stream()
     delivery = await delivering_to_stream(server.url)

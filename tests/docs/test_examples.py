@@ -23,6 +23,10 @@ ELSEWHERE = {
     ("docs/checks.md", '"""Acme'): "tests/gateway_apis/test_another_gateway.py",
     ("docs/checks.md", "--- graphql_api"): "tests/gateway_apis/test_another_gateway.py",
     ("docs/checks.md", "kubectl"): "needs a cluster; tests/deploy has what can be tried",
+    (
+        "docs/events.md",
+        "directive @edfs",
+    ): "for Cosmo's router, which no registry has; tests/gateways/test_composition.py",
     ("docs/events.md", "kubectl"): "needs a cluster; tests/deploy has what can be tried",
     ("docs/federation.md", "headers:"): "for Apollo's router in Rust, which no registry has",
     ("docs/database-roles.md", "create role"): "tests/storage/test_roles.py",

@@ -4,6 +4,7 @@ import re
 import pytest
 from graphql import build_schema
 
+from tests.docs.pages import blocks
 from tests.gateways.graph import GRAPH, TESTS, compose
 
 LIBRARIES = ["apollo", "guild", "wundergraph"]
@@ -53,6 +54,23 @@ def test_another_page_info_needs_all_fields(library):
     assert whole["complaints"] == []
     for missing, each in zip(PAGE_INFO, composed, strict=True):
         assert missing.partition(":")[0] in str(each["complaints"])
+
+
+EVENTS = next(block.text for block in blocks(GRAPH.parent / "docs/events.md") if "@edfs" in block.text)
+
+
+def test_the_event_driven_graph_of_the_page_composes_with_the_subgraph():
+    wrong = {
+        EVENTS: None,
+        EVENTS.replace("args.id", "args.token"): "token",
+        EVENTS.replace(", resolvable: false", ""): "resolvable",
+        EVENTS.replace("type CustomerGatewayToken", "type Token").replace(
+            ": CustomerGatewayToken!", ": Token"
+        ): "Token",
+    }
+    graphs = ([OURS, {"name": "events", "url": "", "sdl": sdl}] for sdl in wrong)
+    for composed, says in zip(compose("wundergraph", *graphs), wrong.values(), strict=True):
+        assert composed["complaints"] == [] if says is None else says in str(composed["complaints"])
 
 
 def test_the_page_names_the_routers_that_are_tested():
