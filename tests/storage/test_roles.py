@@ -148,7 +148,7 @@ async def test_doctor_names_the_grant_that_is_missing_and_it_is_what_is_missing(
             assert told == f"one is missing: as the owner or a superuser, run `grant {grant} to {role}`"
             assert "clock" in checks
             await administrator.execute(told.split("`")[1])
-            assert (await lacking(service_url))[0] == ["are complete"]
+        assert (await lacking(service_url))[0] == ["are complete"]
     finally:
         await administrator.close()
 
