@@ -210,6 +210,9 @@ async def test_a_thousand_connections_are_served_nearly_as_fast_as_few(service, 
     assert many["rate"] > 0
     assert many["other"] == 0
     assert memory < 150
+    if LONG:
+        assert share >= 0.7
+        assert health < 0.5
 
 
 async def test_memory_stays_what_it_is(service, measured):

@@ -18,13 +18,14 @@ from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.settings import Settings
-from graphql_api.storage import replicas
+from graphql_api.storage import replicas, transaction
 from graphql_api.storage.migrate import upgrade
+from graphql_api.storage.transaction import Outcome
 from tests.asgi import Client, opened
 from tests.faults.load import Load
 from tests.faults.proxy import Proxy
 from tests.faults.service import serving
-from tests.graph import Graph
+from tests.graph import Graph, wanted
 from tests.until import until
 
 SECRET = "a secret of the tests, which is no secret"
@@ -187,6 +188,22 @@ async def test_what_this_service_wrote_is_read_whatever_the_standby_shows(servic
         after = await answers(elsewhere, token)
         assert after != before
         assert await answers(graph, token) == after
+
+
+async def test_what_may_have_been_written_is_read_though_the_answer_to_its_commit_was_lost(
+    service_on, primary, standby, monkeypatch
+):
+    async def nobody_knows(_runner, _transaction):
+        return Outcome.UNKNOWN
+
+    monkeypatch.setattr(transaction, "ask", nobody_knows)
+    async with Proxy.to("127.0.0.1", primary.port) as proxy:
+        graph = await service_on(standby, database_url=primary.url_by(proxy.port))
+        await pause(standby, primary)
+        proxy.loses_answer_to = b"commit"
+        answer = await graph.answer("save", input=wanted("u1", "STRIPE", "cus_1"))
+        assert [error["extensions"]["code"] for error in answer["errors"]] == ["UNAVAILABLE"]
+        assert [token["gatewayCustomerId"] for token in await graph.tokens("u1")] == ["cus_1"]
 
 
 async def test_other_users_are_read_from_the_standby_meanwhile(service_on, elsewhere, primary, standby):

@@ -1,9 +1,23 @@
 import asyncio
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
+from graphql_api.app import create_app
+from graphql_api.auth.keys import FileKeys, ServedKeys
+from graphql_api.deliveries import delivering
+from graphql_api.deliveries.delivering import Delivery
 from graphql_api.observability import supervision
+from graphql_api.observability.metrics import Metrics
+from graphql_api.observability.shared_memory import SharedMemory
 from graphql_api.observability.supervision import supervise
+from graphql_api.settings import Settings
+from graphql_api.storage.connector import place
+from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.replicas import Replica, WalTracker
+from tests.asgi import opened
+from tests.auth.issuer import key_set, new_key
 from tests.until import until
 
 
@@ -53,3 +67,31 @@ async def test_the_end_of_a_task_is_no_death(started):
     before = supervision.deaths["ends"]
     await asyncio.wait_for(supervise("ends", end), 5)
     assert supervision.deaths["ends"] == before
+
+
+@pytest.mark.parametrize("keys", ["auth_jwks_file", "auth_jwks_url"])
+async def test_the_death_of_each_task_of_the_service_is_counted(monkeypatch, tmp_path, database_url, keys):
+    async def die(*_):
+        raise KeyError
+
+    for owner, method in (
+        (ConnectionPool, "_watch"),
+        (WalTracker, "follow"),
+        (Replica, "follow"),
+        (FileKeys, "keep_current"),
+        (ServedKeys, "keep_current"),
+        (Metrics, "_keep_showing"),
+        (Delivery, "run"),
+    ):
+        monkeypatch.setattr(owner, method, die)
+    (file := tmp_path / "keys.json").write_bytes(key_set(new_key("one")))
+    place_of = {"auth_jwks_file": file, "auth_jwks_url": "http://127.0.0.1:1/keys"}
+    settings = Settings(database_url=database_url, database_replica_url=database_url, **{keys: place_of[keys]})
+    before = Counter(supervision.deaths)
+    with SharedMemory.open(1) as memory:
+        async with opened(create_app(settings, memory)):
+            deliveries = asyncio.create_task(delivering.run([Delivery(SimpleNamespace(name="audit"), *[None] * 6)]))
+            names = {f"replica {place(database_url)}", "access token keys", "shared metrics", "deliveries to audit"}
+            names |= {"database connections", "replica connections", "log of the primary"}
+            await until(lambda: (supervision.deaths - before).keys() >= names, f"the deaths of {names} are counted")
+            deliveries.cancel()
