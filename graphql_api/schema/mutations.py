@@ -12,7 +12,6 @@ from graphql_api.domain import deadline, values
 from graphql_api.domain.errors import BadInputError, Code, InputError, Problem
 from graphql_api.domain.inputs import MAX_BATCH, MIN_LEASE, Save
 from graphql_api.domain.inputs import lease_seconds as lease
-from graphql_api.domain.token import Token
 from graphql_api.domain.values import Problems
 from graphql_api.schema import payloads
 from graphql_api.schema.context import Info
@@ -58,18 +57,39 @@ Gateway = Annotated[str, strawberry.argument(description="The gateway. Case does
 Customer = Annotated[str, strawberry.argument(description="The customer's id at the gateway.")]
 
 
-def _mutation(resolver: Callable[..., Awaitable[Any]], description: str) -> Any:
-    """A field that runs the mutation within the request's deadline, and counts its user errors by name and code."""
+def _mutation(resolver: Callable[..., Awaitable[Any]], refused: Callable[[InputError], Any], description: str) -> Any:
+    """A field that runs the mutation within the request's deadline, and counts its user errors by name and code.
+
+    Args:
+        resolver: what it does
+        refused: the payload if the input breaks a rule
+        description: of the field
+    """
 
     @wraps(resolver)
     async def mutation(info: Info, *args: Any, **kwargs: Any) -> Any:
         with deadline.applied():
-            payload = await resolver(info, *args, **kwargs)
+            try:
+                payload = await resolver(info, *args, **kwargs)
+            except InputError as refusal:
+                payload = refused(refusal)
         for error in payload.user_errors:
             info.context.refuse(info.field_name, error.code.value)
         return payload
 
     return strawberry.federation.field(directives=[_COST], resolver=mutation, description=description)
+
+
+def _refused(payload: Callable[..., Any], **others: Any) -> Callable[[InputError], Any]:
+    """The payload of a refusal: its user errors, and these other fields."""
+    return lambda refusal: payload(user_errors=user_errors(refusal.problems), **others)
+
+
+def _unchanged(
+    *under: str, payload: Callable[..., Any] = CustomerGatewayTokenPayload, **others: Any
+) -> Callable[[InputError], Any]:
+    """The payload of a change of one token that was refused: the token as it is; the input stands at this place."""
+    return lambda refusal: payload(**payloads.refused(refusal, *under), **others)
 
 
 async def _create(
@@ -78,10 +98,8 @@ async def _create(
         CreateCustomerGatewayTokenInput, strawberry.argument(description="The token.")
     ],
 ) -> CustomerGatewayTokenPayload:
-    async def work(tokens: Tokens) -> Token:
-        return (await saving.save(tokens, input.to_domain(tokens.gateways))).token
-
-    return await _changed(info, "createCustomerGatewayToken", work, "input")
+    tokens = info.context.begin(info.field_name)
+    return payloads.changed((await saving.save(tokens, input.to_domain(tokens.gateways))).token)
 
 
 async def _save(
@@ -90,11 +108,8 @@ async def _save(
         SaveCustomerGatewayTokenInput, strawberry.argument(description="The token.")
     ],
 ) -> SaveCustomerGatewayTokenPayload:
-    tokens = info.context.begin("saveCustomerGatewayToken")
-    try:
-        saved = await saving.save(tokens, input.to_domain(tokens.gateways))
-    except InputError as refusal:
-        return SaveCustomerGatewayTokenPayload(created=False, **payloads.refused(refusal, "input"))
+    tokens = info.context.begin(info.field_name)
+    saved = await saving.save(tokens, input.to_domain(tokens.gateways))
     return SaveCustomerGatewayTokenPayload(
         gateway_token=payloads.shown(saved.token),
         user=payloads.user(saved.token.user_id),
@@ -110,11 +125,10 @@ async def _save_many(
         BatchErrorPolicy, strawberry.argument(description="What happens to the other inputs if one fails.")
     ] = BatchErrorPolicy.ABORT,
 ) -> SaveCustomerGatewayTokensPayload:
-    tokens = info.context.begin("saveCustomerGatewayTokens")
+    tokens = info.context.begin(info.field_name)
     if len(inputs) > MAX_BATCH:
         message = f"A batch can have at most {MAX_BATCH} inputs; this one has {len(inputs)}. Send several batches."
-        errors = user_errors([Problem(Code.INVALID, message, ("inputs",))])
-        return SaveCustomerGatewayTokensPayload(gateway_tokens=[], created_count=0, user_errors=errors)
+        raise InputError([Problem(Code.INVALID, message, ("inputs",))])
     aborts = on_error is BatchErrorPolicy.ABORT
     parsed = [_parsed(tokens, each) for each in inputs]
     saves = [each for each in parsed if isinstance(each, Save)]
@@ -150,10 +164,8 @@ async def _update(
         UpdateCustomerGatewayTokenInput, strawberry.argument(description="The changes.")
     ],
 ) -> CustomerGatewayTokenPayload:
-    async def work(tokens: Tokens) -> Token:
-        return await updating.update(tokens, input.to_domain())
-
-    return await _changed(info, "updateCustomerGatewayToken", work, "input")
+    tokens = info.context.begin(info.field_name)
+    return payloads.changed(await updating.update(tokens, input.to_domain()))
 
 
 async def _activate(
@@ -161,10 +173,8 @@ async def _activate(
     id: TokenId,  # noqa: A002
     expected_version: ExpectedVersion = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
-    async def work(tokens: Tokens) -> Token:
-        return await updating.activate(tokens, id, optional(expected_version))
-
-    return await _changed(info, "activateCustomerGatewayToken", work)
+    tokens = info.context.begin(info.field_name)
+    return payloads.changed(await updating.activate(tokens, id, optional(expected_version)))
 
 
 async def _deactivate(
@@ -175,10 +185,8 @@ async def _deactivate(
     ] = DeactivationReason.OTHER,
     expected_version: ExpectedVersion = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
-    async def work(tokens: Tokens) -> Token:
-        return await updating.deactivate(tokens, id, reason, optional(expected_version))
-
-    return await _changed(info, "deactivateCustomerGatewayToken", work)
+    tokens = info.context.begin(info.field_name)
+    return payloads.changed(await updating.deactivate(tokens, id, reason, optional(expected_version)))
 
 
 async def _delete(
@@ -186,14 +194,14 @@ async def _delete(
     id: TokenId,  # noqa: A002
     expected_version: ExpectedVersion = strawberry.UNSET,
 ) -> DeleteCustomerGatewayTokenPayload:
-    tokens = info.context.begin("deleteCustomerGatewayToken")
-    try:
-        user_id = await updating.delete(tokens, id, optional(expected_version))
-    except InputError as refusal:
-        user = payloads.user(refusal.token.user_id if refusal.token else None)
-        return DeleteCustomerGatewayTokenPayload(deleted_id=None, user=user, user_errors=user_errors(refusal.problems))
+    user_id = await updating.delete(info.context.begin(info.field_name), id, optional(expected_version))
     deleted = strawberry.ID(values.token_id(id) or id)
     return DeleteCustomerGatewayTokenPayload(deleted_id=deleted, user=payloads.user(user_id), user_errors=[])
+
+
+def _not_deleted(refusal: InputError) -> DeleteCustomerGatewayTokenPayload:
+    user = payloads.user(refusal.token.user_id if refusal.token else None)
+    return DeleteCustomerGatewayTokenPayload(deleted_id=None, user=user, user_errors=user_errors(refusal.problems))
 
 
 async def _deactivate_customer(
@@ -208,11 +216,9 @@ async def _deactivate_customer(
         strawberry.argument(description="When it happened, according to the gateway; the current time if omitted."),
     ] = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
-    async def work(tokens: Tokens) -> Token | None:
-        key = _customer(tokens, gateway, gateway_customer_id)
-        return await gateway_reports.deactivate_customer(tokens, *key, reason, optional(occurred_at))
-
-    return await _changed(info, "deactivateGatewayCustomer", work)
+    tokens = info.context.begin(info.field_name)
+    key = _customer(tokens, gateway, gateway_customer_id)
+    return payloads.changed(await gateway_reports.deactivate_customer(tokens, *key, reason, optional(occurred_at)))
 
 
 async def _verify_customer(
@@ -224,12 +230,9 @@ async def _verify_customer(
         strawberry.argument(description="When the gateway confirmed it; the current time if omitted."),
     ] = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
-    async def work(tokens: Tokens) -> Token:
-        return await gateway_reports.verify_customer(
-            tokens, *_customer(tokens, gateway, gateway_customer_id), optional(at)
-        )
-
-    return await _changed(info, "verifyGatewayCustomer", work)
+    tokens = info.context.begin(info.field_name)
+    key = _customer(tokens, gateway, gateway_customer_id)
+    return payloads.changed(await gateway_reports.verify_customer(tokens, *key, optional(at)))
 
 
 async def _claim(
@@ -240,15 +243,12 @@ async def _claim(
         int, strawberry.argument(description="How long the lease lasts, in seconds: 1 to 300.")
     ] = 30,
 ) -> ClaimGatewayCustomerPayload:
-    tokens, problems = info.context.begin("claimGatewayCustomer"), Problems()
+    tokens, problems = info.context.begin(info.field_name), Problems()
     user = problems.parse("userId", values.user_id, user_id) or ""
     name = problems.parse("gateway", tokens.gateways.parse, gateway) or ""
     seconds = problems.parse("leaseSeconds", lease, lease_seconds) or MIN_LEASE
-    try:
-        problems.check()
-        claimed = await claims.claim(tokens, user, name, seconds)
-    except InputError as refusal:
-        return ClaimGatewayCustomerPayload(gateway_token=None, claim=None, user_errors=user_errors(refusal.problems))
+    problems.check()
+    claimed = await claims.claim(tokens, user, name, seconds)
     claim = claimed.claim and GatewayCustomerClaim(
         idempotency_key=claimed.claim.idempotency_key,
         expires_at=claimed.claim.expires_at,
@@ -264,15 +264,12 @@ async def _release_claim(
     gateway: Gateway,
     idempotency_key: Annotated[str, strawberry.argument(description="The key of the claim to release.")],
 ) -> ReleaseGatewayCustomerClaimPayload:
-    tokens, problems = info.context.begin("releaseGatewayCustomerClaim"), Problems()
+    tokens, problems = info.context.begin(info.field_name), Problems()
     user = problems.parse("userId", values.user_id, user_id) or ""
     name = problems.parse("gateway", tokens.gateways.parse, gateway) or ""
     key = problems.parse("idempotencyKey", values.well_formed, idempotency_key) or ""
-    try:
-        problems.check()
-        released = await claims.release(tokens, user, name, key)
-    except InputError as refusal:
-        return ReleaseGatewayCustomerClaimPayload(released=False, user_errors=user_errors(refusal.problems))
+    problems.check()
+    released = await claims.release(tokens, user, name, key)
     return ReleaseGatewayCustomerClaimPayload(released=released, user_errors=[])
 
 
@@ -286,11 +283,10 @@ async def _reassign(
         str | None, strawberry.argument(description="The reason, for the history: at most 2,000 characters.")
     ] = strawberry.UNSET,
 ) -> ReassignGatewayCustomersPayload:
-    tokens, problems = info.context.begin("reassignGatewayCustomers"), Problems()
+    tokens, problems = info.context.begin(info.field_name), Problems()
     if len(customers) > MAX_BATCH:
         message = f"You can reassign at most {MAX_BATCH} customers at once; this list has {len(customers)}."
-        errors = user_errors([Problem(Code.INVALID, message, ("customers",))])
-        return ReassignGatewayCustomersPayload(gateway_tokens=[], user_errors=errors)
+        raise InputError([Problem(Code.INVALID, message, ("customers",))])
     why = problems.parse("reason", values.description, optional(reason))
     wanted = [each.to_domain(problems, tokens.gateways, "customers", str(at)) for at, each in enumerate(customers)]
     try:
@@ -314,20 +310,15 @@ async def _merge(
         bool, strawberry.argument(description="Return what a real run would return, and change nothing.")
     ] = False,
 ) -> MergeUserGatewayTokensPayload:
-    tokens, problems = info.context.begin("mergeUserGatewayTokens"), Problems()
+    tokens, problems = info.context.begin(info.field_name), Problems()
     problems.parse("fromUserId", values.stored_user_id, from_user_id)
     problems.parse("intoUserId", values.user_id, into_user_id)
-    try:
-        problems.check()
-        merge = merging.Merge(from_user_id, into_user_id, on_conflict.value)
-        if dry_run:
-            merged, info.context.tokens = await merging.dry_run_merge(tokens, merge)
-        else:
-            merged = await merging.merge(tokens, merge)
-    except InputError as refusal:
-        return MergeUserGatewayTokensPayload(
-            user=None, moved=[], conflicts=[], winners=[], user_errors=user_errors(refusal.problems)
-        )
+    problems.check()
+    merge = merging.Merge(from_user_id, into_user_id, on_conflict.value)
+    if dry_run:
+        merged, info.context.tokens = await merging.dry_run_merge(tokens, merge)
+    else:
+        merged = await merging.merge(tokens, merge)
     return MergeUserGatewayTokensPayload(
         user=payloads.user(into_user_id),
         moved=payloads.all_shown(merged.moved),
@@ -338,11 +329,7 @@ async def _merge(
 
 
 async def _erase(info: Info, user_id: UserId) -> EraseUserGatewayTokensPayload:
-    tokens = info.context.begin("eraseUserGatewayTokens")
-    try:
-        erased = await erasing.erase(tokens, _user_id(user_id))
-    except InputError as refusal:
-        return EraseUserGatewayTokensPayload(erased=[], user_errors=user_errors(refusal.problems))
+    erased = await erasing.erase(info.context.begin(info.field_name), _user_id(user_id))
     return EraseUserGatewayTokensPayload(
         erased=[ErasedGatewayCustomer(gateway=name, gateway_customer_id=customer) for name, customer in erased],
         user_errors=[],
@@ -353,11 +340,10 @@ async def _confirm_erasures(
     info: Info,
     customers: Annotated[list[GatewayCustomerInput], strawberry.argument(description="The customers, at most 1,000.")],
 ) -> ConfirmGatewayErasuresPayload:
-    tokens = info.context.begin("confirmGatewayErasures")
+    tokens = info.context.begin(info.field_name)
     if len(customers) > MAX_BATCH:
         message = f"At most {MAX_BATCH} customers can be confirmed at once; these are {len(customers)}."
-        errors = user_errors([Problem(Code.INVALID, message, ("customers",))])
-        return ConfirmGatewayErasuresPayload(confirmed_count=0, user_errors=errors)
+        raise InputError([Problem(Code.INVALID, message, ("customers",))])
     pairs: list[tuple[str, str]] = []
     errors: list[UserError] = []
     for index, each in enumerate(customers):
@@ -371,23 +357,8 @@ async def _confirm_erasures(
 
 
 async def _lift_erasure(info: Info, user_id: UserId) -> LiftUserErasurePayload:
-    tokens = info.context.begin("liftUserErasure")
-    try:
-        await erasing.lift_erasure(tokens, _user_id(user_id))
-    except InputError as refusal:
-        return LiftUserErasurePayload(user=None, user_errors=user_errors(refusal.problems))
+    await erasing.lift_erasure(info.context.begin(info.field_name), _user_id(user_id))
     return LiftUserErasurePayload(user=payloads.user(user_id), user_errors=[])
-
-
-async def _changed(
-    info: Info, field: str, work: Callable[[Tokens], Awaitable[Token | None]], *under: str
-) -> CustomerGatewayTokenPayload:
-    """The payload of a change of one token, whose input stands at this place."""
-    tokens = info.context.begin(field)
-    try:
-        return payloads.changed(await work(tokens))
-    except InputError as refusal:
-        return CustomerGatewayTokenPayload(**payloads.refused(refusal, *under))
 
 
 def _customer(tokens: Tokens, gateway: str, customer: str) -> tuple[str, str]:
@@ -415,59 +386,78 @@ class Mutation:
     """The root of mutations."""
 
     create_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
-        _create, "Create a token. If the same token exists, you get it unchanged and no error."
+        _create, _unchanged("input"), "Create a token. If the same token exists, you get it unchanged and no error."
     )
     save_customer_gateway_token: SaveCustomerGatewayTokenPayload = _mutation(
-        _save, "Create or update a user's token at a gateway."
+        _save,
+        _unchanged("input", payload=SaveCustomerGatewayTokenPayload, created=False),
+        "Create or update a user's token at a gateway.",
     )
     save_customer_gateway_tokens: SaveCustomerGatewayTokensPayload = _mutation(
-        _save_many, "Save at most 1,000 tokens in one transaction, in input order."
+        _save_many,
+        _refused(SaveCustomerGatewayTokensPayload, gateway_tokens=[], created_count=0),
+        "Save at most 1,000 tokens in one transaction, in input order.",
     )
-    update_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(_update, "Change a token by its id.")
+    update_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
+        _update, _unchanged("input"), "Change a token by its id."
+    )
     activate_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
         _activate,
+        _unchanged(),
         "Activate a token. Earlier deletions by its gateway no longer count, even if they arrive later. An active"
         " token does not change otherwise.",
     )
     deactivate_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
-        _deactivate, "Deactivate a token. An inactive token does not change."
+        _deactivate, _unchanged(), "Deactivate a token. An inactive token does not change."
     )
     delete_customer_gateway_token: DeleteCustomerGatewayTokenPayload = _mutation(
         _delete,
+        _not_deleted,
         "Delete a token. Its customer id stays reserved for its user. Deleting it again returns the same"
         " `deletedId`; an id that never existed gives NOT_FOUND.",
     )
     deactivate_gateway_customer: CustomerGatewayTokenPayload = _mutation(
         _deactivate_customer,
+        _unchanged(),
         "Deactivate the token of a gateway customer. For webhook handlers, which know only the customer id. An"
         " unknown or inactive customer is not an error, because gateways send events twice, late and out of order.",
     )
     verify_gateway_customer: CustomerGatewayTokenPayload = _mutation(
-        _verify_customer, "Record that the gateway confirmed a customer."
+        _verify_customer, _unchanged(), "Record that the gateway confirmed a customer."
     )
     claim_gateway_customer: ClaimGatewayCustomerPayload = _mutation(
-        _claim, "Ask before you create a customer at a gateway: who creates it, and with which idempotency key?"
+        _claim,
+        _refused(ClaimGatewayCustomerPayload, gateway_token=None, claim=None),
+        "Ask before you create a customer at a gateway: who creates it, and with which idempotency key?",
     )
     release_gateway_customer_claim: ReleaseGatewayCustomerClaimPayload = _mutation(
         _release_claim,
+        _refused(ReleaseGatewayCustomerClaimPayload, released=False),
         "Give up a claim whose key is spent, for example because the gateway stored a failure for it. The next"
         " claim gets a new key.",
     )
     reassign_gateway_customers: ReassignGatewayCustomersPayload = _mutation(
         _reassign,
+        _refused(ReassignGatewayCustomersPayload, gateway_tokens=[]),
         "Correct customers that were saved for the wrong user, all or nothing. They are evaluated together, so you"
         " can swap two users' customers. Each token moves to the right user; if that user keeps another one there,"
         " the answer is ALREADY_EXISTS.",
     )
     merge_user_gateway_tokens: MergeUserGatewayTokensPayload = _mutation(
-        _merge, "Move one user's tokens to another, for example when a guest registers. All or nothing."
+        _merge,
+        _refused(MergeUserGatewayTokensPayload, user=None, moved=[], conflicts=[], winners=[]),
+        "Move one user's tokens to another, for example when a guest registers. All or nothing.",
     )
     erase_user_gateway_tokens: EraseUserGatewayTokensPayload = _mutation(
-        _erase, "Erase a user: their tokens, former customer ids and personal data in the history."
+        _erase,
+        _refused(EraseUserGatewayTokensPayload, erased=[]),
+        "Erase a user: their tokens, former customer ids and personal data in the history.",
     )
     confirm_gateway_erasures: ConfirmGatewayErasuresPayload = _mutation(
-        _confirm_erasures, "Confirm that customers were deleted at their gateways. Unknown ones are ignored."
+        _confirm_erasures,
+        _refused(ConfirmGatewayErasuresPayload, confirmed_count=0),
+        "Confirm that customers were deleted at their gateways. Unknown ones are ignored.",
     )
     lift_user_erasure: LiftUserErasurePayload = _mutation(
-        _lift_erasure, "Allow tokens of an erased user to be saved again."
+        _lift_erasure, _refused(LiftUserErasurePayload, user=None), "Allow tokens of an erased user to be saved again."
     )
