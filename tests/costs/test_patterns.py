@@ -68,6 +68,19 @@ def test_every_regular_expression_is_listed_with_the_reason_why_it_is_linear():
     assert found == set(PATTERNS)
 
 
+def test_no_regular_expression_is_made_in_another_way_than_by_the_name_of_the_module():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Import(names=names):
+                    assert not [name for name in names if name.name in {"regex", "re2"}], path
+                    assert not [name for name in names if name.name == "re" and name.asname], path
+                case ast.ImportFrom(module="re" | "regex" | "re2"):
+                    pytest.fail(f"{path} imports from {node.module}")
+                case ast.Attribute(value=ast.Name(id="re"), attr=attribute):
+                    assert attribute in USES | {"IGNORECASE", "Match", "Pattern", "escape"}, path
+
+
 def test_no_list_is_longer_than_it_has_to_be():
     paths = {path for path, _ in uses()}
     assert all(any(path.startswith(prefix) for path in paths) for prefix in OPERATORS)

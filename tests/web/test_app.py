@@ -6,11 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
+from starlette.applications import Starlette
 
 from graphql_api.app import create_app
 from graphql_api.observability import logs
 from graphql_api.settings import ConfigurationError, Settings
+from graphql_api.web.graphiql import routes
 from tests.asgi import Client
 from tests.conftest import AUTH_SECRET
 from tests.node import install
@@ -72,6 +75,16 @@ async def test_nothing_redirects(client, path):
         response = await client.http.request(method, path, headers={"host": "evil.example"})
         assert response.status_code == 404
         assert "location" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/graphiql", "/graphiql/", "/graphiql/x", "/graphiql/assets/x.js", "/graphiql/%00"])
+async def test_a_file_that_graphiql_does_not_have_is_not_found_whether_it_was_built_or_not(service, tmp_path, path):
+    running = Client(await service(auth_mode="disabled", introspection=True))
+    not_built = httpx.AsyncClient(transport=httpx.ASGITransport(Starlette(routes=routes(tmp_path))))
+    async with not_built:
+        for answer in (await running.http.get(path), await not_built.get(f"http://localhost{path}")):
+            assert answer.status_code == 404
+            assert "location" not in answer.headers
 
 
 @pytest.mark.parametrize("path", [b"/%6detrics", b"/metrics%2f", b"/%2fmetrics", b"/help%2ferrors", b"/%67raphql"])

@@ -24,6 +24,9 @@ BODY = b'{"query": "' + CANARY + b'"}'
 NEXT = b"GET /next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
+TRAILERS = (
+    b"Authorization: Bearer x\r\nHost: y\r\nContent-Encoding: gzip\r\nContent-Type: text/plain\r\nX-Request-Id: x\r\n"
+)
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
 
 
@@ -43,7 +46,7 @@ READ = {
     "small chunks": post(CHUNKED, body=chunks(BODY[:9], BODY[9:30], BODY[30:])),
     "a chunk for each byte": post(CHUNKED, body=chunks(*(BODY[i : i + 1] for i in range(len(BODY))))),
     "chunks with extensions": post(CHUNKED, body=chunks(BODY, extension=b";a=b")),
-    "chunks with trailers": post(CHUNKED, body=chunks(BODY, trailers=b"Authorization: Bearer x\r\nHost: y\r\n")),
+    "chunks with trailers": post(CHUNKED, body=chunks(BODY, trailers=TRAILERS)),
     "an upgrade with a length": post(UPGRADE, LENGTH, body=BODY),
     "an upgrade with chunks": post(UPGRADE, CHUNKED, body=chunks(BODY)),
     "an upgrade to a websocket": post(b"Connection: Upgrade\r\nUpgrade: websocket\r\n", LENGTH, body=BODY),
@@ -75,6 +78,7 @@ REFUSED = {
     "a coding that is none": post(b"Transfer-Encoding: xchunked\r\n", body=chunks(BODY)),
     "identity": post(b"Transfer-Encoding: identity\r\n", body=BODY),
     "a vertical tab before chunked": post(b"Transfer-Encoding: \x0bchunked\r\n", body=chunks(BODY)),
+    # White space that RFC 9112 (5.1) allows, and no client sends: the parser takes it for a part of the coding.
     "a tab after chunked": post(b"Transfer-Encoding: chunked\t\r\n", body=chunks(BODY)),
     "a vertical tab after chunked": post(b"Transfer-Encoding: chunked\x0b\r\n", body=chunks(BODY)),
     "chunked twice in a line": post(b"Transfer-Encoding: chunked chunked\r\n", body=chunks(BODY)),
@@ -161,8 +165,8 @@ async def test_a_body_is_read_to_its_end_and_the_next_request_after_it(seen, add
     assert seen.paths == ["/graphql", "/next"]
     assert seen.bodies == [BODY, b""]
     assert received.count(b"HTTP/1.1 200 OK\r\n") == 2
-    assert b"authorization" not in seen.headers[0]
     assert seen.headers[0][b"host"] == b"x"
+    assert seen.headers[0].keys().isdisjoint({b"authorization", b"content-encoding", b"content-type", b"x-request-id"})
 
 
 @pytest.mark.parametrize("name", READ)

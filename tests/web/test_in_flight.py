@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import socket
 from contextlib import suppress
 
 import httpx
@@ -123,6 +124,17 @@ async def test_a_query_by_get_whose_client_has_gone_is_ended(graphql, waiting):
             connection.sendall(b"GET /graphql?query={wait(seconds:60)} HTTP/1.1\r\nHost: x\r\n\r\n")
             await asyncio.wait_for(waiting.began.wait(), 5)
         await asyncio.wait_for(waiting.cancelled.wait(), 5)
+
+
+async def test_a_client_that_will_send_nothing_more_counts_as_gone(graphql, waiting):
+    """So do proxies see it: a client that gave up cannot be told from one that only closed its side."""
+    async with listening(graphql()) as address:
+        with connected(address) as connection:
+            connection.sendall(asking("{ wait(seconds: 60) }"))
+            await asyncio.wait_for(waiting.began.wait(), 5)
+            connection.shutdown(socket.SHUT_WR)
+            await asyncio.wait_for(waiting.cancelled.wait(), 5)
+            assert await asyncio.to_thread(read, connection) == ""
 
 
 async def test_a_request_that_the_server_itself_cancels_is_cancelled(graphql, waiting):
