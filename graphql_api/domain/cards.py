@@ -32,6 +32,8 @@ _CANDIDATES = tuple(
 # Every card number has twelve digits with at most one separator each before the fifth, the ninth and the eleventh: most
 # texts end here.
 _MAYBE = re.compile(r"\d{4}[^0-9A-Za-z]{0,2}\d{4}[^0-9A-Za-z]{0,2}\d{2}[^0-9A-Za-z]{0,2}\d{2}")
+# In ASCII nothing is invisible, so that what separates them can be told exactly.
+_MAYBE_IN_ASCII = re.compile(rf"(?:{_SEPARATOR.pattern})?".join((r"\d{4}", r"\d{4}", r"\d{2}", r"\d{2}")))
 _NUMBERS = re.compile(rf"\d(?:(?:{_SEPARATOR.pattern}){{0,2}}\d)*")
 _BEFORE, _AFTER = r"(?<![^\W_])", r"(?![^\W_])"
 # Digits in these are an identifier's. The quantifiers are possessive, so that a search is linear.
@@ -89,10 +91,13 @@ def has_card_number(text: str) -> bool:
     """
     if len(text) < _MIN_DIGITS:
         return False
-    if not text.isascii():
+    is_ascii = text.isascii()
+    if is_ascii and _MAYBE_IN_ASCII.search(text) is None:
+        return False
+    if not is_ascii:
         text = "".join([str(unicodedata.digit(character)) if character.isdigit() else character for character in text])
-    if _MAYBE.search(text) is None:
-        return not text.isascii() and _HIDDEN.search(text) is not None and has_card_number(_HIDDEN.sub("", text))
+        if _MAYBE.search(text) is None:
+            return _HIDDEN.search(text) is not None and has_card_number(_HIDDEN.sub("", text))
     visible = _IDENTIFIERS.sub("x", text)
     return _is_found(visible) or (_HIDDEN.search(visible) is not None and _is_found(_HIDDEN.sub("", visible)))
 

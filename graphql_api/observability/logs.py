@@ -88,7 +88,7 @@ class AccessLog:
             structlog.get_logger().info(**event)
             return
         event["level"] = "info"
-        event["timestamp"] = datetime.now(UTC)
+        event["timestamp"] = self._lines.now()
         event["request_id"] = request_id
         for stamp in self._stamps:
             stamp(None, "info", event)
@@ -127,7 +127,14 @@ class _Lines:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.waiting: list[bytes] = []
+        self._now = ""
         self.is_terminal = stream.isatty()
+
+    def now(self) -> str:
+        """The time of the first of the lines that wait, since they are written together; else the time now."""
+        if not self.waiting:
+            self._now = datetime.now(UTC).isoformat()
+        return self._now
 
     def write_soon(self, line: bytes) -> None:
         if not self.waiting:
