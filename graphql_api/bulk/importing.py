@@ -3,13 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
 from itertools import islice
 from operator import attrgetter
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 from uuid_utils import uuid7
@@ -174,7 +175,7 @@ class Parser:
         if "description" in record:
             description = problems.parse("description", values.description, record["description"])
         if "metadata" in record:
-            metadata = problems.parse("metadata", values.metadata, record["metadata"])
+            metadata = problems.parse("metadata", _given_metadata, record["metadata"])
         is_active = record.get("isActive", True)
         if is_active is None:
             problems.add(Code.INVALID, _KINDS["isActive"][1], "isActive")
@@ -209,6 +210,29 @@ class Parser:
             deactivation_reason=None if is_active else past.get("deactivation_reason", DeactivationReason.OTHER.value),
             last_verified_at=past.get("last_verified_at"),
         )
+
+
+def _given_metadata(value: Any) -> dict[str, Any] | None:
+    """Metadata as a request would have it, whose integers of more than 64 bits are doubles.
+
+    Raises:
+        InputError: as `values.metadata`; for an integer that no double is.
+    """
+    try:
+        return values.metadata(value)
+    except InputError:
+        return values.metadata(_with_doubles(value, values.MAX_METADATA_DEPTH))
+
+
+def _with_doubles(value: Any, depth: int) -> Any:
+    if isinstance(value, dict) and depth:
+        return {key: _with_doubles(each, depth - 1) for key, each in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list) and depth:
+        return [_with_doubles(each, depth - 1) for each in cast("list[Any]", value)]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        with suppress(OverflowError):
+            return float(value)
+    return value
 
 
 def _check_kinds(problems: Problems, record: Record) -> None:
@@ -437,9 +461,8 @@ def save_input(row: StagedToken, stored: Token | None) -> Save:
     """What a row saves where its user has this token at its gateway, besides what it says that the gateway said."""
     reason = DeactivationReason(row.deactivation_reason or DeactivationReason.OTHER.value)
     decides = row.has_is_active and reason is not DeactivationReason.GATEWAY_DELETED
-    if row.is_active and row.has_deactivated_at and stored is not None and stored.deactivated_at is not None:
-        # An older file says only how the token was.
-        decides = decides and stored.deactivated_at < row.updated_at
+    if stored is not None and row.has_deactivated_at:  # an older file says only how the token was
+        decides = decides and not _is_outdated(row, stored)
     edit = Edit(
         gateway_customer_id=row.gateway_customer_id,
         description=Given(row.description) if row.has_description else None,
@@ -449,6 +472,14 @@ def save_input(row: StagedToken, stored: Token | None) -> Save:
         deactivated_at=row.deactivated_at if row.has_deactivated_at else None,
     )
     return Save(user_id=row.user_id, gateway=row.gateway, edit=edit)
+
+
+def _is_outdated(row: StagedToken, stored: Token) -> bool:
+    """Whether the token was deactivated or activated after it was as the row says."""
+    if row.deactivated_at is None:
+        return not stored.is_active and row.updated_at < stored.updated_at
+    activated_at = tokens.facts_of(stored).activated_at
+    return activated_at is not None and row.deactivated_at < activated_at
 
 
 def _said(row: StagedToken, stored: Token | None) -> Facts:

@@ -23,10 +23,12 @@ from graphql_api.storage.customer_lists import (
     ListCounts,
     ListedCustomer,
 )
+from graphql_api.storage.reads import Pair
 from graphql_api.storage.tokens import TokenStore
 
 ACTOR = "reconcile"
 MAX_CHUNK_TOKENS: Final = 1000
+_MAX_CHUNK_CUSTOMERS = 50  # without a token: each is locked exclusively
 _BEGIN = (datetime.min.replace(tzinfo=UTC), str(UUID(int=0)))
 
 
@@ -131,16 +133,22 @@ def check(counts: ListCounts, unreadable: int, guards: Guards) -> None:
 async def apply(
     store: TokenStore, customer_list: CustomerList, *, max_tokens: int = MAX_CHUNK_TOKENS
 ) -> AsyncGenerator[ApplyReport]:
-    """Deactivate what is missing and verify what is listed, at most `max_tokens` in a transaction."""
+    """Deactivate what is missing and verify what is listed, at most `max_tokens` in a transaction.
+
+    What the list says of inactive tokens and of customers without one is kept, too: it counts against other reports.
+    """
     after = _BEGIN
     while rows := await customer_list.changes(after, max_tokens):
         after = (rows[-1]["created_at"], rows[-1]["id"])
         yield await retry_on_conflict(partial(_write, store, customer_list, rows), max_seconds=60)
+    last = ""
+    while rows := await customer_list.unsaved(last, _MAX_CHUNK_CUSTOMERS):
+        last = rows[-1]["gateway_customer_id"]
+        await retry_on_conflict(partial(_remember, store, customer_list, rows), max_seconds=60)
 
 
 async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[Row]) -> ApplyReport:
-    applied = ApplyReport()
-    changes = Changes()
+    applied, changes, beside = ApplyReport(), Changes(), dict[Pair, Facts]()
     async with store.transaction({row["user_id"] for row in rows}) as transaction:
         stored = await transaction.lock_at((row["user_id"], customer_list.gateway) for row in rows)
         now = await transaction.now()
@@ -152,8 +160,26 @@ async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[
             event = tokens.reported(token, facts, now)
             if event is not None:
                 changes.change(token, event)
-                applied.deactivated += not row["is_listed"]
+                applied.deactivated += event.action is Action.DEACTIVATED
                 applied.activated += event.action is Action.ACTIVATED
                 applied.verified += row["is_listed"] and event.action is not Action.ACTIVATED
+            if tokens.cannot_carry(token, facts):
+                beside[customer_list.gateway, token.gateway_customer_id] = facts
         await transaction.write(changes, ACTOR)
+        if beside:
+            await transaction.remember_facts(beside)
     return applied
+
+
+async def _remember(store: TokenStore, customer_list: CustomerList, rows: Sequence[Row]) -> None:
+    """Store what the list says of customers without a token, unless one was saved meanwhile."""
+    gateway, at = customer_list.gateway, customer_list.at
+    said = {
+        (gateway, row["gateway_customer_id"]): Facts(gone_at=at) if row["is_deleted"] else Facts(exists_at=at)
+        for row in rows
+    }
+    async with store.transaction((), customers=said, exclusive=True) as transaction:
+        free = [key for key in said if not await transaction.lock_customer(key)]
+        if free:
+            await transaction.remember_facts({key: said[key] for key in free})
+            await transaction.delete_expired_facts()

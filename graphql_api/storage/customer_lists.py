@@ -15,14 +15,15 @@ _INDEX = "create index on listed (gateway_customer_id); analyze listed"
 _LISTED = "select from listed where listed.gateway_customer_id = t.gateway_customer_id"
 _IS_LISTED = f"exists ({_LISTED} and not listed.is_deleted)"
 _IS_DELETED = f"(not {_IS_LISTED} and exists ({_LISTED}))"
-# Tokens that were active under this id when the listing began, and are not in the list, or are in it as deleted.
-_IS_MISSING = f"""(
-  t.is_active and t.created_at < $2 and t.activated_at < $2 and not {_IS_LISTED}
+# Tokens that had this id when the listing began, and are not in the list, or are in it as deleted.
+_IS_ABSENT = f"""(
+  t.created_at < $2 and t.activated_at < $2 and not {_IS_LISTED}
   and not exists (
     select from gateway_customers c
     where c.gateway_customer_id = t.gateway_customer_id and c.gateway = t.gateway and c.since >= $2
   )
 )"""
+_IS_MISSING = f"(t.is_active and {_IS_ABSENT})"
 _MISSING_THERE = f"""
   select t.*, case when {_IS_DELETED} then 'DELETED' else 'NOT_LISTED' end as reason
   from customer_gateway_tokens t where t.gateway = $1 and {_IS_MISSING}
@@ -63,8 +64,28 @@ _REPORT = f"""
 _CHANGES = f"""
   select created_at, id, user_id, gateway_customer_id, {_IS_LISTED} as is_listed from customer_gateway_tokens t
   where gateway = $1 and (created_at, id) > ($3, $4)
-    and case when {_IS_LISTED} then last_verified_at is null or last_verified_at < $2 else {_IS_MISSING} end
+    and case when {_IS_LISTED} then last_verified_at is null or last_verified_at < $2 else {_IS_ABSENT} and (
+      t.is_active or (t.deactivation_reason = 'GATEWAY_DELETED' and t.deactivated_at < $2)
+      or (t.deactivation_reason <> 'GATEWAY_DELETED' and not exists (
+        select from gateway_customer_reports r
+        where r.gateway_customer_id = t.gateway_customer_id and r.gateway = t.gateway and r.gone_at >= $2
+      ))
+    ) end
   order by created_at, id limit $5
+"""
+# Customers without a token: those listed as deleted, and those that exist although something else was reported.
+_UNSAVED = """
+  with l as (
+    select gateway_customer_id, bool_and(is_deleted) as is_deleted from listed where gateway_customer_id > $3
+    group by gateway_customer_id
+  )
+  select l.* from l left join gateway_customer_reports r on
+    r.gateway_customer_id = l.gateway_customer_id and r.gateway = $1
+  where case when is_deleted then coalesce(r.gone_at, '-infinity') else coalesce(r.exists_at, r.gone_at) end < $2
+    and not exists (
+      select from customer_gateway_tokens t where t.gateway_customer_id = l.gateway_customer_id and t.gateway = $1
+    )
+  order by l.gateway_customer_id limit $4
 """
 GATEWAYS = Statement("gateways_with_tokens", "select distinct gateway from customer_gateway_tokens order by gateway")
 HAS_TOKENS = Statement("has_tokens", "select exists (select from customer_gateway_tokens where gateway = $1)")
@@ -148,5 +169,9 @@ class CustomerList:
         await self._raw.copy_from_query(_REPORT, self.gateway, self.at, output=output, format="csv", header=True)
 
     async def changes(self, after: tuple[datetime, str], size: int) -> Sequence[Row]:
-        """The next tokens, in creation order, that are missing in the list, or listed and not verified since."""
+        """The next tokens, in creation order, of which the list says something that is not known."""
         return await self._raw.fetch(_CHANGES, self.gateway, self.at, *after, size)
+
+    async def unsaved(self, after: str, size: int) -> Sequence[Row]:
+        """The next customers without a token, in the order of their ids, of which it says something that counts."""
+        return await self._raw.fetch(_UNSAVED, self.gateway, self.at, after, size)

@@ -18,6 +18,7 @@ from graphql_api.domain.inputs import Gateways
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 from tests.bulk.records import many, token
+from tests.graph import token_of
 
 CARD = "4111 1111 1111 1111"
 COUNT = "select count(*) from customer_gateway_tokens"
@@ -716,3 +717,40 @@ async def test_no_message_names_a_card_number_of_a_files_name(command, folder, a
     missing = await command(arguments[0], f"{CARD}/none.csv", *arguments[1:])
     assert missing.status
     assert "4111" not in missing.out + missing.err
+
+
+@pytest.mark.parametrize("reason", ["GATEWAY_DELETED", "FRAUD"])
+async def test_an_older_export_never_activates_a_token_whose_deactivation_was_reported_late(
+    command, folder, graph, reason
+):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    token = token_of(await graph.update(token, description="later"))
+    assert (await command("export", "old.jsonl")).status == 0
+    when = token["createdAt"] if reason == "FRAUD" else "2026-01-01T00:00:00Z"
+    await graph.deactivate_customer("STRIPE", "cus_1", reason=reason, occurredAt=when)
+    before = await graph.token(token["id"])
+    assert before["isActive"] is False
+    assert (await command("import", "old.jsonl")).err == "import old.jsonl: 1 unchanged\n"
+    assert await graph.token(token["id"]) == before
+
+
+async def test_an_older_export_does_not_undo_an_activation_and_a_newer_decision_counts(command, folder, graph, write):
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    await graph.deactivate(token, reason="FRAUD")
+    assert (await command("export", "old.jsonl")).status == 0
+    active = token_of(await graph.activate(token))
+    assert (await command("import", "old.jsonl")).err == "import old.jsonl: 1 unchanged\n"
+    assert await graph.token(token["id"]) == active
+    decision = {"userId": "u1", "gateway": "STRIPE", "gatewayCustomerId": "cus_1", "isActive": False}
+    assert (await command("import", write("new.jsonl", decision))).err == "import new.jsonl: 1 changed\n"
+    assert (await graph.token(token["id"]))["isActive"] is False
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+async def test_long_numbers_in_metadata_come_back_as_they_were(command, folder, graph, empty, suffix):
+    metadata = {"a": 1e20, "b": [1.5e30, {"c": -1e19}], "d": 2**64 - 1, "e": 1e100}
+    token = await graph.saved("u1", "STRIPE", "cus_1", metadata=metadata)
+    assert (await command("export", f"all.{suffix}")).status == 0
+    await empty()
+    assert (await command("import", f"all.{suffix}")).err == f"import all.{suffix}: 1 created\n"
+    assert (await graph.token(token["id"]))["metadata"] == metadata

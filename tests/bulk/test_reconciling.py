@@ -117,6 +117,68 @@ async def test_applied_a_full_list_makes_active_again_what_was_deactivated_wrong
     assert (newest["action"], newest["reason"], newest["actor"]) == ("ACTIVATED", "VERIFIED", "reconcile")
 
 
+async def reconciled(command, file, at):
+    outcome = await command(
+        "reconcile", file, "--gateway", "STRIPE", "--apply", "--exported-at", at, "--max-missing", 100
+    )
+    return outcome.err.splitlines()[-1].partition(": ")[2]
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["late", "early"])
+async def test_what_a_list_says_of_an_inactive_token_counts_against_reports_in_any_order(
+    command, listing, customers, graph, late
+):
+    """The list is the gateway's latest word, whether an older report comes before it or after it."""
+    names = [f"cus_{number}" for number in range(1, 6)]
+    for name in names:
+        await graph.deactivate_customer("STRIPE", name, occurredAt=now(seconds=-100))
+    at = now()
+    reports = [("STRIPE", name, {"at": now(seconds=-50)}) for name in names]
+    if not late:
+        for gateway, name, when in reports:
+            await graph.verify(gateway, name, **when)
+    said = await reconciled(command, listing("cus_9"), at)
+    assert said == f"{0 if late else 4} deactivated, 0 activated, 0 verified"
+    assert await reconciled(command, listing("cus_9"), at) == "0 deactivated, 0 activated, 0 verified"
+    if late:
+        for gateway, name, when in reports:
+            await graph.verify(gateway, name, **when)
+    for name in names[:4]:
+        token = await graph.customer("STRIPE", name)
+        assert (token["isActive"], token["deactivatedAt"]) == (False, at)
+
+
+async def test_a_list_is_believed_about_a_replaced_customer_of_a_token_that_is_inactive_for_our_own_reason(
+    command, listing, customers, graph
+):
+    at = now()
+    await reconciled(command, listing("cus_1", "cus_2", "cus_3", "cus_4"), at)
+    await graph.save("u5", "STRIPE", "cus_5b", replaces="cus_5")
+    await graph.activate(await graph.customer("STRIPE", "cus_5b"))
+    await graph.save("u5", "STRIPE", "cus_5", replaces="cus_5b")
+    token = await graph.customer("STRIPE", "cus_5")
+    assert (token["isActive"], token["deactivationReason"], token["deactivatedAt"]) == (False, "GATEWAY_DELETED", at)
+
+
+@pytest.mark.parametrize("saved_first", [True, False], ids=["saved", "unsaved"])
+@pytest.mark.parametrize(
+    ("listed", "active"), [("id\ncus_7\n", True), ("id,deleted\ncus_7,true\n", False)], ids=["listed", "deleted"]
+)
+async def test_what_a_list_says_of_a_customer_without_a_token_counts_once_it_is_saved(
+    command, folder, customers, graph, saved_first, listed, active
+):
+    await graph.deactivate_customer("STRIPE", "cus_7", occurredAt=now(seconds=-100))
+    (folder / "list.csv").write_text(listed)
+    if saved_first:
+        await graph.save("u7", "STRIPE", "cus_7")
+    at = now()
+    await reconciled(command, "list.csv", at)
+    if not saved_first:
+        await graph.save("u7", "STRIPE", "cus_7")
+    token = await graph.customer("STRIPE", "cus_7")
+    assert (token["isActive"], token["deactivatedAt"]) == (active, None if active else at)
+
+
 async def test_what_is_younger_than_the_list_is_not_missing_in_it(command, listing, customers, graph, differences):
     active = await graph.customer("STRIPE", "cus_1")
     await graph.deactivate(active)
@@ -332,7 +394,7 @@ async def test_chunks_follow_one_another(customers, database_url, table):
             customer_list = CustomerList(transaction.raw, "STRIPE", datetime.now(UTC))
             await customer_list.load([ListedCustomer(f"cus_{n}", is_deleted=False) for n in (1, 2, 3)])
             reports = [report async for report in apply(store, customer_list, max_tokens=2)]
-    assert [(report.verified, report.deactivated) for report in reports] == [(2, 0), (1, 1)]
+    assert [(report.verified, report.deactivated) for report in reports] == [(2, 0), (1, 1), (0, 0)]
     assert await table("select gateway_customer_id from customer_gateway_tokens where not is_active order by 1") == [
         ("cus_4",),
         ("cus_5",),
