@@ -5,10 +5,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from itertools import islice
 from operator import attrgetter
+from time import monotonic
 from types import NoneType
 from typing import Any, Final, cast
 
@@ -56,11 +57,13 @@ async def import_tokens(
     of its chunk only.
     """
     parser, writer = Parser(gateways), _Writer(store, dry_run=dry_run)
+    began, started = await store.now(), monotonic()
 
     async def read(before: "asyncio.Task[_Chunk | None] | None") -> "_Chunk | None":
         if before is not None and await before is None:
             return None
-        return await asyncio.to_thread(_read_chunk, records, parser, await store.now(), max_lines)
+        now = began + timedelta(seconds=monotonic() - started)
+        return await asyncio.to_thread(_read_chunk, records, parser, now, max_lines)
 
     async def save(reading: "asyncio.Task[_Chunk | None]", turn: asyncio.Event) -> Report | None:
         if (chunk := await reading) is None:
@@ -374,11 +377,12 @@ class _Writer:
             users, customers=customers | former, before=stage, dry_run=self._dry_run
         ) as store:
             all_are_new, self._all_are_new = self._all_are_new, False
-            erased = await store.erased(users) if await staging.is_anybody_erased(store) else set[str]()
-            rows = _settled(parsed, await store.facts(customers), erased)
+            facts, is_anybody_erased = await staging.known(store)
+            erased = await store.erased(users) if is_anybody_erased else set[str]()
+            rows = _settled(parsed, facts, erased)
             if rows != parsed:
                 await staging.stage(store, rows, again=True)
-            stored = await staging.store_new(store, len(rows), all_are=all_are_new)
+            stored = await staging.store_new(store, rows, all_are=all_are_new)
             report.created, report.unchanged = stored.created, stored.unchanged
             if stored.others:
                 await _write_others(store, chunk, [chunk.rows[number] for number in stored.others], erased, report)

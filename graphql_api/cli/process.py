@@ -128,6 +128,7 @@ def run_bulk(
         ) as opened:
             return await job(opened, settings.rules_of_gateways)
 
+    gc.freeze()  # else the modules are looked through for cycles once more when the process ends
     gc.set_threshold(100_000)  # looking for cycles among rows, which have none, takes a fifth of the time
     with database(given or load_settings(), embedded=embedded) as settings:
         all_well = run(work(settings))

@@ -53,13 +53,6 @@ class Lookups:
                 owners[gateway, customer] = user_id
         return Customers(owners, facts)
 
-    async def facts(self, pairs: Iterable[Pair]) -> dict[Pair, Facts]:
-        """The facts about these customers that no token holds."""
-        facts: dict[Pair, Facts] = {}
-        for gateway, customer, *times in await self._run.fetch(sql.FACTS, *unzip(list(pairs))):
-            facts[gateway, customer] = Facts(*times).joined(facts.get((gateway, customer), NO_FACTS))
-        return facts
-
     async def remember_facts(self, facts: Mapping[Pair, Facts]) -> None:
         """Store the facts about these customers, by (gateway, gateway customer id)."""
         times = [list(column) for column in zip(*facts.values(), strict=True)]

@@ -3,10 +3,14 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
+from zlib import crc32
 
+from graphql_api.domain.facts import NO_FACTS, Facts
 from graphql_api.storage.changes import Lookups, TokenTransaction
 from graphql_api.storage.connection import Statement
+from graphql_api.storage.reads import Pair
 from graphql_api.storage.selects import ALL
+from graphql_api.storage.statements import FACTS
 
 
 class StagedToken(NamedTuple):
@@ -55,17 +59,21 @@ _COLUMNS = ", ".join(ALL)
 _STAGED = ", ".join({"id": "id::text", "metadata": "metadata::text"}.get(name, name) for name in ALL)
 _VALUES = ", ".join({"id": "id::uuid", "metadata": "metadata::jsonb"}.get(name, name) for name in ALL)
 
+_LAYOUT = f"""
+  0::bigint as line, false as has_id, false as has_description, false as has_metadata, false as has_is_active,
+  false as has_deactivated_at, false as deferred, false as conflicting, '{{}}'::text[] as former_ids, {_STAGED}
+"""
+_TABLE = f"staged_{crc32(_LAYOUT.encode()):08x}"  # of this release, if a pooler kept that of another one
+# It stays with its connection. Made for each chunk, it would take time and bloat the catalogs of the database.
 _STAGE = f"""
-  create temporary table staged on commit drop as select
-    0::bigint as line, false as has_id, false as has_description, false as has_metadata, false as has_is_active,
-    false as has_deactivated_at, false as deferred, false as conflicting, '{{}}'::text[] as former_ids, {_STAGED}
+  create temporary table if not exists {_TABLE} on commit delete rows as select {_LAYOUT}
   from customer_gateway_tokens with no data
 """
-_IDENTIFIERS = """
-  select line, gateway, gateway_customer_id, user_id, now() as since from staged where not deferred
+_IDENTIFIERS = f"""
+  select line, gateway, gateway_customer_id, user_id, now() as since from {_TABLE} as staged where not deferred
   union all
   select line, gateway, former.id, user_id, now() - interval '1 microsecond' * (1 + cardinality(former_ids) - place)
-  from staged cross join unnest(former_ids) with ordinality as former(id, place) where not deferred
+  from {_TABLE} as staged cross join unnest(former_ids) with ordinality as former(id, place) where not deferred
 """
 _RESERVE = f"""
   insert into gateway_customers (gateway, gateway_customer_id, user_id, since)
@@ -73,7 +81,7 @@ _RESERVE = f"""
   order by gateway, gateway_customer_id
 """
 _CREATE = f"""
-  insert into customer_gateway_tokens ({_COLUMNS}) select {_VALUES} from staged
+  insert into customer_gateway_tokens ({_COLUMNS}) select {_VALUES} from {_TABLE} as staged
   where not deferred order by user_id, gateway
 """
 _RECORD = f"""
@@ -81,23 +89,23 @@ _RECORD = f"""
     (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor)
   select id::uuid, version, user_id, gateway, gateway_customer_id, is_active, now(), 'IMPORTED', deactivation_reason,
     '{ACTOR}'
-  from staged where not deferred
+  from {_TABLE} as staged where not deferred
 """
 # Ends the claims on these customers. The facts about them move into their tokens, or no longer expire.
-_END_CLAIMS = """
-  delete from gateway_customer_claims claim using staged
+_END_CLAIMS = f"""
+  delete from gateway_customer_claims claim using {_TABLE} as staged
   where not deferred and claim.user_id = staged.user_id and claim.gateway = staged.gateway;
-  delete from gateway_customer_reports report using staged
+  delete from gateway_customer_reports report using {_TABLE} as staged
   where not deferred and (is_active or deactivation_reason = 'GATEWAY_DELETED')
     and report.gateway_customer_id = staged.gateway_customer_id and report.gateway = staged.gateway;
-  update gateway_customer_reports report set expires_at = null from staged
+  update gateway_customer_reports report set expires_at = null from {_TABLE} as staged
   where not deferred and report.expires_at > now() and report.gateway = staged.gateway
     and report.gateway_customer_id = any(staged.former_ids || staged.gateway_customer_id)
 """
 # An id that a token had once breaks no constraint. The limit keeps it from being looked for in the whole history.
-_REFUSE_USED_IDS = """
+_REFUSE_USED_IDS = f"""
   do $$ begin
-    perform from staged cross join lateral (
+    perform from {_TABLE} as staged cross join lateral (
       select from customer_gateway_token_events where token_id = staged.id::uuid limit 1
     ) as line where has_id and not deferred;
     if found then raise unique_violation; end if;
@@ -112,7 +120,7 @@ _RESERVE_FREE = f"""
     {_RESERVE.replace(f"({_IDENTIFIERS}) as wanted", "wanted")}
     on conflict do nothing returning gateway, gateway_customer_id
   )
-  update staged set deferred = true, conflicting = true from (
+  update {_TABLE} as staged set deferred = true, conflicting = true from (
     select line from wanted left join reserved using (gateway, gateway_customer_id)
     where reserved.gateway is null
   ) as taken where taken.line = staged.line
@@ -120,23 +128,23 @@ _RESERVE_FREE = f"""
 # ... and so is one whose user has a token at the gateway, or whose id has another one, or had.
 _CREATE_NEW = f"""
   with created as (
-    insert into customer_gateway_tokens ({_COLUMNS}) select {_VALUES} from staged
+    insert into customer_gateway_tokens ({_COLUMNS}) select {_VALUES} from {_TABLE} as staged
     where not deferred
       and not (has_id and exists (select from customer_gateway_token_events where token_id = staged.id::uuid))
     order by user_id, gateway on conflict do nothing returning id
   )
-  update staged set deferred = true, conflicting = true
+  update {_TABLE} as staged set deferred = true, conflicting = true
   where not deferred and not exists (select from created where created.id = staged.id::uuid)
 """
 # What this transaction reserved for rows that are lost.
-_RELEASE = """
-  delete from gateway_customers using staged
+_RELEASE = f"""
+  delete from gateway_customers using {_TABLE} as staged
   where conflicting and gateway_customers.xmin = pg_current_xact_id()::xid
     and gateway_customers.gateway = staged.gateway
     and gateway_customers.gateway_customer_id = any(staged.former_ids || staged.gateway_customer_id)
 """
-_DROP_UNCHANGED = """
-  delete from staged using customer_gateway_tokens t
+_DROP_UNCHANGED = f"""
+  delete from {_TABLE} as staged using customer_gateway_tokens t
   where conflicting and t.user_id = staged.user_id and t.gateway = staged.gateway
     and t.gateway_customer_id = staged.gateway_customer_id
     and (not has_description or t.description is not distinct from staged.description)
@@ -151,12 +159,22 @@ _DROP_UNCHANGED = """
 """
 _STORE_NEW = f"{_RESERVE_FREE};{_CREATE_NEW};{_RELEASE};{_DROP_UNCHANGED};{_RECORD};{_END_CLAIMS}"
 
-_OUTCOME = """
-  select count(*) filter (where not deferred), count(*),
-    coalesce(array_agg(line order by line) filter (where deferred), '{}')
-  from staged
-"""
-_IS_ANYBODY_ERASED = Statement("is_anybody_erased", "select exists (select from erased_users)")
+_OUTCOME = Statement(
+    "outcome_of_import",
+    f"""
+    select count(*) filter (where not deferred), count(*),
+      coalesce(array_agg(line order by line) filter (where deferred), '{{}}')
+    from {_TABLE} as staged
+    """,
+)
+# Facts, and a row of nulls if anybody was erased.
+_KNOWN = Statement(
+    "known_of_staged",
+    f"""
+    with keys as (select gateway, gateway_customer_id from {_TABLE} as staged) {FACTS}
+    union all select null, null, null, null, null where exists (select from erased_users)
+    """,
+)
 _USED_IDS = Statement(
     "used_ids",
     """
@@ -169,32 +187,45 @@ _USED_IDS = Statement(
 
 async def stage(store: TokenTransaction, rows: Collection[StagedToken], *, again: bool = False) -> None:
     """Have these rows at hand in the transaction of this store, `again` instead of others: nothing is locked yet."""
-    await store.raw.execute("truncate staged" if again else _STAGE)
-    await store.raw.copy_records_to_table("staged", columns=StagedToken._fields, records=rows)
+    await store.raw.execute(f"delete from {_TABLE}" if again else _STAGE)
+    await store.raw.copy_records_to_table(_TABLE, columns=StagedToken._fields, records=rows)
 
 
-async def store_new(store: TokenTransaction, count: int, *, all_are: bool) -> StoreResult:
+async def known(store: Lookups) -> tuple[dict[Pair, Facts], bool]:
+    """The facts about the staged customers that no token holds, and whether anybody was erased.
+
+    Who was is asked only then: it takes a hash of each user.
+    """
+    facts: dict[Pair, Facts] = {}
+    is_anybody_erased = False
+    for gateway, customer, *times in await store.fetch(_KNOWN):
+        if gateway is None:
+            is_anybody_erased = True
+        else:
+            facts[gateway, customer] = Facts(*times).joined(facts.get((gateway, customer), NO_FACTS))
+    return facts, is_anybody_erased
+
+
+async def store_new(store: TokenTransaction, rows: Collection[StagedToken], *, all_are: bool) -> StoreResult:
     """Store what is new of the staged rows, with its line of history, in the transaction of this store.
 
     Rows that are not apart have no user at a gateway, no identifier and no id in common.
 
     Args:
         store: in a transaction
-        count: how many rows were staged
+        rows: what was staged
         all_are: that probably all are new but those apart, which is quickly done
 
     Raises:
         UniqueViolationError: not all are.
     """
-    raw = store.raw
-    await raw.execute(_STORE_ALL if all_are else _STORE_NEW)
-    [(created, left, others)] = await raw.fetch(_OUTCOME)
-    return StoreResult(created, count - left, others)
-
-
-async def is_anybody_erased(store: Lookups) -> bool:
-    """Whether it has to be asked who was erased, which takes a hash of each user."""
-    return (await store.fetch(_IS_ANYBODY_ERASED))[0][0]
+    if all_are:
+        await store.raw.execute(_STORE_ALL)
+        others = [row.line for row in rows if row.deferred]
+        return StoreResult(len(rows) - len(others), 0, others)
+    await store.raw.execute(_STORE_NEW)
+    [(created, left, others)] = await store.fetch(_OUTCOME)
+    return StoreResult(created, len(rows) - left, others)
 
 
 async def used_ids(store: Lookups, ids: Sequence[str]) -> set[str]:

@@ -287,12 +287,12 @@ IDENTIFIERS_OF = Statement(
     order by gateway, gateway_customer_id
     """,
 )
-# What is known of customers that no token says, also after their user was erased.
-_FACTS = """
-    select gateway, gateway_customer_id, {user_id}gone_at, exists_at, activated_at from keys
+# What is known of the customers in `keys` that no token says, also after their user was erased.
+FACTS = """
+    select gateway, gateway_customer_id, gone_at, exists_at, activated_at from keys
     join gateway_customer_reports using (gateway_customer_id, gateway) where expires_at is null or expires_at > now()
     union all
-    select gateway, gateway_customer_id, {user_id}gone_at, exists_at, activated_at from keys
+    select gateway, gateway_customer_id, gone_at, exists_at, activated_at from keys
     join gateway_erasures using (gateway_customer_id, gateway)
 """
 # Whose these identifiers are, and in rows without a user what is known of them.
@@ -306,7 +306,7 @@ _OWNED_BY_TOKENS = """
     join customer_gateway_tokens using (gateway_customer_id, gateway)
 """
 _FEW_OWNED = f"{_OWNED} where {_few('$2', 'gateway_customers.gateway_customer_id')}"
-_KNOWN = _FACTS.format(user_id="null, ")
+_KNOWN = FACTS.replace("gone_at", "null, gone_at")
 CUSTOMERS = Statement(
     "customers",
     f"{_OWNED} union all {_OWNED_BY_TOKENS} union all {_KNOWN}",
@@ -332,14 +332,6 @@ CURRENT = Statement(
     select gateway, gateway_customer_id from customer_gateway_tokens
     where (gateway, gateway_customer_id) in (select * from unnest($1::text[], $2::text[]))
     """,
-)
-FACTS = Statement(
-    "facts",
-    f"""
-    with keys as (select * from unnest($1::text[], $2::text[]) as keys(gateway, gateway_customer_id))
-    {_FACTS.format(user_id="")}
-    """,
-    reads=Reads.BY_KEY,
 )
 
 

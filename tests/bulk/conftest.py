@@ -37,6 +37,7 @@ def folder(empty_database, monkeypatch, tmp_path):
     threshold = gc.get_threshold()
     yield tmp_path
     gc.set_threshold(*threshold)
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -96,7 +96,6 @@ LOOKUPS = {
     "identifiers that are taken": (statements.RESERVE, [["STRIPE"], ["cus_7"], ["user-7"]]),
     "identifiers that are reported on": (statements.SHARE_IDENTIFIERS, [["STRIPE"], ["cus_7"]]),
     "which identifiers are current": (statements.CURRENT, [["STRIPE"], ["cus_7"]]),
-    "facts of a customer": (statements.FACTS, [["STRIPE"], ["cus_7"]]),
     "the moving of identifiers and of tokens that are gone": (statements.REASSIGN_IDENTIFIERS, ["user-7", "user-8"]),
     "the tokens that a user had": (statements.FORGET_DEPARTED, ["user-7"]),
     "what is new in the feed": (feed.STATEMENTS.look, [0]),

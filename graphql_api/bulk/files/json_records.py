@@ -8,7 +8,7 @@ reads each.
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, cast
@@ -22,7 +22,6 @@ from graphql_api.bulk.records import Line, unreadable
 from graphql_api.domain.errors import BadInputError
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]|[^\s",:\[\]{}]+', re.DOTALL)
-_MAY_BE_ROUNDED = {float, dict, list}
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _INCOMPLETE = "The file is incomplete: it ends inside a record or list. Get the whole file again."
 _NOWHERE = sys.maxsize  # the level of records behind a list object's `data`
@@ -153,7 +152,8 @@ def _records(texts: Iterator[bytes], source: Source, columns: Columns, *, is_lin
         if text and not text.isspace():
             try:
                 record = _object(text)
-                names = meanings(tuple(record))
+                keys = tuple(record)
+                names = meanings(keys)
             except orjson.JSONDecodeError as error:
                 if is_lines and _is_cut(text):
                     raise BadInputError(_INCOMPLETE) from None
@@ -161,7 +161,7 @@ def _records(texts: Iterator[bytes], source: Source, columns: Columns, *, is_lin
             except BadInputError as error:
                 yield number, unreadable(str(error), text_of(text))
             else:
-                if names == tuple(record):
+                if names == keys:
                     yield number, record
                 else:
                     yield number, {name: value for name, value in zip(names, record.values(), strict=True) if name}
@@ -183,6 +183,14 @@ def _object(text: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadInputError("A record must be a JSON object.")
     record = cast("dict[str, Any]", value)
-    if any(type(each) in _MAY_BE_ROUNDED for each in record.values()) and _LONG_NUMBER.search(text):
+    if _has_float(record) and _LONG_NUMBER.search(text):
         return json.loads(text)  # orjson makes a float of an integer of more than 64 bits
     return record
+
+
+def _has_float(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = cast("dict[str, Any]", value).values()
+    elif not isinstance(value, list):
+        return type(value) is float
+    return any(map(_has_float, cast("Iterable[Any]", value)))
