@@ -179,7 +179,7 @@ async def _remember(store: TokenStore, customer_list: CustomerList, rows: Sequen
         for row in rows
     }
     async with store.transaction((), customers=said, exclusive=True) as transaction:
-        free = [key for key in said if not await transaction.lock_customer(key)]
+        free = said.keys() - await transaction.lock_customers(list(said))
         if free:
             await transaction.remember_facts({key: said[key] for key in free})
-            await transaction.delete_expired_facts()
+            await transaction.delete_expired_facts(len(free))
