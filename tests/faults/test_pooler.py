@@ -14,6 +14,7 @@ from graphql_api.settings import Settings
 from graphql_api.storage.migrate import is_current, upgrade
 from tests.asgi import Client, opened
 from tests.faults.load import Load
+from tests.faults.proxy import Proxy
 from tests.faults.service import serving
 from tests.graph import Graph
 from tests.pooler import pgbouncer
@@ -137,3 +138,28 @@ async def test_a_time_limit_of_the_role_holds_too(url, straight):
             assert answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize("what", [b"begin", b"pg_current_xact_id", b"insert into departed_tokens", b"commit"])
+async def test_a_transaction_whose_connection_to_the_pooler_is_lost_without_a_word_waits_for_no_timeout(
+    url, pooler, straight, what, lost
+):
+    await upgrade(url)
+    async with Proxy.to("127.0.0.1", pooler.port) as proxy:
+        by_proxy = url.replace(f":{pooler.port}", f":{proxy.port}")
+        times = {"database_timeout": 60, "request_timeout": 120}
+        settings = Settings(database_url=by_proxy, database_prepared_statements=False, auth_secret=SECRET, **times)
+        async with opened(create_app(settings)) as app, asyncio.timeout(30):
+            graph = Graph(Client(app, mint(SECRET, "a-service", [ADMIN_SCOPE])))
+            await graph.saved("u1", "STRIPE", "cus_1")
+            cuts = iter([lost])
+            proxy.silences = lambda chunk: next(cuts, None) if what in chunk else None
+            answer = await graph.answer("erase", userId="u1")
+        assert proxy.lost == 1
+    if "errors" in answer:
+        assert [error["extensions"]["code"] for error in answer["errors"]] == ["UNAVAILABLE"]
+    else:
+        assert answer["data"]["eraseUserGatewayTokens"]["erased"] == [
+            {"gateway": "STRIPE", "gatewayCustomerId": "cus_1"}
+        ]
