@@ -30,7 +30,7 @@ def show(
         from rich.console import Console
         from rich.markdown import Markdown
 
-        Console().print(Markdown(pages[page].read_text(encoding="utf-8")))
+        Console().print(Markdown(pages[page].read_text(encoding="utf-8"), hyperlinks=False))
     else:
         print(pages[page].read_text(encoding="utf-8"), end="")
 
