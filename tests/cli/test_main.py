@@ -497,3 +497,11 @@ def test_a_page_that_is_not_there_is_refused(call):
 @pytest.mark.parametrize("command", [(), *((name,) for name in typer.main.get_group(cli).commands)])
 def test_no_help_refers_to_a_file_that_an_installation_may_not_have(call, command):
     assert ".md" not in call(*command, "--help")[1]
+
+
+def test_on_a_terminal_a_page_is_laid_out_and_has_no_link_that_cannot_be_opened(call, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _, page, _ = call("help", "configuration")
+    assert ("\x1b[" in page, "\x1b]8;" in page, "| --- |" in page) == (True, False, False)
