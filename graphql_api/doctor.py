@@ -28,7 +28,7 @@ from graphql_api.storage.transaction import FORBIDDEN, READ_LOG
 
 TESTED = range(13, 19)
 """Major versions of PostgreSQL that the tests run on."""
-_MOST_SKEW = 1.0  # seconds
+_MAX_SKEW_SECONDS = 1.0
 _CONNECT_SECONDS = 5
 _INVALID_INDEXES = """
 select coalesce(array_agg(indexrelid::regclass::text order by 1), '{}') from pg_index
@@ -57,7 +57,7 @@ _REPLAYED = """
 select pg_is_in_recovery(), pg_last_wal_replay_lsn() >= $1::text::pg_lsn,
 extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8"""
 _LOOK_EVERY = 0.05
-_MOST_WAITING = 10.0  # seconds, for a replica to replay what the primary has now
+_MAX_WAIT_SECONDS = 10.0  # for a replica to replay what the primary has now
 
 
 # By the first kind that fits.
@@ -364,7 +364,7 @@ async def _clock(connection: asyncpg.Connection) -> Finding:
     database: float = await connection.fetchval("select extract(epoch from clock_timestamp())::float8") or 0.0
     after = time()
     skew = max(before - database, database - after, 0.0)
-    if skew <= _MOST_SKEW:
+    if skew <= _MAX_SKEW_SECONDS:
         return _well("clock", "agrees with the database's")
     return _wrong("clock", f"is {skew:.1f} s off the database's: use the same NTP servers for both")
 
@@ -394,7 +394,7 @@ async def _lag(name: str, address: str, primary_url: str, most: float) -> Findin
                 )
             if has_all:
                 return _well("replica", f"{name} is in sync with the primary")
-            if lag > min(most, _MOST_WAITING):
+            if lag > min(most, _MAX_WAIT_SECONDS):
                 break
             await asyncio.sleep(_LOOK_EVERY)
     lag = max(lag, age or 0.0)

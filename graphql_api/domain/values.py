@@ -19,7 +19,7 @@ MAX_METADATA_BYTES = 16 * 1024  # of its compact UTF-8 JSON
 MAX_AHEAD = timedelta(minutes=5)  # by which another machine's clock may be ahead
 MAX_METADATA_DEPTH = 10  # nested objects and arrays, including the root
 
-_MOST_BYTES = 4  # of JSON for a character of Python's `repr`, which is made faster
+_MAX_BYTES_PER_CHARACTER = 4  # of JSON for a character of Python's `repr`, which is made faster
 
 # What JavaScript and Python produce when a missing value is put into a string.
 _SLIPS = {"undefined", "null", "NaN", "[object Object]"}
@@ -160,7 +160,7 @@ def metadata(value: Any) -> dict[str, Any] | None:
         if characters > MAX_METADATA_BYTES:  # before the rest is examined
             raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES} bytes of JSON; this has more.")
         _check_leaf(leaf)
-    if len(repr(value)) * _MOST_BYTES > MAX_METADATA_BYTES:
+    if len(repr(value)) * _MAX_BYTES_PER_CHARACTER > MAX_METADATA_BYTES:
         size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
         if size > MAX_METADATA_BYTES:
             raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES} bytes of JSON; this has {size}.")

@@ -8,8 +8,6 @@ from strawberry.schema_directive import Location
 
 @strawberry.enum(description="Who may share a cached answer.")
 class CacheControlScope(Enum):
-    """Who may share a cached answer."""
-
     PUBLIC = strawberry.enum_value("PUBLIC", description="Everyone.")
     PRIVATE = strawberry.enum_value("PRIVATE", description="Only the user who asked.")
 

@@ -25,8 +25,6 @@ def _has_previous_page(root: Any) -> bool:
 
 @strawberry.federation.type(shareable=True, description="Whether a list continues, and from where.")
 class PageInfo:
-    """Where a page begins and ends."""
-
     has_next_page: bool = strawberry.field(
         resolver=_has_next_page, description="Whether there are items after this page."
     )

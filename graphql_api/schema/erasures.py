@@ -14,8 +14,6 @@ from graphql_api.service import erasing
 
 @strawberry.type(description="A customer of an erased user that is still to be deleted at its gateway.")
 class GatewayErasure:
-    """A line of the list."""
-
     gateway: str = strawberry.field(description="The gateway.")
     gateway_customer_id: str = strawberry.field(description="The customer's current or former id at the gateway.")
     erased_at: datetime = strawberry.field(description="When the user was erased.")
@@ -23,16 +21,12 @@ class GatewayErasure:
 
 @strawberry.type(description="A customer to delete and its cursor.")
 class GatewayErasureEdge:
-    """A line with its cursor."""
-
     cursor: str = strawberry.field(description="The customer's cursor: pass it as `after`.")
     node: GatewayErasure = strawberry.field(description="The customer.")
 
 
 @strawberry.type(description="A page of customers to delete, oldest first.")
 class GatewayErasureConnection:
-    """A page of lines."""
-
     edges: list[GatewayErasureEdge] = strawberry.field(description="The customers with their cursors.")
     nodes: list[GatewayErasure] = strawberry.field(description="The customers without cursors.")
     page_info: PageInfo = strawberry.field(description="Whether there are more pages, and their cursors.")

@@ -16,8 +16,6 @@ from graphql_api.service import events
 
 @strawberry.input(description="Selects entries of the change feed. Conditions combine with AND.")
 class CustomerGatewayTokenEventFilter:
-    """Conditions that combine."""
-
     gateways: list[str] | None = strawberry.field(
         default=strawberry.UNSET,
         description="Only tokens at these gateways. Case does not matter: `stripe` is `STRIPE`.",

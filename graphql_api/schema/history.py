@@ -25,8 +25,6 @@ async def _tokens_of_events(parents: list["Event"], info: Info, *, selection: Se
 
 @strawberry.type(name="CustomerGatewayTokenEvent", description="An entry in a token's append-only audit trail.")
 class Event:
-    """A line of history."""
-
     id: strawberry.ID = strawberry.field(description="Unique among all entries.")
     action: Action = strawberry.field(description="What happened.")
     actor: str = strawberry.field(
@@ -52,16 +50,12 @@ class Event:
 
 @strawberry.type(name="CustomerGatewayTokenEventEdge", description="A history entry and its cursor.")
 class EventEdge:
-    """A line with its cursor."""
-
     cursor: str = strawberry.field(description="The entry's cursor: pass it as `after`.")
     node: Event = strawberry.field(description="The entry.")
 
 
 @strawberry.type(name="CustomerGatewayTokenEventConnection", description="A page of history entries.")
 class EventConnection:
-    """A page of lines."""
-
     edges: list[EventEdge] = strawberry.field(description="The entries with their cursors.")
     nodes: list[Event] = strawberry.field(description="The entries without cursors.")
     page_info: PageInfo = strawberry.field(description="Whether there are more pages, and their cursors.")

@@ -24,8 +24,6 @@ _VERSION = "Change the token only if it has this version; otherwise the error is
 
 @strawberry.input(description="A token to create. If the same token exists, you get it unchanged and no error.")
 class CreateCustomerGatewayTokenInput:
-    """A new token."""
-
     user_id: strawberry.ID = strawberry.field(description=_USER)
     gateway: str = strawberry.field(description=_GATEWAY)
     gateway_customer_id: str = strawberry.field(description=_CUSTOMER)
@@ -55,8 +53,6 @@ class CreateCustomerGatewayTokenInput:
     )
 )
 class SaveCustomerGatewayTokenInput:
-    """A token as it shall be."""
-
     user_id: strawberry.ID = strawberry.field(description=_USER)
     gateway: str = strawberry.field(description=_GATEWAY)
     gateway_customer_id: str = strawberry.field(description=_CUSTOMER)
@@ -88,8 +84,6 @@ class SaveCustomerGatewayTokenInput:
     description="Changes to a token. Omitted fields keep their value; null clears `description` and `metadata`."
 )
 class UpdateCustomerGatewayTokenInput:
-    """A change."""
-
     id: strawberry.ID = strawberry.field(description="The token's `id`.")
     gateway_customer_id: str | None = strawberry.field(
         default=strawberry.UNSET, description=f"{_CUSTOMER} The previous id is kept as a former id."
@@ -113,16 +107,12 @@ class UpdateCustomerGatewayTokenInput:
 
 @strawberry.input(description="A customer at a gateway.")
 class GatewayCustomerInput:
-    """Names a customer."""
-
     gateway: str = strawberry.field(description="The gateway. Case does not matter.")
     gateway_customer_id: str = strawberry.field(description="The customer's id at the gateway.")
 
 
 @strawberry.input(description="A customer of a gateway, and the user it belongs to.")
 class ReassignGatewayCustomerInput:
-    """Whose customer it is."""
-
     gateway: str = strawberry.field(description=_GATEWAY)
     gateway_customer_id: str = strawberry.field(description="The customer's current or former id at the gateway.")
     to_user_id: strawberry.ID = strawberry.field(description="The user it belongs to.")

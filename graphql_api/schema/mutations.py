@@ -383,8 +383,6 @@ def _user_id(user_id: str) -> str:
     )
 )
 class Mutation:
-    """The root of mutations."""
-
     create_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
         _create, _unchanged("input"), "Create a token. If the same token exists, you get it unchanged and no error."
     )

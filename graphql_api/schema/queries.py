@@ -28,8 +28,6 @@ _FIRST_ID, _LAST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
 
 @strawberry.input(description="Selects tokens. Conditions combine with AND.")
 class CustomerGatewayTokenFilter:
-    """Conditions that combine."""
-
     user_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Only this user's tokens.")
     gateway: str | None = strawberry.field(
         default=strawberry.UNSET, description="Only tokens at this gateway. Case does not matter: `stripe` is `STRIPE`."
@@ -58,16 +56,12 @@ class CustomerGatewayTokenFilter:
 
 @strawberry.type(description="A token and its cursor.")
 class CustomerGatewayTokenEdge:
-    """A token with its cursor."""
-
     cursor: str = strawberry.field(description="The token's cursor: pass it as `after` or `before`.")
     node: CustomerGatewayToken = strawberry.field(description="The token.")
 
 
 @strawberry.type(description="A page of tokens in creation order.")
 class CustomerGatewayTokenConnection:
-    """A page of tokens; the total is counted only if it is selected."""
-
     edges: list[CustomerGatewayTokenEdge] = strawberry.field(description="The tokens with their cursors.")
     nodes: list[CustomerGatewayToken] = strawberry.field(description="The tokens without cursors.")
     page_info: PageInfo = strawberry.field(description="Whether there are more pages, and their cursors.")
@@ -192,8 +186,6 @@ def _token_filter(info: Info, given: CustomerGatewayTokenFilter) -> TokenFilter:
 
 @strawberry.type(description="Queries of this subgraph. Most clients use `User.gatewayTokens` instead.")
 class Query:
-    """The root of queries."""
-
     customer_gateway_token: CustomerGatewayToken | None = strawberry.field(
         resolver=_token, description="A token by its id; null if there is none that you may read."
     )
