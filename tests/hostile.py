@@ -117,6 +117,10 @@ LONG = {
     "a long name of an operation": "query " + "x" * (SIZE - 30) + " { __typename }",
     "a name nearly right": "{ customerGatewayToken" + "s" * (SIZE - 40) + " }",
     "a long number": "{ customerGatewayTokens(first: " + "9" * (SIZE - 80) + ") { nodes { id } } }",
+    "a long number for anything": "query ($v: _Any = "
+    + "9" * (SIZE - 100)
+    + ") { _entities(representations: [$v]) { __typename } }",
+    "a long number for a list": "{ _entities(representations: " + "9" * (SIZE - 80) + ") { __typename } }",
     "a long list": _filled("{ _entities(representations: [", "1 ", "]) { __typename } }"),
     "a long list of representations": _filled(
         "{ _entities(representations: [", '{ __typename: "User", id: "#" } ', "]) { __typename } }"

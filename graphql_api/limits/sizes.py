@@ -18,6 +18,8 @@ from graphql import (
 
 Variables = Mapping[str, Any]
 
+_MAX_DIGITS = 19  # that are read of an integer: enough to exceed every limit
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -71,7 +73,7 @@ class Sizes:
 def _literal(node: ValueNode | None) -> int | None:
     match node:
         case IntValueNode():
-            return max(int(node.value), 0)
+            return max(int(node.value[:_MAX_DIGITS]), 0)
         case ListValueNode():
             return len(node.values)
         case ObjectValueNode():
