@@ -1,6 +1,6 @@
 """Wires the parts: what the settings say becomes one ASGI app, whose lifespan opens and closes everything."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -142,10 +142,10 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
             if settings.metrics_port is not None and scope["server"][1] == settings.metrics_port:
                 return operators_pages(scope, receive, send)
             if scope["path"] == GRAPHQL_PATH:
-                if preflights and scope["method"] == "OPTIONS":
+                headers = dict(scope["headers"])
+                if preflights and _is_preflight(scope["method"], headers):
                     return preflights(scope, receive, send)
-                accept = dict(scope["headers"]).get(b"accept")
-                if not (settings.introspects and graphiql.is_for_a_browser(scope["method"], accept)):
+                if not (settings.introspects and graphiql.is_for_a_browser(scope["method"], headers.get(b"accept"))):
                     return scope["state"]["graphql"](scope, receive, send)
         return pages(scope, receive, send)
 
@@ -157,7 +157,7 @@ def _direct(graphql: GraphQL, settings: Settings) -> Respond:
     introspects, has_cors, metrics_port = settings.introspects, bool(settings.cors_origins), settings.metrics_port
 
     def respond(request: Request) -> Coroutine[Any, Any, Response | None] | None:
-        if request.path != GRAPHQL_PATH or (request.method == "OPTIONS" and has_cors):
+        if request.path != GRAPHQL_PATH or (has_cors and _is_preflight(request.method, request.headers)):
             return None
         if metrics_port is not None and request.server is not None and request.server[1] == metrics_port:
             return None
@@ -166,6 +166,10 @@ def _direct(graphql: GraphQL, settings: Settings) -> Respond:
         return graphql.respond(request)
 
     return respond
+
+
+def _is_preflight(method: str, headers: Mapping[bytes, bytes]) -> bool:
+    return method == "OPTIONS" and b"access-control-request-method" in headers
 
 
 def _tracing(settings: Settings) -> "Tracing | None":

@@ -28,7 +28,7 @@ _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols wit
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
 _LONGER_THAN_CARD_NUMBERS = 1e19
-_TOO_LONG = "Metadata contains an integer of more than 64 bits, which would be rounded. Send it as a string."
+_TOO_LONG = "Metadata contains a number of more than 64 bits, which would be rounded. Send it as a string."
 
 # These two are what the database driver takes for the infinities.
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

@@ -40,9 +40,12 @@ def coding_of(content_encoding: bytes | None) -> str | None:
     Raises:
         HTTPError: 415, it is not one of ours, or there are several.
     """
-    coding = (content_encoding or b"").decode("latin-1").strip().lower()
+    names = [name.strip().lower() for name in (content_encoding or b"").decode("latin-1").split(",")]
+    coding = ",".join(filter(None, names))  # a list may have empty elements (RFC 9110, 5.6.1.2)
     if coding in {"", "identity"}:
         return None
+    if coding == "x-gzip":  # the same (RFC 9110, 8.4.1.3)
+        return "gzip"
     if coding not in _CODINGS:
         message = f"Send the body without Content-Encoding, or with one of {', '.join(_CODINGS)}."
         raise HTTPError(415, "UNSUPPORTED_MEDIA_TYPE", message, _ACCEPTS)

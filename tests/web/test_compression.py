@@ -114,6 +114,11 @@ def test_a_body_that_is_not_compressed_is_read_as_it_is(header):
     assert coding_of(header) is None
 
 
+@pytest.mark.parametrize("header", [b"gzip", b"GZIP", b"x-gzip", b"gzip,", b", gzip ,"])
+def test_gzip_has_another_name_and_a_list_may_have_empty_elements(header):
+    assert coding_of(header) == "gzip"
+
+
 @pytest.mark.parametrize("header", [b"gzip, gzip", b"gzip, identity", b"compress", b"x", b"\xff"])
 def test_another_coding_or_several_are_refused(header):
     with pytest.raises(HTTPError) as refusal:
