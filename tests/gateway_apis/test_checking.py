@@ -185,6 +185,15 @@ async def test_a_gap_that_since_leaves_is_read_by_the_next_check(check, tokens, 
     assert (await check(stripe))[0].deletions == (0 if since_before_the_place else 1)
 
 
+async def test_a_place_of_a_clock_that_was_ahead_hides_no_deletion(check, tokens, stripe, pool):
+    await tokens(1)
+    now = datetime.now(UTC)
+    await CheckStore(pool).deletions_read("STRIPE", now + timedelta(days=1))
+    stripe.delete("cus_1", now - timedelta(days=2))
+    tally, _ = await check(stripe)
+    assert (tally.deletions, tally.gone) == (1, 1)
+
+
 async def test_an_unknown_customer_is_reported_and_never_deactivated(check, tokens, stripe, table):
     await tokens(3)
     del stripe.customers["cus_2"]

@@ -367,3 +367,30 @@ async def test_a_file_of_customers_to_keep_has_their_ids_alone(command, address,
 async def test_a_file_of_customers_to_keep_must_be_there(command, address, erased, stripe):
     outcome = await command("purge", "--gateway", "STRIPE", "--yes", "--skip-file", "hold.txt")
     assert (outcome.status, "hold.txt does not exist" in outcome.err, stripe.asked) == (2, True, [])
+
+
+async def test_a_purge_that_is_killed_at_any_moment_deletes_all_at_last_and_nothing_else(
+    process, address, tokens, stripe, graph
+):
+    await tokens(24)
+    for number in range(1, 21):
+        await graph.erase(f"u{number}")
+    for number in range(18, 21):
+        await graph.saved(f"v{number}", "STRIPE", f"cus_{number}")  # which somebody has again
+    await graph.verify("STRIPE", "cus_24")
+    moments = [Random().randint(1, 8) for _ in range(3)]
+    for moment in moments:
+        asked = len(stripe.asked)
+        running = await process("purge", "--gateway", "STRIPE", "--yes")
+        ends = asyncio.ensure_future(running.communicate())
+        await until(lambda: len(stripe.asked) >= asked + moment or ends.done(), "customers are deleted")  # noqa: B023
+        with suppress(ProcessLookupError):
+            running.kill()
+        await ends
+    running = await process("purge", "--gateway", "STRIPE", "--yes")
+    _, err = await running.communicate()
+    assert running.returncode == 0, (moments, err.decode())
+    deleted = {customer for customer, state in stripe.customers.items() if state == standin.DELETED}
+    assert deleted == {f"cus_{number}" for number in range(1, 18)}, moments
+    assert (await graph.erasures())["nodes"] == []
+    assert sum(stripe.count("DELETE").values()) <= 17 + len(moments), moments  # what was under way is repeated

@@ -237,7 +237,7 @@ async def test_other_cursors_lose_or_disorder_entries(pool, writer, observer, cu
         assert await faults(follower, scenario, writer, observer) == fault
 
 
-TOKENS = 12
+TOKENS = 30
 
 
 class Load:
@@ -283,7 +283,7 @@ async def test_followers_that_are_restarted_at_any_moment_get_what_is_stored(url
     load, chance = Load(url, seed), random.Random(seed)
     await load.fill()
     followers = [Follower(Feed(pool), size=chance.randint(1, 40)) for _ in range(3)]
-    writing = asyncio.gather(*(load.write(25, slow=number < 3) for number in range(8)))
+    writing = asyncio.gather(*(load.write(10, slow=number < 6) for number in range(20)))
 
     async def follow(follower):
         while True:
