@@ -180,7 +180,7 @@ class Check:
     async def _read_deletions(self) -> AsyncGenerator[CheckTally]:
         began = await self._store.now()
         read_at = await self._checks.deletions_read_at(self._gateway)
-        if read_at is not None and read_at - _OVERLAP > began:
+        if read_at is not None and read_at - self._options.overlap > began:
             read_at = None  # the clock was ahead then
         oldest = began - self._client.api.keeps_deletions
         since = self._options.since or (read_at - self._options.overlap if read_at else oldest)
