@@ -42,7 +42,7 @@ class RequestCoalescer(Generic[K, V]):
     Who comes during a load goes with the next one, unless it takes long: then that does not wait for it.
 
     To change something is to load it too, where each key is a change and what is found says which were made; a load
-    that fails is tried again for each who request, so that has to do no harm.
+    that fails is tried again for each request, so that has to do no harm.
     """
 
     def __init__(self, pool: ConnectionPool, load: Callable[[list[K]], Awaitable[dict[K, V]]]) -> None:
@@ -57,7 +57,7 @@ class RequestCoalescer(Generic[K, V]):
         self._is_looking = False
 
     def load(self, keys: Sequence[K]) -> Awaitable[dict[K, V]]:
-        """What is there of these keys; what others request for may be there too."""
+        """What is there of these keys; what others asked for may be there too."""
         pool = self._pool
         if not pool.is_open:
             return self._load_connected(keys)
@@ -81,7 +81,7 @@ class RequestCoalescer(Generic[K, V]):
             self._latest.add_done_callback(self._done)
 
     async def _begin(self) -> None:
-        """Load what has been request for when this comes to run, which is more than when it was started."""
+        """Load what has been asked for when this comes to run, which is more than when it was started."""
         waiting = [request for request in self._waiting if not request.future.done()]
         together, count = 0, 0
         while together < len(waiting) and count < _MAX_KEYS:
@@ -101,7 +101,7 @@ class RequestCoalescer(Generic[K, V]):
             self._pool.loop.call_later(_LATE_SECONDS / 2, self._look)
 
     def _look(self) -> None:
-        """Watch loads that take long: the next goes without waiting for them, and no caller waits for some any more."""
+        """Watch loads that take long: the next does not wait for them, and one that no caller waits for ends."""
         self._is_looking = False
         self._give_up([request for request in self._waiting if request.deadline is not None])
         for task, batch in (*self._under_way.items(), *self._apart.items()):
