@@ -33,6 +33,11 @@ class CompiledInfo(strawberry.Info):
         self.selections: dict[str, Selection] = plan.selections
         """What is asked of the objects that the field returns, by the name of their type."""
 
+    @property
+    def field_name(self) -> str:
+        """The field's name in the schema."""
+        return self._plan.name
+
     def raw_json(self, texts: Sequence[str]) -> list[RawJSON]:
         """These texts as answers, counted.
 
