@@ -162,6 +162,7 @@ async def test_requests_that_share_a_statement_have_it_in_each_of_their_traces(
         statements.append(spans["by_current_customers"])
         assert statements[-1]["parent"] == spans["graphql.execute"]["id"]
     assert len({(span["began"], span["ended"]) for span in statements}) < len(statements)
+    assert service.end() == 0
 
 
 async def test_what_fails_is_marked_without_a_word_of_why(ask, collector, database_url):
