@@ -37,10 +37,10 @@ def preparing(engine):
 
 
 @pytest.mark.parametrize("introspection", [False, True])
-def test_no_document_is_found_that_costs_more_than_its_length_allows(introspection, record_property):
+def test_no_document_is_found_that_costs_more_than_its_length_allows(introspection):
     engine = _engine(Settings.model_construct(introspection=introspection, auth_secret="x"), None)
     found, document = climb(preparing(engine), TRIES, SEED, SLOW_MACHINE)
-    record_property("times the promise", found)
+    print(f"{found:.2f} times the promise: {len(document):,} characters, {document[:200]}")  # noqa: T201 - for make test-costs
     assert found <= SLOW_MACHINE, document[:2000]
 
 
