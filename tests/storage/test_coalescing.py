@@ -18,13 +18,15 @@ class Loads:
     """Loads that begin at once, are noted, and end when they are told to."""
 
     def __init__(self, database):
-        self.begun, self._ends = [], []
+        self.begun, self._ends, self.error = [], [], None
         self.coalescing = RequestCoalescer(database, self._load)
 
     async def _load(self, keys):
         self.begun.append(keys)
         self._ends.append(asyncio.Event())
         await self._ends[-1].wait()
+        if self.error:
+            raise self.error
         return {key: -key for key in keys}
 
     async def ask(self, *keys):
@@ -136,3 +138,16 @@ async def test_nothing_is_loaded_for_who_waits_no_longer(loads):
     assert loads.begun == [[0], [-1, -2]]
     await loads.end(1)
     assert await asyncio.gather(first, *late) == [{0: 0}, *[{-1: 1, -2: 2}] * 2]
+
+
+async def test_each_caller_of_a_load_that_failed_gets_an_error_of_their_own(loads):
+    """A traceback grows with each task that an error is raised in."""
+    one = await loads.ask(0)
+    others = [await loads.ask(number) for number in (1, 2, 3)]
+    await loads.end(0)
+    await one
+    loads.error = UnavailableError("The database is away.")
+    await loads.end(1)
+    errors = await asyncio.gather(*others, return_exceptions=True)
+    assert [str(error) for error in errors] == ["The database is away."] * 3
+    assert len({id(error) for error in errors}) == 3
