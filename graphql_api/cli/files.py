@@ -32,7 +32,9 @@ DelimiterOption = Annotated[
 ]
 ColumnOption = Annotated[
     list[str] | None,
-    typer.Option("--column", help="The name of a column, such as userId='Customer No'.", metavar="MEANING=NAME"),
+    typer.Option(
+        "--column", help="The name of the column with this meaning, if it is not recognized.", metavar="MEANING=NAME"
+    ),
 ]
 CheckOption = Annotated[
     bool, typer.Option("--check", "--dry-run", help="Read everything, report what would change, and change nothing.")
@@ -79,7 +81,7 @@ def _file_options(
     for column in columns or ():
         meaning, is_named, name = column.partition("=")
         if not is_named and only_column is None:
-            raise typer.BadParameter("--column takes MEANING=NAME, such as userId='Customer No'.")
+            raise typer.BadParameter("--column takes MEANING=NAME.")
         meanings[meaning if is_named else only_column or ""] = name if is_named else column
     read = ReadOptions(format_, encoding, delimiter, meanings, skip_unknown_columns, gateway)
     return FileOptions(file, read, rejects, check)

@@ -9,7 +9,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from graphql_api.bulk.files.columns import TOKENS
+from graphql_api.bulk.files.csv_lines import read_csv
+from graphql_api.bulk.files.opening import ReadOptions, reading
 from tests.bulk.records import token
 
 TEXTS = [
@@ -86,6 +91,41 @@ async def test_a_second_export_has_the_same_bytes(command, graph, folder, empty)
     await command("import", "one.jsonl")
     await command("export", "two.jsonl")
     assert (folder / "one.jsonl").read_bytes() == (folder / "two.jsonl").read_bytes()
+
+
+async def test_an_export_is_read_in_any_encoding_delimiter_and_quoting(command, graph, folder):
+    await store_odd_tokens(graph)
+    await command("export", "all.csv")
+    exported = rows_of(folder / "all.csv")
+    assert len(exported) == len(TEXTS) + 2
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "gb18030"]),
+        delimiter=st.sampled_from(",;\t|"),
+        quotes_all=st.booleans(),
+        line_end=st.sampled_from(["\n", "\r\n"]),
+        says_delimiter=st.booleans(),
+    )
+    def is_read(encoding, delimiter, quotes_all, line_end, says_delimiter):
+        def quoted(cell):
+            if cell is None:
+                return ""
+            is_plain = cell and not quotes_all and not any(mark in cell for mark in f'{delimiter}"\r\n')
+            return cell if is_plain else '"' + cell.replace('"', '""') + '"'
+
+        lines = [delimiter.join(map(quoted, cells)) for cells in (exported[0], *map(dict.values, exported))]
+        text = "".join(line + line_end for line in [*([f"sep={delimiter}"] if says_delimiter else []), *lines])
+        (folder / "other.csv").write_bytes(text.encode(encoding))
+        assert rows_of(folder / "other.csv", None if encoding.startswith("utf") else encoding) == exported
+
+    is_read()
+
+
+def rows_of(path, encoding=None):
+    """The cells of each row by the column's name; None for an empty cell, which is not the empty text."""
+    with reading(path, ReadOptions(encoding=encoding)) as source:
+        return [dict(record) for _, record in read_csv(source, TOKENS)]
 
 
 async def test_a_file_has_the_names_and_values_of_the_contract(command, graph, folder):
