@@ -107,6 +107,13 @@ def test_lines_of_joined_files_may_end_in_different_ways(tmp_path_factory, ends,
     assert [record["description"] for record in read(path)[0]] == [str(n) for n in range(len(ends))]
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_header_of_a_file_that_was_joined_to_another_is_no_record(tmp_path, mark):
+    path = tmp_path / "t.csv"
+    path.write_text(written(ROWS) + mark + written(ROWS[:1]), encoding="utf-8", newline="")
+    assert read(path)[0] == [*RECORDS, RECORDS[0]]
+
+
 @pytest.mark.parametrize("ends", [*itertools.product(["\r", "\n", "\r\n"], repeat=3)], ids=repr)
 def test_lines_of_json_may_end_in_different_ways(tmp_path, ends):
     path = tmp_path / "t.jsonl"

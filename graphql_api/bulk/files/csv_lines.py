@@ -57,7 +57,7 @@ def read_csv(source: Source, columns: Columns) -> Iterator[Line]:
     meanings = columns.resolve(header, source.options)
     source.recognized += renamed(columns, header, meanings)
     source.columns = [meaning for meaning in meanings if meaning is not None]
-    return _records(reader, text, meanings, delimiter, quote)
+    return _records(reader, text, header, meanings, delimiter, quote)
 
 
 def _delimiter(line: str, columns: Columns) -> str:
@@ -152,7 +152,12 @@ class _Text:
 
 
 def _records(
-    reader: Iterator[list[str]], text: _Text, meanings: Sequence[str | None], delimiter: str, quote: str
+    reader: Iterator[list[str]],
+    text: _Text,
+    header: list[str],
+    meanings: Sequence[str | None],
+    delimiter: str,
+    quote: str,
 ) -> Iterator[Line]:
     end, empty = re.escape(delimiter), quote * 2
     quoted = re.compile(rf"({quote}(?:[^{quote}]|{empty})*{quote}|[^{end}\r\n]*)(?:{end}|\r\n?|\n|$)")
@@ -172,7 +177,7 @@ def _records(
             continue
         taken = text.taken[0] if len(text.taken) == 1 else "".join(text.taken)
         has_empty_text = empty in taken
-        if not has_empty_text and not any(cells):
+        if not has_empty_text and _is_no_record(cells, header):
             continue
         if len(cells) != len(meanings) and (len(cells) < len(meanings) or any(cells[len(meanings) :])):
             reason = f"This line has {len(cells)} values, but the header has {len(meanings)}."
@@ -184,6 +189,11 @@ def _records(
                 if cell[1] == empty and meaning is not None:
                     record[meaning] = ""
         yield number, _undecodable(record) if text.has_undecodable and not _is_text(text.taken) else record
+
+
+def _is_no_record(cells: list[str], header: list[str]) -> bool:
+    """Whether a row is empty, or the header of a file that was joined to another."""
+    return not any(cells) or (cells[-1] == header[-1] and [cells[0].removeprefix("\ufeff"), *cells[1:]] == header)
 
 
 def _is_text(taken: list[str]) -> bool:
