@@ -182,6 +182,7 @@ async def test_many_changes_of_one_user_get_their_turn_though_the_database_is_sl
     through = f"{way(url)}?{urlsplit(url).query.rpartition('&')[2]}"
     async with opened(create_app(Settings(database_url=through, auth_secret=AUTH_SECRET, request_timeout=60))) as app:
         graph = Graph(Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE])))
+        await are_answered(reads(app, graph, USERS))  # opens connections
         proxy.delay = 0.05
         answers = await are_answered(graph.client(SAVE, input=wanted("new", "STRIPE", "cus_new")) for _ in range(10))
         assert {str(answer["data"]["saveCustomerGatewayToken"]["userErrors"]) for answer in answers} == {"[]"}
