@@ -194,8 +194,8 @@ class TokenStore(TokenReader, Lookups):
         """The second one for users whose changes were late: they hold up only each other's."""
         return coalescers[self.pool.changes.are_slow([user_id])]
 
-    async def _claim(self, requestes: list[ClaimRequest]) -> dict[ClaimRequest, Claim]:
-        first = {(request.user_id, request.gateway): request for request in reversed(requestes)}
+    async def _claim(self, requests: list[ClaimRequest]) -> dict[ClaimRequest, Claim]:
+        first = {(request.user_id, request.gateway): request for request in reversed(requests)}
         async with self.transaction((user_id for user_id, _ in first), exclusive=True, claims=True) as store:
             seconds = [request.lease_seconds for request in first.values()]
             hashes = [self._hash(user_id) for user_id, _ in first]
@@ -208,7 +208,7 @@ class TokenStore(TokenReader, Lookups):
                 row["acquired"] and request is first[pair],
                 row["replaces"],
             )
-            for request in requestes
+            for request in requests
             if (row := found.get(pair := (request.user_id, request.gateway))) is not None
         }
 
