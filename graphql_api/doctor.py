@@ -44,7 +44,7 @@ select * from (
   select format('the prepared transaction %s (database %s)', gid, database),
     extract(epoch from now() - prepared)::float8
   from pg_prepared_xacts
-) as writer order by seconds desc limit 1"""
+) as writer order by seconds desc nulls last limit 1"""
 _FAILING_ENDPOINTS = """
 select name, last_error, disabled_at is not null from event_endpoints where last_error is not null order by name"""
 _PID = "select pg_backend_pid()"
@@ -337,6 +337,8 @@ async def _partitions(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
 async def _feed(connection: asyncpg.Connection, max_open_seconds: float) -> Finding:
     """Whether a transaction delays the change feed. PostgreSQL may hide those of other roles."""
     row = await connection.fetchrow(_OLDEST_WRITER)
+    if row is not None and row[1] is None:
+        return _well("feed", "is not held up by what this role may see: membership in pg_read_all_stats shows the rest")
     if row is None or row[1] < max_open_seconds:
         return _well("feed", "is not held up")
     who, seconds = row

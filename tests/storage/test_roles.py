@@ -153,6 +153,19 @@ async def test_doctor_names_the_grant_that_is_missing_and_it_is_what_is_missing(
         await administrator.close()
 
 
+async def test_doctor_says_that_it_may_not_see_how_long_others_have_been_writing(service_url, straight, database_url):
+    writer = await asyncpg.connect(straight(database_url))
+    try:
+        async with writer.transaction():
+            await writer.execute("select pg_current_xact_id()")
+            settings = Settings(database_url=service_url, auth_secret=AUTH_SECRET)
+            [feed] = [each async for each in findings(settings, max_open_seconds=1000) if each.check == "feed"]
+            assert feed.is_well
+            assert "may see" in feed.says
+    finally:
+        await writer.close()
+
+
 def options(name):
     return jobs.FileOptions(Path(name), ReadOptions())
 
