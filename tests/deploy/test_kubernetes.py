@@ -20,7 +20,8 @@ from graphql_api.settings import Settings
 from graphql_api.settings.advice import weaknesses
 from graphql_api.web.probes import PROBES
 
-FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy/kubernetes"
 OLDEST = "1.30"  # a preStop that sleeps came with it
 
 
@@ -131,7 +132,9 @@ def test_what_is_built_has_the_image_and_the_settings_and_a_job_of_its_release(b
     image = f"registry.example/customer-gateway-tokens:{__version__}"
     for owner in (service["Deployment"], migration["Job"]):
         assert owner["spec"]["template"]["spec"]["containers"][0]["image"] == image
-    assert migration["Job"]["metadata"]["name"] == f"gateway-tokens-migration-{__version__}"
+    name = migration["Job"]["metadata"]["name"]
+    assert name == f"gateway-tokens-migration-{__version__}"
+    assert re.findall(r"job/(\S+)", (ROOT / "docs/operations.md").read_text()) == [name]
     for folder, kind in [("migration", "Job"), ("check", "CronJob"), ("deliveries", "Deployment")]:
         manifests = built(folder)
         assert manifests["ConfigMap"] == service["ConfigMap"]
@@ -142,6 +145,19 @@ def test_what_is_built_has_the_image_and_the_settings_and_a_job_of_its_release(b
     (configuration, _) = service["Deployment"]["spec"]["template"]["spec"]["containers"][0]["envFrom"]
     assert configuration["configMapRef"]["name"] == service["ConfigMap"]["metadata"]["name"] != "gateway-tokens"
     assert built("monitoring").keys() == CUSTOM
+
+
+@pytest.mark.parametrize(("tag", "version"), [("1.2-rc.1", "*release"), ("1.0_A", "1.0-a")])
+def test_a_job_is_named_after_its_release_wherever_the_image_comes_from(built, tmp_path, tag, version):
+    folder = shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    release = folder / "release/kustomization.yaml"
+    said = release.read_text().replace("registry.example/", "registry.example:5000/").replace(__version__, tag)
+    release.write_text(said.replace("version: *release", f"version: {version}"))
+    job = built(folder / "migration")["Job"]
+    image = job["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image == f"registry.example:5000/customer-gateway-tokens:{tag}"
+    assert job["metadata"]["name"] == f"gateway-tokens-migration-{tag if version == '*release' else version}"
+    assert re.fullmatch(r"[a-z0-9.-]{1,63}", job["metadata"]["name"])
 
 
 @pytest.mark.parametrize("version", [OLDEST, latest_version()])
@@ -238,15 +254,21 @@ def test_probes_ask_what_the_service_answers():
         assert path in paths
 
 
-def test_a_pod_has_time_to_answer_what_is_under_way():
-    drains = Settings.model_fields["drain_seconds"].default
-    assert drains + server._FINISH_SECONDS < DEPLOYMENT["template"]["spec"]["terminationGracePeriodSeconds"]
+def test_a_container_has_time_to_answer_what_is_under_way():
+    needed = Settings.model_fields["drain_seconds"].default + server._FINISH_SECONDS
+    (stop,) = re.findall(r"docker stop --time (\d+)", (ROOT / "docs/operations.md").read_text())
+    (allowed,) = re.findall(r"allow (\d+) s before SIGKILL", (ROOT / "docs/upgrades.md").read_text())
+    composed = load(ROOT / "compose.yaml")["services"]["tokens"]["stop_grace_period"]
+    assert stop == allowed == composed.removesuffix("s")
+    assert needed < int(stop) <= DEPLOYMENT["template"]["spec"]["terminationGracePeriodSeconds"]
 
 
 def test_deliveries_run_a_command_and_end_before_they_are_killed():
     (container,) = DELIVERIES["template"]["spec"]["containers"]
     assert container["args"] == ["deliver"]
+    composed = load(ROOT / "compose.yaml")["services"]["deliveries"]["stop_grace_period"]
     assert DELIVERIES["template"]["spec"]["terminationGracePeriodSeconds"] > TIMEOUT_SECONDS + 5
+    assert int(composed.removesuffix("s")) > TIMEOUT_SECONDS + 5
     assert DELIVERIES["selector"]["matchLabels"] == DELIVERIES["template"]["metadata"]["labels"]
     given = {each["name"] for each in container["env"]}
     assert given <= {name.upper() for name in Settings.model_fields}
