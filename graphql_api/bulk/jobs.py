@@ -29,6 +29,7 @@ from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.filter import TokenFilter
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.values import instant
+from graphql_api.storage.connector import FAILURES
 from graphql_api.storage.customer_lists import OTHER_OBJECTS, CustomerList, ListCounts, ListedCustomer
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
@@ -329,8 +330,12 @@ async def _load(customer_list: CustomerList, title: str, options: FileOptions, g
 
 async def _apply(store: TokenStore, customer_list: CustomerList, title: str, counts: ListCounts) -> None:
     total = ApplyReport()
-    with progress(title, counts.known + counts.missing_there) as show:
-        async for some in _finish_steps(apply(store, customer_list)):
-            total.add(some)
-            show(total.done, str(total))
+    try:
+        with progress(title, counts.known + counts.missing_there) as show:
+            async for some in _finish_steps(apply(store, customer_list)):
+                total.add(some)
+                show(total.done, str(total))
+    except FAILURES as lost:
+        message = f"{title} stopped, because the database was lost ({total}): run the same command again to continue"
+        raise JobStoppedError(message) from lost
     say(f"{title}: {total}")

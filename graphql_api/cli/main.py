@@ -27,6 +27,8 @@ def main() -> NoReturn:
     try:
         status = cli(prog_name="gateway-tokens", standalone_mode=False)
         message = "interrupted" if status == interrupts.INTERRUPTED else None
+        if message is not None and interrupts.happened():
+            status = interrupts.status()
         sys.stdout.flush()
     except BrokenPipeError:  # as Typer ends if the reader of the output, such as `head`, has gone before
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -34,7 +36,7 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001 - what is not expected is raised again
         message, status = _told(error)
         if interrupts.happened():
-            status = interrupts.INTERRUPTED
+            status = interrupts.status()
     if message is not None:
         from graphql_api.domain.cards import redact_card_numbers
 

@@ -16,7 +16,7 @@ from time import monotonic
 
 import structlog
 
-from graphql_api.deliveries.sending import MAX_READ_SECONDS, TIMEOUT_SECONDS, Endpoint, Outcome, Sends
+from graphql_api.deliveries.sending import MAX_READ_SECONDS, TIMEOUT_SECONDS, Endpoint, Outcome, Sends, message_id
 from graphql_api.domain.errors import BadInputError, UnavailableError
 from graphql_api.domain.filter import FeedFilter, Place
 from graphql_api.observability.supervision import supervise
@@ -256,8 +256,8 @@ async def run(made: Sequence[Delivery]) -> None:
 
 async def resume(
     pool: ConnectionPool, name: str, actions: Sequence[str], *, place: Place | None = None, skip: bool = False
-) -> None:
-    """Enable an endpoint.
+) -> str | None:
+    """Enable an endpoint. Returns the id of the entry that was left out, if there is one.
 
     Args:
         pool: the database
@@ -267,16 +267,20 @@ async def resume(
         skip: leave the next entry out, which is the one that was not taken
 
     Raises:
-        BadInputError: there is no such endpoint, or no such place.
+        BadInputError: there is no such endpoint, no such place, or no failed entry to leave out.
     """
     feed, states = Feed(pool), Endpoints(pool, "")
     state = next((each for each in await states.states() if each.name == name), None)
     if state is None:
         raise BadInputError(f"`deliver` knows no endpoint {name!r}. It knows those that were in its EVENT_WEBHOOKS.")
-    position = None
+    position = left_out = None
     if place is not None:
         position = (await feed.page(place, 1)).start.position
     elif skip:
         page = await feed.read(state.position, 1, FeedFilter(None, list(actions) or None))
-        position = page.lines[0]["position"] if page.lines else page.end.position
+        if not (state.attempts and page.lines):
+            raise BadInputError(f"The next entry of {name} has not failed. --resume {name} enables it without --skip.")
+        line = page.lines[0]
+        position, left_out = line["position"], message_id(line)
     await states.resume(name, position)
+    return left_out

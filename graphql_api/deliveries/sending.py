@@ -11,8 +11,7 @@ import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import UTC
 from http import HTTPStatus
 from time import time
 from typing import Any, NamedTuple, Protocol, Self
@@ -23,6 +22,7 @@ import orjson
 from graphql_api import __version__
 from graphql_api.domain.addresses import is_address, is_loopback, is_private
 from graphql_api.domain.token import Action
+from graphql_api.retry_after import retry_after_seconds
 
 TIMEOUT_SECONDS = 15.0
 STREAM_SCHEMES = ("nats://", "tls://")
@@ -101,7 +101,12 @@ def event_of(line: Line) -> tuple[str, dict[str, Any]]:
             "isActive": line["is_active"] and not Action(line["action"]).ends_token,
         },
     }
-    return f"evt_{line['token_id']}_{line['version']}", event
+    return message_id(line), event
+
+
+def message_id(line: Line) -> str:
+    """The id of an entry's message, which it keeps whenever it is sent."""
+    return f"evt_{line['token_id']}_{line['version']}"
 
 
 def signed(keys: Sequence[bytes], message_id: str, body: bytes, now: int) -> dict[str, str]:
@@ -250,15 +255,5 @@ def _outcome(response: httpx.Response) -> Outcome:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """The seconds that a `Retry-After` asks for (RFC 9110, 10.2.3); None if it cannot be understood."""
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value[:10]), MAX_RETRY_AFTER_SECONDS)
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+    seconds = retry_after_seconds(value)
+    return None if seconds is None else min(seconds, MAX_RETRY_AFTER_SECONDS)

@@ -22,6 +22,7 @@ from yarl import URL
 
 from graphql_api.gateway_apis.answers import Answer, DeletionPage, GatewayAPI, Reply, Request, Verdict, unexpected
 from graphql_api.gateway_apis.keys import GatewayKey
+from graphql_api.retry_after import retry_after_seconds
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
@@ -235,7 +236,7 @@ class GatewayClient:
         if status in _REFUSED:
             return Answer(Verdict.REFUSED, f"status {status}")
         if status == _TOO_MANY_REQUESTS:
-            return Answer(Verdict.THROTTLED, retry_after=_seconds(retry_after))
+            return Answer(Verdict.THROTTLED, retry_after=retry_after_seconds(retry_after))
         if status >= _SERVER_ERROR:
             return Answer(Verdict.OUTAGE, f"status {status}")
         try:
@@ -271,8 +272,3 @@ def _any_json(reply: Reply) -> Answer:
     if reply.status == _OK and isinstance(reply.body, dict):
         return Answer(Verdict.EXISTS)
     return unexpected(reply)
-
-
-def _seconds(text: str | None) -> float | None:
-    """How long to wait by a `Retry-After`; of its two forms, gateways send seconds."""
-    return float(text) if text is not None and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) else None

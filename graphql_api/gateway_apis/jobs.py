@@ -71,12 +71,16 @@ def skipped_customers(path: Path) -> frozenset[str]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise BadInputError(f"{path} cannot be read: save it as UTF-8.") from None
+    except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error}") from None
     customers = {number: text for number, line in enumerate(lines, 1) if (text := line.strip())[:1] not in {"", "#"}}
     for number, text in customers.items():
-        if re.search(r"[\s,;\"']", text):
-            raise BadInputError(f"{path}, line {number}: write one customer id on each line, without quotes.")
+        if re.search(r"[\s,;\"']", text) or not text.isprintable():
+            raise BadInputError(
+                f"{path}, line {number}: write one customer id on each line, without quotes or invisible characters."
+            )
     if not customers:
         raise BadInputError(f"{path} names no customers. Write one customer id on each line.")
     return frozenset(customers.values())
@@ -157,6 +161,8 @@ async def purge_gateway(
             with progress(title, await purge.count()) as show:
                 await _run(title, purge.run(), purge.tally, show, log=logs and ("purge", key.gateway))
     say(f"{title}: {purge.tally}{_where(report)}")
+    if options.skipped and purge.tally.skipped < len(options.skipped):
+        say(f"{title}: met {purge.tally.skipped:,} of the {len(options.skipped):,} customers to be kept")
     return not (purge.tally.unknown or purge.tally.failed)
 
 

@@ -12,7 +12,9 @@ from graphql_api.domain.values import is_well_formed, token_id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_POSITION = re.compile("(?P<timeline>[0-9A-F]{1,8}):(?P<position>0|[1-9][0-9]{0,18})(:(?P<pruned>[1-9][0-9]{0,18}))?")
+_POSITION = re.compile(
+    "(?P<timeline>[0-9A-F]{1,8}(-[0-9a-f]{8})?):(?P<position>0|[1-9][0-9]{0,18})(:(?P<pruned>[1-9][0-9]{0,18}))?"
+)
 _VERSION = re.compile("[1-9][0-9]{0,9}")
 
 

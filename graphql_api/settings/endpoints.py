@@ -57,9 +57,12 @@ def _signing_key(secret: str) -> bytes | None:
 
 
 def _is_host(name: str) -> bool:
-    """Whether this can be a name in the domain name system, or is an address as it is written in one way only."""
+    """Whether this can be a name in the domain name system, or is an address as it is written in one way only.
+
+    Names in other scripts are written in ASCII, `xn--…`: libraries disagree on which others there are.
+    """
     try:
-        name.encode("idna")
+        name.encode("ascii").decode().encode("idna")
         if ":" in name or re.fullmatch(r"[0-9.]+", name):
             return is_address(name)
     except ValueError:

@@ -8,7 +8,8 @@ changed or created a token by then. A long transaction anywhere in the cluster d
 
 After a failover to a standby that lacked the last commits, positions are given again, on another timeline. Cursors name
 their timeline. One of an earlier timeline continues where that was last known to be settled: its follower may get some
-entries again.
+entries again. A copy of the database, as from a dump, begins a timeline too: after the marks of the original, it has
+other entries at the same positions.
 """
 
 import asyncio
@@ -84,9 +85,13 @@ class _Statements:
         )
 
 
-STATEMENTS = _Statements(TIMELINE)
+_DATABASE_OID = "(select oid::text from pg_database where datname = current_database())"
+_DATABASE = f"left(md5((select system_identifier from pg_control_system())::text || {_DATABASE_OID}), 8)"
+FEED_TIMELINE = f"{TIMELINE} || '-' || {_DATABASE}"
+"""The timeline of this copy of the database, as an SQL expression."""
+STATEMENTS = _Statements(FEED_TIMELINE)
 # A managed PostgreSQL that hides its log keeps its commits elsewhere and has no timelines.
-_WITHOUT_TIMELINES = _Statements("'0'")
+_WITHOUT_TIMELINES = _Statements(f"'0-' || left(md5({_DATABASE_OID}), 8)")
 PRECEDES = Statement(
     "feed_precedes",
     f"""

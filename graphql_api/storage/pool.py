@@ -10,7 +10,7 @@ at a time finds out whether it is back, however many wait. A database that does 
 import asyncio
 import sys
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Collection, Coroutine, Hashable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -493,14 +493,14 @@ class ConnectionPool:
     def _end_on_server(self, connection: Connection, transaction: TransactionId | None) -> None:
         """Free at once what a transaction has locked whose connection is lost."""
         if transaction is not None:
-            self._start(self._tidy(transactions.end(self, transaction)))
+            self._start(self._tidy(partial(transactions.end, self, transaction)))
         elif self._is_direct:
-            self._start(self._tidy(transactions.end_abandoned(self, [connection.server_pid])))
+            self._start(self._tidy(partial(transactions.end_abandoned, self, [connection.server_pid])))
 
-    async def _tidy(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _tidy(self, work: Callable[[], Awaitable[None]]) -> None:
         """End on the server what was lost here; if that fails, it notices itself later."""
         with suppress(UnavailableError, *FAILURES), deadline.lifted():
-            await work
+            await work()
 
     async def _begin(self, transaction: Transaction, first: str, *, commits: bool) -> None:
         first = first if self._prepares else f"{self._set_limits}; {first}"
@@ -798,7 +798,7 @@ class ConnectionPool:
             self._suspect_idle()
             gone = [_backend(each) for each in lost]
             self._drop(lost)
-            self._start(self._tidy(transactions.end_abandoned(self, gone)))
+            self._start(self._tidy(partial(transactions.end_abandoned, self, gone)))
 
     def _rest(self) -> None:
         """Mark connections that were idle for a while, and close those that were idle for long."""

@@ -42,6 +42,7 @@ _CODES = (
     (BadInputError, "BAD_USER_INPUT"),
     (InputError, "BAD_USER_INPUT"),
 )
+_UNAVAILABLE = "The database is unavailable right now. Send the request again; its change may already have been made."
 _MAX_CHARACTERS = 1000  # of a message, which may quote all of a document
 _MAX_CARD_NUMBER_CHARACTERS = 40  # with what may stand between its digits
 _MAX_FIELDS_LOGGED = 10
@@ -112,7 +113,7 @@ def _expected(error: GraphQLError) -> Formatted | None:
         code = _code(cause) or _argument_code(cause)
         return refused(code, _words(cause)) if code else None
     if isinstance(cause, UnavailableError):
-        return refused("UNAVAILABLE", "The database is unavailable right now. Try again.")
+        return refused("UNAVAILABLE", _UNAVAILABLE)
     code = next((code for kind, code in _CODES if isinstance(cause, kind)), None)
     return refused(code, str(cause)) if code else None
 

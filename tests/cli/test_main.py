@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tomllib
+from itertools import product
 from pathlib import Path
 
 import asyncpg
@@ -380,15 +381,20 @@ finally:
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "gateway-tokens: interrupted\n")
 
 
-@pytest.mark.parametrize("times", [1, 2, 3])
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_ctrl_c_is_one_line_at_any_moment(tmp_path, moment, times):
+@pytest.mark.parametrize(
+    ("moment", "name", "times"),
+    [
+        *product(MOMENTS, ["SIGINT"], [1, 2, 3]),
+        *product([moment for moment in MOMENTS if "at work" in moment], ["SIGTERM", "SIGHUP"], [1, 2]),
+    ],
+)
+def test_a_signal_is_one_line_at_any_moment(tmp_path, moment, name, times):
     code = f"""
 import os, signal
 
 def press():
     for _ in range({times}):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.{name})
 
 {MOMENTS[moment]}
 from graphql_api.__main__ import main
@@ -404,7 +410,8 @@ main()
         check=False,
     )
     said = [line for line in ended.stderr.splitlines() if not line.startswith("Database: ")]
-    assert (ended.returncode, ended.stdout, said) == (130, "", ["gateway-tokens: interrupted"])
+    status = 128 + signal.Signals[name]
+    assert (ended.returncode, ended.stdout, said) == (status, "", ["gateway-tokens: interrupted"])
 
 
 def test_the_version_is_the_packages(call):

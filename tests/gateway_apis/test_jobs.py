@@ -307,6 +307,22 @@ async def test_a_purge_says_what_it_deleted_and_keeps_what_must_be_kept(
     assert left == ["cus_2", "cus_3"]
 
 
+@pytest.mark.parametrize("line", ["\ufeffcus_2", "cus_2\u200b", "\u00adcus_2", "cus_2\0", '"cus_2"', "cus_2,"])
+async def test_a_line_that_may_not_name_what_is_meant_stops_a_purge_before_it_deletes_anything(
+    command, address, erased, stripe, folder, line
+):
+    (folder / "hold.txt").write_text(f"cus_1\n{line}\n", encoding="utf-8")
+    outcome = await command("purge", "--gateway", "STRIPE", "--yes", "--skip-file", "hold.txt")
+    assert (outcome.status, stripe.count("DELETE")) == (2, {})
+    assert "hold.txt, line 2: write one customer id on each line" in outcome.err
+
+
+async def test_a_purge_says_how_many_of_the_customers_to_be_kept_it_met(command, address, erased, stripe, folder):
+    (folder / "hold.txt").write_text("cus_1\nCUS_2\n")
+    outcome = await command("purge", "--gateway", "STRIPE", "--dry-run", "--skip-file", "hold.txt")
+    assert outcome.err.splitlines()[1] == "dry run of purge of STRIPE: met 1 of the 2 customers to be kept"
+
+
 async def test_a_dry_run_of_a_purge_says_that_nothing_is_deleted_yet(command, address, erased, stripe, folder):
     outcome = await command("purge", "--gateway", "STRIPE", "--dry-run", "--report", "list.csv")
     assert (outcome.status, outcome.err) == (

@@ -284,6 +284,8 @@ def test_a_stream_has_a_token_or_a_user_or_neither(environment, secrets, credent
         ({"event_webhooks": f"a=https://{'b' * 64}.example/"}, "of a, no program can connect to it"),
         ({"event_webhooks": f"a=https://b.example/{'c' * 70_000}"}, "of a, no program can connect to it"),
         ({"event_webhooks": "a=https://b.example/\x7f"}, "of a, no program can connect to it"),
+        ({"event_webhooks": "a=https://b…/"}, "of a, no program can connect to it"),
+        ({"event_webhooks": "a=https://\uff11\uff10.0.0.1/"}, "of a, no program can connect to it"),
         ({"event_webhooks": "a=http://127.0.0.1.example"}, "of a, it begins with http://"),
         ({"event_webhooks": "a=https://10.0.0.1"}, "of a, its address is private"),
         ({"event_webhooks": "a=https://169.254.169.254"}, "of a, its address is private"),

@@ -107,7 +107,7 @@ LOOKUPS = {
 }
 
 
-TINY = "event_timelines"  # has a row for each failover
+TINY = {"event_timelines", "pg_database"}  # a row for each failover, and for each database
 
 
 @pytest.mark.parametrize("lookup", LOOKUPS)
@@ -117,7 +117,7 @@ async def test_a_lookup_reads_by_index_and_never_the_whole_table(filled, lookup)
         statement = statement.partitioned
     plan = json.loads(await filled.fetchval(f"explain (format json) {statement.sql}", *arguments))[0]["Plan"]
     nodes = list(_nodes(plan))
-    assert [node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"] in ([], [TINY])
+    assert {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"} <= TINY
     assert [node for node in nodes if node["Node Type"].startswith(("Index", "Bitmap"))]
 
 

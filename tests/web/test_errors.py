@@ -10,7 +10,10 @@ TOLD = {
     "ForbiddenError": ("FORBIDDEN", "You may not."),
     "BadInputError": ("BAD_USER_INPUT", "That is no cursor of ours."),
     "InputError": ("BAD_USER_INPUT", "A gateway is a name."),
-    "UnavailableError": ("UNAVAILABLE", "The database is unavailable right now. Try again."),
+    "UnavailableError": (
+        "UNAVAILABLE",
+        "The database is unavailable right now. Send the request again; its change may already have been made.",
+    ),
     "coded": ("LIMIT_EXCEEDED", "Too much of it."),
     "card": ("BAD_USER_INPUT", "… is no cursor of ours."),
 }
