@@ -34,7 +34,7 @@ PATTERNS = {
     ("domain/cards.py", "_CANDIDATES"): "begins only after what is no digit, and looks ahead a bounded length",
     ("domain/cards.py", "_MAYBE"): "bounded",
     ("domain/cards.py", "_MAYBE_IN_ASCII"): "bounded",
-    ("retry_after.py", "re.fullmatch"): "two runs of digits, with a dot between",
+    ("retry_after.py", "_SECONDS"): "two runs of digits, with a dot between",
     ("domain/cards.py", "_NUMBERS"): "a digit has to follow what stands between digits, which is bounded",
     ("domain/cards.py", "_IDENTIFIERS"): "possessive, and begins only at the beginning of a word",
 }
