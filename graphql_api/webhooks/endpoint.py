@@ -111,7 +111,7 @@ class _Page:
                     known = await _done(tokens, report)
                     _log.info("gateway report", gateway=report.gateway, is_gone=report.is_gone, known=known)
         except UnavailableError:
-            return JSONResponse({"error": "The database is unavailable right now. Try again."}, 503)
+            return JSONResponse({"error": "The database is unavailable right now. Send the event again."}, 503)
         return JSONResponse({"received": True})
 
     def _note(self, ignored: IgnoredEventError) -> None:
