@@ -109,7 +109,8 @@ def import_(
 
     The columns userId, gateway and gatewayCustomerId are required. If the user has no token at the gateway, the import
     creates it from all columns that `export` writes; omitted values get defaults. If they have one, the import changes
-    only description, metadata and isActive. You can run an import again: tokens that are the same do not change.
+    only description, metadata and isActive; lastVerifiedAt and GATEWAY_DELETED count as the gateway's reports. You can
+    run an import again: tokens that are the same do not change.
     """
     from graphql_api.bulk.jobs import import_file
 

@@ -1,6 +1,5 @@
 """The commands that ask gateways' APIs."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,7 @@ from graphql_api.cli.options import (
     YesOption,
     must_be_readable,
 )
-from graphql_api.cli.process import UsageError, load_settings, run_bulk
+from graphql_api.cli.process import confirm, load_settings, run_bulk
 
 if TYPE_CHECKING:
     from graphql_api.gateway_apis.keys import GatewayKey
@@ -120,9 +119,10 @@ def purge(
     skipped = frozenset[str]() if skip_file is None else jobs.skipped_customers(skip_file)
     options = PurgeOptions(limit, dry_run, missing_is_done, skipped)
     if not (yes or dry_run):
-        if not sys.stdin.isatty():
-            raise UsageError("purge deletes customers for good: add --yes, or --dry-run to see which")
-        typer.confirm(f"Delete the customers of erased users at {key.gateway}? This cannot be undone.", abort=True)
+        confirm(
+            f"Delete the customers of erased users at {key.gateway}?",
+            "purge deletes customers for good: add --yes, or --dry-run to see which",
+        )
     run_bulk(
         lambda pool, gateways: jobs.purge_gateway(pool, gateways, key, options, report=report, logs=logs),
         embedded=embedded,

@@ -1,7 +1,6 @@
 """The commands that look after the database: migrate, check, prune and partition it."""
 
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphql_api.cli.options import EmbeddedOption, YesOption
-from graphql_api.cli.process import database, load_settings, run, run_bulk
+from graphql_api.cli.process import confirm, database, load_settings, run, run_bulk
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -66,7 +65,7 @@ def prune(
     yes: YesOption = False,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Delete old history entries. On a terminal, it asks first.
+    """Delete old history entries. It asks first.
 
     It keeps the last entry of each token, and entries that an endpoint of `deliver` has not accepted yet. The database
     role needs permission to delete history, which the service's role should not have.
@@ -74,9 +73,11 @@ def prune(
     from graphql_api.gateway_apis.jobs import duration
 
     age = duration(history_older_than, "--history-older-than")
-    if sys.stdin.isatty() and not (yes or dry_run):
-        question = f"Delete history entries older than {history_older_than}? This cannot be undone."
-        typer.confirm(question, abort=True)
+    if not (yes or dry_run):
+        confirm(
+            f"Delete history entries older than {history_older_than}?",
+            "prune deletes history for good: add --yes, or --dry-run to see how much",
+        )
     run_bulk(lambda pool, _: _prune_history(pool, age, dry_run=dry_run), embedded=embedded)
 
 

@@ -37,6 +37,18 @@ class CommandError(typer.TyperException):
     exit_code = 1
 
 
+def confirm(question: str, refusal: str) -> None:
+    """Ask on the terminal whether to do what cannot be undone.
+
+    Raises:
+        UsageError: there is no terminal; the message is this refusal.
+        typer.Abort: the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(refusal)
+    typer.confirm(f"{question} This cannot be undone.", abort=True)
+
+
 def load_settings() -> "Settings":
     """The settings of the environment; variables whose names look like slips are named on standard error.
 
@@ -167,9 +179,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         if isinstance(cause, OSError) and (cause.filename is not None or cause.errno in _FILE_ERRORS):
             raise cause from None
         reason = str(cause) or type(cause).__name__
-        raise CommandError(
-            f"the database cannot be used ({reason}): check DATABASE_URL, the network and permissions"
-        ) from error
+        raise CommandError(f"the database cannot be used ({reason}): {_remedy(cause)}") from error
+
+
+def _remedy(cause: Exception) -> str:
+    from asyncpg import InsufficientPrivilegeError
+
+    if isinstance(cause, InsufficientPrivilegeError):
+        return "run this as the role that owns the tables: `gateway-tokens help database-roles`"
+    return "check DATABASE_URL, the network and permissions"
 
 
 def _outside(error: BaseException | None) -> Exception | None:

@@ -78,7 +78,8 @@ class CheckOptions:
 class CheckTally:
     """What a check found so far.
 
-    `gone` are tokens that it deactivated, or would have. `still_unknown` are those whose customers were unknown to an
+    `gone` are tokens that it deactivated, or would have. `already_inactive` are tokens whose customers were answered as
+    deleted, and that it did not have to deactivate. `still_unknown` are those whose customers were unknown to an
     earlier check, and that are not due yet.
     """
 
@@ -86,6 +87,7 @@ class CheckTally:
     verified: int = 0
     activated: int = 0
     gone: int = 0
+    already_inactive: int = 0
     unknown: int = 0
     still_unknown: int = 0
     unanswered: int = 0
@@ -97,6 +99,7 @@ class CheckTally:
             f"{self.deletions:,} deletions read, {self.asked:,} asked: {self.verified:,} verified, "
             f"{self.activated:,} activated, {self.gone:,} deactivated, {self.unknown:,} unknown there, "
             f"{self.unanswered:,} unanswered"
+            + (f", {self.already_inactive:,} already inactive" if self.already_inactive else "")
             + (f", {self.still_unknown:,} unknown since an earlier check" if self.still_unknown else "")
         )
 
@@ -213,8 +216,11 @@ class Check:
         rows: Any = await self._store.by_customers(pairs, former=False) if pairs else {}
         return {customer: token_of(rows[place, customer]) for place, customer in pairs if (place, customer) in rows}
 
-    async def _deactivate(self, gone: Mapping[str, datetime], found: Mapping[str, Token]) -> None:
-        """The gateway says that these customers are gone; some are those of tokens that were found."""
+    async def _deactivate(self, gone: Mapping[str, datetime], found: Mapping[str, Token]) -> int:
+        """The gateway says that these customers are gone; some are those of tokens that were found.
+
+        Returns how many tokens it deactivated, or would have.
+        """
         if self._options.dry_run:
             inactive = [token for customer, token in found.items() if _becomes_inactive(token, gone[customer])]
         else:
@@ -223,6 +229,7 @@ class Check:
         self._report(
             Found("MISSING_THERE", "DELETED", each.user_id, each.gateway_customer_id, each.id) for each in inactive
         )
+        return len(inactive)
 
     # --- one customer after another
 
@@ -340,7 +347,8 @@ class Check:
             confirmed = {(each.user_id, each.customer): at.replace(microsecond=0) for each, at in exists.items()}
             self.tally.activated += await gateway_reports.verify_customers(self._tokens, self._gateway, confirmed)
         times = {each.customer: at for each, at in gone.items()}
-        await self._deactivate(times, await self._found(times))
+        deactivated = await self._deactivate(times, await self._found(times))
+        self.tally.already_inactive += len(gone) - deactivated
         if not self._options.dry_run:
             # To be unknown means something only at the right account: else they stay due.
             asked = exists | gone | (unknown if self.tally.is_right_account else {})

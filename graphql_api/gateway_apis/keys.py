@@ -50,11 +50,24 @@ def gateway_key(settings: Settings, gateway: str) -> GatewayKey:
     keys = gateway_keys(settings)
     if gateway not in keys:
         known = f"there are keys for {', '.join(sorted(keys))}" if keys else "there is no key for any gateway"
-        variables = " or ".join(f"{name}_API_KEY".upper() for name in _APIS)
-        raise ConfigurationError(
-            f"{gateway} cannot be asked: {known}. Set {variables}, such as STRIPE_API_KEY={gateway}:rk_live_…"
-        )
+        mode = "test" if is_test_gateway(gateway, settings.test_gateways) else "live"
+        raise ConfigurationError(f"{gateway} cannot be asked: {known}. {_advice(gateway, mode)}")
     return keys[gateway]
+
+
+def _advice(gateway: str, mode: str) -> str:
+    """Which variable to set for a gateway, by the API that its name begins with."""
+    prefix = "" if gateway.lower() in _APIS else f"{gateway}:"
+    match gateway.partition("_")[0]:
+        case "STRIPE":
+            return f"Set STRIPE_API_KEY={prefix}rk_{mode}_…"
+        case "MOLLIE":
+            return f"Set MOLLIE_API_KEY={prefix}{mode}_…"
+        case _:
+            return (
+                f"Only Stripe and Mollie have an API here; if {gateway} is the name of a Stripe account, "
+                f"set STRIPE_API_KEY={gateway}:rk_{mode}_…"
+            )
 
 
 def _account(settings: Settings, gateway: str) -> str | None:

@@ -308,7 +308,7 @@ def test_a_word_is_taken_in_any_case(monkeypatch):
         ["demo"],
         ["deliver"],
         ["deliver", "--resume", "billing"],
-        ["prune", "--history-older-than", "9d"],
+        ["prune", "--history-older-than", "9d", "--yes"],
     ],
 )
 def test_no_command_but_serve_starts_a_database_unless_told_to(call, monkeypatch, tmp_path, command):

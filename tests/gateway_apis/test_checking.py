@@ -53,6 +53,18 @@ async def test_what_is_there_is_verified_and_has_no_history_and_what_is_deleted_
     ]
 
 
+async def test_what_is_deleted_and_was_inactive_is_counted(check, tokens, graph, stripe):
+    await tokens(2)
+    await graph.deactivate(await graph.customer("STRIPE", "cus_1"), reason="FRAUD")
+    stripe.customers["cus_1"] = standin.DELETED
+    for dry_run in (True, False):
+        tally, _ = await check(stripe, dry_run=dry_run)
+        assert str(tally) == (
+            "0 deletions read, 2 asked: 1 verified, 0 activated, 0 deactivated, 0 unknown there, 0 unanswered, "
+            "1 already inactive"
+        )
+
+
 async def test_a_customer_is_verified_at_the_time_of_asking(check, tokens, stripe, table, clock, connection):
     await tokens(2)
     before = await connection.fetchval("select clock_timestamp()")

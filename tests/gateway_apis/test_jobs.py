@@ -144,11 +144,11 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
 @pytest.mark.parametrize(
     ("variables", "arguments", "says"),
     [
-        ({"STRIPE_API_KEY": ""}, (), "STRIPE cannot be asked: there is no key for any gateway. Set STRIPE_API_KEY"),
+        ({"STRIPE_API_KEY": ""}, (), "STRIPE cannot be asked: there is no key for any gateway. Set STRIPE_API_KEY=rk_live_…\n"),
         (
             {"STRIPE_API_KEY": "STRIPE_EU:rk_live_abcdefgh"},
             (),
-            "STRIPE cannot be asked: there are keys for STRIPE_EU. Set STRIPE_API_KEY or MOLLIE_API_KEY",
+            "STRIPE cannot be asked: there are keys for STRIPE_EU. Set STRIPE_API_KEY=rk_live_…\n",
         ),
         (
             {"STRIPE_API_KEY": "rk_test_abcdefgh"},
@@ -168,7 +168,15 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
         ({"STRIPE_ACCOUNTS": "STRIPE:acct_1,STRIPE:acct_2"}, (), "STRIPE_ACCOUNTS: STRIPE has 2 accounts"),
         ({"MOLLIE_API_KEY": "STRIPE:live_abcdefgh"}, (), "STRIPE has keys for Stripe and another API"),
         ({}, ("--gateway", "S T"), "A gateway name must be a letter"),
-        ({}, ("--gateway", "PAYPAL"), "PAYPAL cannot be asked: there are keys for STRIPE."),
+        ({}, ("--gateway", "MOLLIE"), "there are keys for STRIPE. Set MOLLIE_API_KEY=live_…\n"),
+        ({}, ("--gateway", "MOLLIE_TEST"), "Set MOLLIE_API_KEY=MOLLIE_TEST:test_…\n"),
+        ({}, ("--gateway", "STRIPE_EU"), "Set STRIPE_API_KEY=STRIPE_EU:rk_live_…\n"),
+        (
+            {},
+            ("--gateway", "PAYPAL"),
+            "PAYPAL cannot be asked: there are keys for STRIPE. Only Stripe and Mollie have an API here; if PAYPAL is "
+            "the name of a Stripe account, set STRIPE_API_KEY=PAYPAL:rk_live_…\n",
+        ),
         ({}, ("--since", "soon"), "--since takes a time such as 2026-11-30T08:00:00Z, or a duration such as 30d"),
         ({}, ("--since", "2999-01-01T00:00:00Z"), "--since is in the future"),
         ({}, ("--older-than", "7"), "--older-than takes a duration such as 12h or 7d, not '7'."),

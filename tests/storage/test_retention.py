@@ -81,20 +81,26 @@ def command(empty_database, straight):
             stderr=asyncio.subprocess.PIPE,
         )
         os.write(leader, (answer or "").encode())
-        printed, _ = await process.communicate()
+        printed, said = await process.communicate()
         os.close(leader)
         os.close(follower)
-        return process.returncode, printed.decode()
+        return process.returncode, printed.decode(), said.decode().partition("\n")[2]
 
     return run
 
 
 async def test_the_command_says_how_many(aged, command, connection):
     before = await entries(connection)
-    assert await command("--dry-run") == (0, "4 history entries would be deleted.\n")
+    assert await command("--dry-run") == (0, "4 history entries would be deleted.\n", "")
     assert await entries(connection) == before
-    assert await command() == (0, "Deleted 4 history entries.\n")
+    assert await command("--yes") == (0, "Deleted 4 history entries.\n", "")
     assert len(await entries(connection)) == len(before) - 4
+
+
+async def test_without_a_terminal_the_command_deletes_nothing_unless_told_to(aged, command, connection):
+    before = await entries(connection)
+    assert (await command())[:2] == (2, "")
+    assert await entries(connection) == before
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ async def test_the_command_says_how_many(aged, command, connection):
 )
 async def test_on_a_terminal_the_command_asks_first(aged, command, connection, options, answer, deleted):
     before = len(await entries(connection))
-    _, printed = await command(*options, answer=answer)
+    _, printed, _ = await command(*options, answer=answer)
     assert ("older than 15d? This cannot be undone." in printed) is not bool(options)
     assert len(await entries(connection)) == before - deleted
 

@@ -1,7 +1,10 @@
 """The service does all of its work without the right to change history."""
 
+import asyncio
+import os
 import re
 import secrets
+import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,6 +132,29 @@ async def test_every_mutation_works_without_the_right_to_change_history(service_
         assert (await do("confirm", customers=erased["erased"]))["confirmedCount"] == 4
         await do("lift", userId="u1")
         assert set(done) == set(MUTATIONS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prune", "--history-older-than", "1d", "--yes"),
+        ("prune", "--history-older-than", "1d", "--dry-run"),
+        ("partition", "--table", "customer_gateway_tokens"),
+        ("partition", "--table", "customer_gateway_tokens", "--dry-run"),
+    ],
+)
+async def test_a_command_that_needs_the_owner_says_so(service_url, arguments):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "graphql_api", *arguments),
+        env={**os.environ, "DATABASE_URL": service_url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    _, said = err.decode().splitlines()
+    assert (process.returncode, out) == (1, b"")
+    assert said.startswith("gateway-tokens: the database cannot be used (permission denied for ")
+    assert said.endswith("): run this as the role that owns the tables: `gateway-tokens help database-roles`")
 
 
 async def test_doctor_names_the_grant_that_is_missing_and_it_is_what_is_missing(service_url):
