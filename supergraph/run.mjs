@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { createInterface } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -72,6 +73,31 @@ async function ask(query) {
   const response = await fetch(endpoint, { method: 'POST', headers, body: JSON.stringify({ query }) })
   return response.json()
 }
+
+/** Ends here if the variable holds no port. */
+function mustBePort(variable, value) {
+  if (/^[1-9][0-9]{0,4}$/.test(value) && value <= 65535) return
+  console.error(`${variable}: '${value}' is not a port from 1 to 65535.`)
+  process.exit(2)
+}
+
+/** Ends here if something listens there: Hive Gateway would say so with a stack. */
+async function mustBeFree(port) {
+  const server = createServer().listen(port, '127.0.0.1')
+  try {
+    await once(server, 'listening')
+  } catch (error) {
+    const wrong = error.code === 'EADDRINUSE' ? 'is in use' : `cannot be opened (${error.code})`
+    console.error(`Port ${port} ${wrong}: set GATEWAY_PORT.`)
+    process.exit(1)
+  }
+  server.close()
+  await once(server, 'close')
+}
+
+mustBePort('TOKENS_PORT', TOKENS_PORT)
+mustBePort('GATEWAY_PORT', GATEWAY_PORT)
+await mustBeFree(GATEWAY_PORT)
 
 process.on('SIGINT', () => stop())
 process.on('SIGTERM', () => stop())

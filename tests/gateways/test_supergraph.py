@@ -2,10 +2,12 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from ruamel.yaml import YAML
 
 from tests.gateways.graph import GRAPH, free_port
@@ -34,6 +36,30 @@ async def test_the_example_graph_prints_a_stitched_answer_and_stops_when_interru
     assert first["gatewayTokens"]
     assert "errors" not in answer
     assert status == 0
+
+
+@pytest.mark.parametrize("variable", ["TOKENS_PORT", "GATEWAY_PORT"])
+@pytest.mark.parametrize("value", ["abc", "0", "65536"])
+def test_a_variable_of_the_example_graph_that_holds_no_port_is_named(variable, value):
+    ended = subprocess.run(
+        ["node", GRAPH / "run.mjs"], env={**os.environ, variable: value}, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"{variable}: '{value}' is not a port from 1 to 65535.\n"
+
+
+def test_a_port_of_the_example_graph_that_is_in_use_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        ended = subprocess.run(
+            ["node", GRAPH / "run.mjs"],
+            env={**os.environ, "GATEWAY_PORT": str(port)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"Port {port} is in use: set GATEWAY_PORT.\n"
 
 
 def test_the_dockerfile_of_the_example_graph_is_without_reproach():
