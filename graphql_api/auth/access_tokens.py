@@ -14,7 +14,7 @@ from joserfc import jws, jwt
 from joserfc.errors import ClaimError, ExpiredTokenError, JoseError
 from joserfc.jwk import Key, OctKey
 
-from graphql_api.domain.caller import ADMIN_SCOPE, EVENTS_SCOPE, READ_SCOPE, WRITE_SCOPE, Caller
+from graphql_api.domain.caller import SCOPES, Caller
 from graphql_api.domain.errors import UnauthenticatedError
 
 KEY_ALGORITHMS = frozenset(
@@ -26,7 +26,6 @@ MAX_TOKEN_BYTES = 8 * 1024
 MAX_SUBJECT_LENGTH = 255  # characters, as many as a user id may have
 LEEWAY = 10  # seconds that the issuer's clock may be ahead; expiry gets no leeway
 
-_SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, EVENTS_SCOPE, ADMIN_SCOPE})
 _TYPES = frozenset({"jwt", "at+jwt"})
 # A token must not name the location of its own key, and no extensions are supported.
 _FORBIDDEN_PARAMETERS = frozenset({"crit", "b64", "jku", "jwk", "x5c", "x5u"})
@@ -197,7 +196,7 @@ def _scopes(claims: dict[str, Any]) -> frozenset[str]:
     """The known scopes, from `scope` (space-separated) or `scp` (a list, or space-separated)."""
     found: object = claims["scope"] if "scope" in claims else claims.get("scp", "")
     if isinstance(found, str):
-        return _SCOPES.intersection(found.split(" "))
+        return SCOPES.intersection(found.split(" "))
     if isinstance(found, list) and "scope" not in claims:
-        return frozenset(scope for scope in _SCOPES if scope in cast("list[object]", found))
+        return frozenset(scope for scope in SCOPES if scope in cast("list[object]", found))
     raise InvalidTokenError("The access token's scopes are neither text in `scope` nor a list in `scp`.")

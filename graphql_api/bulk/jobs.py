@@ -186,6 +186,8 @@ async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
 
 
 def _stop(title: str, totals: _Totals, advice: str = ": run the same command again to continue") -> str:
+    if not totals.line:
+        return f"{title} stopped: nothing was changed"
     return f"{title} stopped after line {totals.line:,} ({totals}){advice}"
 
 

@@ -227,7 +227,7 @@ def reconcile(
     from graphql_api.bulk.reconciling import Guards
 
     if check and apply:
-        raise typer.BadParameter("--check and --apply exclude each other.")
+        raise typer.BadParameter("--check and --apply cannot be used together.")
     options = _file_options(
         file,
         format_=format_,

@@ -117,7 +117,7 @@ def partition(
     if unknown := sorted({*(table or ())} - {*KEYS}):
         raise typer.BadParameter(f"--table takes one of {', '.join(KEYS)}, not {unknown[0]}.")
     if dry_run and cancel:
-        raise typer.BadParameter("--dry-run and --cancel exclude each other.")
+        raise typer.BadParameter("--dry-run and --cancel cannot be used together.")
     with database(load_settings(), embedded=embedded) as settings:
         run(_partition_tables(str(settings.database_url), table or [*KEYS], parts, dry_run=dry_run, cancel=cancel))
 
@@ -148,8 +148,8 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
             if dry_run:
                 rows, size, seconds = await work.estimate()
                 print(
-                    f"{work.table}: {rows:,} rows; about {seconds / 60:.1f} min on an idle server, "
-                    f"and {size / 1e9:.1f} GB of disk until it is done."
+                    f"{work.table}: {rows:,} rows; {_about(seconds / 60)} min on an idle server, "
+                    f"and {_about(size / 1e9)} GB of disk until it is done."
                 )
             elif cancel:
                 await work.cancel()
@@ -160,3 +160,7 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
                 print(f"{work.table} has {parts} partitions now.")
         if waiting and not dry_run and not cancel:
             print("Restart the service: connections that are open read partitioned tables slowly.")
+
+
+def _about(number: float) -> str:
+    return f"about {number:.1f}" if number >= 0.1 else "less than 0.1"  # noqa: PLR2004 - what is printed

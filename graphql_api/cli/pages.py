@@ -24,15 +24,15 @@ def show(
         for name, file in pages.items():
             with file.open(encoding="utf-8") as lines:
                 print(f"{name:<16}{next(lines).lstrip('# ').rstrip()}")
-    elif page not in pages:
+    elif (name := page.lower().removesuffix(".md")) not in pages:
         raise UsageError(f"There is no page {page}. `gateway-tokens help` lists the pages")
     elif sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown
 
-        Console().print(Markdown(pages[page].read_text(encoding="utf-8"), hyperlinks=False))
+        Console().print(Markdown(pages[name].read_text(encoding="utf-8"), hyperlinks=False))
     else:
-        print(pages[page].read_text(encoding="utf-8"), end="")
+        print(pages[name].read_text(encoding="utf-8"), end="")
 
 
 def _pages() -> dict[str, Path]:

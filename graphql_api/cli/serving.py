@@ -1,5 +1,6 @@
 """The commands that run the service and help to try it."""
 
+import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -128,8 +129,12 @@ def token(
 ) -> None:
     """Print a development access token, signed with AUTH_SECRET."""
     from graphql_api.cli.startup import minted
+    from graphql_api.domain.caller import SCOPES
 
     settings = load_settings()
+    for unknown in sorted({*scope.split()} - SCOPES):
+        known = ", ".join(sorted(SCOPES))
+        print(f"gateway-tokens: warning: {unknown} is not a scope of this service: {known}", file=sys.stderr)
     if settings.auth_secret is None:
         raise UsageError("AUTH_SECRET is not set; for development, run `export AUTH_SECRET=$(openssl rand -hex 32)`")
     print(minted(settings, settings.auth_secret, sub, scope, expires_in))

@@ -10,6 +10,7 @@ READ_SCOPE = "gateway-tokens:read"
 WRITE_SCOPE = "gateway-tokens:write"
 EVENTS_SCOPE = "gateway-tokens:events"
 ADMIN_SCOPE = "gateway-tokens:admin"
+SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, EVENTS_SCOPE, ADMIN_SCOPE})
 
 
 class Permission(Enum):

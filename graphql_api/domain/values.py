@@ -194,7 +194,7 @@ def instant(value: object) -> datetime:
             return inside
     except (ValueError, OverflowError):
         pass
-    raise _invalid("A DateTime must be ISO 8601 with an offset, such as 2026-11-22T17:28:02Z.")
+    raise _invalid("A time must be ISO 8601 with an offset, such as 2026-11-22T17:28:02Z.")
 
 
 def second(number: object) -> datetime:

@@ -66,6 +66,7 @@ class PurgeOptions:
 class PurgeTally:
     """How many customers had each outcome so far."""
 
+    dry_run: bool = False
     deleted: int = 0
     would_delete: int = 0
     deleted_before: int = 0
@@ -85,7 +86,7 @@ class PurgeTally:
         return self.deleted + self.would_delete + self.deleted_before + self.unknown + self.failed
 
     def __str__(self) -> str:
-        if self.would_delete:
+        if self.dry_run:
             return f"{self.would_delete:,} would be deleted, {self.skipped:,} skipped"
         return (
             f"{self.deleted:,} deleted, {self.deleted_before:,} deleted before, {self.unknown:,} unknown there, "
@@ -118,7 +119,7 @@ class Purge:
         options: PurgeOptions,
         report: Callable[[Sequence[Purged]], object],
     ) -> None:
-        self.tally = PurgeTally()
+        self.tally = PurgeTally(options.dry_run)
         self._tokens = Tokens(store, CALLER, gateways)
         self._store = store
         self._gateway = gateway

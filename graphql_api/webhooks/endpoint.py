@@ -93,8 +93,7 @@ class _Page:
             # In a thread, because this imports a library, and other requests should not wait for that.
             reports = await asyncio.to_thread(self._sender.reports, body, request.headers)
         except (SignatureError, UnreadableEventError) as error:
-            detail = error.detail if isinstance(error, SignatureError) else None
-            _log.warning("webhook rejected", sender=self._sender.name, reason=str(error), detail=detail)
+            _log.warning("webhook rejected", sender=self._sender.name, reason=str(error), detail=error.detail)
             return JSONResponse({"error": str(error)}, 400)
         except IgnoredEventError as ignored:
             request.state.metrics.webhook_ignored(self._sender.name, ignored.reason)

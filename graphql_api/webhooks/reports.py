@@ -22,10 +22,11 @@ class SignatureError(Exception):
 
 
 class UnreadableEventError(Exception):
-    """The event is signed, but does not have the documented form."""
+    """The event is signed, but does not have the documented form. The `detail` is for the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, detail: str | None = None) -> None:
         super().__init__("The event is malformed.")
+        self.detail = detail
 
 
 class IgnoredEventError(Exception):

@@ -16,6 +16,7 @@ from graphql_api.webhooks.reports import (
 )
 
 _IS_GONE = {"customer.created": False, "customer.updated": False, "customer.deleted": True}
+_FIELDS = ("type", "created", "livemode", "data")
 _TOLERANCE_SECONDS = 300  # that an event may take to us, as Stripe's library has it
 _THIN = "The endpoint sends thin events, which do not name what happened: give it the payload style snapshot in Stripe."
 
@@ -48,6 +49,9 @@ class Stripe:
                 endpoint.check_account(event.get("account"), event.get("context"))
                 endpoint.check_mode(is_test=not is_live)
                 return [Report(endpoint.gateway, customer, _time(created), _IS_GONE[kind])]
+            case {**event}:
+                missing = [name for name in _FIELDS if name not in event]
+                raise UnreadableEventError(f"it has no {missing[0]}" if missing else None)
             case _:
                 raise UnreadableEventError
 

@@ -309,8 +309,14 @@ async def test_the_gateways_that_an_operator_allows_are_the_only_ones(command, w
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("t.txt", "", "The column userId is missing"),
-        ("t.csv", "", "The column userId is missing. Name it with --column userId=NAME."),
+        ("t.txt", "", "The file is empty."),
+        ("t.csv", "", "The file is empty."),
+        ("t.csv", "\n ,,\n", "The file is empty."),
+        (
+            "t.csv",
+            "x\n",
+            "The column userId is missing. Name it with --column userId=NAME. The file has the columns 'x'.",
+        ),
         (
             "t.csv",
             "userId,gateway\n",
@@ -513,6 +519,12 @@ async def test_a_file_that_is_cut_says_how_far_it_went(command, folder):
     line, created = (int(number.replace(",", "")) for number in found.groups())
     assert line == created > 1_000
     assert error.startswith("gateway-tokens: The file is incomplete")
+
+
+async def test_a_file_that_is_cut_in_its_first_record_says_that_nothing_was_changed(command, folder):
+    (folder / "t.json").write_text(json.dumps([token()])[:-20])
+    outcome = await command("import", "t.json")
+    assert (outcome.status, outcome.err.splitlines()[1]) == (2, "import t.json stopped: nothing was changed")
 
 
 async def test_a_damaged_archive_changes_nothing_and_to_run_it_again_is_no_advice(command, folder, table):

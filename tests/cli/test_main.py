@@ -425,6 +425,16 @@ def test_a_token_is_printed_alone(call, monkeypatch):
     assert len(out.strip().split(".")) == 3
 
 
+def test_a_scope_that_does_not_exist_is_named_beside_those_that_do(call, monkeypatch):
+    monkeypatch.setenv("AUTH_SECRET", SECRET)
+    status, out, err = call("token", "--sub", "u1", "--scope", "gateway-tokens:read gateway-tokens:wrte")
+    assert (status, len(out.strip().split("."))) == (0, 3)
+    assert err == (
+        "gateway-tokens: warning: gateway-tokens:wrte is not a scope of this service: gateway-tokens:admin, "
+        "gateway-tokens:events, gateway-tokens:read, gateway-tokens:write\n"
+    )
+
+
 async def test_ten_that_migrate_at_once_all_succeed(new_database):
     url = await new_database()
     await asyncio.gather(*(upgrade(url) for _ in range(10)))
@@ -493,6 +503,11 @@ def test_every_page_that_a_message_names_can_be_shown(call):
         status, page, _ = call("help", name)
         assert (status, page[:2]) == (0, "# ")
         assert re.search(rf"^{name} ", call("help")[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["payments.md", "Payments"])
+def test_a_page_is_found_by_the_name_of_its_file_and_in_any_case(call, name):
+    assert call("help", name) == call("help", "payments")
 
 
 def test_a_page_that_is_not_there_is_refused(call):

@@ -144,7 +144,11 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
 @pytest.mark.parametrize(
     ("variables", "arguments", "says"),
     [
-        ({"STRIPE_API_KEY": ""}, (), "STRIPE cannot be asked: there is no key for any gateway. Set STRIPE_API_KEY=rk_live_…\n"),
+        (
+            {"STRIPE_API_KEY": ""},
+            (),
+            "STRIPE cannot be asked: there is no key for any gateway. Set STRIPE_API_KEY=rk_live_…\n",
+        ),
         (
             {"STRIPE_API_KEY": "STRIPE_EU:rk_live_abcdefgh"},
             (),
@@ -339,6 +343,11 @@ async def test_a_dry_run_of_a_purge_says_that_nothing_is_deleted_yet(command, ad
     )
     assert (folder / "list.csv").read_text().splitlines()[1] == "WOULD_DELETE,,STRIPE,cus_1"
     assert stripe.count("DELETE") == {}
+
+
+async def test_a_dry_run_of_a_purge_of_nothing_says_that_nothing_would_be_deleted(command, address):
+    outcome = await command("purge", "--gateway", "STRIPE", "--dry-run")
+    assert (outcome.status, outcome.err) == (0, "dry run of purge of STRIPE: 0 would be deleted, 0 skipped\n")
 
 
 async def test_each_deletion_that_fails_has_its_reason(command, address, erased, stripe, folder):

@@ -325,7 +325,7 @@ async def test_the_command_says_what_it_takes_and_partitions(url, connection):
     assert (status, err) == (0, f"Database: {described(url)}\n")
     assert (
         out.splitlines()[0]
-        == f"{TOKENS}: 100 rows; about 0.0 min on an idle server, and 0.0 GB of disk until it is done."
+        == f"{TOKENS}: 100 rows; less than 0.1 min on an idle server, and less than 0.1 GB of disk until it is done."
     )
     assert await connection.fetch(OBJECTS) == before
     again = "Restart the service: connections that are open read partitioned tables slowly."

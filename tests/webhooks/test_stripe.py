@@ -316,6 +316,15 @@ async def test_what_is_signed_and_no_event_is_refused(graph, send, body):
     assert response.json() == {"error": "The event is malformed."}
 
 
+@pytest.mark.parametrize("field", ["created", "livemode", "data"])
+async def test_the_log_names_the_field_that_a_malformed_event_lacks(send, logged, field):
+    body = json.loads(event("customer.deleted"))
+    del body[field]
+    assert (await send(json.dumps(body))).status_code == 400
+    [line] = [line for line in logged if line["event"] == "webhook rejected"]
+    assert line["detail"] == f"it has no {field}"
+
+
 @pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "Nonsense"])
 async def test_a_compressed_event_is_refused(graph, send, coding):
     token = await graph.saved("u1", "STRIPE", "cus_1")

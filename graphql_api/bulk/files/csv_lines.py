@@ -27,12 +27,14 @@ def read_csv(source: Source, columns: Columns) -> Iterator[Line]:
     A cell is text, or None if it is empty; as in PostgreSQL, `""` is the empty text. Rows of empty cells are none.
 
     Raises:
-        BadInputError: the first line does not name the columns.
+        BadInputError: the file is empty, or its first line does not name the columns.
     """
     text = _Text(lines(source.file))
     while (blank := text.peek()) and not blank.strip(' \t\r\n,;|"'):  # rows of empty cells above the header
         next(text)
     text.taken.clear()
+    if not blank:
+        raise BadInputError("The file is empty.")
     delimiter = source.options.delimiter
     said = _SAYS_DELIMITER.fullmatch(text.peek())
     if said:
