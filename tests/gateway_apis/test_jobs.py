@@ -178,8 +178,10 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
         (
             {},
             ("--gateway", "PAYPAL"),
-            "PAYPAL cannot be asked: there are keys for STRIPE. Only Stripe and Mollie have an API here; if PAYPAL is "
-            "the name of a Stripe account, set STRIPE_API_KEY=PAYPAL:rk_live_…\n",
+            (
+                "keys for STRIPE. Only Stripe and Mollie have an API here; if PAYPAL is the name of a Stripe account, "
+                "set STRIPE_API_KEY=PAYPAL:rk_live_…\n"
+            ),
         ),
         ({}, ("--since", "soon"), "--since takes a time such as 2026-11-30T08:00:00Z, or a duration such as 30d"),
         ({}, ("--since", "2999-01-01T00:00:00Z"), "--since is in the future"),

@@ -38,28 +38,31 @@ async def test_the_example_graph_prints_a_stitched_answer_and_stops_when_interru
     assert status == 0
 
 
+async def refused(**settings):
+    """The status and the error of the example graph, which prints nothing."""
+    graph = await asyncio.create_subprocess_exec(
+        "node",
+        GRAPH / "run.mjs",
+        env={**os.environ, **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    printed, said = await graph.communicate()
+    assert printed == b""
+    return graph.returncode, said.decode()
+
+
 @pytest.mark.parametrize("variable", ["TOKENS_PORT", "GATEWAY_PORT"])
 @pytest.mark.parametrize("value", ["abc", "0", "65536"])
-def test_a_variable_of_the_example_graph_that_holds_no_port_is_named(variable, value):
-    ended = subprocess.run(
-        ["node", GRAPH / "run.mjs"], env={**os.environ, variable: value}, capture_output=True, text=True, check=False
-    )
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"{variable}: '{value}' is not a port from 1 to 65535.\n"
+async def test_a_variable_of_the_example_graph_that_holds_no_port_is_named(variable, value):
+    says = f"{variable}: '{value}' is not a port from 1 to 65535.\n"
+    assert await refused(**{variable: value}) == (2, says)
 
 
-def test_a_port_of_the_example_graph_that_is_in_use_is_one_line():
+async def test_a_port_of_the_example_graph_that_is_in_use_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        ended = subprocess.run(
-            ["node", GRAPH / "run.mjs"],
-            env={**os.environ, "GATEWAY_PORT": str(port)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"Port {port} is in use: set GATEWAY_PORT.\n"
+        assert await refused(GATEWAY_PORT=str(port)) == (1, f"Port {port} is in use: set GATEWAY_PORT.\n")
 
 
 def test_the_dockerfile_of_the_example_graph_is_without_reproach():
