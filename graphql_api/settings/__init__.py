@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from graphql_api.domain.inputs import Gateways
-from graphql_api.settings.addresses import HTTPURL, APIBase, Origins, PostgresURL, PostgresURLs
+from graphql_api.settings.addresses import HTTPURL, APIBase, Hosts, Origins, PostgresURL, PostgresURLs
 from graphql_api.settings.endpoints import Actions, Webhooks, WebhookSecrets, endpoints
 from graphql_api.settings.gateways import (
     AdyenAccounts,
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     introspection: bool | None = None
     cors_origins: Origins = ()
     cors_headers: Names = ()
-    allowed_hosts: Names = ()
+    allowed_hosts: Hosts = ()
 
     gateways: GatewayNames = ()
     customer_ids: IdPatterns = ()

@@ -11,21 +11,22 @@ from graphql_api.domain.addresses import is_address, is_loopback
 from graphql_api.settings.values import Names
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+_HOST = re.compile(r"[^/:@?#\[\]\s]+|\[[0-9A-Fa-f:.]+\]")
 _BETWEEN_ADDRESSES = re.compile(r"\s*,\s*(?=postgres(?:ql)?://)")
 
 
 def problem_of_http(address: str) -> str | None:
-    """What keeps it from being the address of an HTTP server; None if nothing does."""
+    """What keeps it from being the address of an HTTP server, as a predicate; None if nothing does."""
     try:
         parts = urlsplit(address)
         port = parts.port
     except ValueError:
-        return "the port is not a number from 1 to 65535"
+        return "has a port that is not a number from 1 to 65535"
     if parts.scheme not in {"http", "https"}:
-        return "it does not begin with http:// or https://"
+        return "does not begin with http:// or https://"
     if not parts.hostname:
-        return "it names no host"
-    return "the port is 0" if port == 0 else None
+        return "names no host"
+    return "has port 0" if port == 0 else None
 
 
 def is_unprotected(address: str) -> bool:
@@ -79,16 +80,19 @@ def _all_postgres(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def _http(value: str) -> str:
     if wrong := problem_of_http(value):
-        raise ValueError(f"takes a URL such as https://host/path; {wrong}")
+        raise ValueError(f"takes a URL such as https://host/path; it {wrong}")
     return value
 
 
 def _api(value: str) -> str:
     wrong = problem_of_http(value)
     if wrong is None and is_unprotected(value):
-        wrong = "http:// would show the key to anyone on the network, so it is for this machine only"
+        raise ValueError(
+            "takes a URL such as https://host; http:// would show the key to anyone on the network, so it is for this "
+            "machine only"
+        )
     if wrong:
-        raise ValueError(f"takes a URL such as https://host; {wrong}")
+        raise ValueError(f"takes a URL such as https://host; it {wrong}")
     return value.rstrip("/")
 
 
@@ -99,8 +103,16 @@ def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    for host in value:
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"takes hosts such as tokens.example, or * for any; {host!r} has more than a host")
+    return value
+
+
 PostgresURL = Annotated[str, AfterValidator(_postgres)]
 PostgresURLs = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_all_postgres)]
 HTTPURL = Annotated[str, AfterValidator(_http)]
 APIBase = Annotated[str, AfterValidator(_api)]
 Origins = Annotated[Names, AfterValidator(_origins)]
+Hosts = Annotated[Names, AfterValidator(_hosts)]

@@ -73,13 +73,13 @@ def _is_host(name: str) -> bool:
 def _unusable(address: str) -> str | None:
     parts = urlsplit(address)
     if parts.username is not None or parts.password is not None:
-        return "it holds a user or a password"
+        return "holds a user or a password"
     is_usable = len(address) <= _MAX_ADDRESS_LENGTH and address.isprintable() and _is_host(parts.hostname or "")
-    return None if is_usable else "no program can connect to it"
+    return None if is_usable else "is not one that a program can connect to"
 
 
 def _problem_of_endpoint(address: str, *, allow_private: bool) -> str | None:
-    """What keeps entries from being sent there. Whether a name has a private address is seen when it is sent."""
+    """What keeps entries from being sent there, as a predicate. Only sending shows if a name has a private address."""
     is_stream = _is_stream(address)
     as_http = f"http{address[address.index(':') :]}" if is_stream else address
     if wrong := problem_of_http(as_http) or _unusable(address):
@@ -87,14 +87,14 @@ def _problem_of_endpoint(address: str, *, allow_private: bool) -> str | None:
     parts = urlsplit(address)
     host = parts.hostname or ""
     if is_stream and (not _SUBJECT.fullmatch(parts.path) or parts.query or parts.fragment):
-        return "it does not end with a subject, as nats://nats.example/tokens does"
+        return "does not end with a subject, as nats://nats.example/tokens does"
     if allow_private:
         return None
     if is_address(host) and is_private(host):
-        return "its address is private (EVENT_WEBHOOK_ALLOW_PRIVATE allows that)"
+        return "is private (EVENT_WEBHOOK_ALLOW_PRIVATE allows that)"
     is_local = is_loopback(host) if is_address(host) else host == "localhost" or host.endswith(".localhost")
     if parts.scheme in {"http", "nats"} and not is_local:
-        return f"it begins with {parts.scheme}:// (EVENT_WEBHOOK_ALLOW_PRIVATE allows that)"
+        return f"begins with {parts.scheme}:// (EVENT_WEBHOOK_ALLOW_PRIVATE allows that)"
     return None
 
 
@@ -105,7 +105,9 @@ def _webhooks(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if not _NAME.fullmatch(name):
             raise ValueError("takes endpoints with their names, such as billing=https://billing.example/events")
         if wrong := _problem_of_endpoint(address, allow_private=allow_private):
-            raise ValueError(f"takes endpoints such as billing=https://billing.example/events; of {name}, {wrong}")
+            raise ValueError(
+                f"takes endpoints such as billing=https://billing.example/events; the address of {name} {wrong}"
+            )
         if name in names:
             raise ValueError(f"takes each name once; {name} is there twice")
         names.add(name)
@@ -134,7 +136,7 @@ def _actions(value: tuple[str, ...]) -> tuple[str, ...]:
     actions = tuple(dict.fromkeys(name.upper() for name in value))
     for name in actions:
         if name not in _ACTIONS:
-            raise ValueError(f"takes names of actions: {', '.join(_ACTIONS)}; {name!r} is none")
+            raise ValueError(f"takes names of actions: {', '.join(_ACTIONS)}; {name!r} is not one of them")
     return actions
 
 

@@ -23,6 +23,7 @@ from graphql_api.storage.migrate import is_current, newest_revision, upgrade
 
 ROOT = Path(graphql_api.__file__).parents[1]
 ADDRESS = "DATABASE_URL: takes a URL such as postgresql://user:password@host:5432/database"
+HOSTS = "ALLOWED_HOSTS: takes hosts such as tokens.example, or * for any"
 ORIGINS = "CORS_ORIGINS: takes origins such as https://shop.example, or * for any"
 SECRET = "a development secret of 40 characters..."
 
@@ -104,7 +105,7 @@ def test_a_wrong_call_is_one_line_and_status_2(call, arguments, says):
         (
             "AUTH_JWKS_URL",
             "https://issuer:port/",
-            "AUTH_JWKS_URL: takes a URL such as https://host/path; the port is not a number",
+            "AUTH_JWKS_URL: takes a URL such as https://host/path; it has a port that is not a number",
         ),
         ("ROUTER_SECRET", ",", "ROUTER_SECRET: takes comma-separated values"),
         ("GATEWAYS", " , ", "GATEWAYS: takes comma-separated values"),
@@ -116,6 +117,9 @@ def test_a_wrong_call_is_one_line_and_status_2(call, arguments, says):
         ("DATABASE_TIMEOUT", "4000", "DATABASE_TIMEOUT: takes at most 3600.0, not '4000'"),
         ("CORS_ORIGINS", "https://a.example/", f"{ORIGINS}; 'https://a.example/' ends with a slash"),
         ("CORS_ORIGINS", "a.example", f"{ORIGINS}; 'a.example' does not begin with http:// or https://"),
+        ("ALLOWED_HOSTS", "http://x,foo/", f"{HOSTS}; 'http://x' has more than a host"),
+        ("ALLOWED_HOSTS", "x.example,foo/", f"{HOSTS}; 'foo/' has more than a host"),
+        ("ALLOWED_HOSTS", "x.example:8000", f"{HOSTS}; 'x.example:8000' has more than a host"),
         ("METRICS_PORT", "99999", "METRICS_PORT: takes at most 65535, not '99999'"),
     ],
 )
