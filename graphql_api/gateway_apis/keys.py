@@ -15,6 +15,7 @@ _APIS: Final[Mapping[str, type[GatewayAPI]]] = {  # a setting `x_api_key` has th
     "stripe": Stripe,
     "mollie": Mollie,
 }
+_KEYS: Final = {"stripe": "rk_{mode}_…", "mollie": "{mode}_…"}  # as messages show them
 
 
 class GatewayKey(NamedTuple):
@@ -57,17 +58,15 @@ def gateway_key(settings: Settings, gateway: str) -> GatewayKey:
 
 def _advice(gateway: str, mode: str) -> str:
     """Which variable to set for a gateway, by the API that its name begins with."""
-    prefix = "" if gateway.lower() in _APIS else f"{gateway}:"
-    match gateway.partition("_")[0]:
-        case "STRIPE":
-            return f"Set STRIPE_API_KEY={prefix}rk_{mode}_…"
-        case "MOLLIE":
-            return f"Set MOLLIE_API_KEY={prefix}{mode}_…"
-        case _:
-            return (
-                f"Only Stripe and Mollie have an API here; if {gateway} is the name of a Stripe account, "
-                f"set STRIPE_API_KEY={gateway}:rk_{mode}_…"
-            )
+    api = gateway.partition("_")[0].lower()
+    if api in _APIS:
+        key = _KEYS.get(api, "…").format(mode=mode)
+        return f"Set {api.upper()}_API_KEY={key if gateway.lower() == api else f'{gateway}:{key}'}"
+    *names, last = (each.name for each in _APIS.values())
+    return (
+        f"Only {', '.join(names)} and {last} have an API here; if {gateway} is the name of a Stripe account, "
+        f"set STRIPE_API_KEY={gateway}:{_KEYS['stripe'].format(mode=mode)}"
+    )
 
 
 def _account(settings: Settings, gateway: str) -> str | None:

@@ -98,7 +98,9 @@ async def test_its_key_has_to_be_of_its_form_and_mode(run, acme):
         status, said = await run("check", "--gateway", "ACME", key=key)
         assert (status in {1, 2}, says in said) == (True, True), said
     status, said = await run("check", "--gateway", "PAYPAL")
-    assert (status, "Set STRIPE_API_KEY or MOLLIE_API_KEY or ACME_API_KEY" in said) == (2, True), said
+    assert (status, "Only Stripe, Mollie and Acme have an API here" in said) == (2, True), said
+    status, said = await run("check", "--gateway", "ACME_EU")
+    assert (status, "Set ACME_API_KEY=ACME_EU:…" in said) == (2, True), said
 
 
 async def test_it_fits_into_the_layers(package):
