@@ -25,7 +25,7 @@ from graphql_api.bulk.reconciling import (
 )
 from graphql_api.bulk.records import Format, Line, Report
 from graphql_api.bulk.remapping import remap
-from graphql_api.domain.errors import BadInputError, InputError
+from graphql_api.domain.errors import BadInputError, InputError, UnavailableError
 from graphql_api.domain.filter import TokenFilter
 from graphql_api.domain.inputs import Gateways
 from graphql_api.domain.values import instant
@@ -248,7 +248,7 @@ async def reconcile_file(
     Raises:
         BadInputError: what was asked for cannot be understood, or the file cannot be read or has other columns.
         InputError: more differs than the guards allow, so nothing was changed.
-        JobStoppedError: it was interrupted.
+        JobStoppedError: it was interrupted, or lost its database after it had changed something.
     """
     store = TokenStore(pool)
     name = _gateway(gateways, gateway)
@@ -256,7 +256,7 @@ async def reconcile_file(
     at = await _export_time(store, options.path, exported_at, applies=guards is not None)
     report = report or Path(f"{_beside(options.path)}.report.csv")
     expect_other_file("--report", report, options.path)
-    title = f"reconcile {named(options.path)} with {name}"
+    title, total = f"reconcile {named(options.path)} with {name}", ApplyReport()
     try:
         async with store.transaction(()) as transaction:
             customer_list = CustomerList(transaction.raw, name, at)
@@ -270,7 +270,12 @@ async def reconcile_file(
                 say(f"{title}: {misplaced}")
             if guards is not None:
                 check(counts, unreadable, guards)
-                await _apply(store, customer_list, title, counts)
+                await _apply(store, customer_list, title, counts, total)
+    except (UnavailableError, *FAILURES) as lost:
+        if not total.done:
+            raise
+        message = f"{title} stopped, because the database was lost ({total}): run the same command again to continue"
+        raise JobStoppedError(message) from lost
     except asyncio.CancelledError:
         raise JobStoppedError(f"{title} was interrupted: run the same command again to continue") from None
     return not (unreadable or counts.differences)
@@ -330,14 +335,11 @@ async def _load(customer_list: CustomerList, title: str, options: FileOptions, g
     return unreadable
 
 
-async def _apply(store: TokenStore, customer_list: CustomerList, title: str, counts: ListCounts) -> None:
-    total = ApplyReport()
-    try:
-        with progress(title, counts.known + counts.missing_there) as show:
-            async for some in _finish_steps(apply(store, customer_list)):
-                total.add(some)
-                show(total.done, str(total))
-    except FAILURES as lost:
-        message = f"{title} stopped, because the database was lost ({total}): run the same command again to continue"
-        raise JobStoppedError(message) from lost
+async def _apply(
+    store: TokenStore, customer_list: CustomerList, title: str, counts: ListCounts, total: ApplyReport
+) -> None:
+    with progress(title, counts.known + counts.missing_there) as show:
+        async for some in _finish_steps(apply(store, customer_list)):
+            total.add(some)
+            show(total.done, str(total))
     say(f"{title}: {total}")

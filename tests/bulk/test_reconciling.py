@@ -179,6 +179,30 @@ async def test_what_a_list_says_of_a_customer_without_a_token_counts_once_it_is_
     assert (token["isActive"], token["deactivatedAt"]) == (active, None if active else at)
 
 
+async def test_a_reconcile_that_loses_its_database_says_how_far_it_came_and_how_to_continue(
+    command, listing, customers, graph, monkeypatch
+):
+    """Its list lies in a temporary table, which goes with its connection."""
+
+    async def changes_and_then_nothing(customer_list, after, size):
+        rows = await changes(customer_list, after, size)
+        await customer_list._raw.close()
+        return rows
+
+    changes = CustomerList.changes
+    monkeypatch.setattr(CustomerList, "changes", changes_and_then_nothing)
+    at = now()
+    arguments = ["reconcile", listing("cus_1", "cus_2", "cus_3"), "--gateway", "STRIPE", "--exported-at", at]
+    lost = await command(*arguments, "--apply", "--max-missing", "100")
+    assert lost.status == 1
+    assert lost.err.splitlines()[-1] == (
+        "gateway-tokens: reconcile list.csv with STRIPE stopped, because the database was lost"
+        " (1 deactivated, 0 activated, 3 verified): run the same command again to continue"
+    )
+    monkeypatch.undo()
+    assert (await graph.customer("STRIPE", "cus_4"))["isActive"] is False
+
+
 async def test_what_is_younger_than_the_list_is_not_missing_in_it(command, listing, customers, graph, differences):
     active = await graph.customer("STRIPE", "cus_1")
     await graph.deactivate(active)

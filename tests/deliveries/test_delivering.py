@@ -240,7 +240,7 @@ async def test_an_endpoint_is_resumed_behind_what_it_does_not_take_or_anywhere(
     await delivery.once()
     left_out = await delivering.resume(pool, "hook", (), skip=True)
     assert left_out == receiver.requests[0][0]["webhook-id"]
-    with pytest.raises(BadInputError, match="has not failed"):  # it was not sent: nobody wants to lose it
+    with pytest.raises(BadInputError, match="has not failed"):  # an entry that was never sent must not be lost
         await delivering.resume(pool, "hook", (), skip=True)
     await delivery.once()
     assert [body["data"]["version"] for body in receiver.bodies] == [1, 2, 3]

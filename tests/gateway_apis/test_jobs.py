@@ -411,7 +411,7 @@ async def test_a_purge_that_is_killed_at_any_moment_deletes_all_at_last_and_noth
     for number in range(1, 21):
         await graph.erase(f"u{number}")
     for number in range(18, 21):
-        await graph.saved(f"v{number}", "STRIPE", f"cus_{number}")  # which somebody has again
+        await graph.saved(f"v{number}", "STRIPE", f"cus_{number}")  # saved again, for another user
     await graph.verify("STRIPE", "cus_24")
     moments = [Random().randint(1, 8) for _ in range(3)]
     for moment in moments:

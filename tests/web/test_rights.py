@@ -326,7 +326,7 @@ async def test_rights_are_checked_before_values(callers, variables, caller, text
     assert answer.codes == ["BAD_USER_INPUT" if caller in MAY[MALFORMED[text]] else refusal(caller)]
 
 
-async def test_nobody_learns_from_a_refusal_which_gateways_there_are(callers, variables):
+async def test_a_refusal_does_not_tell_a_caller_without_rights_which_gateways_exist(callers, variables):
     for way in (*BY_KEY, *BY_USER):
         answer = await ask(callers["nobody"], WAYS[way][0] % "id", {**variables, "gateway": "?"})
         assert set(answer.codes) == {"UNAUTHENTICATED"}
