@@ -53,11 +53,16 @@ async function subgraph(name) {
 
 const isReady = () => fetch(`${tokens}/readyz`).then((response) => response.ok, () => false)
 
+/** Whether this service runs there already. One that is starting answers once it serves. */
+async function isRunning() {
+  const options = { headers: { accept: 'application/json' }, signal: AbortSignal.timeout(10_000) }
+  const said = await fetch(tokens, options).then((response) => response.text(), () => '')
+  return said.includes('Customer gateway tokens')
+}
+
 async function ourService() {
-  if (!(await isReady())) {
-    start('gateway-tokens', PYTHON, '-m', 'graphql_api', 'serve', '--port', TOKENS_PORT, '--demo')
-    while (!(await isReady())) await pause(50)
-  }
+  if (!wasRunning) start('gateway-tokens', PYTHON, '-m', 'graphql_api', 'serve', '--port', TOKENS_PORT, '--demo')
+  while (!(await isReady())) await pause(50)
   return `tokens=${tokens}/graphql`
 }
 
@@ -81,14 +86,14 @@ function mustBePort(variable, value) {
   process.exit(2)
 }
 
-/** Ends here if something listens there: Hive Gateway would say so with a stack. */
-async function mustBeFree(port) {
+/** Ends here, before anything else starts, if another program listens there. */
+async function mustBeFree(variable, port) {
   const server = createServer().listen(port, '127.0.0.1')
   try {
     await once(server, 'listening')
   } catch (error) {
-    const wrong = error.code === 'EADDRINUSE' ? 'is in use' : `cannot be opened (${error.code})`
-    console.error(`Port ${port} ${wrong}: set GATEWAY_PORT.`)
+    const wrong = error.code === 'EADDRINUSE' ? 'is in use by another program' : `cannot be opened (${error.code})`
+    console.error(`Port ${port} ${wrong}: set ${variable}.`)
     process.exit(1)
   }
   server.close()
@@ -97,7 +102,9 @@ async function mustBeFree(port) {
 
 mustBePort('TOKENS_PORT', TOKENS_PORT)
 mustBePort('GATEWAY_PORT', GATEWAY_PORT)
-await mustBeFree(GATEWAY_PORT)
+await mustBeFree('GATEWAY_PORT', GATEWAY_PORT)
+const wasRunning = await isRunning()
+if (!wasRunning) await mustBeFree('TOKENS_PORT', TOKENS_PORT)
 
 process.on('SIGINT', () => stop())
 process.on('SIGTERM', () => stop())

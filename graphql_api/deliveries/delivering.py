@@ -270,9 +270,11 @@ async def resume(
         BadInputError: there is no such endpoint, no such place, or no failed entry to leave out.
     """
     feed, states = Feed(pool), Endpoints(pool, "")
-    state = next((each for each in await states.states() if each.name == name), None)
+    known = {each.name: each for each in await states.states()}
+    state = known.get(name)
     if state is None:
-        raise BadInputError(f"`deliver` knows no endpoint {name!r}. It knows those that were in its EVENT_WEBHOOKS.")
+        names = f"It knows {', '.join(known)}." if known else "It has not run yet, so it knows none."
+        raise BadInputError(f"`deliver` knows no endpoint {name!r}. {names}")
     position = left_out = None
     if place is not None:
         position = (await feed.page(place, 1)).start.position

@@ -3,6 +3,7 @@
 It is asked by plain HTTP: Stripe's library neither heeds `Retry-After` nor shows it.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from graphql_api.gateway_apis.answers import (
 )
 
 _PAGE = 100
+_EVENT_ID = re.compile(r"evt_[0-9A-Za-z]{1,64}")
 _OTHER_MODE = "a similar object exists in"  # Stripe says which mode after that
 
 
@@ -93,7 +95,7 @@ class Stripe(GatewayAPI):
                     if self._is_ours(event):
                         deletions.append(found)
                 case _:
-                    return Answer(Verdict.OUTAGE, "an event that is none")
+                    return Answer(Verdict.OUTAGE, f"the malformed event {_event_id(event)}")
         return DeletionPage(deletions, last if has_more else None)
 
     def _is_ours(self, event: Mapping[str, Any]) -> bool:
@@ -103,3 +105,9 @@ class Stripe(GatewayAPI):
     def _mode(self, body: Mapping[str, Any]) -> Answer | None:
         is_other = body.get("livemode") is self.is_test
         return Answer(Verdict.WRONG_MODE) if is_other else None
+
+
+def _event_id(event: Any) -> str:
+    """The id of an event for a message. It is quoted only if it has the form of one."""
+    found = event.get("id") if isinstance(event, dict) else None
+    return found if isinstance(found, str) and _EVENT_ID.fullmatch(found) else "without a valid id"

@@ -8,12 +8,10 @@ disabled, only they are gone, because their shopper may have others.
 import hmac
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from hashlib import sha256
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import InputError
-from graphql_api.webhooks.reports import Endpoint, Report, SignatureError, UnreadableEventError, read
+from graphql_api.webhooks.reports import Endpoint, Report, SignatureError, UnreadableEventError, field, read, time
 
 _CONFIRMING = {"recurring.token.created", "recurring.token.updated", "recurring.token.alreadyExisting"}
 _DISABLING = "recurring.token.disabled"
@@ -31,24 +29,21 @@ class Adyen:
     def reports(self, body: bytes, headers: Mapping[str, str]) -> list[Report]:
         """See `Sender`."""
         endpoint = self._signer(body, headers.get("hmacsignature", ""))
-        match read(body):
-            case {"type": str(kind)} if kind not in {*_CONFIRMING, _DISABLING}:
-                return []
-            case {
-                "type": str(kind),
-                "createdAt": str(time),
-                "environment": "test" | "live" as environment,
-                "data": {"storedPaymentMethodId": str(stored), "shopperReference": str(shopper)} as data,
-            }:
-                if endpoint.accounts:
-                    endpoint.check_account(data.get("merchantAccount") or "")
-                endpoint.check_mode(is_test=environment == "test")
-                at = _time(time)
-                if kind == _DISABLING:
-                    return [Report(endpoint.gateway, stored, at, is_gone=True)]
-                return [Report(endpoint.gateway, customer, at, is_gone=False) for customer in (stored, shopper)]
-            case _:
-                raise UnreadableEventError
+        event = read(body)
+        kind = field(event, "type", str)
+        if kind not in {*_CONFIRMING, _DISABLING}:
+            return []
+        stored, shopper = (field(event, f"data.{name}", str) for name in ("storedPaymentMethodId", "shopperReference"))
+        environment = field(event, "environment", str)
+        if environment not in {"test", "live"}:
+            raise UnreadableEventError("its environment is neither test nor live")
+        at = time(event, "createdAt", values.instant)
+        if endpoint.accounts:
+            endpoint.check_account(event["data"].get("merchantAccount") or "")
+        endpoint.check_mode(is_test=environment == "test")
+        if kind == _DISABLING:
+            return [Report(endpoint.gateway, stored, at, is_gone=True)]
+        return [Report(endpoint.gateway, customer, at, is_gone=False) for customer in (stored, shopper)]
 
     def _signer(self, body: bytes, signature: str) -> Endpoint:
         for endpoint, key in self._endpoints:
@@ -57,10 +52,3 @@ class Adyen:
                 return endpoint
         detail = "it is invalid: another key, or a body that was changed on the way" if signature else "it is missing"
         raise SignatureError("HmacSignature is missing or invalid.", detail)
-
-
-def _time(text: str) -> datetime:
-    try:
-        return values.instant(text)
-    except InputError:
-        raise UnreadableEventError from None

@@ -1,13 +1,18 @@
 """Common parts of the gateways' modules: reports on customers, and the accounts whose events count."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
 from graphql_api.domain import values
+from graphql_api.domain.errors import InputError
+
+T = TypeVar("T")
+
+_KINDS: dict[type, str] = {str: "a string", bool: "a boolean"}
 
 
 class SignatureError(Exception):
@@ -24,7 +29,7 @@ class SignatureError(Exception):
 class UnreadableEventError(Exception):
     """The event is signed, but does not have the documented form. The `detail` is for the log."""
 
-    def __init__(self, detail: str | None = None) -> None:
+    def __init__(self, detail: str) -> None:
         super().__init__("The event is malformed.")
         self.detail = detail
 
@@ -59,7 +64,7 @@ class Report:
             UnreadableEventError: the customer's id is malformed.
         """
         if not values.is_well_formed(self.customer):
-            raise UnreadableEventError
+            raise UnreadableEventError("the customer's id has a character that cannot be stored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class Endpoint:
         """
         for account in named:
             if isinstance(account, str) and not values.is_well_formed(account):
-                raise UnreadableEventError
+                raise UnreadableEventError("the account has a character that cannot be stored")
             if account is not None and not (isinstance(account, str) and account in self.accounts):
                 message = f"The event is another account's, {str(account)[:100]}."
                 raise IgnoredEventError(self.gateway, "account", message)
@@ -131,4 +136,32 @@ def read(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise UnreadableEventError from None
+        raise UnreadableEventError("it is not JSON") from None
+
+
+def field(event: Any, path: str, kind: type[T]) -> T:
+    """The value at a path such as `data.object.id`.
+
+    Raises:
+        UnreadableEventError: it is missing, or of another type.
+    """
+    value = event
+    for name in path.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise UnreadableEventError(f"it has no {path}")
+        value: Any = value[name]
+    if not isinstance(value, kind):
+        raise UnreadableEventError(f"its {path} is not {_KINDS[kind]}")
+    return value
+
+
+def time(event: Any, path: str, parse: Callable[[object], datetime]) -> datetime:
+    """The time at a path.
+
+    Raises:
+        UnreadableEventError: it is missing, or `parse` refuses it.
+    """
+    try:
+        return parse(field(event, path, object))
+    except InputError as refused:
+        raise UnreadableEventError(f"its {path} is invalid: {refused}") from None

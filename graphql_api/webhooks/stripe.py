@@ -1,22 +1,20 @@
 """Stripe's events (https://docs.stripe.com/webhooks), checked by Stripe's own library."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import InputError
 from graphql_api.webhooks.reports import (
     Endpoint,
     IgnoredEventError,
     Report,
     SignatureError,
     UnreadableEventError,
+    field,
     read,
+    time,
 )
 
 _IS_GONE = {"customer.created": False, "customer.updated": False, "customer.deleted": True}
-_FIELDS = ("type", "created", "livemode", "data")
 _TOLERANCE_SECONDS = 300  # that an event may take to us, as Stripe's library has it
 _THIN = "The endpoint sends thin events, which do not name what happened: give it the payload style snapshot in Stripe."
 
@@ -33,27 +31,22 @@ class Stripe:
     def reports(self, body: bytes, headers: Mapping[str, str]) -> list[Report]:
         """See `Sender`."""
         endpoint = self._signer(body, headers.get("stripe-signature"))
-        match read(body):
-            case {"object": "v2.core.event", "type": str(kind)}:
-                if kind.removeprefix("v1.") in _IS_GONE:
-                    raise IgnoredEventError(endpoint.gateway, "thin", _THIN)
-                return []
-            case {"type": str(kind)} if kind not in _IS_GONE:
-                return []
-            case {
-                "type": str(kind),
-                "created": created,
-                "livemode": bool(is_live),
-                "data": {"object": {"id": str(customer)} as described},
-            } as event if _is_of_a_customer(event, described):
-                endpoint.check_account(event.get("account"), event.get("context"))
-                endpoint.check_mode(is_test=not is_live)
-                return [Report(endpoint.gateway, customer, _time(created), _IS_GONE[kind])]
-            case {**event}:
-                missing = [name for name in _FIELDS if name not in event]
-                raise UnreadableEventError(f"it has no {missing[0]}" if missing else None)
-            case _:
-                raise UnreadableEventError
+        event = read(body)
+        kind = field(event, "type", str)
+        if event.get("object") == "v2.core.event":
+            if kind.removeprefix("v1.") in _IS_GONE:
+                raise IgnoredEventError(endpoint.gateway, "thin", _THIN)
+            return []
+        if kind not in _IS_GONE:
+            return []
+        customer = field(event, "data.object.id", str)
+        if (event.get("object", "event"), event["data"]["object"].get("object", "customer")) != ("event", "customer"):
+            raise UnreadableEventError("it is not an event about a customer")
+        is_live = field(event, "livemode", bool)
+        at = time(event, "created", values.second)
+        endpoint.check_account(event.get("account"), event.get("context"))
+        endpoint.check_mode(is_test=not is_live)
+        return [Report(endpoint.gateway, customer, at, _IS_GONE[kind])]
 
     def _signer(self, body: bytes, signature: str | None) -> Endpoint:
         for endpoint in self._endpoints:
@@ -77,14 +70,3 @@ def _is_signed(body: bytes, signature: str | None, secret: str, tolerance: int |
     except (SignatureVerificationError, UnicodeDecodeError, TypeError):  # the last two for what is no ASCII
         return False
     return True
-
-
-def _is_of_a_customer(event: dict[str, Any], described: dict[str, Any]) -> bool:
-    return (event.get("object", "event"), described.get("object", "customer")) == ("event", "customer")
-
-
-def _time(seconds: object) -> datetime:
-    try:
-        return values.second(seconds)
-    except InputError:
-        raise UnreadableEventError from None

@@ -64,7 +64,7 @@ def built():
 
     def build(folder):
         made = subprocess.run([kubectl, "kustomize", FOLDER / folder], capture_output=True, text=True, check=False)
-        assert (made.returncode, made.stderr) == (0, "")
+        assert (made.returncode, made.stderr) == (0, ""), made.stderr
         return {manifest["kind"]: manifest for manifest in YAML(typ="safe").load_all(made.stdout)}
 
     return build
@@ -147,17 +147,43 @@ def test_what_is_built_has_the_image_and_the_settings_and_a_job_of_its_release(b
     assert built("monitoring").keys() == CUSTOM
 
 
-@pytest.mark.parametrize(("tag", "version"), [("1.2-rc.1", "*release"), ("1.0_A", "1.0-a")])
-def test_a_job_is_named_after_its_release_wherever_the_image_comes_from(built, tmp_path, tag, version):
-    folder = shutil.copytree(FOLDER, tmp_path / "kubernetes")
-    release = folder / "release/kustomization.yaml"
-    said = release.read_text().replace("registry.example/", "registry.example:5000/").replace(__version__, tag)
-    release.write_text(said.replace("version: *release", f"version: {version}"))
-    job = built(folder / "migration")["Job"]
-    image = job["spec"]["template"]["spec"]["containers"][0]["image"]
-    assert image == f"registry.example:5000/customer-gateway-tokens:{tag}"
-    assert job["metadata"]["name"] == f"gateway-tokens-migration-{tag if version == '*release' else version}"
-    assert re.fullmatch(r"[a-z0-9.-]{1,63}", job["metadata"]["name"])
+NAME = "customer-gateway-tokens"
+DIGEST = "sha256:" + "0" * 64
+
+
+def with_image(folder, **image):
+    """A copy of the manifests with another image, written by a program, as `kustomize edit set image` does."""
+    copy = shutil.copytree(FOLDER, folder / "kubernetes")
+    path = copy / "release/kustomization.yaml"
+    YAML(typ="safe").dump({**load(path), "images": [{"name": NAME, **image}]}, path)
+    return copy / "migration"
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ({"newTag": "1.2"}, f"{NAME}:1.2"),
+        ({"newName": f"registry.example/{NAME}", "newTag": "1.2"}, f"registry.example/{NAME}:1.2"),
+        ({"newName": f"registry.example:5000/shop/{NAME}", "newTag": "1.2"}, f"registry.example:5000/shop/{NAME}:1.2"),
+        (
+            {"newName": f"registry.example/{NAME}", "newTag": "1.2", "digest": DIGEST},
+            f"registry.example/{NAME}:1.2@{DIGEST}",
+        ),
+    ],
+)
+def test_a_job_is_named_after_the_tag_of_its_image_whoever_wrote_it(built, tmp_path, image, expected):
+    job = built(with_image(tmp_path, **image))["Job"]
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == expected
+    assert job["metadata"]["name"] == "gateway-tokens-migration-1.2"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [{"newName": "registry.example/tokens", "newTag": "1.2"}, {"newName": f"r.example/{NAME}", "digest": DIGEST}],
+)
+def test_an_image_that_says_no_release_builds_no_job(built, tmp_path, image):
+    with pytest.raises(AssertionError, match="out of bounds"):
+        built(with_image(tmp_path, **image))
 
 
 @pytest.mark.parametrize("version", [OLDEST, latest_version()])

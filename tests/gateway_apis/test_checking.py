@@ -603,14 +603,16 @@ async def test_an_event_of_another_account_deactivates_nothing(check, tokens, st
         {"data": {"object": {"id": "cus_\0", "object": "customer"}}},
         {"type": "customer.created"},
         {"id": 5},
+        {"id": "rk_live_1", "created": -1},
     ],
 )
-async def test_an_event_that_is_none_stops_the_check(check, tokens, stripe, change):
+async def test_an_event_that_is_none_stops_the_check_and_is_named(check, tokens, stripe, change):
     await tokens(1)
     stripe.delete("cus_1")
     stripe.events[0].update(change)
     stripe._events = lambda _: {"object": "list", "data": stripe.events, "has_more": False}
-    with pytest.raises(StoppedError, match="an event that is none"):
+    named = "without a valid id" if "id" in change else stripe.events[0]["id"]
+    with pytest.raises(StoppedError, match=f"the malformed event {named}$"):
         await check(stripe)
 
 

@@ -2,7 +2,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -59,10 +58,17 @@ async def test_a_variable_of_the_example_graph_that_holds_no_port_is_named(varia
     assert await refused(**{variable: value}) == (2, says)
 
 
-async def test_a_port_of_the_example_graph_that_is_in_use_is_one_line():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert await refused(GATEWAY_PORT=str(port)) == (1, f"Port {port} is in use: set GATEWAY_PORT.\n")
+@pytest.mark.parametrize("variable", ["TOKENS_PORT", "GATEWAY_PORT"])
+async def test_a_port_of_the_example_graph_that_another_program_uses_is_one_line(variable):
+    async def answer(_, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        settings = {"TOKENS_PORT": str(free_port()), "GATEWAY_PORT": str(free_port()), variable: str(port)}
+        says = f"Port {port} is in use by another program: set {variable}.\n"
+        assert await refused(**settings) == (1, says)
 
 
 def test_the_dockerfile_of_the_example_graph_is_without_reproach():

@@ -122,6 +122,31 @@ async def test_what_is_signed_and_no_webhook_is_refused(graph, send, body):
     assert (await send(body)).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"type": None}, "its type is not a string"),
+        ({"createdAt": "yesterday"}, "its createdAt is invalid: A time must be ISO 8601 with an offset"),
+        ({"environment": "LIVE"}, "its environment is neither test nor live"),
+        ({"data": {}}, "it has no data.storedPaymentMethodId"),
+        ({"data": {"storedPaymentMethodId": "M5", "shopperReference": 5}}, "its data.shopperReference is not a string"),
+    ],
+)
+async def test_the_log_says_what_is_wrong_with_a_malformed_event(send, logged, change, detail):
+    assert (await send(json.dumps(json.loads(event("recurring.token.disabled")) | change))).status_code == 400
+    [line] = [line for line in logged if line["event"] == "webhook rejected"]
+    assert line["detail"].startswith(detail)
+
+
+@pytest.mark.parametrize("field", ["type", "createdAt", "environment", "data"])
+async def test_the_log_names_the_field_that_a_malformed_event_lacks(send, logged, field):
+    body = json.loads(event("recurring.token.disabled"))
+    del body[field]
+    assert (await send(json.dumps(body))).status_code == 400
+    [line] = [line for line in logged if line["event"] == "webhook rejected"]
+    assert line["detail"].startswith(f"it has no {field}")
+
+
 @pytest.mark.parametrize(("key", "gateway", "environment"), [(KEY, "ADYEN", "live"), (OTHER, "ADYEN_TEST", "test")])
 async def test_the_key_says_whose_event_it_is_and_the_environment_has_to_be_its(graph, send, key, gateway, environment):
     tokens = {name: await graph.saved("u1", name, "shopper-1") for name in ("ADYEN", "ADYEN_TEST")}
