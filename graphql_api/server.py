@@ -20,7 +20,7 @@ import uvicorn
 import uvloop
 
 from graphql_api.observability import logs
-from graphql_api.web.connection import Connections
+from graphql_api.web.connection import ConnectionLimits, Connections
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SAYING: dict[int, Callable[[], None]] = {signal.SIGUSR1: logs.say_more, signal.SIGUSR2: logs.say_less}
@@ -145,10 +145,16 @@ class _Server(uvicorn.Server):
         self._leave()
 
 
+def _limits() -> ConnectionLimits:
+    """Those of connections: a quarter of the files that may be open is left to the database and the like."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return ConnectionLimits(max_connections=min(ConnectionLimits.max_connections, files * 3 // 4))
+
+
 async def _work(app: Any, listeners: Listeners, drain_seconds: float) -> None:
     config = uvicorn.Config(
         app,
-        http=cast("type[asyncio.Protocol]", Connections()),
+        http=cast("type[asyncio.Protocol]", Connections(_limits())),
         ws="none",
         lifespan="on",
         interface="asgi3",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,7 @@ from graphql_api.server import is_loopback, listening
 from tests.until import until_sync
 
 SERVE = """
-import asyncio, os, sys
+import asyncio, os, resource, sys
 from graphql_api import server
 
 async def app(scope, receive, send):
@@ -34,6 +35,8 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
 
+if files := int(sys.argv[3]):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 with server.listening("127.0.0.1", 0, int(sys.argv[1])) as listeners:
     print(listeners[0].getsockname()[1], flush=True)
     server.serve(app, [[listener] for listener in listeners], float(sys.argv[2]))
@@ -43,9 +46,9 @@ with server.listening("127.0.0.1", 0, int(sys.argv[1])) as listeners:
 class Service:
     """The app above, served by another process with this many workers."""
 
-    def __init__(self, workers, drain_seconds):
+    def __init__(self, workers, drain_seconds, files=0):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(workers), str(drain_seconds)],
+            [sys.executable, "-c", SERVE, str(workers), str(drain_seconds), str(files)],
             cwd=Path(graphql_api.__file__).parents[1],
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -70,8 +73,8 @@ def serve():
     """Starts services; what is left of them at the end is killed."""
     services = []
 
-    def start(workers, drain_seconds=0):
-        services.append(Service(workers, drain_seconds))
+    def start(workers, drain_seconds=0, **limits):
+        services.append(Service(workers, drain_seconds, **limits))
         return services[-1]
 
     yield start
@@ -101,6 +104,15 @@ def test_connections_that_come_at_once_are_spread_over_the_workers(serve):
         answers = Counter(pool.map(lambda _: service.ask(), range(40)))
     assert set(answers) == service.workers()
     assert min(answers.values()) >= 8
+
+
+@pytest.mark.parametrize("files", [64, 1024])
+def test_more_silent_connections_than_files_may_be_open_keep_nobody_out(serve, files):
+    service = serve(1, files=files)
+    with ExitStack() as silent:
+        for _ in range(2 * files):
+            silent.enter_context(socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))))
+        assert service.ask() == service.process.pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from heapq import nlargest
 from http import HTTPStatus
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
@@ -48,6 +49,9 @@ _SECONDS_BETWEEN_LINES = 10.0  # of the log, about what clients can bring about 
 UNREAD_ANSWERS = "UNREAD_ANSWERS"
 """What a connection counts as among the limits that were met, if it was closed for what it left unread."""
 
+WAITING_CONNECTIONS = "WAITING_CONNECTIONS"
+"""The same, if it was closed for a new one while it waited for its client."""
+
 _log = structlog.get_logger()
 
 
@@ -55,7 +59,7 @@ _log = structlog.get_logger()
 class ConnectionLimits:
     """What a client may take and send."""
 
-    max_connections: int = 10_000
+    max_connections: int = 10_000  # beyond which those that wait for their clients are closed for new ones
     max_head_bytes: int = 64 * 1024  # at least one piece, which is 4 KiB
     max_header_lines: int = 100
     max_head_seconds: float = 10.0  # from the start of a connection, or from the first byte of a later request
@@ -77,7 +81,7 @@ class Connections:
         self._is_sweeping = False
         self._unread: dict[Connection, int] = {}  # those that have waited longest first
         self._unread_bytes = 0
-        self._logs_again_at = 0.0
+        self._logs_again_at: dict[str, float] = {}  # by the line
         self.defaults: tuple[object, bytes] = (None, b"")
         """The headers of every answer, which uvicorn renews every second, and their lines."""
 
@@ -108,19 +112,38 @@ class Connections:
         """Record that it has read them, or has disconnected."""
         self._unread_bytes -= self._unread.pop(connection, 0)
 
+    def make_room(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether there is room for another connection, if need be in place of those that wait for their clients.
+
+        A hundredth of all is closed together: to find those that have waited longest takes a look at all of them.
+        """
+        if len(self.opened) < self.limits.max_connections:
+            return True
+        now = loop.time()
+        waiting = [connection for connection in self.opened if connection.waited(now) >= 0]
+        longest = nlargest(self.limits.max_connections // 100 + 1, waiting, key=lambda each: each.waited(now))
+        for connection in longest:
+            self.opened.discard(connection)
+            connection.abandon(WAITING_CONNECTIONS)
+        self._log_closed("closed connections that waited for their clients, to make room for new ones", longest, loop)
+        return bool(longest)
+
     def _close_unread(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close the connections whose answers have waited longest, until the others have room."""
         self._unread = {connection: connection.unsent_bytes for connection in self._unread}
         self._unread_bytes = sum(self._unread.values())
-        closed = 0
+        closed: list[Connection] = []
         while self._unread_bytes > self.limits.max_unread_bytes:
             longest = next(iter(self._unread))
             self.has_read(longest)
-            longest.abandon()
-            closed += 1
-        if closed and loop.time() >= self._logs_again_at:
-            self._logs_again_at = loop.time() + _SECONDS_BETWEEN_LINES
-            _log.warning("closed connections that left their answers unread", connections=closed)
+            longest.abandon(UNREAD_ANSWERS)
+            closed.append(longest)
+        self._log_closed("closed connections that left their answers unread", closed, loop)
+
+    def _log_closed(self, event: str, closed: "Sequence[Connection]", loop: asyncio.AbstractEventLoop) -> None:
+        if closed and loop.time() >= self._logs_again_at.get(event, 0):
+            self._logs_again_at[event] = loop.time() + _SECONDS_BETWEEN_LINES
+            _log.warning(event, connections=len(closed))
 
     def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         """See that there is a sweep as long as there are connections."""
@@ -183,6 +206,8 @@ class Connection(asyncio.Protocol):
         self._closes = True  # after it
         self._lingered_bytes = 0
         self._drained: asyncio.Future[None] | None = None
+        self._patience = inf  # in seconds, with the client, since the time at which waiting for it began
+        self._waits_since = 0.0
         self.deadline = inf
         self.unread_deadline = inf
 
@@ -193,16 +218,15 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(0)  # to be told of every byte that is left unread
         self._server = transport.get_extra_info("sockname")[:2]
-        opened = self._connections.opened
-        is_full = len(opened) >= self._limits.max_connections
-        opened.add(self)
+        has_room = self._connections.make_room(self._loop)
+        self._connections.opened.add(self)
         self._server_state.connections.add(cast("Any", self))
         self._connections.sweep_later(self._loop)
-        if is_full:
+        if has_room:
+            self._wait(self._limits.max_head_seconds)
+        else:
             self._refuse_at_once(HTTPStatus.SERVICE_UNAVAILABLE, "The service has too many connections. Try again.")
             self._close()
-        else:
-            self.deadline = self._loop.time() + self._limits.max_head_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Forget the client."""
@@ -246,10 +270,18 @@ class Connection(asyncio.Protocol):
         """What was answered and cannot be sent yet."""
         return self._transport.get_write_buffer_size()
 
-    def abandon(self) -> None:
-        """Close at once: others need the room of what the client leaves unread."""
+    def waited(self, now: float) -> float:
+        """How much of the time that the client has for its next step is over, from 0 to 1; below 0: it is our turn."""
+        if self.unread_deadline < inf:
+            return 1 - (self.unread_deadline - now) / self._limits.max_unread_seconds
+        if self._requests and self._requests[0].is_complete:
+            return -1
+        return (now - self._waits_since) / self._patience
+
+    def abandon(self, limit: str) -> None:
+        """Close at once: others need the room."""
         if (metrics := self._state.get("metrics")) is not None:
-            metrics.limit(UNREAD_ANSWERS)
+            metrics.limit(limit)
         self._transport.abort()
 
     def shutdown(self) -> None:
@@ -268,17 +300,23 @@ class Connection(asyncio.Protocol):
             self._refuse_at_once(HTTPStatus.REQUEST_TIMEOUT, message)
         self._close()
 
+    def _wait(self, seconds: float) -> None:
+        """The client has this many seconds for its next step."""
+        self._patience = seconds
+        self._waits_since = self._loop.time()
+        self.deadline = self._waits_since + seconds
+
     def _close(self) -> None:
         """Close once what was written is sent, or after a while even if the client does not read it."""
         self._is_ending = True
-        self.deadline = self._loop.time() + self._limits.max_unread_seconds
+        self._wait(self._limits.max_unread_seconds)
         self._transport.close()
 
     def _linger(self) -> None:
         """Read on for a little: closing on a client that still sends would reset the connection, the answer with it."""
         self._is_ending = True
         self._held = b""
-        self.deadline = self._loop.time() + self._limits.max_linger_seconds
+        self._wait(self._limits.max_linger_seconds)
         self._transport.write_eof()
         self._read_on()
 
@@ -296,7 +334,7 @@ class Connection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         """Parse piece by piece, as long as not too many requests wait for their answers."""
-        was_in_head = self._is_in_head
+        was_in_head, was_receiving = self._is_in_head, self._receiving
         self._idle_bytes += len(data)
         place, size = 0, len(data)
         while place < size and not self._is_ending:
@@ -311,10 +349,12 @@ class Connection(asyncio.Protocol):
         receiving = self._receiving
         if self._held or (receiving is not None and receiving.unread_bytes > MAX_UNREAD_BODY_BYTES):
             self._pause()
+        if receiving is not was_receiving:
+            self._patience, self._waits_since = self._limits.max_head_seconds, self._loop.time()
         if self._idle_bytes > self._limits.max_head_bytes and not self._is_ending:
             self._refuse_head()
         elif self._is_in_head and not was_in_head and not self._requests:
-            self.deadline = self._loop.time() + self._limits.max_head_seconds
+            self._wait(self._limits.max_head_seconds)
 
     def _parse(self, piece: bytes) -> int:
         """Parse a piece, and say how much of it was read: all, unless a request offers an upgrade."""
@@ -510,8 +550,7 @@ class Connection(asyncio.Protocol):
             if self._requests:
                 self._begin(self._requests[0])
             else:
-                seconds = self._limits.max_head_seconds if self._is_in_head else self._limits.max_idle_seconds
-                self.deadline = self._loop.time() + seconds
+                self._wait(self._limits.max_head_seconds if self._is_in_head else self._limits.max_idle_seconds)
             if self._is_paused and len(self._requests) < self._limits.max_waiting_requests:
                 self.read_on()
 

@@ -18,7 +18,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs/configuration.md"
 SOCKET = ConnectionLimits()
 DOCUMENTS = {name: each.default for name, each in inspect.signature(Engine).parameters.items()}
 FIXED = {
-    "connections per worker": [SOCKET.max_connections],
+    "connections per worker; then those that wait longest for their clients are closed": [SOCKET.max_connections],
     "bytes in a head; header lines": [SOCKET.max_head_bytes, SOCKET.max_header_lines],
     "seconds to send a head; a body": [SOCKET.max_head_seconds, RequestLimits(0, 0, 0).max_body_seconds],
     "requests that wait on one connection": [SOCKET.max_waiting_requests],

@@ -271,19 +271,78 @@ async def test_a_client_that_is_refused_early_is_not_told_to_go_on(peer):
     assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)).startswith(b"HTTP/1.1 413 ")
 
 
-@pytest.mark.parametrize("limits", [ConnectionLimits(max_connections=3)])
-async def test_only_so_many_connections_are_served(graphql, limits):
+# What a client may do to keep a connection, and how much of it is answered first.
+WAITING = {
+    "says nothing": (b"", b""),
+    "sends half a head": (HEAD, b""),
+    "asked once": (HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY, b"}}"),
+    "asked once, and sends half a head": (HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY + HEAD, b"}}"),
+    "sends half a body": (HEAD + b"Content-Length: %d\r\n\r\n{" % len(BODY), b""),
+    "was refused and still sends": (HEAD + b"Content-Length: 99999999\r\n\r\n{", b"}]}"),
+}
+
+
+@pytest.mark.parametrize("limits", [ConnectionLimits(max_connections=3, max_linger_seconds=10)])
+@pytest.mark.parametrize("name", WAITING)
+async def test_new_connections_win_over_those_that_wait_for_their_clients(graphql, limits, name):
+    sent, answered = WAITING[name]
     async with listening(graphql(), limits) as address:
-        first = [await asyncio.open_connection(*address) for _ in range(3)]
+        waiting = []
+        for _ in range(limits.max_connections):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(sent)
+            await asyncio.wait_for(reader.readuntil(answered), 5) if answered else await writer.drain()
+            waiting.append((reader, writer))
+        for _ in range(2 * limits.max_connections):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+            assert b"hello you" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
+            waiting.append((reader, writer))
+        for reader, _ in waiting[: -limits.max_connections]:
+            await answer(reader)
+        for reader, writer in waiting[-limits.max_connections :]:  # the newest ones stay
+            writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+            assert b"hello you" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
+        for _, writer in waiting:
+            writer.close()
+
+
+@pytest.mark.parametrize("limits", [ConnectionLimits(max_connections=3)])
+async def test_connections_that_are_being_answered_are_kept(limits):
+    app = Slow()
+    async with listening(app, limits) as address:
+        asking = [await asyncio.open_connection(*address) for _ in range(limits.max_connections)]
+        for _, writer in asking:
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: app.asked == len(asking), "all are being answered")
         reader, writer = await asyncio.open_connection(*address)
         received = await answer(reader)
         assert received.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
         assert received.endswith(b"The service has too many connections. Try again.\n")
         writer.close()
-        for reader, writer in first:
-            writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
-            assert b"hello you" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
+        app.go_on.set()
+        for reader, writer in asking:
+            assert await asyncio.wait_for(reader.readuntil(b"ok"), 5)
             writer.close()
+
+
+@pytest.mark.parametrize("limits", [ConnectionLimits(max_connections=2, max_head_seconds=5, max_idle_seconds=1000)])
+async def test_the_one_that_has_used_most_of_its_time_is_closed_first(graphql, limits, log):
+    async with listening(graphql(), limits) as address:
+        idle, silent = [await asyncio.open_connection(*address) for _ in range(2)]
+        request = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+        idle[1].write(request)
+        assert b"hello you" in await asyncio.wait_for(idle[0].readuntil(b"}}"), 5)
+        await asyncio.sleep(0.1)  # a fiftieth of what the silent one has, and little of what the other has
+        new = await asyncio.open_connection(*address)
+        assert await answer(silent[0]) == b""
+        for reader, writer in (idle, new):
+            writer.write(request)
+            assert b"hello you" in await asyncio.wait_for(reader.readuntil(b"}}"), 5)
+        for _, writer in (idle, silent, new):
+            writer.close()
+    told = "closed connections that waited for their clients, to make room for new ones"
+    assert [line["connections"] for line in log() if line["event"] == told] == [1]
 
 
 class Slow:
@@ -291,8 +350,10 @@ class Slow:
 
     def __init__(self):
         self.go_on = asyncio.Event()
+        self.asked = 0
 
     async def __call__(self, _scope, _receive, send):
+        self.asked += 1
         await self.go_on.wait()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
