@@ -140,7 +140,7 @@ def _resume_endpoint(settings: "Settings", name: str, *, cursor: str | None, ski
     async def work(url: str) -> None:
         prepares = settings.database_prepared_statements
         async with ConnectionPool.open(url, size=1, prepares=prepares) as pool:
-            left_out = await delivering.resume(pool, name, settings.event_webhook_actions, place=place, skip=skip)
+            left_out = await delivering.resume(pool, name, place=place, skip=skip)
             if left_out is not None:
                 print(f"{name} leaves out {left_out}.")
 

@@ -151,7 +151,7 @@ class Delivery:
             outcome = await self._sender.send(line)
             if outcome.error:
                 progress.has_failed = True
-                await self._fail(progress, outcome)
+                await self._fail(progress, line["position"], outcome)
                 return False
             if not await self._endpoints.advance(self.name, progress.position, line["position"]):
                 return False
@@ -163,14 +163,14 @@ class Delivery:
             progress.moved(page.end.position)
         return page.has_more
 
-    async def _fail(self, progress: _Progress, outcome: Outcome) -> None:
+    async def _fail(self, progress: _Progress, failed: int, outcome: Outcome) -> None:
         attempts, error = progress.attempts + 1, outcome.error
         schedule = self._timing.schedule
         is_last = outcome.is_gone or attempts > len(schedule)
         delay = schedule[min(attempts, len(schedule)) - 1] * uniform(1, 1 + _JITTER)  # noqa: S311 - no secret
         delay = max(delay, outcome.retry_after or 0.0)
         await self._endpoints.fail(
-            self.name, progress.position, error, delay=delay, retry_after=outcome.retry_after, disable=is_last
+            self.name, progress.position, failed, error, delay=delay, retry_after=outcome.retry_after, disable=is_last
         )
         if is_last:
             _log.error("endpoint disabled", endpoint=self.name, reason=error, attempts=attempts)
@@ -254,17 +254,14 @@ async def run(made: Sequence[Delivery]) -> None:
     await asyncio.gather(*(supervise(f"deliveries to {each.name}", each.run) for each in made))
 
 
-async def resume(
-    pool: ConnectionPool, name: str, actions: Sequence[str], *, place: Place | None = None, skip: bool = False
-) -> str | None:
+async def resume(pool: ConnectionPool, name: str, *, place: Place | None = None, skip: bool = False) -> str | None:
     """Enable an endpoint. Returns the id of the entry that was left out, if there is one.
 
     Args:
         pool: the database
         name: the endpoint
-        actions: what kinds of entries it gets; none are all
         place: where in the feed it continues; None for after its last entry
-        skip: leave the next entry out, which is the one that was not taken
+        skip: leave out the entry that was not taken
 
     Raises:
         BadInputError: there is no such endpoint, no such place, or no failed entry to leave out.
@@ -279,7 +276,7 @@ async def resume(
     if place is not None:
         position = (await feed.page(place, 1)).start.position
     elif skip:
-        page = await feed.read(state.position, 1, FeedFilter(None, list(actions) or None))
+        page = await feed.read(state.position, 1)
         if not (state.attempts and page.lines):
             raise BadInputError(f"The next entry of {name} has not failed. --resume {name} enables it without --skip.")
         line = page.lines[0]

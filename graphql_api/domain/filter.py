@@ -38,9 +38,9 @@ NO_FILTER = FeedFilter()
 class Place(NamedTuple):
     """A place in the change feed: after the entry with this position, on this timeline of the database.
 
-    `pruned` is the position up to which old entries had been deleted already when the place was given.
+    `pruning` names the last deletion of old entries before the place was given; 0 if there was none.
     """
 
     timeline: str
     position: int
-    pruned: int = 0
+    pruning: int = 0

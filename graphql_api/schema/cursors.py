@@ -13,7 +13,7 @@ from graphql_api.domain.values import is_well_formed, token_id
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _POSITION = re.compile(
-    "(?P<timeline>[0-9A-F]{1,8}(-[0-9a-f]{8})?):(?P<position>0|[1-9][0-9]{0,18})(:(?P<pruned>[1-9][0-9]{0,18}))?"
+    "(?P<timeline>[0-9A-F]{1,8}(-[0-9a-f]{8})?):(?P<position>0|[1-9][0-9]{0,18})(:(?P<pruning>[1-9][0-9]{0,18}))?"
 )
 _VERSION = re.compile("[1-9][0-9]{0,9}")
 
@@ -59,8 +59,8 @@ def to_event(cursor: str) -> tuple[str, int]:
 
 def of_place(place: Place) -> str:
     """A place in the change feed."""
-    pruned = f":{place.pruned}" if place.pruned > place.position else ""
-    return _encode(f"feed:{place.timeline}:{place.position}{pruned}")
+    pruning = f":{place.pruning}" if place.pruning else ""
+    return _encode(f"feed:{place.timeline}:{place.position}{pruning}")
 
 
 def to_place(cursor: str) -> Place:
@@ -72,7 +72,7 @@ def to_place(cursor: str) -> Place:
     kind, _, rest = _decode(cursor).partition(":")
     found = _POSITION.fullmatch(rest)
     if kind == "feed" and found and int(found["position"]) < 2**63:
-        return Place(found["timeline"], int(found["position"]), int(found["pruned"] or 0))
+        return Place(found["timeline"], int(found["position"]), int(found["pruning"] or 0))
     raise of_another(cursor)
 
 

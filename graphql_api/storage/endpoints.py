@@ -13,9 +13,12 @@ from graphql_api.storage.connection import Reads, Statement
 from graphql_api.storage.pool import ConnectionPool
 
 LEASE_SECONDS = 30.0
+"""For how long a lease is taken at most."""
 
 _NOW = "clock_timestamp()"
-_FREE = f"(leased_by = $2 or leased_until is null or leased_until < {_NOW})"
+# A lease that ends later than any can was taken before the clock was set back.
+_LEASED = f"leased_until between {_NOW} and {_NOW} + make_interval(secs => {2 * LEASE_SECONDS})"
+_FREE = f"(leased_by = $2 or ({_LEASED}) is not true)"
 _WELL = "attempts = 0, next_attempt_at = null, retry_after = null, failing_since = null, last_error = null"
 _REGISTER = Statement(
     "register_endpoint", "insert into event_endpoints (name, position) values ($1, $2) on conflict do nothing"
@@ -50,12 +53,13 @@ _ADVANCE = Statement(
     returning position
     """,
 )
-# Arguments: seconds until the next attempt, seconds for which the receiver wants no request, whether to disable it.
+# Arguments: what failed, seconds until the next attempt, seconds for which the receiver wants no request, whether to
+# disable it, and the position before the entry: unwanted ones may precede it, which are passed over.
 _FAIL = Statement(
     "fail_endpoint",
     f"""
     update event_endpoints set
-      attempts = attempts + 1, failing_since = coalesce(failing_since, {_NOW}), last_error = $4,
+      position = $8, attempts = attempts + 1, failing_since = coalesce(failing_since, {_NOW}), last_error = $4,
       next_attempt_at = {_NOW} + make_interval(secs => $5),
       retry_after = {_NOW} + make_interval(secs => $6::float8),
       disabled_at = case when $7 then {_NOW} end, leased_by = null, leased_until = null
@@ -69,7 +73,7 @@ _RESUME = Statement(
 _STATES = Statement(
     "endpoint_states",
     f"""
-    select name, position, attempts, next_attempt_at, failing_since, last_error, disabled_at, leased_until > {_NOW}
+    select name, position, attempts, next_attempt_at, failing_since, last_error, disabled_at, {_LEASED}
     from event_endpoints order by name
     """,
 )
@@ -143,10 +147,13 @@ class Endpoints:
         return bool(await self._pool.fetch(_ADVANCE, name, self._owner, old, new, self.lease_seconds))
 
     async def fail(
-        self, name: str, position: int, error: str, *, delay: float, retry_after: float | None, disable: bool
+        self, name: str, old: int, failed: int, error: str, *, delay: float, retry_after: float | None, disable: bool
     ) -> None:
-        """Record a failed attempt to send the entry after this position, and end the lease. Times are in seconds."""
-        await self._pool.fetch(_FAIL, name, self._owner, position, error, delay, retry_after, disable)
+        """Record a failed attempt to send the entry at the position `failed`, the next one after `old`.
+
+        It ends the lease. Times are in seconds. Nothing is recorded if the lease or `old` is lost.
+        """
+        await self._pool.fetch(_FAIL, name, self._owner, old, error, delay, retry_after, disable, failed - 1)
 
     async def resume(self, name: str, position: int | None = None) -> None:
         """Enable an endpoint; with `position`, it continues after it."""

@@ -56,7 +56,8 @@ class _Statements:
 
     `look` takes the position above which an entry makes this process take a transaction id, which it gets after the
     snapshot. The pages take the position to start after, the one to end at, a limit, and then the filter. They always
-    return a row, with the timeline and the position up to which they read. `mark` does nothing on another timeline.
+    return a row, with the timeline, what was deleted, and the position up to which they read. `mark` does nothing on
+    another timeline.
     """
 
     def __init__(self, timeline: str, max_scanned: int = MAX_SCANNED) -> None:
@@ -69,8 +70,14 @@ class _Statements:
             """,
             reads=Reads.FEED,
         )
-        pruned = f"coalesce((select settled from event_timelines where timeline = '{PRUNED}'), 0)"
-        page = f"select page.*, line.* from (select {timeline} as timeline, {pruned} as pruned, %s as until) as page"
+        # Each deletion updates the row, so its transaction identifies the last one.
+        page = f"""
+            select page.*, line.* from (
+              select {timeline} as timeline, coalesce(known.settled, 0) as pruned,
+                coalesce(known.xmin::text::bigint, 0) as pruning, %s as until
+              from (values (0)) as one left join event_timelines as known on known.timeline = '{PRUNED}'
+            ) as page
+        """
         self.page = Statement("feed_page", page % "$2::bigint" + _LINES % "", reads=Reads.FEED)
         self.filtered_page = Statement(
             "feed_filtered_page", page % (_UNTIL % (max_scanned - 1)) + _LINES % _WANTED, reads=Reads.FEED
@@ -125,12 +132,14 @@ class FeedPage:
         start: the place after which it starts
         end: the place up to which all entries were examined
         has_more: whether there are more entries, or some that were not examined
+        pruned: the position up to which old entries were deleted
     """
 
     lines: list[Row]
     start: Place
     end: Place
     has_more: bool
+    pruned: int = 0
 
 
 class Feed:
@@ -157,19 +166,20 @@ class Feed:
         await self._settle()
         return Place(self._timeline, self._settled)
 
-    async def resume(self, place: Place) -> int:
-        """The position after which to continue from this place.
+    async def resume(self, place: Place) -> Place:
+        """The place on the current timeline from which to continue at this one.
 
         Raises:
             BadInputError: this database has no such place.
         """
         await self.look()
-        if place.timeline != self._timeline:
+        timeline = self._timeline
+        if place.timeline != timeline:
             rows = await self._pool.fetch(_MARKED, place.timeline)
-            return min(place.position, rows[0][0]) if rows else 0
+            return Place(timeline, min(place.position, rows[0][0]) if rows else 0)
         if place.position > self._newest:
             raise BadInputError("This cursor does not belong to this database. Start again with startAt.")
-        return place.position
+        return place
 
     async def page(self, after: Place | None, size: int, wanted: FeedFilter = NO_FILTER) -> FeedPage:
         """At most `size` entries after this place; from the oldest entry if it is None.
@@ -181,8 +191,11 @@ class Feed:
         if after is None:
             await self.look()
             return await self.read(0, size, wanted)
-        page = await self.read(start := await self.resume(after), size, wanted)
-        if page.end.pruned > max(start, after.pruned):
+        start = await self.resume(after)
+        page = await self.read(start.position, size, wanted)
+        if page.start.timeline != start.timeline:
+            return await self.page(after, size, wanted)
+        if page.pruned > start.position and page.end.pruning != after.pruning:
             raise ExpiredCursorError(
                 "Entries after this cursor were deleted, so you would miss them. Start again: startAt: NOW, list all"
                 " tokens, then follow."
@@ -206,8 +219,10 @@ class Feed:
             lines = [row for row in rows[:size] if row["position"] is not None]
             is_cut = len(rows) > size
             end = lines[-1]["position"] if is_cut else until
-            end = Place(timeline, end, rows[0]["pruned"])
-            return FeedPage(lines, Place(timeline, start), end, is_cut or until < settled)
+            end = Place(timeline, end, rows[0]["pruning"])
+            return FeedPage(
+                lines, Place(timeline, start), end, has_more=is_cut or until < settled, pruned=rows[0]["pruned"]
+            )
 
     async def precedes(self, place: Place, wanted: FeedFilter) -> bool:
         """Whether an entry precedes this place; at most `MAX_SCANNED` entries are examined."""

@@ -35,6 +35,7 @@ RECORD = """
   from generate_series($2::int, $3::int) as version
 """
 TOKEN = "00000000-0000-7000-8000-000000000001"
+AT = "20261130T120000000000"
 QUICK = Timing(schedule=(0.01,) * 50, denied=0.01)
 
 
@@ -82,7 +83,7 @@ async def test_a_delivery_is_what_standard_webhooks_asks_for(receiver, deliverin
             "isActive": True,
         },
     }
-    assert (headers["webhook-id"], headers["content-type"]) == (f"evt_{TOKEN}_5", "application/json")
+    assert (headers["webhook-id"], headers["content-type"]) == (f"evt_{TOKEN}_5_{AT}", "application/json")
     assert headers["host"] == f"127.0.0.1:{receiver.port}"
     for key in (KEY, new_key):
         Webhook(f"whsec_{base64.b64encode(key).decode()}").verify(body, headers)
@@ -225,7 +226,7 @@ async def test_a_receiver_that_is_gone_gets_nothing_until_it_is_resumed(pool, re
     assert "it answered 410" in await delivery.once()
     assert "disabled" in await delivery.once()
     assert len(receiver.requests) == 1
-    await delivering.resume(pool, "hook", ())
+    await delivering.resume(pool, "hook")
     assert await delivery.once() == ""
     assert [version for _, version in receiver.events] == [1, 2, 3]
 
@@ -238,19 +239,43 @@ async def test_an_endpoint_is_resumed_behind_what_it_does_not_take_or_anywhere(
     receiver.script = [answers(410)]
     await record(1, 3)
     await delivery.once()
-    left_out = await delivering.resume(pool, "hook", (), skip=True)
+    left_out = await delivering.resume(pool, "hook", skip=True)
     assert left_out == receiver.requests[0][0]["webhook-id"]
     with pytest.raises(BadInputError, match="has not failed"):  # an entry that was never sent must not be lost
-        await delivering.resume(pool, "hook", (), skip=True)
+        await delivering.resume(pool, "hook", skip=True)
     await delivery.once()
     assert [body["data"]["version"] for body in receiver.bodies] == [1, 2, 3]
-    await delivering.resume(pool, "hook", (), place=start)
+    await delivering.resume(pool, "hook", place=start)
     await delivery.once()
     assert [body["data"]["version"] for body in receiver.bodies] == [1, 2, 3, 1, 2, 3]
     with pytest.raises(BadInputError, match=r"knows no endpoint 'other'\. It knows hook\.$"):
-        await delivering.resume(pool, "other", ())
+        await delivering.resume(pool, "other")
     with pytest.raises(BadInputError, match="does not belong to this database"):
-        await delivering.resume(pool, "hook", (), place=Place(start.timeline, 10**9))
+        await delivering.resume(pool, "hook", place=Place(start.timeline, 10**9))
+
+
+async def test_an_endpoint_skips_what_failed_though_it_does_not_want_all_entries(pool, receiver, delivering_to, record):
+    delivery = await delivering_to(receiver, actions=["DEACTIVATED"])
+    receiver.script = [answers(410)]
+    await record(1, 3)
+    await record(4, 5, action="DEACTIVATED")
+    await delivery.once()
+    assert await delivering.resume(pool, "hook", skip=True) == receiver.ids[0]
+    assert await delivery.once() == ""
+    assert [version for _, version in receiver.events] == [4, 5]
+
+
+async def test_a_lease_from_before_the_clock_was_set_back_ends(receiver, delivering_to, record, connection, state):
+    """Its process may be gone, and the time at which it ends may be years away."""
+    delivery = await delivering_to(receiver)
+    await record(1)
+    lease = "update event_endpoints set leased_by = 'gone', leased_until = now() + $1 * interval '1 s'"
+    await connection.execute(lease, 20)
+    assert (await delivery.step()).is_denied
+    await connection.execute(lease, 86_400)
+    assert not (await state()).is_leased
+    assert await delivery.once() == ""
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -430,7 +455,7 @@ async def test_the_command_delivers_survives_being_killed_and_ends_when_told(
         await process.wait()
         await connection.execute("update event_endpoints set leased_until = now()")  # as in half a minute
         process = await deliver()
-        await until(lambda: receiver.ids[-2:] == [f"evt_{TOKEN}_6"] * 2, "the last one is delivered again")
+        await until(lambda: receiver.ids[-2:] == [f"evt_{TOKEN}_6_{AT}"] * 2, "the last one is delivered again")
         await record(7)
         await until(lambda: len(receiver.events) == 7, "the next one is delivered")
         process.terminate()
@@ -452,7 +477,7 @@ async def test_the_command_tells_who_stays_behind_and_enables_them(deliver, reco
     assert "Traceback" not in errors
     status, printed, _ = await ended(await deliver("--resume", "hook", "--skip"))
     assert status == 0
-    assert re.fullmatch(r"hook leaves out evt_[0-9a-f-]{36}_1\.\nhook is enabled\.\n", printed)
+    assert re.fullmatch(rf"hook leaves out evt_[0-9a-f-]{{36}}_1_{AT}\.\nhook is enabled\.\n", printed)
     assert (await ended(await deliver("--once")))[0] == 0
     assert len(receiver.requests) == 1
 

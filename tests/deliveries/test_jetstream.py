@@ -25,7 +25,7 @@ from graphql_api.deliveries.jetstream import JetStreamSender
 from graphql_api.deliveries.sending import Endpoint
 from graphql_api.storage.endpoints import Endpoints
 from graphql_api.storage.feed import Feed
-from tests.deliveries.test_delivering import QUICK, RECORD, TOKEN
+from tests.deliveries.test_delivering import AT, QUICK, RECORD, TOKEN
 from tests.faults.postgres import _free_port
 from tests.until import listens, until
 
@@ -114,7 +114,7 @@ async def test_a_message_is_what_routers_and_consumers_want(server, delivering_t
     assert await delivery.once() == ""
     [message] = await server.messages()
     assert message.subject == f"events.tokens.{TOKEN}"
-    assert message.headers == {"Nats-Msg-Id": f"evt_{TOKEN}_5"}
+    assert message.headers == {"Nats-Msg-Id": f"evt_{TOKEN}_5_{AT}"}
     assert list(json.loads(message.data).items()) == [
         ("__typename", "CustomerGatewayToken"),
         ("id", TOKEN),
@@ -143,8 +143,24 @@ async def test_what_is_sent_again_is_stored_once(server, pool, delivering_to_str
     await record(1, 5)
     for _ in range(3):
         assert await delivery.once() == ""
-        await delivering.resume(pool, "hook", (), place=start)
+        await delivering.resume(pool, "hook", place=start)
     assert [json.loads(each.data)["version"] for each in await server.messages()] == [1, 2, 3, 4, 5]
+
+
+async def test_a_change_that_takes_the_version_of_a_lost_one_is_stored_too(
+    server, pool, delivering_to_stream, record, connection
+):
+    """A failover may lose the entry that the stream has."""
+    await server.create_stream()
+    delivery = await delivering_to_stream(server.url)
+    start = await Feed(pool).now()
+    await record(1)
+    assert await delivery.once() == ""
+    await connection.execute("update customer_gateway_token_events set action = 'DEACTIVATED', at = now()")
+    await delivering.resume(pool, "hook", place=start)
+    assert await delivery.once() == ""
+    types = [json.loads(each.data)["type"].rpartition(".")[2] for each in await server.messages()]
+    assert types == ["updated", "deactivated"]
 
 
 async def test_entries_wait_for_a_stream_and_for_a_server(server, pool, delivering_to_stream, record):

@@ -375,6 +375,36 @@ async def test_a_place_of_an_earlier_timeline_continues_where_that_was_settled(p
         await feed.page(here._replace(position=here.position + 1), 10)
 
 
+class FailsOver:
+    """A pool whose database is another one once a place was looked up: the entries after the third one are lost."""
+
+    def __init__(self, pool):
+        self._pool = pool
+
+    async def fetch(self, statement, *arguments):
+        if statement.name == "feed_page":
+            await self._pool.fetch(
+                feeds.Statement("lose", "update event_timelines set settled = 3 where timeline = 'A'")
+            )
+            await self._pool.fetch(feeds.Statement("fail_over", "update here set timeline = 'B'"))
+        return await self._pool.fetch(statement, *arguments)
+
+
+async def test_a_failover_while_a_page_is_read_loses_no_entry(pool, written, observer):
+    await observer.execute("create table here (timeline text); insert into here values ('A')")
+    statements = feeds._Statements("(select timeline from here)")
+    for version in range(1, 6):
+        await written(A, version)
+    place = await until(lambda: _settled(Feed(pool, statements=statements), 5), "all is settled")
+    page = await Feed(FailsOver(pool), statements=statements).page(place, 10)
+    assert ([line["version"] for line in page.lines], page.end.timeline) == ([4, 5], "B")
+
+
+async def _settled(feed, position):
+    place = await feed.now()
+    return place if place.position == position else None
+
+
 @pytest.mark.parametrize("name", ["STATEMENTS", "_WITHOUT_TIMELINES"])
 async def test_a_copy_of_the_database_is_another_timeline(new_database, migrated_database, straight, name):
     """What was recorded in the original after the copy has the positions of what was recorded in the copy then."""

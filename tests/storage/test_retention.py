@@ -56,6 +56,32 @@ async def test_what_is_older_goes_and_the_last_entry_of_a_token_stays(graph, age
     ]
 
 
+async def test_a_follower_is_told_of_what_a_later_run_deleted_behind_its_cursor(graph, prune):
+    """The last entry of a token stays until there is a newer one, although later entries of others were deleted."""
+
+    async def page(after=None):
+        return await graph.client(
+            "query ($after: String) { customerGatewayTokenEvents(after: $after, first: 1) {"
+            " edges { cursor node { gatewayCustomerId } } } }",
+            after=after,
+        )
+
+    async def edges():
+        return (await page())["data"]["customerGatewayTokenEvents"]["edges"]
+
+    for name in ("cus_1", "cus_2", "cus_3"):
+        token = await graph.saved(f"user of {name}", "STRIPE", name)
+    await graph.update(token, description="newer")
+    assert await prune(0) == 1
+    [edge] = await until(edges, "the first entry is settled")
+    assert edge["node"]["gatewayCustomerId"] == "cus_1"
+    assert "errors" not in await page(after=edge["cursor"])
+    await graph.update(await graph.customer("STRIPE", "cus_2"), description="newer")
+    assert await prune(0) == 1
+    [error] = (await page(after=edge["cursor"]))["errors"]
+    assert error["extensions"]["code"] == "CURSOR_EXPIRED"
+
+
 async def test_what_an_endpoint_has_not_taken_stays(aged, connection, prune):
     second = f"select position from {EVENTS} where gateway_customer_id = 'cus_2' and version = 2"  # noqa: S608
     position = await connection.fetchval(second)
