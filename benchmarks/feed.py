@@ -2,7 +2,9 @@
 
 It fills a history of its own, and then measures:
 
-- a page of 500 entries, from the middle and at the end: as a statement, and through HTTP;
+- a page of 500 entries, from the middle and at the end, a filtered one, and the place of now: as statements, and
+  through HTTP;
+- `prune`: its transactions, and the oldest page once it has deleted what was before;
 - saves, inserts into the history and imports, as they are, and on a copy of the database without the feed's column and
   index, alternately: CPU of PostgreSQL, WAL and time;
 - concurrent writers with pauses, long transactions and rollbacks: whether a follower gets every entry once and in the
@@ -25,6 +27,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -40,20 +43,21 @@ from rich.table import Table
 from targets import Target, http, seed, serving
 from uuid_utils import uuid7
 
-from graphql_api.domain.filter import Place
+from graphql_api.domain.filter import NO_FILTER, FeedFilter, Place
 from graphql_api.domain.token import Action, Changes, Edit, Given, created, edited
 from graphql_api.embedded import embedded_postgres
 from graphql_api.schema.cursors import of_place
 from graphql_api.storage.changes import ConflictError
 from graphql_api.storage.connection import Statement
-from graphql_api.storage.feed import STATEMENTS
+from graphql_api.storage.feed import MAX_SCANNED, STATEMENTS
 from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.retention import ROWS, prune
 from graphql_api.storage.tokens import TokenStore
 
 EVENTS = "customer_gateway_token_events"
 USERS = 1_000
 CHUNK = 250_000
-PAGE = 500
+PAGE, PAGE_SECONDS = 500, 5.0
 INSERTED = 10_000  # entries of one insert
 SHORT_SECONDS, LONG_SECONDS = 0.02, 2.0
 ROLLED_BACK, LONG, ALONE = 0.2, 0.01, 0.5  # shares of transactions
@@ -67,9 +71,11 @@ select ($3 || lpad(to_hex(n / 10), 8, '0') || '80008000' || substr(md5((n / 10):
   case when n % 10 = 0 then 'CREATED' else 'UPDATED' end, 'benchmark', '2026-01-01'::timestamptz + n * interval '10 ms'
 from generate_series($1::bigint, $2::bigint) as n
 """
-QUERY = """query($after:String){customerGatewayTokenEvents(first:500,after:$after){
+QUERY = """query($after:String,$filter:CustomerGatewayTokenEventFilter){
+customerGatewayTokenEvents(first:500,after:$after,filter:$filter){
 nodes{action tokenId version gateway isActive} pageInfo{endCursor hasNextPage}}}"""
 NOW = "{customerGatewayTokenEvents(startAt:NOW){pageInfo{endCursor}}}"
+ONE_OF_TEN, NONE = FeedFilter(actions=["CREATED"]), FeedFilter(actions=["ERASED"])
 WAL = "select (pg_current_wal_insert_lsn() - '0/0')::bigint"
 BACKEND = Statement("backend", "select pg_backend_pid()")
 
@@ -111,39 +117,96 @@ async def fill(console: Console, url: str, lines: int) -> None:
 # Pages
 
 
-def starts_of(end: int, count: int) -> dict[str, list[int]]:
-    """Positions after which pages start, by the part of the history."""
+class Pages:
+    """Different requests for pages of a kind: where each starts, and which entries it wants."""
+
+    def __init__(self, starts: list[int], wanted: FeedFilter = NO_FILTER) -> None:
+        self.starts, self.wanted = starts, wanted
+
+    def bodies(self, timeline: str) -> list[dict]:
+        given = {name: values for name, values in self.wanted._asdict().items() if values is not None}
+        return [
+            {
+                "query": QUERY,
+                "variables": {"after": of_place(Place(timeline, start)) if start else None, "filter": given},
+            }
+            for start in self.starts
+        ]
+
+
+def kinds_of_pages(end: int, count: int) -> dict[str, Pages]:
     chance = random.Random(0)
+    middle = [int(end * (0.25 + chance.random() / 2)) for _ in range(count)]
     return {
-        "middle": [int(end * (0.25 + chance.random() / 2)) for _ in range(count)],
-        "end": [end - PAGE] * count,
+        "from the middle": Pages(middle),
+        "at the end": Pages([end - PAGE] * count),
+        "from the middle, of a tenth of the entries": Pages(middle, ONE_OF_TEN),
+        f"from the middle, none of {MAX_SCANNED:,}": Pages(middle, NONE),
     }
 
 
-async def time_statements(console: Console, url: str, starts: dict[str, list[int]], end: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    async with ConnectionPool.open(url, size=1) as pool:
-        for name, positions in starts.items():
-            found[name] = []
-            for position in track(positions, f"Statements, {name}", transient=True, console=console):
-                began = time.perf_counter()
-                rows = await pool.fetch(STATEMENTS.page, position, end, PAGE + 1)
-                found[name].append(time.perf_counter() - began)
-                assert len(rows) >= PAGE
+async def time_statements(console: Console, pool: ConnectionPool, pages: Pages, end: int) -> list[float]:
+    found: list[float] = []
+    for position in track(pages.starts, "Statements", transient=True, console=console):
+        began = time.perf_counter()
+        if pages.wanted == NO_FILTER:
+            await pool.fetch(STATEMENTS.page, position, end, PAGE + 1)
+        else:
+            await pool.fetch(STATEMENTS.filtered_page, position, end, PAGE + 1, *pages.wanted)
+        found.append(time.perf_counter() - began)
     return found
 
 
-def time_requests(
-    port: int, headers: dict[str, str], starts: dict[str, list[int]], timeline: str, seconds: float
-) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for name, positions in starts.items():
-        bodies = [{"query": QUERY, "variables": {"after": of_place(Place(timeline, each))}} for each in positions]
-        requests = [http(json.dumps(body).encode(), headers) for body in bodies]
-        run = uvloop.run(load(port, requests, seconds=seconds, connections=1))
-        assert not run.failed
-        found[name] = run.latencies
+async def time_looks(pool: ConnectionPool, end: int, count: int) -> list[float]:
+    found: list[float] = []
+    for _ in range(count):
+        began = time.perf_counter()
+        await pool.fetch(STATEMENTS.look, end)
+        found.append(time.perf_counter() - began)
     return found
+
+
+async def time_requests(port: int, headers: dict[str, str], bodies: list[dict], seconds: float) -> list[float]:
+    requests = [http(json.dumps(body).encode(), headers) for body in bodies]
+    run = await load(port, requests, seconds=seconds, connections=1)
+    assert not run.failed
+    return run.latencies
+
+
+async def time_pages(
+    console: Console, url: str, port: int, headers: dict[str, str], kinds: dict[str, Pages], title: str
+) -> None:
+    """Print how long pages of each kind take, and the place of now."""
+    end, timeline = await place(url)
+    shown = table(title, "page", "p50", "p99", "by HTTP: p50", "p99")
+    async with ConnectionPool.open(url, size=1, timeout=300, watches=False) as pool:
+        for name, pages in kinds.items():
+            statements = await time_statements(console, pool, pages, end)
+            requests = await time_requests(port, headers, pages.bodies(timeline), PAGE_SECONDS)
+            shown.add_row(name, *percentiles(statements), *percentiles(requests))
+        looks = await time_looks(pool, end, 500)
+        requests = await time_requests(port, headers, [{"query": NOW}], PAGE_SECONDS)
+        shown.add_row("now", *percentiles(looks), *percentiles(requests))
+    console.print(shown)
+
+
+async def time_pruning(console: Console, url: str, share: float) -> None:
+    """Delete old entries, of this share of all, and print how long the transactions took."""
+    lines, seconds, deleted = await newest(url), [], 0
+    async with ConnectionPool.open(url, size=1, timeout=300, watches=False) as pool:
+        transactions, began = prune(pool, timedelta(0)), time.perf_counter()
+        async for count in transactions:
+            seconds.append(time.perf_counter() - began)
+            deleted += count
+            if len(seconds) * ROWS >= lines * share:
+                break
+            began = time.perf_counter()
+        await transactions.aclose()
+    console.print(
+        f"Pruning {len(seconds) * ROWS:,} entries deleted {deleted:,} of them:"
+        f" {deleted / sum(seconds):,.0f} a second, {' and '.join(percentiles(seconds))} ms (p50 and p99) a transaction"
+        f" of {ROWS:,}.\n"
+    )
 
 
 # What the position costs writers
@@ -546,6 +609,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="How long they write.")] = 15,
     rows: Annotated[int, typer.Option(help="Lines of the imported file.")] = 100_000,
     imports: Annotated[int, typer.Option(help="Imports without a follower, and with one.")] = 2,
+    pruned: Annotated[float, typer.Option(help="Which share of the entries to prune.")] = 0.1,
     shared_buffers: Annotated[str, typer.Option(help="PostgreSQL's.")] = "512MB",
     directory: Annotated[
         Path | None, typer.Option(help="Where the databases are: 1 kB for each entry. Default: a temporary folder.")
@@ -560,21 +624,20 @@ def main(
         asyncio.run(create(server))
         url = urlsplit(server)._replace(path="/feed").geturl()
         asyncio.run(fill(console, url, lines))
+        with serving(url, ["compiled"], folder) as [[target], headers]:
+            end, _ = asyncio.run(place(url))
+            title = f"A page of {PAGE} of {lines:,} entries, ms"
+            uvloop.run(time_pages(console, url, target.port, headers, kinds_of_pages(end, pages), title))
         asyncio.run(weigh_parts(console, server, url))
         with_, without = url, asyncio.run(copy_without_feed(server, url))
         asyncio.run(compare_writes(console, with_, without, saves, rounds))
         asyncio.run(compare_imports(console, with_, without, folder, rows, imports))
-        end, name = asyncio.run(place(url))
-        starts = starts_of(end, pages)
-        statements = asyncio.run(time_statements(console, url, starts, end))
         [[target], headers] = stack.enter_context(serving(url, ["compiled"], folder))
-        requests = time_requests(target.port, headers, starts, name, 5)
-        shown = table(f"A page of {PAGE} of {lines:,} entries, ms", "from the", "p50", "p99", "by HTTP: p50", "p99")
-        for part in starts:
-            shown.add_row(part, *percentiles(statements[part]), *percentiles(requests[part]))
-        console.print(shown)
         is_right = asyncio.run(follow_writers(console, url, target, headers, writers, seconds))
         is_right &= asyncio.run(follow_imports(console, url, target, headers, folder, rows, imports))
+        asyncio.run(time_pruning(console, url, pruned))
+        title = "The oldest page after that, ms"
+        uvloop.run(time_pages(console, url, target.port, headers, {"the oldest": Pages([0])}, title))
     raise SystemExit(not is_right)
 
 
