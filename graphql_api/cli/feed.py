@@ -38,8 +38,8 @@ def deliver(
     """Send the change feed to EVENT_WEBHOOKS, signed.
 
     Signatures follow Standard Webhooks. You can run several processes. A new endpoint gets changes from now on. If an
-    endpoint does not accept an entry, it is retried for 76 hours. Then the endpoint is disabled until --resume, and its
-    entries wait.
+    endpoint does not accept an entry, `deliver` sends the entry again for 76 hours. Then it disables the endpoint, and
+    later entries wait until --resume.
     """
     if resume is None and (from_ is not None or skip):
         raise typer.BadParameter("--from and --skip need --resume NAME.")

@@ -30,7 +30,9 @@ def check(
     limit: LimitOption = None,
     rate: Annotated[
         float | None,
-        typer.Option(help="Requests a second. Default: what the gateway allows.", metavar="R", min=0.1, max=10_000),
+        typer.Option(
+            help="Requests per second. Default: within the limit of the gateway.", metavar="R", min=0.1, max=10_000
+        ),
     ] = None,
     since: Annotated[
         str | None,

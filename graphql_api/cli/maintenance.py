@@ -101,7 +101,7 @@ def partition(
         list[str] | None, typer.Option(help="Only this table; repeat it for more.", metavar="NAME")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how long it takes and how much disk, and change nothing.")
+        bool, typer.Option("--dry-run", help="Estimate time and disk space, and change nothing.")
     ] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Undo a run that stopped before its end.")] = False,
     embedded: EmbeddedOption = False,

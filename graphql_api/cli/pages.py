@@ -15,10 +15,11 @@ _PACKAGE = Path(__file__).parents[1]
 @commands.command("help")
 def show(
     page: Annotated[
-        str | None, typer.Argument(help="The page, such as configuration. Without it, list the pages.")
+        str | None,
+        typer.Argument(help="The page, such as configuration. Without it, list the pages.", metavar="PAGE"),
     ] = None,
 ) -> None:
-    """Show a page of the documentation, the one for this version."""
+    """Show a page of the documentation for this version."""
     pages = _pages()
     if page is None:
         for name, file in pages.items():

@@ -124,7 +124,10 @@ async def _fill_with_demo_tokens(settings: "Settings", users: int) -> bool:
 def token(
     *,
     sub: Annotated[str, typer.Option(help="The subject of the token: a user id, or the name of a service.")],
-    scope: Annotated[str, typer.Option(help="Space-separated scopes, such as gateway-tokens:read.")] = "",
+    scope: Annotated[
+        str,
+        typer.Option(help="Space-separated scopes, such as gateway-tokens:read. Without any, it is a user's token."),
+    ] = "",
     expires_in: Annotated[int, typer.Option(help="Seconds until the token expires.", min=1)] = 3600,
 ) -> None:
     """Print a development access token, signed with AUTH_SECRET."""

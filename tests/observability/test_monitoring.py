@@ -11,6 +11,9 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
@@ -21,7 +24,8 @@ from tests.conftest import AUTH_SECRET
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/monitoring/alerts.yaml"
 ALERTS = {rule["alert"]: rule for group in YAML(typ="safe").load(RULES)["groups"] for rule in group["rules"]}
-PANELS = json.loads((ROOT / "deploy/monitoring/dashboard.json").read_text())["panels"]
+DASHBOARD = json.loads((ROOT / "deploy/monitoring/dashboard.json").read_text())
+PANELS = DASHBOARD["panels"]
 TARGETS = [target for panel in PANELS for target in panel.get("targets", [])]
 OF_PROMETHEUS = {"instance", "le", "job", "namespace"}
 
@@ -293,6 +297,38 @@ def test_what_is_asked_for_is_measured(scraped, expression):
     matched = {label for part in re.findall(r"{(.*?)}", expression) for label in re.findall(r"(\w+)\s*[=!]", part)}
     grouped = {label.strip() for part in re.findall(r"\bby \((.*?)\)", expression) for label in part.split(",")}
     assert matched | grouped <= known
+
+
+def unknown_to_grafana(given, understood, place=""):
+    """The places of what Grafana's models of dashboards, panels and queries drop or change."""
+    if isinstance(given, dict) and isinstance(understood, dict):
+        return [
+            at for key, each in given.items() for at in unknown_to_grafana(each, understood.get(key), f"{place}/{key}")
+        ]
+    if isinstance(given, list) and isinstance(understood, list) and len(given) == len(understood):
+        pairs = enumerate(zip(given, understood, strict=True))
+        return [at for number, (a, b) in pairs for at in unknown_to_grafana(a, b, f"{place}/{number}")]
+    return [] if given == understood else [place]
+
+
+def misunderstood(dashboard):
+    register_default_plugins()
+    understood = Dashboard.from_json(json.loads(json.dumps(dashboard)))
+    return unknown_to_grafana(dashboard, json.loads(JSONEncoder().encode(understood)))
+
+
+def test_grafana_knows_everything_in_the_dashboard():
+    assert misunderstood(DASHBOARD) == []
+
+
+def test_the_models_of_grafana_see_what_is_wrong():
+    wrong = json.loads(json.dumps(DASHBOARD))
+    wrong["refreshes"] = "30s"
+    panel = next(each for each in wrong["panels"] if each["type"] == "timeseries")
+    panel["fieldConfigs"], panel["options"]["legends"], panel["targets"][0]["expression"] = {"a": 1}, {"a": 1}, "up"
+    place = f"/panels/{wrong['panels'].index(panel)}"
+    expected = {"/refreshes", f"{place}/fieldConfigs", f"{place}/options/legends", f"{place}/targets/0/expression"}
+    assert {*misunderstood(wrong)} == expected
 
 
 def test_a_panel_shows_something(promtool, tmp_path, scraped):
