@@ -35,7 +35,6 @@ from graphql_api.storage.replicas import RecentWrites, Replicas
 from graphql_api.storage.tokens import TokenStore
 from graphql_api.web import graphiql
 from graphql_api.web.authentication import RequestAuthenticator
-from graphql_api.web.concurrency import ConcurrencyLimiter
 from graphql_api.web.connection import Respond
 from graphql_api.web.cors import CORSPolicy
 from graphql_api.web.graphql import GraphQL, RequestLimits
@@ -45,6 +44,7 @@ from graphql_api.web.probes import INDEX, METRICS, PROBES, Readiness
 from graphql_api.web.request import Request, Response
 from graphql_api.web.security_headers import SecurityHeadersMiddleware
 from graphql_api.web.tracing import Traced, TracedGraphQL
+from graphql_api.web.uploads import Uploads
 from graphql_api.webhooks import Endpoint, webhooks
 
 GRAPHQL_PATH = "/graphql"
@@ -64,7 +64,7 @@ class State(TypedDict):
     readiness: Readiness
     respond: Respond
     store: TokenStore
-    uploads: ConcurrencyLimiter
+    uploads: Uploads
 
 
 def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIApp:
@@ -88,7 +88,7 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
             authentication as authenticator,
         ):
             database = store.pool
-            uploads = ConcurrencyLimiter(settings.max_concurrent_requests)
+            uploads = Uploads(settings.max_concurrent_requests * settings.max_body_bytes)
             graphql = _graphql(
                 settings,
                 engine,
@@ -301,7 +301,7 @@ def _graphql(
     authenticator: Authenticator,
     metrics: Metrics,
     tracing: "Tracing | None",
-    uploads: ConcurrencyLimiter,
+    uploads: Uploads,
     hosts: AllowedHosts | None,
     cors: CORSPolicy | None,
 ) -> GraphQL:

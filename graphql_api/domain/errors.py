@@ -65,4 +65,4 @@ class ExpiredCursorError(BadInputError):
 
 
 class UnavailableError(Exception):
-    """The database cannot be asked in time; the same request may work later."""
+    """The database cannot be asked in time, or the service has no room; the same request may work later."""

@@ -35,6 +35,7 @@ from graphql_api.web.media_types import MediaType, acceptable, must_be_json
 from graphql_api.web.parameters import Parameters
 from graphql_api.web.persisted_queries import PersistedQueries
 from graphql_api.web.request import ClientDisconnectedError, Interruption, Request, Response
+from graphql_api.web.uploads import Uploads
 
 # Of the time of a request, for its last commit and the answer: a mutation begins and changes nothing during this share.
 _SHARE_FOR_THE_ANSWER = 0.25
@@ -65,8 +66,8 @@ class GraphQL:
     """Answers GraphQL requests. It is an ASGI app too.
 
     `engine_of_services` prepares the documents of those who may read everything (None: `engine` does), `context` makes
-    what resolvers get, `wait_connected` waits for a database that is away, `uploads` are the places of bodies that do
-    not come at once, `hosts` those that are answered to (None: any), `cors_headers` what an answer to a page of another
+    what resolvers get, `wait_connected` waits for a database that is away, `uploads` receives bodies that do not
+    come at once, `hosts` those that are answered to (None: any), `cors_headers` what an answer to a page of another
     origin says.
     """
 
@@ -77,7 +78,7 @@ class GraphQL:
     metrics: Metrics
     wait_connected: Callable[[float], Awaitable[None]]
     limits: RequestLimits
-    uploads: ConcurrencyLimiter
+    uploads: Uploads
     traces_fields: bool
     engine_of_services: Engine | None = None
     hosts: AllowedHosts | None = None
@@ -240,10 +241,10 @@ class GraphQL:
     # --- what they ask
 
     async def _receive(self, request: Request) -> bytes:
-        """A body that does not come at once: it needs a place, so that slow and large ones do not add up.
+        """A body that does not come at once.
 
         Raises:
-            HTTPError: 413, it is larger than it may be, or says that it will be.
+            HTTPError: 413, it is larger than it may be, or says that it will be; 503, others needed its room.
             ClientDisconnectedError: it breaks off.
         """
         most = self.limits.max_body_bytes
@@ -253,17 +254,14 @@ class GraphQL:
         if announced.isdigit() and int(announced) > most:
             _refuse_as_too_large(self.limits.max_body_bytes)
         self._in_flight.allow(request, self.limits.max_body_seconds)
-        await self.uploads.wait()
         try:
-            pieces, size = [b""], 0
-            while piece := await request.read():
-                size += len(piece)
-                if size > most:
-                    _refuse_as_too_large(self.limits.max_body_bytes)
-                pieces.append(piece)
-        finally:
-            self.uploads.release()
-        return b"".join(pieces)
+            body = await self.uploads.receive(request.read, most)
+        except UnavailableError as error:
+            message = f"{error} Try again in a moment."
+            raise HTTPError(503, "UNAVAILABLE", message, _LATER, limits=["MAX_CONCURRENT_REQUESTS"]) from None
+        if len(body) > most:
+            _refuse_as_too_large(self.limits.max_body_bytes)
+        return body
 
     def _prepare(self, request: Request, asked: Parameters) -> Operation:
         query = asked.query

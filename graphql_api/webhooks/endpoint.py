@@ -88,8 +88,7 @@ class _Page:
     async def _answer(self, request: Request) -> Response:
         """Answer 200 if the event was applied or does not concern this service, 400 if it is not authentic."""
         try:
-            async with asyncio.timeout(self._max_body_seconds):
-                body = await self._body(request)
+            body = await self._body(request)
             # In a thread, because this imports a library, and other requests should not wait for that.
             reports = await asyncio.to_thread(self._sender.reports, body, request.headers)
         except (SignatureError, UnreadableEventError) as error:
@@ -99,10 +98,8 @@ class _Page:
             request.state.metrics.webhook_ignored(self._sender.name, ignored.reason)
             self._note(ignored)
             return JSONResponse({"received": True})
-        except _BodyTooLargeError:
-            return JSONResponse({"error": f"The event is larger than {self._max_body_bytes} bytes."}, 413)
-        except (TimeoutError, ClientDisconnect):
-            return JSONResponse({"error": "The event did not arrive in time."}, 408)
+        except _BodyError as error:
+            return JSONResponse({"error": str(error)}, error.status)
         tokens = Tokens(request.state.store, self._caller, self._gateways)
         try:
             with deadline.until(asyncio.get_running_loop().time() + self._max_seconds):
@@ -128,19 +125,17 @@ class _Page:
             seen.logged_at, seen.events = monotonic(), 0
 
     async def _body(self, request: Request) -> bytes:
-        """The body, read as soon as a place is free."""
-        uploads = request.state.uploads
-        await uploads.wait()
+        stream = request.stream()
         try:
-            pieces, size = [b""], 0
-            async for piece in request.stream():
-                pieces.append(piece)
-                size += len(piece)
-                if size > self._max_body_bytes:
-                    raise _BodyTooLargeError
-        finally:
-            uploads.release()
-        return b"".join(pieces)
+            async with asyncio.timeout(self._max_body_seconds):
+                body = await request.state.uploads.receive(lambda: anext(stream, b""), self._max_body_bytes)
+        except (TimeoutError, ClientDisconnect):
+            raise _BodyError(408, "The event did not arrive in time.") from None
+        except UnavailableError as error:
+            raise _BodyError(503, f"{error} Send the event again.") from None
+        if len(body) > self._max_body_bytes:
+            raise _BodyError(413, f"The event is larger than {self._max_body_bytes} bytes.")
+        return body
 
 
 @dataclass(slots=True)
@@ -151,8 +146,12 @@ class _Ignored:
     logged_at: float = -inf
 
 
-class _BodyTooLargeError(Exception):
-    """The event is larger than allowed."""
+class _BodyError(Exception):
+    """The event did not arrive as a whole: what is answered, and its status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def _refused_coding(request: Request) -> Response | None:

@@ -24,9 +24,9 @@ from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
 from graphql_api.settings import Settings
 from graphql_api.web.authentication import RequestAuthenticator
-from graphql_api.web.concurrency import ConcurrencyLimiter
 from graphql_api.web.connection import RESPOND, ConnectionLimits, Connections
 from graphql_api.web.graphql import GraphQL, RequestLimits
+from graphql_api.web.uploads import Uploads
 from tests.asgi import opened
 from tests.web import standin
 
@@ -89,7 +89,7 @@ async def graphql(log, waiting):
                         timeout_seconds=timeout,
                         **(limits or {}),
                     ),
-                    uploads=ConcurrencyLimiter(max_concurrent),
+                    uploads=Uploads(max_concurrent * max_body_bytes),
                     traces_fields=bool(router_secrets),
                 )
             )

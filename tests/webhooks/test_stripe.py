@@ -17,7 +17,7 @@ from graphql_api.domain.errors import UnavailableError
 from graphql_api.domain.inputs import Gateways
 from graphql_api.observability.metrics import Metrics
 from graphql_api.storage.pool import ConnectionPool
-from graphql_api.web.concurrency import ConcurrencyLimiter
+from graphql_api.web.uploads import Uploads
 from graphql_api.webhooks.endpoint import webhooks
 from tests.asgi import Client
 
@@ -434,7 +434,7 @@ async def test_an_event_that_does_not_arrive_in_time_is_given_up(pause):
     pages, waits = Starlette(routes=routes), asyncio.Event()
 
     async def app(scope, receive, send):
-        state = {"metrics": Metrics("of a test"), "uploads": ConcurrencyLimiter(1)}
+        state = {"metrics": Metrics("of a test"), "uploads": Uploads(10_000)}
         await pages({**scope, "state": state}, receive, send)
 
     async def chunks():
