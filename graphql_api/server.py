@@ -24,6 +24,7 @@ from graphql_api.web.connection import ConnectionLimits, Connections
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SAYING: dict[int, Callable[[], None]] = {signal.SIGUSR1: logs.say_more, signal.SIGUSR2: logs.say_less}
+_HEEDED = {*_STOPPING, *_SAYING}
 _BACKLOG = 2048
 _FINISH_SECONDS = 18  # for what is under way when the listener closes
 _RESTART_SECONDS = 1  # at least so long between two starts of one worker
@@ -74,8 +75,8 @@ def listening(host: str, port: int, workers: int) -> Generator[list[socket.socke
 
 
 def keep_signals() -> None:
-    """From now on signals about the log level, of which a process would die, wait until `serve` heeds them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SAYING)
+    """From now on signals, by which a process would end, wait until `serve` heeds them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEEDED)
 
 
 def serve(app: Any, listeners: list[Listeners], drain_seconds: float) -> None:
@@ -83,13 +84,18 @@ def serve(app: Any, listeners: list[Listeners], drain_seconds: float) -> None:
 
     After SIGTERM, a worker keeps serving for `drain_seconds`. Meanwhile `draining` in the state of the lifespan tells
     the app that it will stop, and `Connection: close` tells clients.
+
+    Raises:
+        KeyboardInterrupt: a second signal cut off what was under way.
     """
     _return_memory()
     _allow_many_connections()
     if len(listeners) == 1:
-        uvloop.run(_work(app, listeners[0], drain_seconds))
+        is_cut_off = uvloop.run(_work(app, listeners[0], drain_seconds))
     else:
-        _supervise(app, listeners, drain_seconds)
+        is_cut_off = _supervise(app, listeners, drain_seconds)
+    if is_cut_off:
+        raise KeyboardInterrupt
 
 
 def _return_memory() -> None:
@@ -121,11 +127,14 @@ class _Server(uvicorn.Server):
         if supervisor := multiprocessing.parent_process():
             loop.add_reader(supervisor.sentinel, self._supervisor_died, supervisor.sentinel)
             loop.add_signal_handler(signal.SIGINT, self._leave)
+            heeded = _HEEDED - {signal.SIGHUP}  # it comes from a terminal, and is the supervisor's to pass on
         else:
+            heeded = _HEEDED
             for number in _STOPPING - {signal.SIGTERM}:
-                loop.add_signal_handler(number, self.handle_exit, signal.SIGINT, None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *_SAYING})
+                loop.add_signal_handler(number, self._press)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, heeded)
         yield
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # nothing disturbs what is left to clean up
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -136,6 +145,11 @@ class _Server(uvicorn.Server):
         if "draining" not in self.lifespan.state:
             self.lifespan.state["draining"] = True
             asyncio.get_running_loop().call_later(self._drain_seconds, self._leave)
+
+    def _press(self) -> None:
+        self.handle_exit(signal.SIGINT, None)
+        if self.force_exit:
+            logging.disable()  # what is cut off now is no error
 
     def _leave(self) -> None:
         self.should_exit = True
@@ -151,7 +165,8 @@ def _limits() -> ConnectionLimits:
     return ConnectionLimits(max_connections=min(ConnectionLimits.max_connections, files * 3 // 4))
 
 
-async def _work(app: Any, listeners: Listeners, drain_seconds: float) -> None:
+async def _work(app: Any, listeners: Listeners, drain_seconds: float) -> bool:
+    """Serve until a signal asks to stop; answers whether a second one cut off what was under way."""
     config = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", Connections(_limits())),
@@ -165,7 +180,9 @@ async def _work(app: Any, listeners: Listeners, drain_seconds: float) -> None:
         server_header=False,
         timeout_graceful_shutdown=_FINISH_SECONDS,
     )
-    await _Server(config, drain_seconds).serve([*listeners])
+    server = _Server(config, drain_seconds)
+    await server.serve([*listeners])
+    return server.force_exit
 
 
 class _Worker:
@@ -193,13 +210,16 @@ class _Worker:
         return _Worker(*self._serves)
 
 
-def _supervise(app: Any, listeners: list[Listeners], drain_seconds: float) -> None:
-    """Keep a worker at each set of sockets until a signal asks to stop; a second signal ends them at once."""
+def _supervise(app: Any, listeners: list[Listeners], drain_seconds: float) -> bool:
+    """Keep a worker at each set of sockets until a signal asks to stop.
+
+    A second signal ends them at once; answers whether one did.
+    """
     gc.freeze()
-    watched = {*_STOPPING, *_SAYING, signal.SIGCHLD}
+    watched = {*_HEEDED, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     workers = [_Worker(app, of_worker, drain_seconds) for of_worker in listeners]
-    stopping = False
+    stopping = is_cut_off = False
     while workers:
         received = signal.sigwait(watched)
         if received in _SAYING:
@@ -207,6 +227,7 @@ def _supervise(app: Any, listeners: list[Listeners], drain_seconds: float) -> No
             for worker in workers:
                 os.kill(cast("int", worker.process.pid), received)
         elif received != signal.SIGCHLD:
+            is_cut_off = stopping
             for worker in workers:
                 if stopping:
                     worker.process.kill()
@@ -216,3 +237,4 @@ def _supervise(app: Any, listeners: list[Listeners], drain_seconds: float) -> No
         alive = [worker for worker in workers if worker.process.is_alive()]
         dead = [worker for worker in workers if worker not in alive]
         workers = alive if stopping else [*alive, *(worker.replacement() for worker in dead)]
+    return is_cut_off

@@ -39,16 +39,22 @@ if files := int(sys.argv[3]):
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 with server.listening("127.0.0.1", 0, int(sys.argv[1])) as listeners:
     print(listeners[0].getsockname()[1], flush=True)
-    server.serve(app, [[listener] for listener in listeners], float(sys.argv[2]))
+    server.keep_signals()
+    for number in sys.argv[4:]:
+        os.kill(os.getpid(), int(number))
+    try:
+        server.serve(app, [[listener] for listener in listeners], float(sys.argv[2]))
+    except KeyboardInterrupt:
+        sys.exit(130)
 """
 
 
 class Service:
     """The app above, served by another process with this many workers."""
 
-    def __init__(self, workers, drain_seconds, files=0):
+    def __init__(self, workers, drain_seconds, files=0, signals=()):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(workers), str(drain_seconds), str(files)],
+            [sys.executable, "-c", SERVE, *map(str, (workers, drain_seconds, files, *map(int, signals)))],
             cwd=Path(graphql_api.__file__).parents[1],
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -73,8 +79,8 @@ def serve():
     """Starts services; what is left of them at the end is killed."""
     services = []
 
-    def start(workers, drain_seconds=0, **limits):
-        services.append(Service(workers, drain_seconds, **limits))
+    def start(workers, drain_seconds=0, **others):
+        services.append(Service(workers, drain_seconds, **others))
         return services[-1]
 
     yield start
@@ -125,6 +131,13 @@ def test_a_signal_ends_every_process_with_status_0(serve, number, workers):
     assert service.process.stdout.read().count("left") == workers
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_that_comes_too_early_is_heeded_later(serve, number, workers):
+    service = serve(workers, signals=[number])
+    assert service.process.wait(20) == 0
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_request_under_way_is_answered_before_the_end(serve, workers):
     service = serve(workers)
@@ -146,7 +159,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_is_under_way(serve, workers):
         service.process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             service.process.wait(0.3)
-        assert service.end(signal.SIGINT) == 0
+        assert service.end(signal.SIGINT) == 130
 
 
 def test_a_killed_worker_is_replaced_while_the_other_serves_on(serve):

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from graphql_api import __version__
+from tests.until import listens, until_sync
 
 AUTH_SECRET = "signs the access tokens of these tests only"
 SAVE = """mutation { saveCustomerGatewayToken(input: {userId: "u1", gateway: "STRIPE", gatewayCustomerId: "cus_1"})
@@ -125,6 +126,19 @@ def test_commands_use_the_postgresql_of_a_running_service_and_ctrl_c_stops_both(
     assert service.ask(SAVE)["data"]["saveCustomerGatewayToken"]["created"]
     assert service.press_ctrl_c() == 0
     assert not psutil.pid_exists(postgresql.pid) or postgresql.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_second_ctrl_c_is_one_line(serve):
+    service = serve()
+    with socket.create_connection(("127.0.0.1", httpx.URL(service.url).port)) as connection:
+        head = "POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+        connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(99).startswith(b"HTTP/1.1 100")  # this request keeps the service from ending
+        os.killpg(service.process.pid, signal.SIGINT)
+        until_sync(lambda: not listens(httpx.URL(service.url).port), "the first press is heeded")
+        assert service.press_ctrl_c() == 130
+    service.log.seek(0)
+    assert service.log.read() == "gateway-tokens: interrupted\n"
 
 
 def test_the_next_start_recovers_from_a_kill_of_service_and_database(serve):
