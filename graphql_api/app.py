@@ -27,6 +27,7 @@ from graphql_api.settings.gateways import is_test_gateway
 from graphql_api.storage.check_metrics import CheckMetrics
 from graphql_api.storage.checks import CheckStore, CheckSummary
 from graphql_api.storage.connection import Statement
+from graphql_api.storage.connection_set import ConnectionSet
 from graphql_api.storage.endpoints import Endpoints
 from graphql_api.storage.event_metrics import EventMetrics
 from graphql_api.storage.migrate import must_be_ready
@@ -103,7 +104,9 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
                 hosts,
                 cors,
             )
-            async with metrics.following(lambda: _reading(graphql, database, replicas, authenticator, tracing)):
+            async with metrics.following(
+                lambda: _reading(graphql, database.connections, replicas, authenticator, tracing)
+            ):
                 try:
                     yield {
                         "checks": CheckMetrics(CheckStore(database), partial(_show_check, metrics)),
@@ -217,20 +220,20 @@ def _show_check(metrics: Metrics, summary: CheckSummary) -> None:
 
 def _reading(
     graphql: GraphQL,
-    database: ConnectionPool,
+    connections: ConnectionSet,
     replicas: Replicas,
     authenticator: Authenticator,
     tracing: "Tracing | None",
 ) -> Reading:
     return Reading(
         requests_in_flight=graphql.in_flight,
-        connections_in_use=database.in_use,
-        connections_idle=database.idle,
-        connections_allowed=database.size,
-        waiting_for_connection=database.waiting,
-        connections_lost=database.losses,
-        statements_too_long=database.timeouts,
-        database_is_away=bool(database.trouble),
+        connections_in_use=connections.in_use,
+        connections_idle=connections.idle,
+        connections_allowed=connections.size,
+        waiting_for_connection=connections.waiting,
+        connections_lost=connections.losses,
+        statements_too_long=connections.timeouts,
+        database_is_away=bool(connections.trouble),
         token_cache_hits=authenticator.cache_hits,
         token_cache_misses=authenticator.cache_misses,
         engine_fallbacks=graphql.engine_fallbacks,
@@ -320,7 +323,7 @@ def _graphql(
         documents=documents,
         context=context,
         metrics=metrics,
-        wait_connected=store.pool.wait_connected,
+        wait_connected=store.pool.connections.wait_connected,
         limits=RequestLimits(
             max_body_bytes=settings.max_body_bytes,
             max_concurrent=settings.max_concurrent_requests,

@@ -19,11 +19,12 @@ from graphql_api.storage import migrate
 from graphql_api.storage.connection import Connection
 from graphql_api.storage.migrate import upgrade
 from graphql_api.storage.partitioning import KEYS, Partitioning, alone
+from graphql_api.storage.pool import SESSION
 from tests.asgi import Client, opened
 from tests.coming import Coming
 from tests.faults.proxy import Proxy
 from tests.graph import Graph
-from tests.pooler import SETTINGS, count_on_no_session, pgbouncer
+from tests.pooler import count_on_no_session, pgbouncer
 
 AUTH_SECRET = "a secret of the tests, which is no secret"
 POOLED = "TEST_POOLER" in os.environ
@@ -114,7 +115,7 @@ async def new_database(pooled, straight, administrator):
     async def make(template="template0"):
         names.append(f"test_{secrets.token_hex(6)}")
         await administrator.execute(f"create database {names[-1]} template {template}")
-        for name, value in SETTINGS.items() if POOLED else ():
+        for name, value in SESSION.items() if POOLED else ():
             await administrator.execute(f"alter database {names[-1]} set {name} = {value}")
         return pooled(straight(f"/{names[-1]}"))
 

@@ -12,11 +12,8 @@ import asyncpg
 import pytest
 
 from graphql_api import embedded
-from graphql_api.storage.pool import _SESSION, ConnectionPool
+from graphql_api.storage.pool import ConnectionPool
 from tests.until import listens, until_sync
-
-# What the service sets for its own connections, and an operator for its role where a pooler is between.
-SETTINGS = _SESSION
 
 
 def count_on_no_session():

@@ -18,10 +18,9 @@ from graphql_api.storage.pool import ConnectionPool
 K = TypeVar("K")
 V = TypeVar("V")
 
-_MAX_KEYS = 400  # per load; a load with this many takes no more
+MAX_KEYS = 400  # per load; a load with this many takes no more
 # While the database is away, requests that have waited so long fail with the load before them.
 _MAX_WAIT_SECONDS = 0.5
-_LATE_SECONDS = 0.01  # seconds, after which the next load does not wait for this one
 _MAX_LOADS = 4  # concurrent loads, if they take long
 _new = tuple.__new__  # of a named tuple: its class would be a call more, for each request
 
@@ -43,10 +42,23 @@ class RequestCoalescer(Generic[K, V]):
 
     To change something is to load it too, where each key is a change and what is found says which were made; a load
     that fails is tried again for each request, so that has to do no harm.
+
+    Args:
+        pool: connections that loads use
+        load: finds what is there of some keys
+        late_seconds: the next load does not wait for one that takes longer
     """
 
-    def __init__(self, pool: ConnectionPool, load: Callable[[list[K]], Awaitable[dict[K, V]]]) -> None:
-        self._pool = pool
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        load: Callable[[list[K]], Awaitable[dict[K, V]]],
+        *,
+        late_seconds: float = 0.01,
+    ) -> None:
+        self._late_seconds = late_seconds
+        self._connections = pool.connections
+        self._loop = pool.connections.loop
         self._load = load
         self._waiting: list[_Request] = []
         self._under_way: dict[asyncio.Task[None], list[_Request]] = {}
@@ -58,10 +70,9 @@ class RequestCoalescer(Generic[K, V]):
 
     def load(self, keys: Sequence[K]) -> Awaitable[dict[K, V]]:
         """What is there of these keys; what others asked for may be there too."""
-        pool = self._pool
-        if not pool.is_open:
+        if not self._connections.is_open:
             return self._load_connected(keys)
-        future = pool.loop.create_future()
+        future = self._loop.create_future()
         request = _new(_Request, (keys, future, monotonic(), deadline.current.get(), spans.current.get()))
         if self._slow.since and any(key in self._slow for key in keys):
             self._load_apart(request)
@@ -72,19 +83,19 @@ class RequestCoalescer(Generic[K, V]):
         return future
 
     async def _load_connected(self, keys: Sequence[K]) -> dict[K, V]:
-        await self._pool.wait_connected()  # here each waits for a while of their own
+        await self._connections.wait_connected()  # here each waits for a while of their own
         return await self.load(keys)
 
     def _start_next(self) -> None:
         if self._waiting and self._latest is None and len(self._under_way) < _MAX_LOADS:
-            self._latest = self._pool.loop.create_task(self._begin())
+            self._latest = self._loop.create_task(self._begin())
             self._latest.add_done_callback(self._done)
 
     async def _begin(self) -> None:
         """Load what has been asked for when this comes to run, which is more than when it was started."""
         waiting = [request for request in self._waiting if not request.future.done()]
         together, count = 0, 0
-        while together < len(waiting) and count < _MAX_KEYS:
+        while together < len(waiting) and count < MAX_KEYS:
             count += len(waiting[together].keys)
             together += 1
         batch, self._waiting = waiting[:together], waiting[together:]
@@ -98,7 +109,7 @@ class RequestCoalescer(Generic[K, V]):
     def _look_later(self) -> None:
         if not self._is_looking:
             self._is_looking = True
-            self._pool.loop.call_later(_LATE_SECONDS / 2, self._look)
+            self._loop.call_later(self._late_seconds / 2, self._look)
 
     def _look(self) -> None:
         """Watch loads that take long: the next does not wait for them, and one that no caller waits for ends."""
@@ -108,14 +119,14 @@ class RequestCoalescer(Generic[K, V]):
             self._give_up([request for request in batch if request.deadline is not None])
             if all(request.future.done() for request in batch):
                 task.cancel()
-        if self._latest in self._under_way and monotonic() - self._latest_at >= _LATE_SECONDS:
+        if self._latest in self._under_way and monotonic() - self._latest_at >= self._late_seconds:
             self._release_next(self._latest)
         if self._under_way or self._apart:
             self._look_later()
 
     def _give_up(self, mutations: list[_Request]) -> None:
         """Let those wait no longer whose deadline has passed."""
-        now = self._pool.loop.time()
+        now = self._loop.time()
         for request in mutations:
             if request.deadline is not None and request.deadline.at <= now and not request.future.done():
                 request.future.set_exception(deadline.over())
@@ -140,13 +151,13 @@ class RequestCoalescer(Generic[K, V]):
             else:
                 self._fail(batch, error)
         else:
-            self._release_next(asyncio.current_task(self._pool.loop))  # the next goes before the answers
+            self._release_next(asyncio.current_task(self._loop))  # the next goes before the answers
             self._answer(batch, found)
 
     def _load_apart(self, request: _Request) -> None:
         """Load what one request asks for, alone: other requests neither wait for this load nor fail with it."""
         if not request.future.done():
-            task = self._pool.loop.create_task(self._run_apart(request))
+            task = self._loop.create_task(self._run_apart(request))
             self._apart[task] = [request]
             self._look_later()
             task.add_done_callback(self._apart.pop)
@@ -157,7 +168,7 @@ class RequestCoalescer(Generic[K, V]):
         try:
             found = await self._load_for([request], tries_if_late=0)
         except asyncio.CancelledError:
-            was_slow.set(monotonic() - began > self._pool.patience.seconds)
+            was_slow.set(monotonic() - began > self._connections.patience.seconds)
             raise
         except Exception as error:  # noqa: BLE001 - it is raised in each waiting request
             self._fail([request], error)

@@ -12,8 +12,9 @@ import asyncpg
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.supervision import failing
 from graphql_api.storage.connection import Reads, Statement
+from graphql_api.storage.connection_set import READ_ONLY
 from graphql_api.storage.connector import connect_to_primary
-from graphql_api.storage.pool import READ_ONLY, ConnectionPool
+from graphql_api.storage.pool import ConnectionPool
 
 LOCK = 0x6761746577617973  # one number for all processes that migrate: "gateways" in ASCII
 _READY_TIMEOUT_SECONDS = 0.8
@@ -75,18 +76,18 @@ async def must_be_ready(database: ConnectionPool) -> str:
     """
     if dead := failing():
         raise UnavailableError(f"A background task keeps failing: {', '.join(dead)}.")
-    if database.trouble:
-        raise UnavailableError(database.trouble)
+    if trouble := database.connections.trouble:
+        raise UnavailableError(trouble)
     try:
         async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
             rows = await database.fetch(_REVISION)
     except asyncpg.UndefinedTableError:
         rows = []
     except TimeoutError:
-        raise UnavailableError(database.trouble or "The database does not answer.") from None
+        raise UnavailableError(database.connections.trouble or "The database does not answer.") from None
     if not rows or rows[0][0] < newest_revision():
         raise UnavailableError("The database is not migrated: run `gateway-tokens migrate`.")
-    return READ_ONLY if rows[0][1] else database.shortage
+    return READ_ONLY if rows[0][1] else database.connections.shortage
 
 
 async def upgrade(url: str, *, timeout_seconds: float = 60, versions: Path = VERSIONS) -> str:

@@ -114,7 +114,7 @@ class Replica:
         self._max_lag_seconds = max_lag_seconds
         self._last_visible = monotonic()
         self._trouble = "It was not checked yet."
-        database.suspend()
+        database.connections.suspend()
 
     @property
     def is_well(self) -> bool:
@@ -161,13 +161,13 @@ class Replica:
             self._mark_unhealthy("It lags behind.")
         elif self.visible_until != _NEVER and self._trouble:
             self._trouble = ""
-            self._database.reopen()
+            self._database.connections.reopen()
             _log.info("replica healthy", replica=self.name)
 
     def _mark_unhealthy(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
-            self._database.suspend()
+            self._database.connections.suspend()
             _log.warning("replica unhealthy", replica=self.name, reason=trouble)
 
 

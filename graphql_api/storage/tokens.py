@@ -20,8 +20,9 @@ from graphql_api.storage.bulkheads import ChangeIsLateError, Share, SharesByKey
 from graphql_api.storage.changes import ConflictError, Lookups, TokenTransaction
 from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connection import Row
+from graphql_api.storage.connection_set import ACQUIRE_TIMEOUT_SECONDS
 from graphql_api.storage.feed import Feed
-from graphql_api.storage.pool import ACQUIRE_TIMEOUT_SECONDS, ConnectionPool
+from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.reads import Pair, TokenReader, token_of, unzip
 from graphql_api.storage.selects import joined_pairs
 
@@ -145,11 +146,11 @@ class TokenStore(TokenReader, Lookups):
         Raises:
             ConflictError: the token changed after it was read.
         """
-        change, losses = _Change(old, event, actor), self.pool.losses
+        change, losses = _Change(old, event, actor), self.pool.connections.losses
         try:
             is_made = change in await self._of(old.user_id, self._changes).load([change])
             # The transaction's id would be in the lost answer; asking for it first would cost a round trip per change.
-            if not is_made and losses != self.pool.losses:
+            if not is_made and losses != self.pool.connections.losses:
                 is_made = await self._is_recorded(change)
         except asyncpg.LockNotAvailableError:
             is_made = False

@@ -13,8 +13,8 @@ from graphql_api.observability.metrics import Metrics
 from graphql_api.observability.shared_memory import SharedMemory
 from graphql_api.observability.supervision import supervise
 from graphql_api.settings import Settings
+from graphql_api.storage.connection_set import ConnectionSet
 from graphql_api.storage.connector import place
-from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.replicas import Replica, WalTracker
 from tests.asgi import opened
 from tests.auth.issuer import key_set, new_key
@@ -75,7 +75,7 @@ async def test_the_death_of_each_task_of_the_service_is_counted(monkeypatch, tmp
         raise KeyError
 
     for owner, method in (
-        (ConnectionPool, "_watch"),
+        (ConnectionSet, "_watch"),
         (WalTracker, "follow"),
         (Replica, "follow"),
         (FileKeys, "keep_current"),

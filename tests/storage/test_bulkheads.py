@@ -21,7 +21,10 @@ from graphql_api.domain.errors import UnavailableError
 from graphql_api.settings import Settings
 from graphql_api.storage.bulkheads import LOOK_SECONDS, Share
 from graphql_api.storage.connection import Reads, Statement
+from graphql_api.storage.connection_set import ConnectionSet
 from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.transaction_runner import TransactionRunner
+from graphql_api.storage.watchdog import Watchdog
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
 from tests.graph import Graph, wanted
@@ -145,10 +148,10 @@ async def test_nobody_waits_for_connections_that_hang(by_tcp, url):
         graph, pool = Graph(Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE]))), app.state["store"].pool
         for _ in range(2):
             await are_answered(reads(app, graph, USERS))
-            assert len(pool._open) > 2
+            assert len(pool.connections.open) > 2
             proxy.forget()
             await are_answered(reads(app, graph, USERS))
-        assert pool.timeouts == 0
+        assert pool.connections.timeouts == 0
 
 
 async def test_nobody_waits_for_a_user_whose_rows_are_locked(app, graph, connection):
@@ -243,8 +246,9 @@ HOLDS = {"BY_KEY": 10, "LIST": 2, "FEED": 2, "CHANGE": 4}
 def test_connections_are_taken_only_where_a_share_is():
     takers = {
         name
-        for name, method in vars(ConnectionPool).items()
-        if inspect.isfunction(method) and "self._acquire(" in inspect.getsource(method)
+        for owner in (ConnectionPool, ConnectionSet, TransactionRunner, Watchdog)
+        for name, method in vars(owner).items()
+        if inspect.isfunction(method) and re.search(r"(self|connections)\.acquire\(", inspect.getsource(method))
     }
     assert takers == {"_fetch", "transaction", "wait_connected"}
 
@@ -264,11 +268,11 @@ async def test_no_kind_of_statement_holds_more_than_its_connections(app, graph, 
     if kind != "BY_KEY":
         pool.patience.note_round_trip(60)  # then nothing is late, and set apart for that
     await connection.fetchval(f"select pg_advisory_lock({LOCK})")
-    slow = [asyncio.create_task(pool.fetch(KINDS[kind], str(LOCK))) for _ in range(3 * pool.size)]
+    slow = [asyncio.create_task(pool.fetch(KINDS[kind], str(LOCK))) for _ in range(3 * pool.connections.size)]
     held = set()
 
     async def are_slow():
-        held.add(pool.in_use)
+        held.add(pool.connections.in_use)
         return await connection.fetchval(HOLDS_UP) >= min(HOLDS[kind], 2)
 
     await until(are_slow, "statements wait for the lock")
@@ -276,7 +280,10 @@ async def test_no_kind_of_statement_holds_more_than_its_connections(app, graph, 
         [[said]] = await pool.fetch(ASKS, str(number))
         assert said == str(number)
         await are_answered([graph.client(CLAIM, user=f"claimant-{number}")])
-        await until(lambda: held.add(pool.in_use) or pool.in_use < pool.size, "a connection is left")
+        await until(
+            lambda: held.add(pool.connections.in_use) or pool.connections.in_use < pool.connections.size,
+            "a connection is left",
+        )
     assert max(held) <= HOLDS[kind]
     await connection.fetchval(f"select pg_advisory_unlock({LOCK})")
     await ended(slow)

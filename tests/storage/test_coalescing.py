@@ -7,19 +7,18 @@ import pytest
 
 from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
-from graphql_api.storage import coalescing
-from graphql_api.storage.coalescing import RequestCoalescer
+from graphql_api.storage.coalescing import MAX_KEYS, RequestCoalescer
 from graphql_api.storage.pool import ConnectionPool
 
-FULL = coalescing._MAX_KEYS
+FULL = MAX_KEYS
 
 
 class Loads:
     """Loads that begin at once, are noted, and end when they are told to."""
 
-    def __init__(self, database):
+    def __init__(self, database, late_seconds):
         self.begun, self._ends, self.error = [], [], None
-        self.coalescing = RequestCoalescer(database, self._load)
+        self.coalescing = RequestCoalescer(database, self._load, late_seconds=late_seconds)
 
     async def _load(self, keys):
         self.begun.append(keys)
@@ -44,13 +43,14 @@ class Loads:
             await asyncio.sleep(0)
 
 
+NEVER_LATE = 3600
+
+
 @pytest.fixture
-async def loads(database_url, monkeypatch):
-    """A load never takes long here, however long it takes."""
-    monkeypatch.setattr(coalescing, "_LATE_SECONDS", 3600)
+async def loads(database_url, request):
     async with ConnectionPool.open(database_url) as opened:
-        await opened.wait_connected()
-        yield Loads(opened)
+        await opened.connections.wait_connected()
+        yield Loads(opened, getattr(request, "param", NEVER_LATE))
 
 
 async def test_who_asks_during_a_load_goes_with_the_next(loads):
@@ -106,8 +106,8 @@ async def test_what_is_more_than_a_load_takes_goes_with_the_one_after(loads):
     assert {*chain(*await asyncio.gather(*asking, late))} == {-1, 0, *keys}
 
 
-async def test_loads_that_take_long_hold_up_no_other_but_are_four_at_the_most(loads, monkeypatch):
-    monkeypatch.setattr(coalescing, "_LATE_SECONDS", 0)
+@pytest.mark.parametrize("loads", [0], indirect=True)
+async def test_loads_that_take_long_hold_up_no_other_but_are_four_at_the_most(loads):
     asking = [await loads.ask(number) for number in range(6)]
     assert loads.begun == [[0], [1], [2], [3]]
     await loads.end(2)
@@ -117,8 +117,8 @@ async def test_loads_that_take_long_hold_up_no_other_but_are_four_at_the_most(lo
     assert [{*found} for found in await asyncio.gather(*asking)] == [{0}, {1}, {2}, {3}, {4, 5}, {4, 5}]
 
 
-async def test_a_mutation_waits_until_its_deadline_and_what_shares_its_load_goes_on(loads, monkeypatch):
-    monkeypatch.setattr(coalescing, "_LATE_SECONDS", 0.01)
+@pytest.mark.parametrize("loads", [0.01], indirect=True)
+async def test_a_mutation_waits_until_its_deadline_and_what_shares_its_load_goes_on(loads):
     with deadline.until(asyncio.get_running_loop().time() + 0.05):
         mutations = [await loads.ask(1, 2), await loads.ask(3)]
     others = [await loads.ask(3, 4)]

@@ -7,7 +7,7 @@ import pytest
 
 from graphql_api.domain.token import Token
 from graphql_api.storage import checks, feed, selects, statements
-from graphql_api.storage.pool import _SESSION, ConnectionPool
+from graphql_api.storage.pool import SESSION, ConnectionPool
 from tests.conftest import PARTITIONS
 
 MOMENT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -143,6 +143,6 @@ def _nodes(plan):
 
 
 async def test_connections_keep_the_plans_that_were_looked_at(filled):
-    expected = {**_SESSION, **({"plan_cache_mode": "force_custom_plan"} if PARTITIONS else {})}
+    expected = {**SESSION, **({"plan_cache_mode": "force_custom_plan"} if PARTITIONS else {})}
     for name in ("plan_cache_mode", "enable_bitmapscan"):
         assert await filled.fetchval(f"show {name}") == expected[name]

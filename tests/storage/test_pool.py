@@ -10,10 +10,10 @@ from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.settings import Settings
-from graphql_api.storage import pool as pools
 from graphql_api.storage.connection import Statement
+from graphql_api.storage.connection_set import READ_ONLY, PoolOptions
 from graphql_api.storage.connector import Connector
-from graphql_api.storage.pool import ConnectionPool, PoolOptions
+from graphql_api.storage.pool import ConnectionPool
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
 from tests.graph import Graph, wanted
@@ -44,14 +44,14 @@ async def backend(pool):
 
 
 async def has_rested(pool):
-    await until(lambda: pool._rested, "a connection rests")
+    await until(lambda: pool.connections._rested, "a connection rests")
 
 
 async def test_a_connection_that_rested_is_used_again(database_url):
     async with ConnectionPool.open(database_url, options=PoolOptions(rest_seconds=0)) as pool:
         first = await backend(pool)
         await has_rested(pool)
-        assert pool.idle == 1
+        assert pool.connections.idle == 1
         assert await backend(pool) == first
 
 
@@ -60,16 +60,19 @@ async def test_connections_that_were_dropped_without_a_word_while_they_rested_ar
     options = PoolOptions(rest_seconds=0, ping_seconds=0.05)
     async with ConnectionPool.open(way(database_url), watches=False, options=options) as pool:
         first = await asyncio.gather(*(backend(pool) for _ in range(3)))
-        await until(lambda: pool._rested and len(pool._rested) == len(pool._open), "all connections rest")
+        await until(
+            lambda: pool.connections._rested and len(pool.connections._rested) == len(pool.connections.open),
+            "all connections rest",
+        )
         proxy.forget()
         assert await asyncio.wait_for(backend(pool), 5) not in first
-        assert pool.timeouts == 0
+        assert pool.connections.timeouts == 0
 
 
 async def test_an_idle_connection_is_closed_after_a_while(database_url):
     async with ConnectionPool.open(database_url, options=PoolOptions(rest_seconds=0, max_idle_seconds=0)) as pool:
         await backend(pool)
-        await until(lambda: not pool.is_open, "the connection is closed")
+        await until(lambda: not pool.connections.is_open, "the connection is closed")
         assert await backend(pool)
 
 
@@ -118,7 +121,7 @@ async def test_a_connection_that_was_lost_without_a_word_is_noticed_soon_and_its
             await cut(pool, proxy, lost, what)
         await until(lambda: connection.fetchval("select pg_try_advisory_lock(99)"), "the lock is free", seconds=5)
         await connection.execute("select pg_advisory_unlock(99)")
-        assert pool.timeouts == 0
+        assert pool.connections.timeouts == 0
 
 
 async def test_what_waits_for_a_lock_is_not_taken_for_lost(by_tcp, database_url, connection, monkeypatch):
@@ -137,7 +140,7 @@ async def test_what_waits_for_a_lock_is_not_taken_for_lost(by_tcp, database_url,
         await until(lambda: len(asked) > 1, "the database was asked about it")
         await connection.execute("select pg_advisory_unlock(98)")
         assert await waiting
-        assert pool.losses == 0
+        assert pool.connections.losses == 0
 
 
 async def test_any_error_at_connecting_gives_its_slot_back(database_url, monkeypatch):
@@ -151,7 +154,7 @@ async def test_any_error_at_connecting_gives_its_slot_back(database_url, monkeyp
     monkeypatch.setattr(Connector, "connect", fail)
     async with ConnectionPool.open(database_url, size=1) as pool:
         assert await backend(pool)
-        assert pool._opening == 0
+        assert pool.connections._opening == 0
 
 
 async def test_the_statement_used_last_stays_prepared_longest(database_url):
@@ -159,7 +162,7 @@ async def test_the_statement_used_last_stays_prepared_longest(database_url):
     async with ConnectionPool.open(database_url, size=1, options=PoolOptions(max_prepared=2)) as pool:
         for statement in (statements[0], statements[1], statements[0], statements[2]):
             await pool.fetch(statement)
-        [connection] = pool._open
+        [connection] = pool.connections.open
         assert list(connection._prepared) == [statements[0], statements[2]]
 
 
@@ -167,7 +170,7 @@ async def test_prepared_statements_are_bounded_by_their_text(database_url):
     async with ConnectionPool.open(database_url, size=1, options=PoolOptions(max_prepared_bytes=100)) as pool:
         for number in range(10):
             await pool.fetch(Statement(f"{number}", f"select {number} -- {'x' * 60}"))
-        [connection] = pool._open
+        [connection] = pool.connections.open
         assert len(connection._prepared) <= 2
 
 
@@ -197,9 +200,9 @@ async def test_a_primary_that_is_read_only_is_read_from_until_it_takes_changes_a
             assert error["extensions"]["code"] == "UNAVAILABLE"
             assert await graph.customer("STRIPE", "cus_1") == token
         ready = await graph.client.http.get("/readyz")
-        assert (ready.status_code, ready.json()) == (200, {"status": "ok", "reason": pools.READ_ONLY})
+        assert (ready.status_code, ready.json()) == (200, {"status": "ok", "reason": READ_ONLY})
         await connection_to.execute("set default_transaction_read_only = off")
         await connection_to.execute(f"alter database {name} reset default_transaction_read_only")
-        await until(lambda: not app.state["store"].pool.is_read_only, "the database takes changes again")
+        await until(lambda: not app.state["store"].pool.connections.is_read_only, "the database takes changes again")
         for change in changes:
             assert "errors" not in await change(token)

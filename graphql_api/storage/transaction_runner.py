@@ -1,0 +1,186 @@
+"""Transactions on a connection: how they begin and end, and what became of one whose answer to COMMIT was lost."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from graphql_api.domain import deadline
+from graphql_api.domain.errors import UnavailableError
+from graphql_api.storage import transaction as transactions
+from graphql_api.storage.bulkheads import ChangeIsLateError
+from graphql_api.storage.connection import (
+    Connection,
+    ConnectionLostError,
+    Runner,
+    Statement,
+    StatementTimeoutError,
+)
+from graphql_api.storage.connection_set import ConnectionSet
+from graphql_api.storage.connector import FAILURES
+from graphql_api.storage.transaction import LogForbiddenError, Outcome, Transaction, TransactionId
+from graphql_api.storage.watchdog import Watchdog
+
+_BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
+
+# An answer to COMMIT that takes longer is looked for by the transaction's id, and so long at the most: with what came
+# before it, a first answer takes less than three seconds.
+_COMMIT_TIMEOUT_SECONDS = 0.8
+_OUTCOME_TIMEOUT_SECONDS = 1.7
+_MIN_OUTCOME_SECONDS = 0.2
+_OUTCOME_INTERVAL_SECONDS = 0.05
+_LOOKS_BEFORE_END = 6
+
+_log = structlog.get_logger()
+
+
+class TransactionRunner:
+    """Begins transactions on connections of a set, commits them, and finds out what became of them.
+
+    Args:
+        connections: where connections go back to
+        watchdog: ends transactions that are late
+        runner: runs statements about other transactions
+        settings: what is set in each transaction, if the session may not be changed
+    """
+
+    def __init__(
+        self, connections: ConnectionSet, watchdog: Watchdog, runner: Runner, settings: Mapping[str, str]
+    ) -> None:
+        self._connections = connections
+        self._watchdog = watchdog
+        self._runner = runner
+        self._settings = "".join(f"set local {name} = {value}; " for name, value in settings.items())
+        self._commit_timeout = _COMMIT_TIMEOUT_SECONDS if connections.watches else connections.timeout
+        self._shows_log = True  # as far as is known
+
+    @asynccontextmanager
+    async def run(
+        self, connection: Connection, first: str, *, commits: bool, ends_early: bool
+    ) -> AsyncGenerator[Transaction]:
+        """A transaction on this connection, which is released at the end.
+
+        Args:
+            connection: an acquired one
+            first: SQL without arguments that runs in the round trip that begins the transaction
+            commits: whether it takes effect
+            ends_early: whether it is rolled back once one of its statements is late
+
+        Raises:
+            ChangeIsLateError: one was.
+            ConnectionLostError: the connection was lost, and nothing took effect.
+            UnavailableError: the database did not answer in time; the message says if it may have taken effect.
+        """
+        limit: asyncio.Timeout | None = None
+        transaction = Transaction(connection)
+        try:
+            async with deadline.limit() as limit, self._watchdog.may_end_early(connection, ends_early=ends_early):
+                await self._begin(transaction, first, commits=commits)
+                yield transaction
+                if not commits:
+                    await connection.execute(_ROLLBACK)
+        except BaseException as error:
+            translated = self._connections.translate_error(connection, error)
+            if limit and limit.expired() and isinstance(translated, StatementTimeoutError):
+                translated = UnavailableError("The change took too long, and nothing was changed.")
+            if isinstance(translated, ConnectionLostError):
+                self._connections.lose(connection, error)
+            else:
+                await asyncio.shield(self._connections.start(self._connections.clean(connection, "rollback")))
+            if connection.raw.is_closed():
+                self._end_on_server(connection, transaction.id)
+                if isinstance(translated, ChangeIsLateError):  # the connection was, and not this change
+                    connection.is_late = False
+                    translated = ConnectionLostError("The database connection was lost.")
+            if translated is error:
+                raise
+            raise translated from error
+        finally:
+            connection.backend = None
+        if transaction.id is None:
+            self._connections.release(connection)
+        else:
+            await self._commit(connection, transaction.id)
+
+    def _end_on_server(self, connection: Connection, transaction: TransactionId | None) -> None:
+        """Free at once what a transaction has locked whose connection is lost."""
+        if transaction is not None:
+            self._connections.start(_tidy(transactions.end(self._runner, transaction)))
+        elif self._connections.is_direct:
+            self.end_abandoned([connection.server_pid])
+
+    def end_abandoned(self, backends: Sequence[int]) -> None:
+        """End, in the background, the transactions of these backends, if they wait for a client who is gone."""
+        self._connections.start(_tidy(transactions.end_abandoned(self._runner, backends)))
+
+    async def _begin(self, transaction: Transaction, first: str, *, commits: bool) -> None:
+        first = self._settings + first
+        await transaction.connection.execute(_BEGIN, first)
+        if not commits:
+            return
+        try:
+            await transaction.identify(by_log=self._shows_log)
+        except LogForbiddenError as error:
+            if self._shows_log:
+                _log.warning(f"{self._connections.name} hides its log", reason=str(error.__cause__))
+            self._shows_log = False
+            await transaction.connection.execute(_ROLLBACK, f"begin; {first}")
+            await transaction.identify(by_log=False)
+        self._connections.is_direct = transaction.connection.backend == transaction.connection.server_pid
+
+    async def _commit(self, connection: Connection, transaction: TransactionId) -> None:
+        try:
+            async with asyncio.timeout(_seconds_for_answer(self._commit_timeout)):
+                await connection.execute(_COMMIT)
+        except asyncio.CancelledError as error:
+            self._connections.return_failed(connection, error)
+            raise
+        except Exception as error:
+            if not isinstance(self._connections.translate_error(connection, error), UnavailableError):
+                self._connections.release(connection)
+                raise
+            self._connections.lose(connection, error)
+            self._connections.suspect_idle()
+            await self._settle(transaction, error)
+        else:
+            self._connections.note_change()
+            self._connections.release(connection)
+
+    async def _settle(self, transaction: TransactionId, error: BaseException) -> None:
+        """Return if the transaction took effect, whose answer to COMMIT was lost by this error.
+
+        Raises:
+            ConnectionLostError: it did not.
+            UnavailableError: that is not known.
+        """
+        try:
+            async with asyncio.timeout(_seconds_for_answer(_OUTCOME_TIMEOUT_SECONDS)):
+                with deadline.lifted():
+                    outcome = await self._outcome(transaction)
+        except (TimeoutError, UnavailableError, *FAILURES):
+            outcome = Outcome.UNKNOWN
+        if outcome is Outcome.ABORTED:
+            raise ConnectionLostError("The database's connection was lost, and nothing was changed.") from error
+        if outcome is Outcome.UNKNOWN:
+            raise UnavailableError("The database was lost during the change, which may have been made.") from error
+
+    async def _outcome(self, transaction: TransactionId) -> Outcome:
+        looks = 0
+        while (outcome := await transactions.ask(self._runner, transaction)) is Outcome.IN_PROGRESS:
+            looks += 1
+            if looks == _LOOKS_BEFORE_END:
+                await transactions.end(self._runner, transaction)
+            await asyncio.sleep(_OUTCOME_INTERVAL_SECONDS)
+        return outcome
+
+
+async def _tidy(work: Awaitable[None]) -> None:
+    """End on the server what was lost here; if that fails, it notices itself later."""
+    with suppress(UnavailableError, *FAILURES), deadline.lifted():
+        await work
+
+
+def _seconds_for_answer(seconds: float) -> float:
+    """How long to wait for what the database says of a commit: a little, even if there is no time left."""
+    return min(seconds, max(deadline.left(), _MIN_OUTCOME_SECONDS))
