@@ -105,12 +105,13 @@ def event_of(line: Line) -> tuple[str, dict[str, Any]]:
 
 
 def message_id(line: Line) -> str:
-    """The id of an entry's message, which it keeps whenever it is sent.
+    """The id of an entry's message, which it keeps whenever it is sent on one timeline of the database.
 
-    After a failover or a restore that lost an entry, its version is given to another change. That one has another time,
-    so a receiver that knows the id of the lost entry does not drop it.
+    A failover or a restore may lose an entry, whose version is then given to another change. So later timelines add
+    their number: a receiver that knows the id of the lost entry does not drop the other one.
     """
-    return f"evt_{line['token_id']}_{line['version']}_{line['at'].astimezone(UTC):%Y%m%dT%H%M%S%f}"
+    number = line["timelines"]
+    return f"evt_{line['token_id']}_{line['version']}" + (f"_{number}" if number > 1 else "")
 
 
 def signed(keys: Sequence[bytes], message_id: str, body: bytes, now: int) -> dict[str, str]:

@@ -56,8 +56,8 @@ class _Statements:
 
     `look` takes the position above which an entry makes this process take a transaction id, which it gets after the
     snapshot. The pages take the position to start after, the one to end at, a limit, and then the filter. They always
-    return a row, with the timeline, what was deleted, and the position up to which they read. `mark` does nothing on
-    another timeline.
+    return a row, with the timeline, the number of timelines so far, what was deleted, and the position up to which they
+    read. `mark` does nothing on another timeline.
     """
 
     def __init__(self, timeline: str, max_scanned: int = MAX_SCANNED) -> None:
@@ -74,7 +74,8 @@ class _Statements:
         page = f"""
             select page.*, line.* from (
               select {timeline} as timeline, coalesce(known.settled, 0) as pruned,
-                coalesce(known.xmin::text::bigint, 0) as pruning, %s as until
+                coalesce(known.xmin::text::bigint, 0) as pruning, %s as until,
+                (select 1 + count(*) from event_timelines where timeline not in ({timeline}, '{PRUNED}')) as timelines
               from (values (0)) as one left join event_timelines as known on known.timeline = '{PRUNED}'
             ) as page
         """

@@ -35,7 +35,6 @@ RECORD = """
   from generate_series($2::int, $3::int) as version
 """
 TOKEN = "00000000-0000-7000-8000-000000000001"
-AT = "20261130T120000000000"
 QUICK = Timing(schedule=(0.01,) * 50, denied=0.01)
 
 
@@ -83,7 +82,7 @@ async def test_a_delivery_is_what_standard_webhooks_asks_for(receiver, deliverin
             "isActive": True,
         },
     }
-    assert (headers["webhook-id"], headers["content-type"]) == (f"evt_{TOKEN}_5_{AT}", "application/json")
+    assert (headers["webhook-id"], headers["content-type"]) == (f"evt_{TOKEN}_5", "application/json")
     assert headers["host"] == f"127.0.0.1:{receiver.port}"
     for key in (KEY, new_key):
         Webhook(f"whsec_{base64.b64encode(key).decode()}").verify(body, headers)
@@ -395,6 +394,7 @@ async def test_nothing_is_sent_to_private_addresses_nor_without_tls(
                     "action": "CREATED",
                     "at": datetime.now(UTC),
                     "token_id": "t",
+                    "timelines": 1,
                     "version": 1,
                     "gateway": "G",
                     "is_active": True,
@@ -455,7 +455,7 @@ async def test_the_command_delivers_survives_being_killed_and_ends_when_told(
         await process.wait()
         await connection.execute("update event_endpoints set leased_until = now()")  # as in half a minute
         process = await deliver()
-        await until(lambda: receiver.ids[-2:] == [f"evt_{TOKEN}_6_{AT}"] * 2, "the last one is delivered again")
+        await until(lambda: receiver.ids[-2:] == [f"evt_{TOKEN}_6"] * 2, "the last one is delivered again")
         await record(7)
         await until(lambda: len(receiver.events) == 7, "the next one is delivered")
         process.terminate()
@@ -477,7 +477,7 @@ async def test_the_command_tells_who_stays_behind_and_enables_them(deliver, reco
     assert "Traceback" not in errors
     status, printed, _ = await ended(await deliver("--resume", "hook", "--skip"))
     assert status == 0
-    assert re.fullmatch(rf"hook leaves out evt_[0-9a-f-]{{36}}_1_{AT}\.\nhook is enabled\.\n", printed)
+    assert re.fullmatch(r"hook leaves out evt_[0-9a-f-]{36}_1\.\nhook is enabled\.\n", printed)
     assert (await ended(await deliver("--once")))[0] == 0
     assert len(receiver.requests) == 1
 
