@@ -51,17 +51,25 @@ async function subgraph(name) {
   return `${name}=${url}`
 }
 
-const isReady = () => fetch(`${tokens}/readyz`).then((response) => response.ok, () => false)
+const get = (path) =>
+  fetch(tokens + path, { headers: { accept: 'application/json' }, signal: AbortSignal.timeout(30_000) })
+const isReady = () => get('/readyz').then((response) => response.ok, () => false)
+const isOurs = () =>
+  get('/').then((response) => response.text()).then((text) => text.includes('Customer gateway tokens'), () => false)
 
-/** Whether this service runs there already. One that is starting answers once it serves. */
-async function isRunning() {
-  const options = { headers: { accept: 'application/json' }, signal: AbortSignal.timeout(10_000) }
-  const said = await fetch(tokens, options).then((response) => response.text(), () => '')
-  return said.includes('Customer gateway tokens')
+/** Whether this service is ready there already. Waits for one that is starting or ending. */
+async function isServed() {
+  if (await isReady()) return isOurs()
+  while (await isOurs()) {
+    console.error(`Waiting until the service on port ${TOKENS_PORT} is ready or has ended …`)
+    await pause(1000)
+    if (await isReady()) return true
+  }
+  return false
 }
 
 async function ourService() {
-  if (!wasRunning) start('gateway-tokens', PYTHON, '-m', 'graphql_api', 'serve', '--port', TOKENS_PORT, '--demo')
+  if (!wasServed) start('gateway-tokens', PYTHON, '-m', 'graphql_api', 'serve', '--port', TOKENS_PORT, '--demo')
   while (!(await isReady())) await pause(50)
   return `tokens=${tokens}/graphql`
 }
@@ -103,8 +111,8 @@ async function mustBeFree(variable, port) {
 mustBePort('TOKENS_PORT', TOKENS_PORT)
 mustBePort('GATEWAY_PORT', GATEWAY_PORT)
 await mustBeFree('GATEWAY_PORT', GATEWAY_PORT)
-const wasRunning = await isRunning()
-if (!wasRunning) await mustBeFree('TOKENS_PORT', TOKENS_PORT)
+const wasServed = await isServed()
+if (!wasServed) await mustBeFree('TOKENS_PORT', TOKENS_PORT)
 
 process.on('SIGINT', () => stop())
 process.on('SIGTERM', () => stop())

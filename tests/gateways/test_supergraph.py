@@ -71,6 +71,23 @@ async def test_a_port_of_the_example_graph_that_another_program_uses_is_one_line
         assert await refused(**settings) == (1, says)
 
 
+async def test_the_example_graph_waits_for_the_end_of_a_service_that_stops_and_starts_its_own():
+    answers = iter([b"503 Unavailable", b"200 OK"])
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        status = next(answers)
+        writer.write(b"HTTP/1.1 %s\r\nConnection: close\r\n\r\nCustomer gateway tokens" % status)
+        writer.close()
+        if status == b"200 OK":
+            server.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
+    port = str(server.sockets[0].getsockname()[1])
+    says = f"Waiting until the service on port {port} is ready or has ended …\ngateway-tokens ended.\n"
+    assert await refused(TOKENS_PORT=port, GATEWAY_PORT=str(free_port()), PYTHON="false") == (1, says)
+
+
 def test_the_dockerfile_of_the_example_graph_is_without_reproach():
     hadolint = Path(sys.executable).with_name("hadolint")
     subprocess.run([hadolint, "--failure-threshold", "style", GRAPH / "Dockerfile"], check=True)
