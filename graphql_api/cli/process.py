@@ -183,10 +183,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _remedy(cause: Exception) -> str:
-    from asyncpg import InsufficientPrivilegeError
+    from asyncpg import InsufficientPrivilegeError, UndefinedTableError
 
     if isinstance(cause, InsufficientPrivilegeError):
         return "run this as the role that owns the tables: `gateway-tokens help database-roles`"
+    if isinstance(cause, UndefinedTableError):
+        return "run `gateway-tokens migrate`"
     return "check DATABASE_URL, the network and permissions"
 
 
