@@ -19,7 +19,7 @@ from graphql_api.storage import migrate
 from graphql_api.storage.connection import Connection
 from graphql_api.storage.migrate import upgrade
 from graphql_api.storage.partitioning import KEYS, Partitioning, alone
-from graphql_api.storage.pool import SESSION
+from graphql_api.storage.pool import SESSION, ConnectionPool
 from tests.asgi import Client, opened
 from tests.coming import Coming
 from tests.faults.proxy import Proxy
@@ -197,6 +197,19 @@ async def connection(database_url):
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def url(empty_database, straight):
+    """The address of an empty database, even if the service goes through a pooler."""
+    return straight(empty_database)
+
+
+@pytest.fixture
+async def pool(url):
+    """A pool of connections to it."""
+    async with ConnectionPool.open(url) as pool:
+        yield pool
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from graphql_api import doctor
 from graphql_api.cli.main import main
 from graphql_api.embedded import embedded_postgres
-from graphql_api.gateway_apis import client
 from graphql_api.settings import Settings
 from tests.faults.postgres import servers
 from tests.gateway_apis import standin
@@ -280,8 +279,7 @@ async def test_the_exit_status_is_one_where_a_line_is_wrong(database_url, monkey
         (["html"] * 3, "STRIPE: Stripe cannot be asked: an unexpected answer with status 200."),
     ],
 )
-async def test_each_gateways_key_is_tried_without_changing_anything(database_url, monkeypatch, faults, says):
-    monkeypatch.setattr(client, "_PAUSES", (0.0, 0.0))
+async def test_each_gateways_key_is_tried_without_changing_anything(database_url, faults, says):
     stripe = standin.Stripe()
     stripe.faults.extend(faults)
     with standin.serving(stripe) as url:

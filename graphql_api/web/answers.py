@@ -18,8 +18,8 @@ class Room:
     One error is kept for each request, since an answer without data needs one.
     """
 
-    def __init__(self, requests: int, *, is_anonymous: bool = False) -> None:
-        self.max_bytes = self._bytes = min(MAX_ANONYMOUS_BYTES, MAX_ANSWER_BYTES) if is_anonymous else MAX_ANSWER_BYTES
+    def __init__(self, requests: int, max_bytes: int) -> None:
+        self.max_bytes = self._bytes = max_bytes
         self._errors = max(0, MAX_ANSWER_ERRORS - requests)
 
     def tell(self, told: Sequence[Formatted]) -> Sequence[Formatted]:

@@ -37,8 +37,6 @@ from graphql_api.web.persisted_queries import PersistedQueries
 from graphql_api.web.request import ClientDisconnectedError, Interruption, Request, Response
 from graphql_api.web.uploads import Uploads
 
-# Of the time of a request, for its last commit and the answer: a mutation begins and changes nothing during this share.
-_SHARE_FOR_THE_ANSWER = 0.25
 _FEW = 100  # representations
 _MAX_LOGGED_USER_ERRORS = 20  # codes; a batch of a thousand inputs would make a long line
 _log = structlog.get_logger()
@@ -51,7 +49,11 @@ _LATER: Headers = [(b"retry-after", b"1")]
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What one request may take, and how many there may be at a time."""
+    """What one request may take, and how many there may be at a time.
+
+    `answer_share` is the share of the time that is kept for the last commit and the answer: a mutation begins and
+    changes nothing then.
+    """
 
     max_body_bytes: int
     max_concurrent: int
@@ -59,6 +61,8 @@ class RequestLimits:
     max_batch: int = 10
     max_body_seconds: float = 10.0
     max_wait_seconds: float = 1.0
+    max_anonymous_bytes: int = answers.MAX_ANONYMOUS_BYTES
+    answer_share: float = 0.25
 
 
 @dataclass(eq=False, kw_only=True)
@@ -193,8 +197,8 @@ class GraphQL:
             request.is_interruptible = False
 
         # Say
-        if len(body) > answers.MAX_ANONYMOUS_BYTES and request.room is None and _is_anonymous(request.caller):
-            body, outcome = answers.too_large(answers.MAX_ANONYMOUS_BYTES)
+        if len(body) > self.limits.max_anonymous_bytes and request.room is None and _is_anonymous(request.caller):
+            body, outcome = answers.too_large(self.limits.max_anonymous_bytes)
         self._tell(request, status, outcome, perf_counter() - began)
         if status is None:
             return None
@@ -350,7 +354,7 @@ class GraphQL:
 
     async def _to_its_end(self, request: Request, mutation: Coroutine[Any, Any, Result]) -> Result:
         """A mutation that has begun goes on although its caller stops waiting: nothing is left half done."""
-        outside = deadline.given.set(request.deadline - self.limits.timeout_seconds * _SHARE_FOR_THE_ANSWER)
+        outside = deadline.given.set(request.deadline - self.limits.timeout_seconds * self.limits.answer_share)
         request.mutation = task = self._loop.create_task(mutation)
         deadline.given.reset(outside)
         self._mutations.add(task)
@@ -385,7 +389,8 @@ class GraphQL:
         Limits count over all of them.
         """
         request.batch_size = len(batch)
-        request.room = answers.Room(len(batch), is_anonymous=_is_anonymous(caller))
+        max_bytes = self.limits.max_anonymous_bytes if _is_anonymous(caller) else answers.MAX_ANSWER_BYTES
+        request.room = answers.Room(len(batch), max_bytes)
         token = limits.spent.set(limits.Spent())
         try:
             if any(_may_change(asked) for asked in batch):

@@ -6,13 +6,13 @@ import json
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
+import asyncpg
 import pytest
 from standardwebhooks import Webhook
 
 from graphql_api.deliveries import delivering
 from graphql_api.deliveries.delivering import Timing
 from graphql_api.deliveries.sending import Endpoint, Sender
-from graphql_api.storage.pool import ConnectionPool
 
 KEY = bytes(range(32))
 STANDARD = Timing()
@@ -131,14 +131,10 @@ async def receiver():
 
 
 @pytest.fixture
-def url(empty_database, straight):
-    return straight(empty_database)
-
-
-@pytest.fixture
-async def pool(url):
-    async with ConnectionPool.open(url) as pool:
-        yield pool
+async def connection(url):
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

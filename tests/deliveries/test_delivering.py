@@ -14,7 +14,6 @@ from email.utils import format_datetime
 from functools import partial
 from itertools import pairwise
 
-import asyncpg
 import pytest
 from standardwebhooks import Webhook
 
@@ -36,13 +35,6 @@ RECORD = """
 """
 TOKEN = "00000000-0000-7000-8000-000000000001"
 QUICK = Timing(schedule=(0.01,) * 50, denied=0.01)
-
-
-@pytest.fixture
-async def connection(url):
-    connection = await asyncpg.connect(url)
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import asyncpg
 import nats
 import pytest
 from cryptography import x509
@@ -77,13 +76,6 @@ async def server(tmp_path):
     await server.start()
     yield server
     server.kill()
-
-
-@pytest.fixture
-async def connection(url):
-    connection = await asyncpg.connect(url)
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture

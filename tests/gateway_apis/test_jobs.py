@@ -11,7 +11,6 @@ from random import Random
 
 import pytest
 
-from graphql_api.gateway_apis import client
 from tests.gateway_apis import standin
 from tests.gateway_apis.standin import KEY, serving
 from tests.until import until
@@ -26,7 +25,6 @@ CHECK = ("check", "--gateway", "STRIPE", "--rate", "10000")
 def address(stripe, monkeypatch, folder):
     """A server that answers as the stand-in does, and settings that lead there."""
     monkeypatch.setenv("STRIPE_API_KEY", KEY)
-    monkeypatch.setattr(client, "_PAUSES", (0.0, 0.0))
     for name in ("TEST_GATEWAYS", "STRIPE_ACCOUNTS", "MOLLIE_API_KEY", "LOG_FORMAT"):
         monkeypatch.delenv(name, raising=False)
     with serving(stripe) as url:

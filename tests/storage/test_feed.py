@@ -49,17 +49,6 @@ class Writer:
 
 
 @pytest.fixture
-def url(empty_database, straight):
-    return straight(empty_database)
-
-
-@pytest.fixture
-async def pool(url):
-    async with ConnectionPool.open(url) as pool:
-        yield pool
-
-
-@pytest.fixture
 async def writer(url):
     connections = []
 

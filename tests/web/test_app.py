@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -340,10 +341,11 @@ async def test_the_time_of_a_mutation_is_over_for_all_of_it(service, token_id, l
     await until(lambda: locking.fetchval(NONE_WAITS), "no statement waits for the lock any more")
 
 
-async def test_a_mutation_keeps_its_place_as_long_as_it_runs(service, token_id, locking, monkeypatch):
-    monkeypatch.setattr("graphql_api.web.graphql._SHARE_FOR_THE_ANSWER", -10)
+async def test_a_mutation_keeps_its_place_as_long_as_it_runs(service, token_id, locking):
     app = await service(request_timeout=0.3, max_concurrent_requests=1)
-    client, places = Client(app), app.state["graphql"]._places
+    graphql = app.state["graphql"]
+    graphql.limits = replace(graphql.limits, answer_share=-10)  # it goes on after its answer
+    client, places = Client(app), graphql._places
     [error] = (await client(DELETE % token_id))["errors"]
     assert error["extensions"]["code"] == "TIMEOUT"
     assert "may have been changed" in error["message"]

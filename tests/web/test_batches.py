@@ -1,6 +1,7 @@
 """Several requests in one: an answer each, in their order, within the limits of one."""
 
 import asyncio
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -105,8 +106,10 @@ async def test_errors_count_over_the_whole_batch(client):
     assert all(answer["data"]["_entities"][199] == {"a0": None, "a1": None, "a2": None} for answer in answers[:9])
 
 
-async def test_bytes_count_over_the_whole_batch(web, monkeypatch):
-    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 2500)
+async def test_bytes_count_over_the_whole_batch(graphql):
+    web = httpx.AsyncClient(
+        transport=httpx.ASGITransport(graphql(limits={"max_anonymous_bytes": 2500})), base_url="http://test"
+    )
     long = {"query": "query ($n: String!) { hello(name: $n) }", "variables": {"n": "x" * 1000}}
     found = (await ask(web, long, long, long, {"query": "{ hello }"})).json()
     codes = [answer["errors"][0]["extensions"]["code"] if "errors" in answer else None for answer in found]
@@ -199,10 +202,17 @@ async def test_a_batch_describes_the_schema_once(service_with):
         service.headers["authorization"] = str(token)
 
 
-async def test_an_answer_without_an_access_token_is_bounded_over_the_whole_batch(client, monkeypatch):
+@pytest.fixture
+def limited(app, monkeypatch):
+    """Gives the service other limits."""
+    graphql = app.state["graphql"]
+    return lambda **others: monkeypatch.setattr(graphql, "limits", replace(graphql.limits, **others))
+
+
+async def test_an_answer_without_an_access_token_is_bounded_over_the_whole_batch(client, limited):
     schema = {"query": "{ _service { sdl } }"}
     one = len((await ask(client.http, schema)).content)
-    monkeypatch.setattr(answers, "MAX_ANONYMOUS_BYTES", 3 * one)
+    limited(max_anonymous_bytes=3 * one)
     response = await ask(client.http, *[schema] * 10)
     assert [code_of(answer) for answer in response.json()] == [None] * 3 + ["ANSWER_TOO_LARGE"] * 7
     assert len(response.content) <= 3 * one + 10 * 500
@@ -216,8 +226,8 @@ async def test_full_introspection_fits_without_an_access_token(service_with):
     assert 2 * len(response.content) < answers.MAX_ANONYMOUS_BYTES
 
 
-async def test_so_is_the_answer_to_one_request(client, as_user, monkeypatch):
-    monkeypatch.setattr(answers, "MAX_ANONYMOUS_BYTES", 1000)
+async def test_so_is_the_answer_to_one_request(client, as_user, limited):
+    limited(max_anonymous_bytes=1000)
     schema, small = {"query": "{ _service { sdl } }"}, {"query": "{ __typename }"}
     for asking, allowed in ((client, False), (as_user("u1"), True)):
         for response in (await asking.http.post("/graphql", json=schema), await ask(asking.http, schema)):
