@@ -13,7 +13,7 @@ from graphql_api.settings.addresses import problem_of_http
 from graphql_api.settings.values import Names, Secrets
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
-_SUBJECT = re.compile(r"/[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_SUBJECT = re.compile(r"/[A-Za-z0-9_:-]+(\.[A-Za-z0-9_:-]+)*")
 _MAX_ADDRESS_LENGTH = 2000
 _SECRET_BYTES = range(24, 65)  # Standard Webhooks
 _ACTIONS = tuple(action.value for action in Action)
