@@ -402,7 +402,7 @@ class Mutation:
     activate_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
         _activate,
         _unchanged(),
-        "Activate a token. Earlier deletions by its gateway no longer count, even if they arrive later. An active"
+        "Activate a token. Deletions before now no longer count, even if they are reported later. An active"
         " token does not change otherwise.",
     )
     deactivate_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
