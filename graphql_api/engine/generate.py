@@ -170,22 +170,21 @@ class _Writer:
     def _objects(self, plan: ObjectPlan, field: FieldPlan) -> str:
         """A function for the objects of one type at one position."""
         body, values = self._fields(plan.fields)
-        body.append(f"rows.append({{{', '.join(f'{key!r}: {value}' for key, value in values.items())}}})")
-        lines = [
-            f"run.answer_bytes += {_bytes(plan)} * len(objects)",
-            f"run.unmeasured += {sum(map(_value_length, plan.fields))} * len(objects)",
-            "if run.answer_bytes > MAX_ANSWER_BYTES:",
-            "    raise AnswerTooLargeError",
-            "rows = []",
-            "for key, source in zip(keys, objects):",
-        ]
+        row = f"{{{', '.join(f'{key!r}: {value}' for key, value in values.items())}}}"
+        lines = [f"run.answer_bytes += {_bytes(plan)} * len(objects)"]
+        if unmeasured := sum(map(_value_length, plan.fields)):
+            lines.append(f"run.unmeasured += {unmeasured} * len(objects)")
+        lines += ["if run.answer_bytes > MAX_ANSWER_BYTES:", "    raise AnswerTooLargeError"]
         load = "run.slices.append(({}, path, objects, rows, keys))"
+        each_row = [*body, f"rows.append({row})"]
         if field.item and field.item.nullable[0] and _can_fail(plan):
             failed = f"rows.append(run.fail({self._bind('FIELD', field)}.item, error, (path, key, None)))"
-            lines += _indented(_guarded(body, failed))
+            each_row = _guarded(each_row, failed)
             load = "load_survivors(run, {}, path, objects, rows, keys)"
+        if body:
+            lines += ["rows = []", "for key, source in zip(keys, objects):", *_indented(each_row)]
         else:
-            lines += _indented(body)
+            lines.append(f"rows = [{row} for _ in objects]")
         for each in plan.fields:
             if isinstance(each, FieldPlan) and isinstance(each.resolution, Batched):
                 lines.append(load.format(self._batch(each, each.resolution)))

@@ -23,6 +23,7 @@ Entity = Annotated[
     User | CustomerGatewayToken,
     strawberry.union("_Entity", description="An entity that a router can fetch by its key."),
 ]
+_new = object.__new__
 Lookup: TypeAlias = Callable[[Tokens, list[Any], frozenset[str] | None], Awaitable[dict[Any, Any]]]
 
 
@@ -70,7 +71,9 @@ def entities(
     for each in given:
         is_user = type(each) is dict and each.get("__typename") == "User"
         if is_user and type(user_id := each.get("id")) is str and "\0" not in user_id:
-            results.append(User(id=user_id))  # pyright: ignore[reportArgumentType] - to say that it is an ID is a call
+            user = _new(User)  # to call the class takes twice as long
+            user.id = user_id  # pyright: ignore[reportAttributeAccessIssue] - to say that it is an ID is a call
+            results.append(user)
         else:
             results.append(_parsed(each))
     if _TokenKey in set(map(type, results)):

@@ -255,7 +255,7 @@ def _are_many(keys: Any) -> bool:
 def _key(statement: Statement, arguments: tuple[Any, ...]) -> Hashable:
     if statement.reads is Reads.FEED:
         arguments = tuple(argument for argument in arguments if not isinstance(argument, int))
-    return statement, repr(arguments)
+    return statement, *[each if type(each) is str else repr(each) for each in arguments]
 
 
 def _server_limits(timeout_seconds: float) -> dict[str, str]:

@@ -216,7 +216,7 @@ class TokenReader:
 
     async def _of_users_as_json(self, fields: tuple[JsonField, ...], user_ids: Sequence[str]) -> dict[str, str]:
         rows: Any = await self._run.fetch(selects.of_users_as_json(fields), *selects.joined(user_ids))
-        return dict(rows)
+        return {row[0]: row[1] for row in rows}  # to make it of the rows themselves takes twice as long
 
     def _found(
         self,

@@ -36,6 +36,7 @@ RESPOND = "respond"
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 _FEED_BYTES = 4096  # parsed at once, which bounds the short requests that are read before reading pauses
+_MAX_COPIED = 64 * 1024  # bytes of a body that are joined with its head; more take as long as another piece
 _MAX_LENGTH_DIGITS = 18
 _MAX_CACHED_TARGET = 64
 _REFUSED_HEAD = (
@@ -574,7 +575,12 @@ class Connection(asyncio.Protocol):
     def write(self, request: Request, response: Response) -> None:
         """Write an answer in one piece."""
         status, head, body = response
-        self._transport.write(self._piece(request, status, head, b"" if request.method == "HEAD" else body))
+        if request.method == "HEAD":
+            body = b""
+        if len(body) > _MAX_COPIED:
+            self._transport.writelines((self._piece(request, status, head, b""), body))
+        else:
+            self._transport.write(self._piece(request, status, head, body))
 
     def begin(self, request: Request, status: int, head: bytes) -> None:
         """Write the head of an answer whose body follows by `write_body`."""
