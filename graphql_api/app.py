@@ -1,6 +1,6 @@
 """Wires the parts: what the settings say becomes one ASGI app, whose lifespan opens and closes everything."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -24,12 +24,12 @@ from graphql_api.schema.context import Context
 from graphql_api.service.tokens import Tokens
 from graphql_api.settings import ConfigurationError, Settings
 from graphql_api.settings.gateways import is_test_gateway
-from graphql_api.storage.check_metrics import CheckMetrics
-from graphql_api.storage.checks import CheckStore, CheckSummary
+from graphql_api.storage.checks import CheckStore
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.connection_set import ConnectionSet
+from graphql_api.storage.database_metrics import DatabaseMetrics
 from graphql_api.storage.endpoints import Endpoints
-from graphql_api.storage.event_metrics import EventMetrics
+from graphql_api.storage.feed import Feed
 from graphql_api.storage.migrate import must_be_ready
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.replicas import RecentWrites, Replicas
@@ -57,11 +57,10 @@ if TYPE_CHECKING:
 class State(TypedDict):
     """What is open while the app runs."""
 
-    checks: CheckMetrics
-    events: EventMetrics
     compresses: bool
     graphql: GraphQL
     metrics: Metrics
+    metrics_of_database: Sequence[DatabaseMetrics]
     readiness: Readiness
     respond: Respond
     store: TokenStore
@@ -109,13 +108,21 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
             ):
                 try:
                     yield {
-                        "checks": CheckMetrics(CheckStore(database), partial(_show_check, metrics)),
-                        "events": EventMetrics(
-                            store.feed, Endpoints(database, ""), metrics.event_feed, metrics.event_endpoint
-                        ),
                         "compresses": settings.compression,
                         "graphql": graphql,
                         "metrics": metrics,
+                        "metrics_of_database": [
+                            DatabaseMetrics(
+                                partial(_show_checks, CheckStore(database), metrics),
+                                interval_seconds=15,
+                                timeout_seconds=0.5,
+                            ),
+                            DatabaseMetrics(
+                                partial(_show_events, store.feed, Endpoints(database, ""), metrics),
+                                interval_seconds=5,
+                                timeout_seconds=0.6,  # of which the feed takes up to 0.25
+                            ),
+                        ],
                         "readiness": Readiness(partial(must_be_ready, database)),
                         "respond": _direct(graphql, settings),
                         "store": store,
@@ -209,13 +216,21 @@ def _engine(
     )
 
 
-def _show_check(metrics: Metrics, summary: CheckSummary) -> None:
-    metrics.check(
-        summary.gateway,
-        summary.counts._asdict(),
-        finished_at=summary.finished_at.timestamp() if summary.finished_at else None,
-        oldest_at=summary.oldest_at.timestamp() if summary.oldest_at else None,
-    )
+async def _show_checks(checks: CheckStore, metrics: Metrics) -> None:
+    for summary in await checks.summaries():
+        metrics.check(
+            summary.gateway,
+            summary.counts._asdict(),
+            finished_at=summary.finished_at.timestamp() if summary.finished_at else None,
+            oldest_at=summary.oldest_at.timestamp() if summary.oldest_at else None,
+        )
+
+
+async def _show_events(feed: Feed, endpoints: Endpoints, metrics: Metrics) -> None:
+    place, lag = await feed.measure()
+    metrics.event_feed(lag)
+    for name, behind, is_disabled in await endpoints.lags(place.position):
+        metrics.event_endpoint(name, behind, is_disabled=is_disabled)
 
 
 def _reading(

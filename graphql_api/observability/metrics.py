@@ -252,7 +252,7 @@ class Metrics(Collector):
         """Set how many seconds the change feed is behind."""
         self._event_feed_lag.set(lag)
 
-    def event_endpoint(self, name: str, lag: float, is_disabled: bool) -> None:  # noqa: FBT001 - a figure
+    def event_endpoint(self, name: str, lag: float, *, is_disabled: bool) -> None:
         """Set how many seconds a webhook endpoint is behind the feed."""
         self._event_delivery_lag.set(lag, name)
         self._event_endpoint_disabled.set(is_disabled, name)

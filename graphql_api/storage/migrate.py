@@ -55,11 +55,6 @@ async def current_revision(connection: asyncpg.Connection) -> str | None:
         return None
 
 
-async def is_current(url: str) -> bool:
-    """Whether the database has everything that this code needs. A newer revision has it too."""
-    return await _revision(url) >= newest_revision()
-
-
 async def _revision(url: str) -> str:
     connection = await connect_to_primary(url)
     try:

@@ -62,7 +62,7 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Answer what Prometheus collects."""
-    await asyncio.gather(request.state.checks.refresh(), request.state.events.refresh())
+    await asyncio.gather(*(each.refresh() for each in request.state.metrics_of_database))
     return await compression.page(request, request.state.metrics.text(), CONTENT_TYPE)
 
 

@@ -19,7 +19,7 @@ import graphql_api
 from graphql_api import __version__
 from graphql_api.cli.main import cli, main
 from graphql_api.settings import Settings
-from graphql_api.storage.migrate import is_current, newest_revision, upgrade
+from graphql_api.storage.migrate import _revision, newest_revision, upgrade
 
 ROOT = Path(graphql_api.__file__).parents[1]
 ADDRESS = "DATABASE_URL: takes a URL such as postgresql://user:password@host:5432/database"
@@ -442,7 +442,7 @@ def test_a_scope_that_does_not_exist_is_named_beside_those_that_do(call, monkeyp
 async def test_ten_that_migrate_at_once_all_succeed(new_database):
     url = await new_database()
     await asyncio.gather(*(upgrade(url) for _ in range(10)))
-    assert await is_current(url)
+    assert await _revision(url) == newest_revision()
 
 
 def test_without_a_database_url_migrating_makes_a_postgresql_in_the_data_folder(call, tmp_path):
