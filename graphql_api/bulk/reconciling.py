@@ -37,7 +37,7 @@ class Guards:
     """How much may differ for the differences to be applied.
 
     Args:
-        max_missing_percent: of the active tokens, how many may not be listed
+        max_missing_percent: of the active tokens, how many may be missing there
         allow_unreadable: how many lines of the list may have no customer
     """
 
@@ -119,11 +119,12 @@ def check(counts: ListCounts, unreadable: int, guards: Guards) -> None:
             f"{unreadable:,} of the file's lines cannot be read, and their customers would count as missing. Correct "
             f"them, or add --allow-unreadable {unreadable}."
         )
-    elif counts.not_listed * 100 > counts.active * guards.max_missing_percent:
-        percent = counts.not_listed * 100 / counts.active
+    elif counts.missing_there * 100 > counts.active * guards.max_missing_percent:
+        percent = counts.missing_there * 100 / counts.active
         message = (
-            f"{counts.not_listed:,} of {counts.active:,} active tokens ({percent:.1f} %) are not in the list. "
-            f"It looks incomplete: --max-missing {guards.max_missing_percent:g} allows no more."
+            f"{counts.missing_there:,} of {counts.active:,} active tokens ({percent:.1f} %) are missing there: "
+            f"{counts.not_listed:,} not listed, {counts.missing_there - counts.not_listed:,} listed as deleted. The "
+            f"list looks incomplete or wrong: --max-missing {guards.max_missing_percent:g} allows no more."
         )
     else:
         return

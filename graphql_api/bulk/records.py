@@ -21,9 +21,9 @@ class Unreadable(NamedTuple):
 Line = tuple[int, Record | Unreadable]
 
 
-def unreadable(reason: str, record: Record | None = None) -> Unreadable:
-    """A line is no record, for this reason."""
-    return Unreadable(Problem(Code.INVALID, reason), record or {})
+def unreadable(reason: str, record: Record | None = None, *field: str) -> Unreadable:
+    """A line is no record, for this reason, which may lie in one field."""
+    return Unreadable(Problem(Code.INVALID, reason, field), record or {})
 
 
 class Rejection(NamedTuple):

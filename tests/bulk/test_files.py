@@ -363,7 +363,7 @@ def test_two_columns_of_one_name_are_to_be_renamed(tmp_path):
 @pytest.mark.parametrize("column", ["Deleted At", "Status", "is_deleted"])
 def test_a_list_may_say_in_other_ways_that_a_customer_was_deleted(tmp_path, column):
     path = tmp_path / "t.csv"
-    gone = {"Deleted At": "2026-01-01", "Status": "Deleted", "is_deleted": "yes"}[column]
+    gone = {"Deleted At": "2021-01-01", "Status": "Deleted", "is_deleted": "yes"}[column]
     path.write_text(f"id,{column}\ncus_1,{gone}\ncus_2,\n")
     assert [record["deleted"] for record in read(path, read_customers)[0]] == [True, False]
 

@@ -241,17 +241,62 @@ async def test_a_former_identifier_is_neither_missing_here_nor_verified(
 )
 async def test_a_list_that_says_deleted_is_believed(command, folder, customers, differences, graph, name, content):
     (folder / name).write_text(content)
-    arguments = ["reconcile", name, "--gateway", "STRIPE", "--apply", "--exported-at", now(), "--max-missing", "0"]
+    arguments = ["reconcile", name, "--gateway", "STRIPE", "--apply", "--exported-at", now(), "--max-missing", "25"]
     assert "1 deactivated, 0 activated, 3 verified" in (await command(*arguments)).err
     assert differences(f"{name}.report.csv") == [("MISSING_THERE", "DELETED", "u1", "cus_1")]
     assert (await graph.customer("STRIPE", "cus_1"))["deactivationReason"] == "GATEWAY_DELETED"
 
 
+TIMES = ["2021-11-22", "2021-11-22 17:28:02", "2021-11-22T17:28:02.5+01:00", "2021-11-22 17:28:02 UTC", 1600000000]
+NO_TIMES = [
+    None,
+    "",
+    " ",
+    "0",
+    0,
+    "NULL",
+    "null",
+    "\\N",
+    "None",
+    "NaN",
+    "nan",
+    "-",
+    False,
+    "FALSE",
+    "0000-00-00 00:00:00",
+]
+UNREADABLE = ["N", "nein", "n/a", "?", True, "yes", "7", "deleted", "1970-01-01", "9999-12-31 23:59:59", "infinity"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+async def test_only_a_past_time_says_when_a_customer_was_deleted(command, write, differences, reasons, graph, ending):
+    said = {f"cus_{n:02}": at for n, at in enumerate([*TIMES, *NO_TIMES, *UNREADABLE], 10)}
+    for name in said:
+        await graph.save(f"u-{name}", "STRIPE", name)
+    file = write(f"list.{ending}", *({"id": name, "Deleted At": at} for name, at in said.items()))
+    refused = await command("reconcile", file, "--gateway", "STRIPE", "--apply", "--exported-at", now())
+    assert f"add --allow-unreadable {len(UNREADABLE)}." in refused.err
+    assert reasons(f"{file}.rejects.{ending}") == [
+        (line, "deletedAt", "INVALID")
+        for line, at in enumerate(said.values(), 1 if ending == "jsonl" else 2)
+        if at in UNREADABLE
+    ]
+    assert {said[name]: why for _, why, _, name in differences(f"{file}.report.csv")} == {
+        **dict.fromkeys(TIMES, "DELETED"),
+        **dict.fromkeys(UNREADABLE, "NOT_LISTED"),
+    }
+
+
 @pytest.mark.parametrize(
     ("lines", "says", "way_out"),
     [
-        ("id\n", "4 of 4 active tokens (100.0 %) are not in the list", ["--max-missing", "100"]),
-        ("id\ncus_1\n", "3 of 4 active tokens (75.0 %) are not in the list", ["--max-missing", "75"]),
+        ("id\n", "4 of 4 active tokens (100.0 %) are missing there: 4 not listed, 0 ", ["--max-missing", "100"]),
+        ("id\ncus_1\n", "3 of 4 active tokens (75.0 %) are missing there: 3 not listed", ["--max-missing", "75"]),
+        (
+            "id,deleted\ncus_1,no\ncus_2,no\ncus_3,yes\n",
+            "2 of 4 active tokens (50.0 %) are missing there: 1 not listed, 1 listed as deleted.",
+            ["--max-missing", "50"],
+        ),
         ("id\ncus_1\ncus_2\ncus_3\n", "--max-missing 10 allows no more.", ["--max-missing", "25"]),
         ("id\ncus_1\ncus_2\ncus_3\ncus_4\nx y\n", "add --allow-unreadable 1", ["--allow-unreadable", "1"]),
         ("id,x\ncus_1,\ncus_2,\ncus_3,\ncus_4\n", "add --allow-unreadable 1", None),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -11,6 +12,11 @@ from graphql_api.bulk.files.csv_lines import read_csv
 from graphql_api.bulk.files.json_records import read_json
 from graphql_api.bulk.files.opening import Source
 from graphql_api.bulk.records import Line, Record, Unreadable, unreadable
+
+_NO_TIMES = {"", "0", "null", "\\n", "none", "nan", "-", "false"}
+_EPOCH = re.compile(r"([0-9]{10})(?:[0-9]{3}|\.[0-9]*)?")  # Unix time, in seconds or milliseconds
+_EARLIEST = datetime(2001, 9, 9, tzinfo=UTC)  # when Unix time got its tenth digit
+_ZONES = timedelta(hours=14)  # by which local times are ahead of UTC at most
 
 
 def read_tokens(source: Source) -> Iterator[Line]:
@@ -49,16 +55,36 @@ def read_customers(source: Source) -> Iterator[Line]:
 
 def _with_deleted(records: Iterator[Line]) -> Iterator[Line]:
     for number, record in records:
-        if isinstance(record, Unreadable):
-            yield number, record
-            continue
-        deleted = record.get("deleted")
-        is_gone = bool(record.get("deletedAt")) or str(record.get("status")).strip().lower() == "deleted"
+        yield number, record if isinstance(record, Unreadable) else _customer(record)
+
+
+def _customer(record: Record) -> Record | Unreadable:
+    is_deleted = str(record.get("status")).strip().lower() == "deleted"
+    for name, says_so in (("deleted", _is_true), ("deletedAt", _is_past)):
         try:
-            says_so = deleted if deleted is None or isinstance(deleted, bool) else _boolean("deleted")(str(deleted))
-            yield number, {**record, "deleted": bool(says_so) or is_gone}
+            is_deleted |= says_so(name, record.get(name))
         except ValueError as error:
-            yield number, unreadable(str(error), record)
+            return unreadable(str(error), record, name)
+    return {**record, "deleted": is_deleted}
+
+
+def _is_true(column: str, value: object) -> bool:
+    return value if isinstance(value, bool) else value is not None and _boolean(column)(str(value))
+
+
+def _is_past(column: str, value: object) -> bool:
+    """Whether a deletion has a time. Databases and programs write many things if it has none."""
+    text = str(value).strip().lower().removesuffix(" utc")
+    if text in _NO_TIMES or text.startswith("0000-00-00"):
+        return False
+    try:
+        epoch = _EPOCH.fullmatch(text)
+        at = datetime.fromtimestamp(int(epoch[1]), UTC) if epoch else datetime.fromisoformat(text.upper())
+        if _EARLIEST <= at.replace(tzinfo=UTC) <= datetime.now(UTC) + _ZONES:
+            return True
+    except ValueError:
+        pass
+    raise ValueError(f"{column} must be a past time, such as 2026-11-22T17:28:02Z, or empty.")
 
 
 def _at(gateway: str, records: Iterator[Line]) -> Iterator[Line]:
@@ -77,16 +103,16 @@ def _decoded(records: Iterator[Line]) -> Iterator[Line]:
 
 def _decode(record: Record) -> Record | Unreadable:
     decoded: dict[str, Any] = {}
-    try:
-        for name, cell in record.items():
-            if cell and name in _CELLS:
+    for name, cell in record.items():
+        if cell and name in _CELLS:
+            try:
                 decoded[name] = _CELLS[name](cell)
-            elif cell or name == "description":
-                decoded[name] = cell
-            elif name == "metadata":
-                decoded[name] = None
-    except ValueError as error:
-        return unreadable(str(error), record)
+            except ValueError as error:
+                return unreadable(str(error), record, name)
+        elif cell or name == "description":
+            decoded[name] = cell
+        elif name == "metadata":
+            decoded[name] = None
     return decoded
 
 
