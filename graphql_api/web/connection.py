@@ -39,8 +39,6 @@ _FEED_BYTES = 4096  # parsed at once, which bounds the short requests that are r
 _MAX_COPIED = 64 * 1024  # bytes of a body that are joined with its head; more take as long as another piece
 _MAX_LENGTH_DIGITS = 18
 _MAX_CACHED_TARGET = 64
-_END_OF_HEAD = b"\r\n\r\n"
-_MAX_KNOWN, _MAX_KNOWN_BYTES = 4, 2048  # heads of a connection that are not parsed again, and bytes of each
 _REFUSED_HEAD = (
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\ncache-control: private, no-store\r\n"
     b"x-content-type-options: nosniff\r\nx-request-id: %b\r\n"
@@ -200,7 +198,6 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._idle_bytes = 0  # that came and were neither a head nor a piece of a body
         self._held = b""  # that came while too many requests wait
-        self._known: dict[bytes, tuple[int, tuple[Any, ...]]] = {}  # heads: the length of the body, and the request
         self._is_in_head = False
         self._is_long_head = False  # longer than a piece, which is never too large
         self._is_upgrading = self._is_replaying = False
@@ -242,7 +239,6 @@ class Connection(asyncio.Protocol):
             request.disconnect()
         self.resume_writing()
         self._receiving = None
-        self._known.clear()
         del self._parser  # which leads back to here
 
     def data_received(self, data: bytes) -> None:
@@ -253,11 +249,8 @@ class Connection(asyncio.Protocol):
                 self._pause()
         elif self._held:
             self._held += data
-        elif self._requests or self._is_in_head:
+        else:
             self._feed(data)
-        elif not self._take_known(data):
-            self._feed(data)
-            self._learn(data)
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is answered."""
@@ -339,34 +332,6 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     # --- bytes to requests
-
-    def _take_known(self, data: bytes) -> bool:
-        """Take a request as it was parsed before if its head is, byte for byte, one that was, and its body is here."""
-        end = data.find(_END_OF_HEAD, 0, _MAX_KNOWN_BYTES) + len(_END_OF_HEAD)
-        known = self._known.get(data[:end])
-        if known is None or known[0] != len(data) - end:
-            return False
-        request = Request(*known[1])
-        request.feed(data[end:])
-        request.complete()
-        self._idle_bytes = 0
-        self._accept(request)
-        return True
-
-    def _learn(self, data: bytes) -> None:
-        """Remember how the head of a request was parsed if this is the request and nothing else."""
-        if len(self._known) >= _MAX_KNOWN or len(self._requests) != 1 or self._is_ending:
-            return
-        request = self._requests[0]
-        headers, end = request.headers, data.find(_END_OF_HEAD, 0, _MAX_KNOWN_BYTES) + len(_END_OF_HEAD)
-        size = len(data) - end
-        if (
-            request.is_complete
-            and headers.get(b"content-length") == b"%d" % size
-            and data.count(b"\n", 0, end) == len(request.raw_headers) + 2
-            and b"upgrade" not in headers
-        ):
-            self._known[data[:end]] = size, request.head
 
     def _feed(self, data: bytes) -> None:
         """Parse piece by piece, as long as not too many requests wait for their answers."""

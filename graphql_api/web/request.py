@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from graphql_api.web.media_types import MediaType
 
@@ -86,26 +86,21 @@ class Request:
         keep_alive: bool = True,  # noqa: FBT001, FBT002 - names cost a dictionary for each request
         server: tuple[str, int] | None = None,
         connection: BodySource | None = None,
-        headers: dict[bytes, bytes] | None = None,
     ) -> None:
         self.method = method
         self.path = path
         self.raw_path = raw_path
         self.query_string = query_string
         self.raw_headers = raw_headers
-        self.headers = by_name(raw_headers) if headers is None else headers
+        self.headers = dict(raw_headers)
+        if len(self.headers) < len(raw_headers):
+            self.headers = by_name(raw_headers)
         self.http_version = http_version
         self.keep_alive = keep_alive
         self.server = server
         self.user_errors: list[str] = []
         self._connection = connection
         self._chunks: list[bytes] = []
-
-    @property
-    def head(self) -> tuple[Any, ...]:
-        """What makes another request with the same head."""
-        line = self.method, self.path, self.query_string, self.raw_headers, self.raw_path, self.http_version
-        return *line, self.keep_alive, self.server, self._connection, self.headers
 
     # --- the body, from the connection
 
