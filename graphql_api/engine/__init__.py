@@ -5,7 +5,7 @@ from graphql_api.engine.fields import batched, longest, reads
 from graphql_api.engine.operation import Operation
 from graphql_api.engine.runtime import Result
 from graphql_api.engine.selection import JSONField, RawJSON, Selection, raw_json, selection_of
-from graphql_api.engine.size import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, AnswerTooLargeError
+from graphql_api.engine.size import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, AnswerTooLargeError, Room
 from graphql_api.engine.types import by_class
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Operation",
     "RawJSON",
     "Result",
+    "Room",
     "Selection",
     "batched",
     "by_class",

@@ -21,6 +21,7 @@ from graphql_api.engine.paths import PathLink, core_path
 from graphql_api.engine.plan import FieldPlan, Position
 from graphql_api.engine.runtime import BatchSlice, Complete, Run
 from graphql_api.engine.selection import RawJSON, Selection
+from graphql_api.engine.size import AnswerTooLargeError
 from graphql_api.engine.types import CAST, heeds_casts, object_type_of
 from graphql_api.engine.values import Arguments
 
@@ -320,6 +321,9 @@ class BatchCall:
     def fail(self, run: Run, slices: list[BatchSlice], error: Exception) -> None:
         """Report the error for each parent."""
         field = self.field
+        if isinstance(error, AnswerTooLargeError):
+            run.propagate(error, field.value, field.path_in(slices[0][1], slices[0][4][0]))
+            return
         if not field.value.nullable[0]:
             self.succeed(run, slices, [error] * sum(len(slice_[2]) for slice_ in slices))
             return

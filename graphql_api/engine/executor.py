@@ -11,7 +11,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graphql_api.engine.batching import Refusal
 from graphql_api.engine.fields import refusal_of
-from graphql_api.engine.size import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, OBJECT_BYTES, AnswerTooLargeError
+from graphql_api.engine.size import MAX_ANSWER_ERRORS, OBJECT_BYTES, AnswerTooLargeError, Room
 
 __all__ = ["VALIDATION_RULES", "CoreExecutor", "is_awaitable"]
 
@@ -24,8 +24,11 @@ class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
     errors_left_out = 0
     """How many errors were not collected because there are enough."""
 
-    answer_bytes = 0
-    """What the objects of the answer count at least."""
+    room: Room
+    """Where the objects of the answer are counted."""
+
+    has_objects = False
+    """Whether it has completed any."""
 
     @cached_property
     def _places(self) -> dict[int, tuple[Any, GraphQLError]]:
@@ -90,9 +93,8 @@ class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
 
     def complete_object_value(self, *arguments: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Complete an object, if the answer is not yet too large."""
-        self.answer_bytes += OBJECT_BYTES
-        if self.answer_bytes > MAX_ANSWER_BYTES:
-            raise AnswerTooLargeError
+        self.has_objects = True
+        self.room.count(OBJECT_BYTES)
         return super().complete_object_value(*arguments)
 
     def end(self) -> list[GraphQLError]:

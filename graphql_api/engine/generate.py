@@ -29,7 +29,7 @@ from graphql_api.engine.fields import Argument, Attribute, Batched, Resolver, lo
 from graphql_api.engine.info import CompiledInfo
 from graphql_api.engine.plan import FieldPlan, ObjectPlan, TypeName
 from graphql_api.engine.selection import RawJSON
-from graphql_api.engine.size import MAX_ANSWER_BYTES, MIN_VALUE_BYTES, OBJECT_BYTES, AnswerTooLargeError
+from graphql_api.engine.size import MIN_VALUE_BYTES, OBJECT_BYTES, AnswerTooLargeError
 from graphql_api.engine.types import enum_members
 from graphql_api.engine.values import MAX_INT, MIN_INT, Arguments
 
@@ -95,7 +95,6 @@ class _Writer:
         self.names: dict[str, Any] = {
             "Info": CompiledInfo,
             "SCHEMA": schema,
-            "MAX_ANSWER_BYTES": MAX_ANSWER_BYTES,
             "AnswerTooLargeError": AnswerTooLargeError,
             "isfinite": isfinite,
             "Undefined": Undefined,
@@ -171,10 +170,10 @@ class _Writer:
         """A function for the objects of one type at one position."""
         body, values = self._fields(plan.fields)
         row = f"{{{', '.join(f'{key!r}: {value}' for key, value in values.items())}}}"
-        lines = [f"run.answer_bytes += {_bytes(plan)} * len(objects)"]
+        lines = ["room = run.room", f"room.counted += {_bytes(plan)} * len(objects)"]
         if unmeasured := sum(map(_value_length, plan.fields)):
             lines.append(f"run.unmeasured += {unmeasured} * len(objects)")
-        lines += ["if run.answer_bytes > MAX_ANSWER_BYTES:", "    raise AnswerTooLargeError"]
+        lines += ["if room.counted > room.max_bytes:", "    raise AnswerTooLargeError(room.max_bytes)"]
         load = "run.slices.append(({}, path, objects, rows, keys))"
         each_row = [*body, f"rows.append({row})"]
         if field.item and field.item.nullable[0] and _can_fail(plan):

@@ -12,7 +12,6 @@ from graphql_api.engine.fields import strawberry_field
 from graphql_api.engine.plan import FieldPlan
 from graphql_api.engine.runtime import Run
 from graphql_api.engine.selection import RawJSON, Selection
-from graphql_api.engine.size import MAX_ANSWER_BYTES, AnswerTooLargeError
 
 if TYPE_CHECKING:
     from graphql_api.engine.paths import PathLink
@@ -44,10 +43,7 @@ class CompiledInfo(strawberry.Info):
         Raises:
             AnswerTooLargeError: they are too long.
         """
-        run = self._run
-        run.answer_bytes += sum(map(len, texts))
-        if run.answer_bytes > MAX_ANSWER_BYTES:
-            raise AnswerTooLargeError
+        self._run.room.count(sum(map(len, texts)))
         return list(map(RawJSON, texts))
 
     @cached_property

@@ -26,6 +26,7 @@ from graphql_api.engine.executor import CoreExecutor, is_awaitable
 from graphql_api.engine.generate import Program, generate
 from graphql_api.engine.plan import UnsupportedOperationError, plan_operation
 from graphql_api.engine.runtime import Result, Run, bounded
+from graphql_api.engine.size import Room
 from graphql_api.engine.values import Variables
 
 RequestCheck = Callable[[Mapping[str, Any]], list[GraphQLError]]
@@ -82,12 +83,15 @@ class Operation:
         *,
         middleware: MiddlewareManager | None = None,
         compiles: bool = True,
+        room: Room | None = None,
     ) -> Result | Coroutine[Any, Any, Result]:
         """Run the operation: at once where nothing has to be awaited. With middleware, graphql-core does.
 
         If `compiles` is false, an operation that is not compiled yet stays so, and graphql-core runs it: compiling
-        costs most of what a new document costs, and is lost on a caller who will be refused.
+        costs most of what a new document costs, and is lost on a caller who will be refused. `room` bounds the answer.
         """
+        if room is None:
+            room = Room()
         for check in self._checks:
             if refusals := check(variables or {}):
                 return Result(None, refusals, executed=False)
@@ -99,13 +103,14 @@ class Operation:
             if program is None:
                 program = self._program(coerced) if compiles else None
             if isinstance(program, Program):
-                run = Run(self, variables, coerced, context, root)
+                run = Run(self, variables, coerced, context, root, room)
                 return program.answer(run) if program.answer is not None else run.start(program.steps)
             if program is not None:
                 self._fallbacks[program] += 1
         executor = self.core_executor(variables, context, root, middleware)
         if isinstance(executor, list):
             return Result(None, executor, executed=False)
+        executor.room = room
         # The engine takes no schema with @defer or @stream, so there is one result, never a series of them.
         result = cast("ExecutionResult | Awaitable[ExecutionResult]", executor.execute_operation())
         return _result(result, executor) if isinstance(result, ExecutionResult) else _awaited(result, executor)
@@ -180,7 +185,7 @@ def _conditions(document: DocumentNode) -> list[str]:
 
 def _result(result: ExecutionResult, executor: CoreExecutor) -> Result:
     found = Result(result.data, result.errors, errors_left_out=executor.errors_left_out)
-    return bounded(found, executor.answer_bytes)
+    return bounded(found, executor.room)
 
 
 async def _awaited(result: Awaitable[ExecutionResult], executor: CoreExecutor) -> Result:

@@ -12,11 +12,7 @@ from graphql.execution.values import VariableValues
 from graphql_api.engine.executor import CoreExecutor
 from graphql_api.engine.paths import PathLink, core_path, keys_of
 from graphql_api.engine.plan import FieldPlan, Position
-from graphql_api.engine.size import (
-    MAX_ANSWER_BYTES,
-    AnswerTooLargeError,
-    fits,
-)
+from graphql_api.engine.size import AnswerTooLargeError, Room, fits
 
 Step: TypeAlias = "Callable[[Run, Any, dict[str, Any]], None]"
 """Resolves root fields of a source into the data."""
@@ -84,15 +80,15 @@ class Result(NamedTuple):
     """How many errors there are beyond those in `errors`; their nulls are in the data."""
 
 
-def bounded(result: Result, counted: int, unmeasured: int | None = None) -> Result:
+def bounded(result: Result, room: Room, unmeasured: int | None = None) -> Result:
     """The result, or the error in its place if the answer is too large: by what was counted, or else measured.
 
     It need not be measured if what was not counted has a bound, and would fit, too.
     """
-    if unmeasured is not None and counted + unmeasured <= MAX_ANSWER_BYTES:
+    if unmeasured is not None and room.counted + unmeasured <= room.max_bytes:
         return result
-    if counted > MAX_ANSWER_BYTES or not fits(result.data):
-        return Result(None, [AnswerTooLargeError()])
+    if room.counted > room.max_bytes or not fits(result.data, room.max_bytes):
+        return Result(None, [AnswerTooLargeError(room.max_bytes)])
     return result
 
 
@@ -183,10 +179,10 @@ class Run:
         "_ready",
         "_running",
         "_wakeup",
-        "answer_bytes",
         "context",
         "data",
         "pending",
+        "room",
         "root",
         "slices",
         "unmeasured",
@@ -194,7 +190,13 @@ class Run:
     )
 
     def __init__(
-        self, fallback: CoreFallback, raw: dict[str, Any] | None, variables: dict[str, Any], context: Any, root: Any
+        self,
+        fallback: CoreFallback,
+        raw: dict[str, Any] | None,
+        variables: dict[str, Any],
+        context: Any,
+        root: Any,
+        room: Room,
     ) -> None:
         self._fallback = fallback
         self._raw = raw
@@ -206,7 +208,8 @@ class Run:
         self.pending: list[Waiting] = []
         self.slices: list[BatchSlice] = []
         self._running = _NOTHING_RUNS
-        self.answer_bytes = self.unmeasured = 0
+        self.room = room
+        self.unmeasured = 0
 
     # --- what graphql-core is asked for
 
@@ -215,6 +218,7 @@ class Run:
         """graphql-core's executor of the same execution, made when something unusual needs it."""
         if self._core is None:
             self._core = cast("CoreExecutor", self._fallback.core_executor(self._raw, self.context, self.root))
+            self._core.room = self.room
         return self._core
 
     @property
@@ -288,16 +292,14 @@ class Run:
 
     def result(self) -> Result:
         """What was answered, when nothing is awaited any more."""
-        core = self._core
+        core, room = self._core, self.room
         if core is None:
             result = _new(Result, (self.data, None, True, 0))
-            if self.answer_bytes + self.unmeasured <= MAX_ANSWER_BYTES:
+            if room.counted + self.unmeasured <= room.max_bytes:
                 return result
-            return bounded(result, self.answer_bytes)
+            return bounded(result, room)
         result = Result(self.data, core.end() or None, errors_left_out=core.errors_left_out)
-        if core.answer_bytes:
-            return bounded(result, max(self.answer_bytes, core.answer_bytes))
-        return bounded(result, self.answer_bytes, self.unmeasured)
+        return bounded(result, room, None if core.has_objects else self.unmeasured)
 
     # --- waiting
 

@@ -29,9 +29,29 @@ class AnswerTooLargeError(GraphQLError):
         )
 
 
-def fits(data: Any) -> bool:
+class Room:
+    """What an answer may have, or the answers of several requests together, and what is counted while they grow."""
+
+    __slots__ = ("counted", "max_bytes")
+
+    def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.counted = 0
+
+    def count(self, size: int) -> None:
+        """Count what will be in an answer.
+
+        Raises:
+            AnswerTooLargeError: it is too much.
+        """
+        self.counted += size
+        if self.counted > self.max_bytes:
+            raise AnswerTooLargeError(self.max_bytes)
+
+
+def fits(data: Any, max_bytes: int) -> bool:
     """Whether an answer is small enough, measured before it is written; a character counts as a byte."""
-    left = MAX_ANSWER_BYTES
+    left = max_bytes
     containers = [data] if data else []
     while containers:
         container = containers.pop()

@@ -5,21 +5,24 @@ from typing import Any
 
 import orjson
 
-from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, AnswerTooLargeError, Result
+from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, AnswerTooLargeError, Result, Room
 from graphql_api.web.errors import Formatted, about_variables
 
-MAX_ANONYMOUS_BYTES = 1024 * 1024
-"""Of an answer to a caller without an access token, who can leave answers unread again and again."""
+MAX_UNSCOPED_BYTES = 1024 * 1024
+"""Of an answer to a caller without a scope, who may read little, and may leave answers unread again and again."""
 
 
-class Room:
+class BatchRoom(Room):
     """What is left of the bounds of an answer that several requests share: of its bytes, and of its errors.
 
     One error is kept for each request, since an answer without data needs one.
     """
 
+    __slots__ = ("_bytes", "_errors")
+
     def __init__(self, requests: int, max_bytes: int) -> None:
-        self.max_bytes = self._bytes = max_bytes
+        super().__init__(max_bytes)
+        self._bytes = max_bytes
         self._errors = max(0, MAX_ANSWER_ERRORS - requests)
 
     def tell(self, told: Sequence[Formatted]) -> Sequence[Formatted]:
@@ -37,7 +40,7 @@ class Room:
 
 
 def write(
-    result: Result, told: Sequence[Formatted], extensions: dict[str, Any] | None = None, room: Room | None = None
+    result: Result, told: Sequence[Formatted], extensions: dict[str, Any] | None = None, room: BatchRoom | None = None
 ) -> tuple[bytes, str]:
     """The answer of an operation that ran, and its outcome: `ok`, or the code of its first error.
 
@@ -66,7 +69,7 @@ def write(
     return body, told[0]["extensions"]["code"] if told else "ok"
 
 
-def refuse(told: Sequence[Formatted], room: Room | None = None) -> bytes:
+def refuse(told: Sequence[Formatted], room: BatchRoom | None = None) -> bytes:
     """The answer to an operation that did not run."""
     return orjson.dumps({"errors": told if room is None else room.tell(told)})
 

@@ -20,7 +20,7 @@ from graphql_api import limits
 from graphql_api.domain import deadline
 from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
-from graphql_api.engine import Engine, NoOperationError, Operation, Result
+from graphql_api.engine import Engine, NoOperationError, Operation, Result, Room
 from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
@@ -61,7 +61,7 @@ class RequestLimits:
     max_batch: int = 10
     max_body_seconds: float = 10.0
     max_wait_seconds: float = 1.0
-    max_anonymous_bytes: int = answers.MAX_ANONYMOUS_BYTES
+    max_unscoped_bytes: int = answers.MAX_UNSCOPED_BYTES
     answer_share: float = 0.25
 
 
@@ -197,8 +197,10 @@ class GraphQL:
             request.is_interruptible = False
 
         # Say
-        if len(body) > self.limits.max_anonymous_bytes and request.room is None and _is_anonymous(request.caller):
-            body, outcome = answers.too_large(self.limits.max_anonymous_bytes)
+        if request.room is None and len(body) > self.limits.max_unscoped_bytes:
+            most = self._max_bytes(request.caller)
+            if len(body) > most:
+                body, outcome = answers.too_large(most)
         self._tell(request, status, outcome, perf_counter() - began)
         if status is None:
             return None
@@ -346,7 +348,8 @@ class GraphQL:
     ) -> Result | Awaitable[Result]:
         is_known = request.caller is not None and request.caller.subject is not None
         compiles = is_known or _has_long_list(variables or {})
-        result = operation.execute(variables, context, middleware=middleware, compiles=compiles)
+        room = request.room or Room(self._max_bytes(request.caller))
+        result = operation.execute(variables, context, middleware=middleware, compiles=compiles, room=room)
         if isinstance(result, Result) or operation.kind is OperationType.QUERY:
             return result
         request.is_interruptible = False
@@ -389,8 +392,7 @@ class GraphQL:
         Limits count over all of them.
         """
         request.batch_size = len(batch)
-        max_bytes = self.limits.max_anonymous_bytes if _is_anonymous(caller) else answers.MAX_ANSWER_BYTES
-        request.room = answers.Room(len(batch), max_bytes)
+        request.room = answers.BatchRoom(len(batch), self._max_bytes(caller))
         token = limits.spent.set(limits.Spent())
         try:
             if any(_may_change(asked) for asked in batch):
@@ -421,6 +423,10 @@ class GraphQL:
         return body, outcome
 
     # --- write
+
+    def _max_bytes(self, caller: Caller | None) -> int:
+        """How many bytes an answer to this caller may have."""
+        return answers.MAX_ANSWER_BYTES if caller is not None and caller.scopes else self.limits.max_unscoped_bytes
 
     def _write(self, request: Request, result: Result, extensions: dict[str, Any] | None = None) -> tuple[bytes, str]:
         """The body of the answer, and its outcome.
@@ -499,11 +505,6 @@ def _lines(headers: Headers) -> bytes:
 def _not_run(told: list[errors.Formatted], found: list[GraphQLError]) -> HTTPError:
     met = [limits.limit_of(error) for error in found]
     return HTTPError.of_errors(told, [limit for limit in met if limit])
-
-
-def _is_anonymous(caller: Caller | None) -> bool:
-    """Whether there was no access token, or nothing was known of it."""
-    return caller is None or caller.subject is None
 
 
 def _has_long_list(variables: dict[str, Any]) -> bool:

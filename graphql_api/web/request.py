@@ -11,7 +11,7 @@ from graphql_api.web.media_types import MediaType
 if TYPE_CHECKING:
     from graphql_api.domain.caller import Caller
     from graphql_api.engine import Operation, Result
-    from graphql_api.web.answers import Room
+    from graphql_api.web.answers import BatchRoom
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -71,7 +71,7 @@ class Request:
     operation: "Operation | None" = None
     mutation: "asyncio.Future[Result] | None" = None
     batch_size = 0
-    room: "Room | None" = None
+    room: "BatchRoom | None" = None
     _is_expected = False
     _waiter: "asyncio.Future[None] | None" = None
 

@@ -203,6 +203,11 @@ CASES = [
     # What answers become
     Case("users inside one another", lambda size: oneself(nested(3), size), caller="user"),
     Case(
+        "a batch of users inside one another",
+        lambda size: Request(b"[%b]" % b",".join([oneself(nested(3), size // 10).body] * 10)),
+        caller="user",
+    ),
+    Case(
         "long values", lambda size: oneself(f"gatewayTokens {{ {each(28, 'a#: metadata ')} }}", size), caller="service"
     ),
     Case(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, Engine
 from graphql_api.engine.parsing import MAX_NAME_LENGTH
-from graphql_api.engine.size import MAX_ANSWER_OBJECTS
+from graphql_api.engine.size import MAX_ANSWER_OBJECTS, OBJECT_BYTES
 from graphql_api.settings import Settings
 from graphql_api.storage import connection
 from graphql_api.web import compression, persisted_queries
-from graphql_api.web.answers import MAX_ANONYMOUS_BYTES
+from graphql_api.web.answers import MAX_UNSCOPED_BYTES
 from graphql_api.web.connection import ConnectionLimits
 from graphql_api.web.graphql import RequestLimits
 
@@ -29,7 +29,10 @@ FIXED = {
         MAX_ANSWER_ERRORS,
         MAX_ANSWER_OBJECTS,
     ],
-    "bytes in an answer to a caller without an access token, before compression": [MAX_ANONYMOUS_BYTES],
+    "bytes in an answer to a caller without a scope, before compression; objects": [
+        MAX_UNSCOPED_BYTES,
+        MAX_UNSCOPED_BYTES // OBJECT_BYTES,
+    ],
     "bytes of all answers of a worker that clients have not read yet; then the connections that have waited longest are"
     " closed": [SOCKET.max_unread_bytes],
     "documents that are kept; of one caller without the read scope": [

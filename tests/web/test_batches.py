@@ -108,7 +108,7 @@ async def test_errors_count_over_the_whole_batch(client):
 
 async def test_bytes_count_over_the_whole_batch(graphql):
     web = httpx.AsyncClient(
-        transport=httpx.ASGITransport(graphql(limits={"max_anonymous_bytes": 2500})), base_url="http://test"
+        transport=httpx.ASGITransport(graphql(limits={"max_unscoped_bytes": 2500})), base_url="http://test"
     )
     long = {"query": "query ($n: String!) { hello(name: $n) }", "variables": {"n": "x" * 1000}}
     found = (await ask(web, long, long, long, {"query": "{ hello }"})).json()
@@ -212,7 +212,7 @@ def limited(app, monkeypatch):
 async def test_an_answer_without_an_access_token_is_bounded_over_the_whole_batch(client, limited):
     schema = {"query": "{ _service { sdl } }"}
     one = len((await ask(client.http, schema)).content)
-    limited(max_anonymous_bytes=3 * one)
+    limited(max_unscoped_bytes=3 * one)
     response = await ask(client.http, *[schema] * 10)
     assert [code_of(answer) for answer in response.json()] == [None] * 3 + ["ANSWER_TOO_LARGE"] * 7
     assert len(response.content) <= 3 * one + 10 * 500
@@ -223,16 +223,31 @@ async def test_full_introspection_fits_without_an_access_token(service_with):
     del web.headers["authorization"]
     response = await web.post("/graphql", json={"query": get_introspection_query()})
     assert "errors" not in response.json()
-    assert 2 * len(response.content) < answers.MAX_ANONYMOUS_BYTES
+    assert 2 * len(response.content) < answers.MAX_UNSCOPED_BYTES
 
 
-async def test_so_is_the_answer_to_one_request(client, as_user, limited):
-    limited(max_anonymous_bytes=1000)
+async def test_so_is_the_answer_to_one_request(client, as_user, as_service, limited):
+    limited(max_unscoped_bytes=1000)
     schema, small = {"query": "{ _service { sdl } }"}, {"query": "{ __typename }"}
-    for asking, allowed in ((client, False), (as_user("u1"), True)):
+    for asking, allowed in ((client, False), (as_user("u1"), False), (as_service("gateway-tokens:events"), True)):
         for response in (await asking.http.post("/graphql", json=schema), await ask(asking.http, schema)):
             answer = response.json()
             assert code_of(answer[0] if isinstance(answer, list) else answer) == (
                 None if allowed else "ANSWER_TOO_LARGE"
             )
         assert (await ask(asking.http, small)).json() == [{"data": {"__typename": "Query"}}]
+
+
+async def test_lists_inside_lists_multiply_less_for_callers_without_a_scope(graph, as_user, as_service):
+    await graph.save_many([{"userId": "u1", "gateway": f"G{n}", "gatewayCustomerId": f"c{n}"} for n in range(25)])
+    nested = "gatewayTokens { user { gatewayTokens { user { id } } } }"  # 25 tokens and users, and as many in each
+    query = "query ($r: [_Any!]!) { _entities(representations: $r) { ... on User { %s } } }"
+    request = {"variables": {"r": [{"__typename": "User", "id": "u1"}]}}
+    once, twice = [{**request, "query": query % fields} for fields in (nested, f"{nested} a: {nested}")]
+    user, service = as_user("u1"), as_service("gateway-tokens:read")
+    for asking, codes in ((user, [None, "ANSWER_TOO_LARGE"]), (service, [None, None])):
+        told = [code_of((await asking.http.post("/graphql", json=each)).json()) for each in (once, twice)]
+        assert told == codes
+    for asking, answered in ((user, 1), (service, 5)):
+        told = [code_of(answer) for answer in (await ask(asking.http, *[once] * 5)).json()]
+        assert (told.count(None), told.count("ANSWER_TOO_LARGE")) == (answered, 5 - answered)
