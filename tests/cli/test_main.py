@@ -107,6 +107,7 @@ def test_a_wrong_call_is_one_line_and_status_2(call, arguments, says):
             "https://issuer:port/",
             "AUTH_JWKS_URL: takes a URL such as https://host/path; it has a port that is not a number",
         ),
+        ("AUTH_JWKS_URL", "https://x:0/", "AUTH_JWKS_URL: takes a URL such as https://host/path; it has port 0"),
         ("ROUTER_SECRET", ",", "ROUTER_SECRET: takes comma-separated values"),
         ("GATEWAYS", " , ", "GATEWAYS: takes comma-separated values"),
         ("STRIPE_WEBHOOK_SECRET", "whsec_1,1x:whsec_2", "STRIPE_WEBHOOK_SECRET: takes the signing secrets"),

@@ -330,6 +330,8 @@ async def test_the_command_says_what_it_takes_and_partitions(url, connection):
     assert await connection.fetch(OBJECTS) == before
     again = "Restart the service: connections that are open read partitioned tables slowly."
     assert (await ran("--table", TOKENS))[1] == f"{TOKENS} has 2 partitions now.\n{again}\n"
+    status, _, err = await ran("--dry-run", "--cancel")
+    assert (status, "--dry-run and --cancel cannot be used together." in err) == (2, True)
     status, out, err = await ran("--parts", "3")
     assert (status, out) == (2, "")
     assert f"{TOKENS} has 2 partitions already. Their number cannot be changed." in err

@@ -463,6 +463,7 @@ async def test_while_the_database_cannot_be_asked_stripe_is_told_to_come_again(g
     monkeypatch.setattr(ConnectionPool, "fetch", unavailable)
     response = await send(event("customer.deleted"))
     assert response.status_code == 503
+    assert response.json() == {"error": "The database is unavailable right now. Send the event again."}
 
 
 async def test_an_event_whose_token_is_locked_is_answered_within_the_time_of_a_request(service_with, connection):
