@@ -138,14 +138,17 @@ async def apply(
 
     What the list says of inactive tokens and of customers without one is kept, too: it counts against other reports.
     """
-    after = _BEGIN
-    while rows := await customer_list.changes(after, max_tokens):
-        after = (rows[-1]["created_at"], rows[-1]["id"])
-        yield await retry_on_conflict(partial(_write, store, customer_list, rows), max_seconds=60)
-    last = ""
-    while rows := await customer_list.unsaved(last, _MAX_CHUNK_CUSTOMERS):
-        last = rows[-1]["gateway_customer_id"]
-        await retry_on_conflict(partial(_remember, store, customer_list, rows), max_seconds=60)
+    is_behind = True
+    while is_behind:
+        is_behind = False
+        after = _BEGIN
+        while rows := await customer_list.changes(after, max_tokens):
+            after = (rows[-1]["created_at"], rows[-1]["id"])
+            yield await retry_on_conflict(partial(_write, store, customer_list, rows), max_seconds=60)
+        last = ""
+        while rows := await customer_list.unsaved(last, _MAX_CHUNK_CUSTOMERS):
+            last = rows[-1]["gateway_customer_id"]
+            is_behind |= await retry_on_conflict(partial(_remember, store, customer_list, rows), max_seconds=60)
 
 
 async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[Row]) -> ApplyReport:
@@ -172,8 +175,8 @@ async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[
     return applied
 
 
-async def _remember(store: TokenStore, customer_list: CustomerList, rows: Sequence[Row]) -> None:
-    """Store what the list says of customers without a token, unless one was saved meanwhile."""
+async def _remember(store: TokenStore, customer_list: CustomerList, rows: Sequence[Row]) -> bool:
+    """Store what the list says of customers without a token. Returns whether one was saved meanwhile."""
     gateway, at = customer_list.gateway, customer_list.at
     said = {
         (gateway, row["gateway_customer_id"]): Facts(gone_at=at) if row["is_deleted"] else Facts(exists_at=at)
@@ -184,3 +187,4 @@ async def _remember(store: TokenStore, customer_list: CustomerList, rows: Sequen
         if free:
             await transaction.remember_facts({key: said[key] for key in free})
             await transaction.delete_expired_facts(len(free))
+    return len(free) < len(said)

@@ -15,15 +15,21 @@ _INDEX = "create index on listed (gateway_customer_id); analyze listed"
 _LISTED = "select from listed where listed.gateway_customer_id = t.gateway_customer_id"
 _IS_LISTED = f"exists ({_LISTED} and not listed.is_deleted)"
 _IS_DELETED = f"(not {_IS_LISTED} and exists ({_LISTED}))"
-# Tokens that had this id when the listing began, and are not in the list, or are in it as deleted.
+# Tokens that had this id when the listing began, and are not in the list.
 _IS_ABSENT = f"""(
-  t.created_at < $2 and t.activated_at < $2 and not {_IS_LISTED}
+  t.created_at < $2 and t.activated_at < $2 and not exists ({_LISTED})
   and not exists (
     select from gateway_customers c
     where c.gateway_customer_id = t.gateway_customer_id and c.gateway = t.gateway and c.since >= $2
   )
 )"""
-_IS_MISSING = f"(t.is_active and {_IS_ABSENT})"
+# Customers that are listed as deleted, unless something later is known, as `domain.facts` says. The time of a list may
+# be that of a whole second, too.
+_IS_GONE = f"""(
+  {_IS_DELETED} and coalesce(t.last_verified_at <= $2, true) and (t.activated_at = t.created_at or t.activated_at <= $2
+    or (date_trunc('second', $2::timestamptz) = $2 and date_trunc('second', t.activated_at) = $2))
+)"""
+_IS_MISSING = f"(t.is_active and ({_IS_ABSENT} or {_IS_GONE}))"
 _MISSING_THERE = f"""
   select t.*, case when {_IS_DELETED} then 'DELETED' else 'NOT_LISTED' end as reason
   from customer_gateway_tokens t where t.gateway = $1 and {_IS_MISSING}
@@ -64,7 +70,8 @@ _REPORT = f"""
 _CHANGES = f"""
   select created_at, id, user_id, gateway_customer_id, {_IS_LISTED} as is_listed from customer_gateway_tokens t
   where gateway = $1 and (created_at, id) > ($3, $4)
-    and case when {_IS_LISTED} then last_verified_at is null or last_verified_at < $2 else {_IS_ABSENT} and (
+    and case when {_IS_LISTED} then last_verified_at is null or last_verified_at < $2
+    else ({_IS_ABSENT} or {_IS_DELETED}) and (
       t.is_active or (t.deactivation_reason = 'GATEWAY_DELETED' and t.deactivated_at < $2)
       or (t.deactivation_reason <> 'GATEWAY_DELETED' and not exists (
         select from gateway_customer_reports r

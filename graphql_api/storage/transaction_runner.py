@@ -1,8 +1,9 @@
 """Transactions on a connection: how they begin and end, and what became of one whose answer to COMMIT was lost."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 import structlog
 
@@ -31,6 +32,8 @@ _OUTCOME_TIMEOUT_SECONDS = 1.7
 _MIN_OUTCOME_SECONDS = 0.2
 _OUTCOME_INTERVAL_SECONDS = 0.05
 _LOOKS_BEFORE_END = 6
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -106,13 +109,18 @@ class TransactionRunner:
     def _end_on_server(self, connection: Connection, transaction: TransactionId | None) -> None:
         """Free at once what a transaction has locked whose connection is lost."""
         if transaction is not None:
-            self._connections.start(_tidy(transactions.end(self._runner, transaction)))
+            self._connections.start(self._tidy(transactions.end, transaction))
         elif self._connections.is_direct:
             self.end_abandoned([connection.server_pid])
 
     def end_abandoned(self, backends: Sequence[int]) -> None:
         """End, in the background, the transactions of these backends, if they wait for a client who is gone."""
-        self._connections.start(_tidy(transactions.end_abandoned(self._runner, backends)))
+        self._connections.start(self._tidy(transactions.end_abandoned, backends))
+
+    async def _tidy(self, end: Callable[[Runner, T], Awaitable[None]], lost: T) -> None:
+        """End on the server what was lost here; if that fails, it notices itself later."""
+        with suppress(UnavailableError, *FAILURES), deadline.lifted():
+            await end(self._runner, lost)
 
     async def _begin(self, transaction: Transaction, first: str, *, commits: bool) -> None:
         first = self._settings + first
@@ -173,12 +181,6 @@ class TransactionRunner:
                 await transactions.end(self._runner, transaction)
             await asyncio.sleep(_OUTCOME_INTERVAL_SECONDS)
         return outcome
-
-
-async def _tidy(work: Awaitable[None]) -> None:
-    """End on the server what was lost here; if that fails, it notices itself later."""
-    with suppress(UnavailableError, *FAILURES), deadline.lifted():
-        await work
 
 
 def _seconds_for_answer(seconds: float) -> float:

@@ -1,5 +1,6 @@
 """`gateway-tokens reconcile`: our tokens beside a gateway's own list of its customers."""
 
+import asyncio
 import json
 import os
 from datetime import UTC, datetime, timedelta
@@ -177,6 +178,66 @@ async def test_what_a_list_says_of_a_customer_without_a_token_counts_once_it_is_
         await graph.save("u7", "STRIPE", "cus_7")
     token = await graph.customer("STRIPE", "cus_7")
     assert (token["isActive"], token["deactivatedAt"]) == (active, None if active else at)
+
+
+@pytest.mark.parametrize("known", ["nothing", "verified later", "verified then", "activated later", "activated before"])
+async def test_a_customer_that_is_listed_as_deleted_is_so_whenever_it_was_saved(
+    command, folder, customers, differences, graph, known
+):
+    """Creating a token does not outdate a deletion; what is known of later does."""
+    (folder / "list.csv").write_text("id,deleted\ncus_6,true\ncus_7,true\n")
+    if known == "activated before":
+        await graph.save("u6", "STRIPE", "cus_6", isActive=False)
+        await graph.activate(await graph.customer("STRIPE", "cus_6"))
+    at = now()
+    await graph.save("u6", "STRIPE", "cus_6")
+    await graph.save("u7", "STRIPE", "cus_7x")
+    await graph.save("u7", "STRIPE", "cus_7", replaces="cus_7x")
+    if known.startswith("verified"):
+        await graph.verify("STRIPE", "cus_6", at=now() if known == "verified later" else at)
+    if known == "activated later":
+        await graph.deactivate(await graph.customer("STRIPE", "cus_6"))
+        await graph.activate(await graph.customer("STRIPE", "cus_6"))
+    await command("reconcile", "list.csv", "--gateway", "STRIPE", "--exported-at", at)
+    gone = ["cus_7"] if known.endswith("later") else ["cus_6", "cus_7"]
+    said = [(customer, reason) for _, reason, _, customer in differences("list.csv.report.csv")]
+    assert [customer for customer, reason in said if reason == "DELETED"] == gone
+    assert (await reconciled(command, "list.csv", at)).startswith(f"{len(said)} deactivated, 0 activated, 0 verified")
+    for customer in ("cus_6", "cus_7"):
+        token = await graph.customer("STRIPE", customer)
+        assert (token["isActive"], token["deactivatedAt"]) == ((False, at) if customer in gone else (True, None))
+    await command("reconcile", "list.csv", "--gateway", "STRIPE", "--exported-at", at)
+    assert differences("list.csv.report.csv") == []
+
+
+async def test_a_deletion_in_the_second_of_an_activation_is_reported_as_it_is_applied(
+    command, folder, customers, differences, graph
+):
+    """Gateways date by whole seconds, so it happened after the activation."""
+    await graph.deactivate(await graph.customer("STRIPE", "cus_1"))
+    activated = await graph.activate(await graph.customer("STRIPE", "cus_1"))
+    at = datetime.fromisoformat(activated["gatewayToken"]["updatedAt"]).replace(microsecond=0).isoformat()
+    (folder / "list.csv").write_text("id,deleted\ncus_1,true\ncus_2,\ncus_3,\ncus_4,\n")
+    await command("reconcile", "list.csv", "--gateway", "STRIPE", "--exported-at", at)
+    assert ("MISSING_THERE", "DELETED", "u1", "cus_1") in differences("list.csv.report.csv")
+    assert (await reconciled(command, "list.csv", at)).startswith("1 deactivated")
+
+
+async def test_a_customer_that_is_saved_while_a_list_is_applied_is_as_the_list_says(
+    command, folder, customers, graph, monkeypatch
+):
+    async def unsaved_and_then_saved(customer_list, after, size):
+        if rows := await unsaved(customer_list, after, size):
+            saved = asyncio.run_coroutine_threadsafe(graph.save("u7", "STRIPE", "cus_7"), loop)
+            await asyncio.wrap_future(saved)
+        return rows
+
+    loop, unsaved, at = asyncio.get_running_loop(), CustomerList.unsaved, now()
+    monkeypatch.setattr(CustomerList, "unsaved", unsaved_and_then_saved)
+    (folder / "list.csv").write_text("id,deleted\ncus_7,true\n")
+    await reconciled(command, "list.csv", at)
+    token = await graph.customer("STRIPE", "cus_7")
+    assert (token["isActive"], token["deactivatedAt"]) == (False, at)
 
 
 async def test_a_reconcile_that_loses_its_database_says_how_far_it_came_and_how_to_continue(

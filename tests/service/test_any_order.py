@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graphql_api.bulk.importing import import_tokens
+from graphql_api.bulk.reconciling import apply
 from graphql_api.domain.inputs import Gateways
+from graphql_api.storage.customer_lists import CustomerList, ListedCustomer
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 from tests.service.test_life import EMPTY
@@ -41,6 +43,8 @@ STEPS = st.one_of(
     st.tuples(st.just("reassign"), st.dictionaries(customers, users, min_size=1, max_size=2)),
     st.tuples(st.just("import_row"), users, customers, files),
     st.tuples(st.just("import_row"), users, customers, files),
+    st.tuples(st.just("reconcile"), st.sets(customers, min_size=1), seconds),
+    st.tuples(st.just("reconcile"), st.sets(customers, min_size=1), seconds),
     st.tuples(st.just("erase"), users),
     st.tuples(st.just("confirm")),
 )
@@ -149,6 +153,10 @@ class Model:
             self.report("gone", customer, at)
         self.save(user, customer, is_active=None if reason != "FRAUD" else False, own="FRAUD")
 
+    def reconcile(self, deleted, at):
+        for customer in deleted:
+            self.report("gone", customer, at)
+
     def erase(self, user):
         self.delete(user)
         self.to_erase |= {customer for customer, owner in self.owners.items() if owner == user}
@@ -220,6 +228,14 @@ class Service:
             record["lastVerifiedAt"] = time_of(row["lastVerifiedAt"])
         async for _ in import_tokens(TokenStore(self.database), Gateways(), iter([(1, record)])):
             pass
+
+    async def reconcile(self, deleted, at):
+        store = TokenStore(self.database)
+        async with store.transaction(()) as transaction:
+            customer_list = CustomerList(transaction.raw, "STRIPE", BASE + timedelta(seconds=at))
+            await customer_list.load(ListedCustomer(customer, is_deleted=True) for customer in deleted)
+            async for _ in apply(store, customer_list):
+                pass
 
     async def erase(self, user):
         await self.graph.erase(user)
