@@ -59,6 +59,32 @@ READ = {
     "GET with a body": post(LENGTH, body=BODY, method=b"GET"),
     "DELETE with an upgrade": post(UPGRADE, LENGTH, body=BODY, method=b"DELETE"),
     "an expectation": post(b"Expect: 100-continue\r\n", LENGTH, body=BODY),
+    "an expectation of something else": post(b"Expect: 200-maybe\r\n", LENGTH, body=BODY),
+    "an upgrade with an expectation": post(UPGRADE, b"Expect: 100-continue\r\n", CHUNKED, body=chunks(BODY)),
+    "an absolute target": post(LENGTH, body=BODY).replace(b" /graphql ", b" http://y:80/graphql ", 1),
+    "chunks that say so in upper case": post(CHUNKED, body=chunks(BODY).upper()[:2] + chunks(BODY)[2:]),
+    "a chunk size with zeros": post(CHUNKED, body=b"0" * 14 + chunks(BODY)),
+    "an extension that looks like a size": post(CHUNKED, body=chunks(BODY, extension=b";5")),
+    "an extension in quotes": post(CHUNKED, body=chunks(BODY, extension=b';a="b;c"')),
+    "two spaces behind the method": post(LENGTH, body=BODY).replace(b" /", b"  /", 1),
+    "empty lines before": b"\r\n\r\n" + post(LENGTH, body=BODY),
+    "a header that looks like a length": post(b"Content_Length: 0\r\nX-Content-Length: 0\r\n", LENGTH, body=BODY),
+    "a coding named by Connection": post(b"Connection: keep-alive, Transfer-Encoding\r\n", CHUNKED, body=chunks(BODY)),
+    "a length named by Connection": post(b"Connection: keep-alive, Content-Length\r\n", LENGTH, body=BODY),
+    "HEAD with a body": post(LENGTH, body=BODY, method=b"HEAD"),
+    "TRACE with a body": post(LENGTH, body=BODY, method=b"TRACE"),
+    "OPTIONS of everything": post(LENGTH, body=BODY, method=b"OPTIONS"),
+}
+# The first request is the last one of its connection.
+LAST = {
+    "HTTP/1.0": post(LENGTH, body=BODY, version=b"1.0"),
+    "HTTP/1.0 that asks to keep the connection": post(
+        b"Connection: keep-alive\r\nKeep-Alive: timeout=5\r\n", LENGTH, body=BODY, version=b"1.0"
+    ),
+    "HTTP/1.0 with an upgrade": post(UPGRADE, LENGTH, body=BODY, version=b"1.0"),
+    "a request to close": post(b"Connection: close\r\n", LENGTH, body=BODY),
+    "requests to close and to keep": post(b"Connection: close, keep-alive\r\n", LENGTH, body=BODY),
+    "an upgrade and a request to close": post(b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n", LENGTH, body=BODY),
 }
 # What other servers could read otherwise: refused, and nothing after it is read.
 REFUSED = {
@@ -100,6 +126,55 @@ REFUSED = {
     "a chunk size that is none": post(CHUNKED, body=b"zz\r\n" + BODY),
     "a chunk that is too long": post(CHUNKED, body=b"1\r\n" + BODY + b"\r\n0\r\n\r\n"),
     "a chunk size behind a line feed": post(CHUNKED, body=b"%x\n" % len(BODY) + BODY + b"\r\n0\r\n\r\n"),
+    "two lengths in a line, the same": post(b"Content-Length: %d, %d\r\n" % (len(BODY), len(BODY)), body=BODY),
+    "a length in digits of another script": post("Content-Length: \u0661\r\n".encode(), body=BODY),
+    "a length with a point": post(b"Content-Length: %d.0\r\n" % len(BODY), body=BODY),
+    "a length with a space": post(b"Content-Length: 1 0\r\n", body=BODY),
+    "a length and an upgrade with chunks": post(UPGRADE, LENGTH, CHUNKED, body=chunks(BODY)),
+    "identity before chunks": post(b"Transfer-Encoding: identity, chunked\r\n", body=chunks(BODY)),
+    "identity after chunks": post(b"Transfer-Encoding: chunked, identity\r\n", body=chunks(BODY)),
+    "a coding with a parameter": post(b"Transfer-Encoding: chunked;a=b\r\n", body=chunks(BODY)),
+    "a coding in quotes": post(b'Transfer-Encoding: "chunked"\r\n', body=chunks(BODY)),
+    "a coding and a length": post(b"Transfer-Encoding: identity\r\n", LENGTH, body=BODY),
+    "an empty coding": post(b"Transfer-Encoding: \r\n", body=chunks(BODY)),
+    "an empty coding and a length": post(b"Transfer-Encoding:\r\n", LENGTH, body=BODY),
+    "a comma before chunked": post(b"Transfer-Encoding: , chunked\r\n", body=chunks(BODY)),
+    "a coding on the next line": post(b"Transfer-Encoding:\r\n chunked\r\n", body=chunks(BODY)),
+    "a space before the colon of a coding": post(b"Transfer-Encoding : chunked\r\n", LENGTH, body=BODY),
+    "a tab before the colon of a coding": post(b"Transfer-Encoding\t: chunked\r\n", LENGTH, body=BODY),
+    "a carriage return before the colon": post(b"Content-Length\r: 0\r\n", LENGTH, body=BODY),
+    "a header folded at the beginning": post(
+        b" Transfer-Encoding: chunked\r\n", LENGTH, body=BODY, host=b"Host: x\r\n"
+    ),
+    "a folded Host": post(LENGTH, body=BODY, host=b"Host: x\r\n y\r\n"),
+    "a NUL in a name": post(b"X\0A: a\r\n", LENGTH, body=BODY),
+    "a name with a space": post(b"X A: a\r\n", LENGTH, body=BODY),
+    "a name that is empty": post(b": a\r\n", LENGTH, body=BODY),
+    "a header without a colon": post(b"X-A\r\n", LENGTH, body=BODY),
+    "a head of line feeds": post(LENGTH, body=b"").replace(b"\r\n", b"\n") + BODY,
+    "a space before the method": b" " + post(LENGTH, body=BODY),
+    "a tab behind the method": post(LENGTH, body=BODY).replace(b" /", b"\t/", 1),
+    "a method that is none": post(LENGTH, body=BODY, method=b"post"),
+    "a version with more": post(LENGTH, body=BODY, version=b"1.1x"),
+    "a version with zeros": post(LENGTH, body=BODY, version=b"01.1"),
+    "no version": b"GET /canary\r\n" + CANARY,
+    "a NUL in the target": post(LENGTH, body=BODY).replace(b"/graphql", b"/graph\0ql", 1),
+    "a target that is no path": post(LENGTH, body=BODY).replace(b"/graphql", b"graphql", 1),
+    "an authority as the target": post(LENGTH, body=BODY).replace(b"/graphql", b"x:80", 1),
+    "trailers that frame": post(
+        CHUNKED, body=chunks(BODY, trailers=b"Content-Length: 5\r\nTransfer-Encoding: gzip\r\n")
+    ),
+    "a chunk size with a sign": post(CHUNKED, body=b"+" + chunks(BODY)),
+    "a negative chunk size": post(CHUNKED, body=b"-1\r\n" + BODY),
+    "a chunk size with a prefix": post(CHUNKED, body=b"0x" + chunks(BODY)),
+    "an empty chunk size": post(CHUNKED, body=b"\r\n" + BODY),
+    "a chunk size with a space before": post(CHUNKED, body=b" " + chunks(BODY)),
+    "a chunk without an end": post(CHUNKED, body=b"%x\r\n" % len(BODY) + BODY + b"0\r\n\r\n"),
+    "a chunk that ends in a line feed": post(CHUNKED, body=b"%x\r\n" % len(BODY) + BODY + b"\n0\r\n\r\n"),
+    "an extension with a line feed": post(CHUNKED, body=chunks(BODY, extension=b";a\nb")),
+    "an extension with a carriage return": post(CHUNKED, body=chunks(BODY, extension=b";a\rb")),
+    "an extension with a NUL": post(CHUNKED, body=chunks(BODY, extension=b";a=\0")),
+    "an extension in quotes without an end": post(CHUNKED, body=chunks(BODY, extension=b';a="b')),
     "a chunk size of seventeen digits": post(CHUNKED, body=b"1" + b"0" * 16 + b"\r\n" + BODY),
 }
 
@@ -169,6 +244,18 @@ async def test_a_body_is_read_to_its_end_and_the_next_request_after_it(seen, add
     assert seen.headers[0].keys().isdisjoint({b"authorization", b"content-encoding", b"content-type", b"x-request-id"})
 
 
+@pytest.mark.parametrize("name", LAST)
+async def test_nothing_is_read_after_the_last_request_of_a_connection(seen, address, name):
+    request = LAST[name] + NEXT
+    for cut in range(0, len(request), len(request) // 20):
+        seen.paths.clear()
+        received = await exchange(address, request[:cut], request[cut:])
+        assert seen.paths == ["/graphql"]
+        assert received.count(b"HTTP/1.1 200 OK\r\n") == 1
+        assert b"connection: close\r\n" in received
+    assert set(seen.bodies) == {BODY}
+
+
 @pytest.mark.parametrize("name", READ)
 async def test_it_makes_no_difference_where_a_request_is_cut(seen, address, name):
     request = READ[name] + NEXT
@@ -219,6 +306,46 @@ def test_requests_that_are_sent_together_are_answered_one_by_one(names, cuts):
             received = await exchange(address, *pieces)
         assert seen.bodies == [BODY] * len(names) + [b""]
         assert received.count(b"HTTP/1.1 200 OK\r\n") == len(names) + 1
+
+    asyncio.run(run())
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["a length", "GET with a body", "a length with zeros", "chunks", "an upgrade with a length"]
+            ),
+            st.integers(1, 3),
+            st.integers(0, 400),
+        ),
+        min_size=2,
+        max_size=15,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_a_head_that_came_before_says_nothing_of_the_body_that_follows(steps):
+    """The connection remembers heads. Bodies differ each time, come in one piece or two, and with the next request."""
+
+    async def run():
+        seen, bodies = Seen(), []
+        async with listening(seen.app, lifespan="on") as address:
+            reader, writer = await asyncio.open_connection(*address)
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for name, times, cut in steps:
+                sent = b""
+                for _ in range(times):
+                    bodies.append(BODY.replace(b"query", b"%05d" % len(bodies)))
+                    sent += READ[name].replace(BODY, bodies[-1])
+                writer.write(sent[:cut])
+                await writer.drain()
+                await asyncio.sleep(0)
+                writer.write(sent[cut:])
+                for _ in range(times):
+                    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), 10)
+            writer.close()
+        assert seen.bodies == bodies
+        assert set(seen.paths) == {"/graphql"}
 
     asyncio.run(run())
 
@@ -319,8 +446,8 @@ async def proxy(name, folder, upstream):
 async def test_no_canary_is_seen_behind_a_proxy(seen, address, tmp_path, name):
     assert shutil.which(name), f"{name} is missing: .ci/run installs it"
     async with proxy(name, tmp_path, address) as front:
-        for request in [*READ.values(), *REFUSED.values()]:
-            for cut in {len(request) - len(BODY), request.index(b"\r\n\r\n") + 4, len(request) // 2}:
+        for request in [*READ.values(), *LAST.values(), *REFUSED.values()]:
+            for cut in {len(request) - len(BODY), len(request.partition(b"\r\n\r\n")[0]) + 4, len(request) // 2}:
                 await exchange(front, request[:cut], request[cut:] + NEXT)
         assert "/canary" not in seen.paths
         assert set(seen.bodies) <= {BODY, b""}
