@@ -38,6 +38,7 @@ from graphql_api.web import graphiql
 from graphql_api.web.authentication import RequestAuthenticator
 from graphql_api.web.connection import Respond
 from graphql_api.web.cors import CORSPolicy
+from graphql_api.web.documents import Documents
 from graphql_api.web.graphql import GraphQL, RequestLimits
 from graphql_api.web.help import HELP
 from graphql_api.web.hosts import AllowedHosts
@@ -72,7 +73,7 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
     tracing = _tracing(settings)
     logs.configure(settings.log_level, settings.log_format, stamps=[tracing.stamp] if tracing else [])
     metrics = Metrics(__version__, shared)
-    documents, authentication = _documents(settings), _authentication(settings)
+    trusted, authentication = _trusted_documents(settings), _authentication(settings)
     engine = _engine(settings, tracing, for_routers=bool(settings.router_secret))
     engine_of_services = engine
     if settings.authenticates and not settings.router_secret:
@@ -91,9 +92,7 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
             uploads = Uploads(settings.max_concurrent_requests * settings.max_body_bytes)
             graphql = _graphql(
                 settings,
-                engine,
-                engine_of_services,
-                documents,
+                Documents(engine=engine, engine_of_services=engine_of_services, trusted=trusted),
                 store,
                 replicas,
                 authenticator,
@@ -251,7 +250,7 @@ def _reading(
         database_is_away=bool(connections.trouble),
         token_cache_hits=authenticator.cache_hits,
         token_cache_misses=authenticator.cache_misses,
-        engine_fallbacks=graphql.engine_fallbacks,
+        engine_fallbacks=graphql.documents.fallbacks,
         replicas={replica.name: ReplicaReading(replica.is_well, replica.lag) for replica in replicas},
         spans_lost=tracing.spans_lost if tracing else 0,
     )
@@ -300,7 +299,7 @@ def _authentication(settings: Settings) -> AbstractAsyncContextManager[Authentic
         raise ConfigurationError(f"{'AUTH_JWKS_FILE' if settings.auth_jwks_file else 'AUTH_SECRET'}: {error}") from None
 
 
-def _documents(settings: Settings) -> TrustedDocuments | None:
+def _trusted_documents(settings: Settings) -> TrustedDocuments | None:
     if settings.trusted_documents is None:
         return None
     try:
@@ -311,9 +310,7 @@ def _documents(settings: Settings) -> TrustedDocuments | None:
 
 def _graphql(
     settings: Settings,
-    engine: Engine,
-    engine_of_services: Engine,
-    documents: TrustedDocuments | None,
+    documents: Documents,
     store: TokenStore,
     replicas: Replicas,
     authenticator: Authenticator,
@@ -332,10 +329,8 @@ def _graphql(
 
     make = partial(TracedGraphQL, tracing=tracing) if tracing else GraphQL
     return make(
-        engine=engine,
-        engine_of_services=engine_of_services,
-        authenticator=RequestAuthenticator(router_secret, authenticator),
         documents=documents,
+        authenticator=RequestAuthenticator(router_secret, authenticator),
         context=context,
         metrics=metrics,
         wait_connected=store.pool.connections.wait_connected,
@@ -377,5 +372,5 @@ def _webhooks(settings: Settings) -> list[Route]:
     )
 
 
-PARTS: tuple[Callable[[Settings], object], ...] = (_documents, _webhooks)
+PARTS: tuple[Callable[[Settings], object], ...] = (_trusted_documents, _webhooks)
 """What raises ConfigurationError for settings that look valid until they are used."""

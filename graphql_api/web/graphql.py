@@ -5,35 +5,33 @@ say. Whatever is unusual leaves it by `HTTPError`.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NoReturn
 
 import orjson
 import structlog
-from graphql import GraphQLError, MiddlewareManager, OperationType
+from graphql import MiddlewareManager, OperationType
 from starlette.types import Receive, Scope, Send
 
 from graphql_api import limits
-from graphql_api.domain import deadline
 from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
-from graphql_api.engine import Engine, NoOperationError, Operation, Result, Room
-from graphql_api.limits.trusted import TrustedDocuments
+from graphql_api.engine import Operation, Result, Room
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
 from graphql_api.web import answers, asgi, compression, errors, field_trace, parameters, request_ids
 from graphql_api.web.authentication import RequestAuthenticator
 from graphql_api.web.concurrency import ConcurrencyLimiter
+from graphql_api.web.documents import Documents, not_run
 from graphql_api.web.field_trace import FieldTrace
 from graphql_api.web.hosts import AllowedHosts
 from graphql_api.web.http_errors import Headers, HTTPError
 from graphql_api.web.in_flight import RequestsInFlight
 from graphql_api.web.media_types import MediaType, acceptable, must_be_json
+from graphql_api.web.mutations import Mutations
 from graphql_api.web.parameters import Parameters
-from graphql_api.web.persisted_queries import PersistedQueries
 from graphql_api.web.request import ClientDisconnectedError, Interruption, Request, Response
 from graphql_api.web.uploads import Uploads
 
@@ -69,32 +67,28 @@ class RequestLimits:
 class GraphQL:
     """Answers GraphQL requests. It is an ASGI app too.
 
-    `engine_of_services` prepares the documents of those who may read everything (None: `engine` does), `context` makes
-    what resolvers get, `wait_connected` waits for a database that is away, `uploads` receives bodies that do not
-    come at once, `hosts` those that are answered to (None: any), `cors_headers` what an answer to a page of another
-    origin says.
+    `documents` prepares what requests ask for, `context` makes what resolvers get, `wait_connected` waits for a
+    database that is away, `uploads` receives bodies that do not come at once, `hosts` are those that are answered to
+    (None: any), `cors_headers` is what an answer to a page of another origin says.
     """
 
-    engine: Engine
+    documents: Documents
     authenticator: RequestAuthenticator
-    documents: TrustedDocuments | None
     context: Callable[[Caller, str, list[str]], object]
     metrics: Metrics
     wait_connected: Callable[[float], Awaitable[None]]
     limits: RequestLimits
     uploads: Uploads
     traces_fields: bool
-    engine_of_services: Engine | None = None
     hosts: AllowedHosts | None = None
     cors_headers: Callable[[bytes], Headers] | None = None
     compresses: bool = True
-    persisted: PersistedQueries = field(default_factory=PersistedQueries)
-    _mutations: "set[asyncio.Future[Result]]" = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._places = ConcurrencyLimiter(self.limits.max_concurrent)
         self._in_flight = RequestsInFlight()
+        self._mutations = Mutations()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that comes by ASGI."""
@@ -109,15 +103,9 @@ class GraphQL:
         """How many requests wait or run."""
         return len(self._in_flight)
 
-    @property
-    def engine_fallbacks(self) -> Counter[str]:
-        """How often operations ran on graphql-core, by the reason."""
-        engines = {self.engine, self.engine_of_services or self.engine}
-        return sum((engine.fallbacks for engine in engines), Counter())
-
     async def close(self) -> None:
         """Wait for the mutations whose callers have been answered already."""
-        await asyncio.gather(*self._mutations, return_exceptions=True)
+        await self._mutations.close()
 
     async def respond(self, request: Request) -> Response | None:  # noqa: C901, PLR0912, PLR0915 - one way, in its order
         """The answer, whatever happens; None if the client no longer waits for it."""
@@ -164,7 +152,7 @@ class GraphQL:
                 if isinstance(asked, list):
                     body, outcome = await self._answer_batch(request, asked, caller)
                 else:
-                    request.operation = operation = self._prepare(request, asked)
+                    request.operation = operation = self.documents.prepare(request, asked)
                     context = self.context(caller, request_id, request.user_errors)
                     if self.traces_fields and headers.get(field_trace.HEADER) == field_trace.VALUE:
                         body, outcome = await self._answer_traced(request, operation, asked, context)
@@ -217,7 +205,7 @@ class GraphQL:
         name = kind = None
         if operation is not None:
             name, kind = operation.name and errors.loggable(operation.name), operation.kind_name
-        teaches = outcome == "ok" and (self.documents is not None or (caller is not None and caller.reads_all))
+        teaches = outcome == "ok" and (self.documents.trusted is not None or (caller is not None and caller.reads_all))
         if not request.batch_size:  # whose requests were counted one by one
             self.metrics.request(name or "", kind or "", outcome, seconds, teaches=teaches)
         if logs.access.is_enabled:
@@ -268,38 +256,6 @@ class GraphQL:
         if len(body) > most:
             _refuse_as_too_large(self.limits.max_body_bytes)
         return body
-
-    def _prepare(self, request: Request, asked: Parameters) -> Operation:
-        query = asked.query
-        if self.documents is not None:
-            try:
-                query = self.documents.find(query, asked.document_id or asked.persisted_hash)
-            except GraphQLError as error:
-                raise _not_run(errors.about_document([error]), [error]) from None
-        elif asked.persisted_hash is not None:
-            query = self.persisted.find(asked)
-        elif query is None:
-            raise HTTPError(400, "BAD_REQUEST", "`query` is missing. This service knows no documents by id.")
-        caller = request.caller
-        if caller is not None and caller.reads_all:
-            engine, owner = self.engine_of_services or self.engine, None
-        else:
-            engine, owner = self.engine, (caller and caller.subject) or ""
-        if request.batch_size:
-            _count_tokens(engine, query)
-        operation = engine.prepare(query, asked.operation_name, owner)
-        if (
-            asked.persisted_hash is not None
-            and asked.query is not None
-            and self.documents is None
-            and (isinstance(operation, Operation) or isinstance(operation[0], NoOperationError))
-        ):
-            self.persisted.remember(asked, query, owner)
-        if isinstance(operation, list):
-            raise _not_run(errors.about_document(operation), operation)
-        if request.method != "POST" and operation.kind is not OperationType.QUERY:
-            raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send mutations by POST.", [(b"allow", b"POST")])
-        return operation
 
     # --- may they, now
 
@@ -353,26 +309,8 @@ class GraphQL:
         if isinstance(result, Result) or operation.kind is OperationType.QUERY:
             return result
         request.is_interruptible = False
-        return self._to_its_end(request, result)
-
-    async def _to_its_end(self, request: Request, mutation: Coroutine[Any, Any, Result]) -> Result:
-        """A mutation that has begun goes on although its caller stops waiting: nothing is left half done."""
-        outside = deadline.given.set(request.deadline - self.limits.timeout_seconds * self.limits.answer_share)
-        request.mutation = task = self._loop.create_task(mutation)
-        deadline.given.reset(outside)
-        self._mutations.add(task)
-        task.add_done_callback(self._mutations.discard)
-        ended = self._loop.create_future()  # to wait for the task itself would be to cancel it, too
-
-        def end(task: "asyncio.Future[Result]") -> None:
-            if not ended.done():
-                ended.set_result(None)
-            elif not task.cancelled():
-                task.exception()  # no client is left to get it
-
-        task.add_done_callback(end)
-        await ended
-        return task.result()
+        until = request.deadline - self.limits.timeout_seconds * self.limits.answer_share
+        return self._mutations.run(request, result, until)
 
     async def _answer_traced(
         self, request: Request, operation: Operation, asked: Parameters, context: object
@@ -409,7 +347,7 @@ class GraphQL:
         began, operation = perf_counter(), None
         try:
             well_formed = _well_formed(asked)
-            operation = self._prepare(request, well_formed)
+            operation = self.documents.prepare(request, well_formed)
             context = self.context(caller, request.id, request.user_errors)
             executed = self._execute(request, operation, well_formed.variables, context)
             body, outcome = self._write(request, executed if isinstance(executed, Result) else await executed)
@@ -418,7 +356,7 @@ class GraphQL:
         except Exception as error:  # noqa: BLE001 - whatever it is, the other requests are answered
             body, outcome = _unexpected(request, error)
         name, kind = (operation.name or "", operation.kind_name) if operation else ("", "")
-        teaches = outcome == "ok" and (self.documents is not None or caller.reads_all)
+        teaches = outcome == "ok" and (self.documents.trusted is not None or caller.reads_all)
         self.metrics.request(name, kind, outcome, perf_counter() - began, teaches=teaches)
         return body, outcome
 
@@ -438,7 +376,7 @@ class GraphQL:
         if not found:
             return answers.write(result, [], extensions, request.room)
         if not result.executed:
-            raise _not_run(errors.about_variables(found), found)
+            raise not_run(errors.about_variables(found), found)
         told = errors.about_fields(found, request.id, request.caller.subject if request.caller else None)
         return answers.write(result, told, extensions, request.room)
 
@@ -502,29 +440,9 @@ def _lines(headers: Headers) -> bytes:
     return b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
-def _not_run(told: list[errors.Formatted], found: list[GraphQLError]) -> HTTPError:
-    met = [limits.limit_of(error) for error in found]
-    return HTTPError.of_errors(told, [limit for limit in met if limit])
-
-
 def _has_long_list(variables: dict[str, Any]) -> bool:
     """Whether compiling a new operation costs less than running it without: it has many representations."""
     return any(isinstance(value, list) and len(value) > _FEW for value in variables.values())
-
-
-def _count_tokens(engine: Engine, query: str) -> None:
-    """Add the tokens of a document to those of its batch, before anything expensive is done with it.
-
-    Raises:
-        HTTPError: they are too many.
-    """
-    spent, most = limits.spent.get(), engine.max_batch_tokens
-    if spent is None or most is None:
-        return
-    spent.tokens += engine.tokens_of(query, most - spent.tokens)
-    if spent.tokens > most:
-        error = limits.DocumentTooComplexError("more tokens in the requests of a batch", most, "MAX_TOKENS")
-        raise _not_run(errors.about_document([error]), [error])
 
 
 def _unexpected(request: Request, error: Exception) -> tuple[bytes, str]:

@@ -25,6 +25,7 @@ from graphql_api.observability.metrics import Metrics
 from graphql_api.settings import Settings
 from graphql_api.web.authentication import RequestAuthenticator
 from graphql_api.web.connection import RESPOND, ConnectionLimits, Connections
+from graphql_api.web.documents import Documents
 from graphql_api.web.graphql import GraphQL, RequestLimits
 from graphql_api.web.uploads import Uploads
 from tests.asgi import opened
@@ -75,9 +76,8 @@ async def graphql(log, waiting):
         ):
             made.append(
                 GraphQL(
-                    engine=Engine(standin.schema(), **engine),
+                    documents=Documents(engine=Engine(standin.schema(), **engine), trusted=documents),
                     authenticator=RequestAuthenticator(RouterSecret(router_secrets), authenticator),
-                    documents=documents,
                     context=lambda caller, request_id, _: SimpleNamespace(
                         caller=caller, request_id=request_id, waiting=waiting
                     ),

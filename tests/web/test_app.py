@@ -337,7 +337,7 @@ async def test_the_time_of_a_mutation_is_over_for_all_of_it(service, token_id, l
     app = await service(request_timeout=1, database_timeout=60, auth_mode="disabled")
     answer = await Client(app)(mutation % token_id)
     assert answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
-    assert not app.state["graphql"]._mutations
+    assert not app.state["graphql"]._mutations.running
     await until(lambda: locking.fetchval(NONE_WAITS), "no statement waits for the lock any more")
 
 

@@ -80,7 +80,7 @@ async def test_another_version_is_not_supported(web, version):
 
 
 async def test_beside_trusted_documents_nothing_is_remembered(graphql, web):
-    graphql.made[-1].documents = TrustedDocuments([("a", "{ caller }\n")])
+    graphql.made[-1].documents.trusted = TrustedDocuments([("a", "{ caller }\n")])
     for body in ({"query": QUERY, "extensions": extensions()}, {"extensions": extensions()}):
         assert codes(await ask(web, **body))[0][1] == "DOCUMENT_NOT_TRUSTED"
     for body in ({}, {"query": "{ caller }"}):
@@ -89,7 +89,7 @@ async def test_beside_trusted_documents_nothing_is_remembered(graphql, web):
 
 
 async def test_one_caller_pushes_out_nothing_that_others_stored(graphql, web):
-    graphql.made[-1].persisted = PersistedQueries(max_documents=40)
+    graphql.made[-1].documents.persisted = PersistedQueries(max_documents=40)
     await ask(web, query=QUERY, extensions=extensions())
     for number in range(50):
         query = f'{{ hello(name: "{number}") }}'

@@ -1,0 +1,46 @@
+"""Mutations that have begun: they go on although their callers stop waiting, so that nothing is left half done."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from graphql_api.domain import deadline
+from graphql_api.engine import Result
+from graphql_api.web.request import Request
+
+
+class Mutations:
+    """Runs mutations to their ends."""
+
+    def __init__(self) -> None:
+        self.running: set[asyncio.Future[Result]] = set()
+
+    async def run(self, request: Request, mutation: Coroutine[Any, Any, Result], until: float) -> Result:
+        """What the mutation answers; if the caller stops waiting, it runs on.
+
+        Args:
+            request: whose mutation it is
+            mutation: what it does
+            until: when its changes must have begun, by the clock of the event loop
+        """
+        loop = asyncio.get_running_loop()
+        outside = deadline.given.set(until)
+        request.mutation = task = loop.create_task(mutation)
+        deadline.given.reset(outside)
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        ended = loop.create_future()  # to wait for the task itself would be to cancel it, too
+
+        def end(task: "asyncio.Future[Result]") -> None:
+            if not ended.done():
+                ended.set_result(None)
+            elif not task.cancelled():
+                task.exception()  # no client is left to get it
+
+        task.add_done_callback(end)
+        await ended
+        return task.result()
+
+    async def close(self) -> None:
+        """Wait for those whose callers have been answered already."""
+        await asyncio.gather(*self.running, return_exceptions=True)
