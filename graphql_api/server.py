@@ -20,7 +20,8 @@ import uvicorn
 import uvloop
 
 from graphql_api.observability import logs
-from graphql_api.web.connection import ConnectionLimits, Connections
+from graphql_api.web.connection import Connections
+from graphql_api.web.connection_registry import ConnectionLimits
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SAYING: dict[int, Callable[[], None]] = {signal.SIGUSR1: logs.say_more, signal.SIGUSR2: logs.say_less}

@@ -8,10 +8,7 @@ or many has a limit.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from heapq import nlargest
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
@@ -21,8 +18,10 @@ import structlog
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from graphql_api.web import asgi, request_ids
-from graphql_api.web.request import MAX_UNREAD_BODY_BYTES, RawHeaders, Request, Response
+from graphql_api.web import asgi
+from graphql_api.web.connection_registry import ConnectionRegistry
+from graphql_api.web.framing import RefusedError, check_framing, refusal, target
+from graphql_api.web.request import MAX_UNREAD_BODY_BYTES, Request, Response
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -37,54 +36,14 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 
 _FEED_BYTES = 4096  # parsed at once, which bounds the short requests that are read before reading pauses
 _MAX_COPIED = 64 * 1024  # bytes of a body that are joined with its head; more take as long as another piece
-_MAX_LENGTH_DIGITS = 18
-_MAX_CACHED_TARGET = 64
-_REFUSED_HEAD = (
-    b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\ncache-control: private, no-store\r\n"
-    b"x-content-type-options: nosniff\r\nx-request-id: %b\r\n"
-)
 _CLOSE = b"connection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SECONDS_BETWEEN_LINES = 10.0  # of the log, about what clients can bring about at will
-
-UNREAD_ANSWERS = "UNREAD_ANSWERS"
-"""What a connection counts as among the limits that were met, if it was closed for what it left unread."""
-
-WAITING_CONNECTIONS = "WAITING_CONNECTIONS"
-"""The same, if it was closed for a new one while it waited for its client."""
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """What a client may take and send."""
-
-    max_connections: int = 10_000  # beyond which those that wait for their clients are closed for new ones
-    max_head_bytes: int = 64 * 1024  # at least one piece, which is 4 KiB
-    max_header_lines: int = 100
-    max_head_seconds: float = 10.0  # from the start of a connection, or from the first byte of a later request
-    max_idle_seconds: float = 75.0
-    max_unread_seconds: float = 30.0  # that a client may leave an answer unread
-    max_unread_bytes: int = 64 * 1024 * 1024  # of the answers that all clients leave unread
-    max_linger_seconds: float = 2.0  # for a client that is still sending to read an answer that came early
-    max_linger_bytes: int = 16 * 1024 * 1024
-    max_waiting_requests: int = 8
-
-
-class Connections:
-    """All connections of a server: makes them, as uvicorn's `http=` asks for, and ends those whose time is up."""
-
-    def __init__(self, limits: ConnectionLimits | None = None, sweep_seconds: float = 0.1) -> None:
-        self.limits = limits or ConnectionLimits()
-        self.opened: set[Connection] = set()
-        self._sweep_seconds = sweep_seconds
-        self._is_sweeping = False
-        self._unread: dict[Connection, int] = {}  # those that have waited longest first
-        self._unread_bytes = 0
-        self._logs_again_at: dict[str, float] = {}  # by the line
-        self.defaults: tuple[object, bytes] = (None, b"")
-        """The headers of every answer, which uvicorn renews every second, and their lines."""
+class Connections(ConnectionRegistry):
+    """Makes the connections of a server, as uvicorn's `http=` asks for."""
 
     def __call__(
         self,
@@ -96,86 +55,13 @@ class Connections:
         """Make the protocol of a new connection."""
         return Connection(self, config, server_state, app_state, _loop or asyncio.get_running_loop())
 
-    def default_lines(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-        """Write these headers down, which every answer has."""
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.defaults = headers, lines
-        return lines
-
-    def leaves_unread(self, connection: "Connection", size: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Record how many bytes the client of this connection has not read yet."""
-        self._unread[connection] = size
-        self._unread_bytes += size
-        if self._unread_bytes > self.limits.max_unread_bytes:
-            loop.call_soon(self._close_unread, loop)  # the transport is writing
-
-    def has_read(self, connection: "Connection") -> None:
-        """Record that it has read them, or has disconnected."""
-        self._unread_bytes -= self._unread.pop(connection, 0)
-
-    def make_room(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether there is room for another connection, if need be in place of those that wait for their clients.
-
-        A hundredth of all is closed together: to find those that have waited longest takes a look at all of them.
-        """
-        if len(self.opened) < self.limits.max_connections:
-            return True
-        now = loop.time()
-        waiting = [connection for connection in self.opened if connection.waited(now) >= 0]
-        longest = nlargest(self.limits.max_connections // 100 + 1, waiting, key=lambda each: each.waited(now))
-        for connection in longest:
-            self.opened.discard(connection)
-            connection.abandon(WAITING_CONNECTIONS)
-        self._log_closed("closed connections that waited for their clients, to make room for new ones", longest, loop)
-        return bool(longest)
-
-    def _close_unread(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Close the connections whose answers have waited longest, until the others have room."""
-        self._unread = {connection: connection.unsent_bytes for connection in self._unread}
-        self._unread_bytes = sum(self._unread.values())
-        closed: list[Connection] = []
-        while self._unread_bytes > self.limits.max_unread_bytes:
-            longest = next(iter(self._unread))
-            self.has_read(longest)
-            longest.abandon(UNREAD_ANSWERS)
-            closed.append(longest)
-        self._log_closed("closed connections that left their answers unread", closed, loop)
-
-    def _log_closed(self, event: str, closed: "Sequence[Connection]", loop: asyncio.AbstractEventLoop) -> None:
-        if closed and loop.time() >= self._logs_again_at.get(event, 0):
-            self._logs_again_at[event] = loop.time() + _SECONDS_BETWEEN_LINES
-            _log.warning(event, connections=len(closed))
-
-    def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See that there is a sweep as long as there are connections."""
-        if not self._is_sweeping:
-            self._is_sweeping = True
-            loop.call_later(self._sweep_seconds, self._sweep, loop)
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = loop.time()
-        for connection in list(self.opened):
-            if connection.deadline <= now or connection.unread_deadline <= now:
-                connection.expire(now)
-        self._is_sweeping = False
-        if self.opened:
-            self.sweep_later(loop)
-
-
-class _RefusedError(Exception):
-    """Raised within the parser's callbacks, which ends the parsing."""
-
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
 
 class Connection(asyncio.Protocol):
     """One client: its requests are answered one after the other, in their order."""
 
     def __init__(
         self,
-        connections: Connections,
+        connections: ConnectionRegistry,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -367,7 +253,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._is_ending:
                 cause = error.__context__
-                if isinstance(cause, _RefusedError):
+                if isinstance(cause, RefusedError):
                     self._refuse(cause.status, str(cause))
                 else:
                     self._refuse(HTTPStatus.BAD_REQUEST, f"This is no valid HTTP/1.1: {error}.")
@@ -411,7 +297,7 @@ class Connection(asyncio.Protocol):
         if len(headers) > limits.max_header_lines or (self._is_long_head and self._is_head_too_large()):
             raise self._head_too_large()
         version = parser.get_http_version()
-        path, raw_path, query_string = (_cached_target if len(url) <= _MAX_CACHED_TARGET else _target)(url)
+        path, raw_path, query_string = target(url)
         request = Request(
             parser.get_method().decode("ascii"),
             path,
@@ -423,35 +309,13 @@ class Connection(asyncio.Protocol):
             self._server,
             self,
         )
-        self._check_framing(request)
+        check_framing(request)
         self._is_upgrading = b"upgrade" in request.headers and parser.should_upgrade()
         self._is_in_head = False
         self._headers = []
         self._idle_bytes = 0
         self._receiving = request
         self._accept(request)
-
-    def _check_framing(self, request: Request) -> None:
-        """Refuse what another server could read otherwise, beyond what the parser itself refuses."""
-        headers = request.headers
-        if request.http_version not in {"1.0", "1.1"}:
-            raise _RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "Send version 1.1 or 1.0 of HTTP.")
-        if request.method == "CONNECT":
-            raise _RefusedError(HTTPStatus.NOT_IMPLEMENTED, "This service is no proxy.")
-        if (coding := headers.get(b"transfer-encoding")) is not None:
-            if request.http_version == "1.0":
-                raise _RefusedError(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding. Send Content-Length.")
-            if coding.lower() != b"chunked":
-                message = "The only Transfer-Encoding that this service reads is chunked."
-                raise _RefusedError(HTTPStatus.NOT_IMPLEMENTED, message)
-        if len(headers.get(b"content-length", b"")) > _MAX_LENGTH_DIGITS:
-            message = f"Content-Length has more than {_MAX_LENGTH_DIGITS} digits."
-            raise _RefusedError(HTTPStatus.BAD_REQUEST, message)
-        if b"host" not in headers:
-            if request.http_version == "1.1":
-                raise _RefusedError(HTTPStatus.BAD_REQUEST, "Host is missing.")
-        elif len(headers) < len(self._headers) and [name for name, _ in self._headers].count(b"host") > 1:
-            raise _RefusedError(HTTPStatus.BAD_REQUEST, "Host occurs twice.")
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser, with a piece of a body."""
@@ -473,12 +337,12 @@ class Connection(asyncio.Protocol):
         """Answer so once those before are answered, and read nothing more."""
         self._is_ending = True
         if (request := self._receiving) is not None:  # its own body cannot be read
-            request.refusal = _refusal(status, message, request.raw_headers)
+            request.refusal = refusal(status, message, request.raw_headers)
             request.disconnect()
             return
         method = self._parser.get_method().decode("ascii") if self._is_in_head else "GET"
         request = Request(method, "", b"", (), keep_alive=False)
-        request.refusal = _refusal(status, message, self._headers if self._is_in_head else ())
+        request.refusal = refusal(status, message, self._headers if self._is_in_head else ())
         self._accept(request)
 
     def _is_head_too_large(self) -> bool:
@@ -492,13 +356,13 @@ class Connection(asyncio.Protocol):
 
     def _refuse_at_once(self, status: HTTPStatus, message: str) -> None:
         """Answer a client that has not sent a whole head."""
-        refusal = _refusal(status, message, self._headers if self._is_in_head else ())
-        self._transport.write(b"".join((STATUS_LINES[status.value], refusal.head, _CLOSE, refusal.body)))
+        answer = refusal(status, message, self._headers if self._is_in_head else ())
+        self._transport.write(b"".join((STATUS_LINES[status.value], answer.head, _CLOSE, answer.body)))
 
-    def _head_too_large(self) -> _RefusedError:
+    def _head_too_large(self) -> RefusedError:
         limits = self._limits
         message = f"The head has more than {limits.max_head_bytes:,} bytes or {limits.max_header_lines} header lines."
-        return _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
+        return RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
 
     # --- requests to answers
 
@@ -525,7 +389,7 @@ class Connection(asyncio.Protocol):
                 if self._has_begun:
                     self._transport.abort()
                 failure = HTTPStatus.INTERNAL_SERVER_ERROR
-                response = request.refusal or _refusal(failure, "Internal error.", request.raw_headers)
+                response = request.refusal or refusal(failure, "Internal error.", request.raw_headers)
             if response is not None and not self._transport.is_closing():
                 self.write(request, response)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection alone
@@ -603,27 +467,3 @@ class Connection(asyncio.Protocol):
         if headers is not self._server_state.default_headers:
             lines = self._connections.default_lines(self._server_state.default_headers)
         return b"".join((STATUS_LINES[status], lines, head, _CLOSE if closes else b"\r\n", body))
-
-
-def _target(url: bytes) -> tuple[str, bytes, bytes]:
-    """The path as text, the path as it was sent, and the query string.
-
-    Nothing of the path is decoded: no path here needs it, and a proxy's rule for `/metrics` may not know `/%6detrics`.
-    """
-    try:
-        parsed = httptools.parse_url(url)
-        raw_path = parsed.path or b"/"
-        path = raw_path.decode("ascii")
-    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-        raise _RefusedError(HTTPStatus.BAD_REQUEST, "The target of the request is no path in ASCII.") from None
-    return path, raw_path, parsed.query or b""
-
-
-_cached_target = lru_cache(maxsize=128)(_target)
-
-
-def _refusal(status: HTTPStatus, message: str, headers: RawHeaders) -> Response:
-    """What is answered instead, by the id of a request with these headers."""
-    body = f"{message}\n".encode()
-    request_id = request_ids.taken_over(dict(headers).get(request_ids.HEADER)).encode()
-    return Response(status.value, _REFUSED_HEAD % (len(body), request_id), body)

@@ -11,7 +11,7 @@ from graphql_api.settings import Settings
 from graphql_api.storage import connection
 from graphql_api.web import compression, persisted_queries
 from graphql_api.web.answers import MAX_UNSCOPED_BYTES
-from graphql_api.web.connection import ConnectionLimits
+from graphql_api.web.connection_registry import ConnectionLimits
 from graphql_api.web.graphql import RequestLimits
 
 PAGE = Path(__file__).parent.parent.parent / "docs/configuration.md"

@@ -24,7 +24,8 @@ from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
 from graphql_api.settings import Settings
 from graphql_api.web.authentication import RequestAuthenticator
-from graphql_api.web.connection import RESPOND, ConnectionLimits, Connections
+from graphql_api.web.connection import RESPOND, Connections
+from graphql_api.web.connection_registry import ConnectionLimits
 from graphql_api.web.documents import Documents
 from graphql_api.web.graphql import GraphQL, RequestLimits
 from graphql_api.web.uploads import Uploads

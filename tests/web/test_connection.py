@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from graphql_api.web.connection import RESPOND, UNREAD_ANSWERS, Connection, ConnectionLimits
+from graphql_api.web.connection import RESPOND, Connection
+from graphql_api.web.connection_registry import UNREAD_ANSWERS, ConnectionLimits
 from graphql_api.web.request import Response
 from tests.until import until
 from tests.web.conftest import listening

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphql_api.web.connection import RESPOND, ConnectionLimits
+from graphql_api.web.connection import RESPOND
+from graphql_api.web.connection_registry import ConnectionLimits
 from graphql_api.web.request import ClientDisconnectedError, Request, Response
 from tests.web.conftest import listening
 

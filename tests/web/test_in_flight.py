@@ -9,7 +9,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from graphql_api.web.connection import ConnectionLimits
+from graphql_api.web.connection_registry import ConnectionLimits
 from graphql_api.web.request import Request
 from tests.web.conftest import connected, listening
 
