@@ -158,8 +158,6 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
                 with progress(work.table, work.rows) as show:
                     await work.run(lambda done, show=show: show(done, f"{done:,} rows"))
                 print(f"{work.table} has {parts} partitions now.")
-        if waiting and not dry_run and not cancel:
-            print("Restart the service: connections that are open read partitioned tables slowly.")
 
 
 def _about(number: float) -> str:

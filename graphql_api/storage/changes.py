@@ -133,8 +133,7 @@ class TokenTransaction(Lookups):
         if changes.identifiers:
             await self.reserve(changes.identifiers)
         if gone := [*changes.deleted, *moved]:  # first, because others may take their places
-            users = {*changes.moved.values(), *(token.user_id for token in changes.deleted)}
-            await self._run.fetch(sql.DELETE, [token.id for token in gone], list(users))
+            await self._run.fetch(sql.DELETE, [token.id for token in gone])
         if changes.deleted:
             await self.depart(changes.deleted)
         if changed:
@@ -175,7 +174,7 @@ class TokenTransaction(Lookups):
 
     async def remove(self, tokens: Sequence[Token]) -> None:
         """Delete these tokens, and record that their users had them."""
-        await self._run.fetch(sql.DELETE, [token.id for token in tokens], [token.user_id for token in tokens])
+        await self._run.fetch(sql.DELETE, [token.id for token in tokens])
         await self.depart(tokens)
 
     async def reassign(self, identifiers: Mapping[Pair, str]) -> None:

@@ -53,8 +53,7 @@ class Statement:
     """SQL text, its name in metrics and traces, and the class of its rows.
 
     Create each once, because connections know prepared statements by identity. `sql_pg17` is a faster equivalent for
-    PostgreSQL 17 or newer in a session with the time zone UTC. `partitioned` is faster if the tables are partitioned.
-    If that one has `keys`, these run first, and the columns they find are its arguments, as arrays.
+    PostgreSQL 17 or newer in a session with the time zone UTC.
     """
 
     name: str
@@ -62,20 +61,6 @@ class Statement:
     row: type[Row] = Row
     sql_pg17: str = ""
     reads: Reads | None = None
-    partitioned: "Statement | None" = None
-    keys: "Statement | None" = None
-
-
-_IS_PARTITIONED = """
-select {} from pg_class where oid = to_regclass('customer_gateway_tokens') and relkind = 'p'
-"""
-# A plan for known arguments skips the partitions that cannot match them.
-_CUSTOM_PLANS = "set_config('plan_cache_mode', 'force_custom_plan', false)"
-
-
-async def adapt(raw: RawConnection, *, session: bool) -> bool:
-    """Whether the tables are partitioned. If the session may be changed, it then plans each execution separately."""
-    return bool(await raw.fetch(_IS_PARTITIONED.format(_CUSTOM_PLANS if session else "")))
 
 
 class Runner(Protocol):
@@ -102,7 +87,6 @@ class Connection:
         raw: RawConnection,
         *,
         prepares: bool,
-        is_partitioned: bool,
         timeout: float,
         observe: Observer,
         max_prepared: int = MAX_PREPARED,
@@ -110,7 +94,6 @@ class Connection:
     ) -> None:
         self.raw = raw
         self.server_pid: int = raw.get_server_pid()  # a pooler's own number, if one is between
-        self._is_partitioned = is_partitioned
         self._observe = observe
         self.answers = 0
         self.asked_at: float | None = None  # when the running statement started, by `perf_counter`
@@ -135,7 +118,7 @@ class Connection:
         """Run the statement and return its rows."""
         self.asked_at = began = perf_counter()
         try:
-            rows = await self._fetch(statement, arguments)
+            rows = await self._run(statement, arguments)
         except BaseException as error:
             self.asked_at = None
             self._observe(statement, perf_counter() - began, error)
@@ -144,19 +127,6 @@ class Connection:
         self._observe(statement, perf_counter() - began, None)
         self.answers += 1
         return rows
-
-    async def _fetch(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
-        if not self._is_partitioned or statement.partitioned is None:
-            return await self._run(statement, arguments)
-        if statement.partitioned.keys is None:
-            return await self._run(statement.partitioned, arguments)
-        keys = await self._run(statement.partitioned.keys, arguments)
-        if not keys:
-            return keys
-        rows = await self._run(statement.partitioned, [*zip(*keys, strict=True)])
-        if len(rows) == len(keys) or await self._run(statement.partitioned.keys, arguments) == keys:
-            return rows
-        return await self._run(statement, arguments)  # something moved between the two steps
 
     async def _run(self, statement: Statement, arguments: Sequence[Any]) -> list[Row]:
         if not self._prepares:

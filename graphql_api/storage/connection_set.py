@@ -31,7 +31,6 @@ from graphql_api.storage.connection import (
     Observer,
     ShortageError,
     StatementTimeoutError,
-    adapt,
 )
 from graphql_api.storage.connector import CONNECT_TIMEOUT_SECONDS, FAILURES, Connector, RawConnection, ReadOnlyError
 
@@ -327,7 +326,6 @@ class ConnectionSet:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 await self._ping(raw)
-                is_partitioned = await adapt(raw, session=self._prepares)
         except BaseException:
             raw.terminate()
             raise
@@ -344,7 +342,6 @@ class ConnectionSet:
         connection = Connection(
             raw,
             prepares=self._prepares,
-            is_partitioned=is_partitioned,
             timeout=self.timeout,
             observe=self._observe,
             max_prepared=self._options.max_prepared,

@@ -46,20 +46,9 @@ CUSTOMERS: Table = _table(GatewayCustomerRow)
 EVENTS: Table = _table(EventRow)
 ALL: tuple[str, ...] = tuple(TOKENS.c.keys())
 
-_USER_IDS = func.string_to_array(bindparam("users", type_=Text()), bindparam("separator", type_=Text()))
-_OF_USERS = TOKENS.c.user_id == any_(_USER_IDS)
-
 # What a list of tokens looks like in an answer: the response key of each field, and the column it shows; None for
 # `__typename`, whose value is given.
 JsonField = tuple[str, str | None, str | None]
-
-
-def few(column: ColumnElement[str], values: ColumnElement[Any]) -> ColumnElement[bool]:
-    """A condition that changes nothing.
-
-    If the tables are partitioned and the values are few, it lets PostgreSQL leave out partitions when it plans.
-    """
-    return (func.cardinality(values) > literal_column("8")) | (column == any_(values))
 
 
 def statement(
@@ -67,19 +56,14 @@ def statement(
     query: Select[*tuple[Any, ...]],
     arguments: Sequence[str],
     names: Sequence[str],
-    partitioned: Select[*tuple[Any, ...]] | None = None,
 ) -> Statement:
-    """The query under this name, with its arguments in this order; its rows have these attributes.
-
-    `partitioned` is the query that finds the same, and is quicker if the tables are partitioned.
-    """
+    """The query under this name, with its arguments in this order; its rows have these attributes."""
     compiled = query.compile(dialect=_DIALECT)
     text, positions = compiled.string, list(compiled.positiontup or ())
     if positions != list(arguments):
         raise TypeError(f"the query takes {positions}, not {arguments}")
     reads = Reads.LIST if name in _LISTS else Reads.BY_KEY
-    other = None if partitioned is None else statement(name, partitioned, arguments, names)
-    return Statement(name, text, rows_with(names), reads=reads, partitioned=other)
+    return Statement(name, text, rows_with(names), reads=reads)
 
 
 _LISTS = {"page", "count"}
@@ -125,8 +109,7 @@ def by_users_and_gateways(wanted: frozenset[str] | None) -> Statement:
     names = columns_of(None if wanted is None else wanted | {"gateway"})
     on = and_(TOKENS.c.user_id == keys.c.user_id, TOKENS.c.gateway == keys.c.gateway)
     query = select(*_columns(TOKENS, names)).select_from(keys.join(TOKENS, on))
-    partitioned = query.where(few(TOKENS.c.user_id, _array("user_id", Text())))
-    return statement("by_users_and_gateways", query, ["user_id", "gateway"], names, partitioned)
+    return statement("by_users_and_gateways", query, ["user_id", "gateway"], names)
 
 
 @lru_cache(_CACHED)
@@ -141,12 +124,7 @@ def by_current_customers(wanted: frozenset[str] | None) -> Statement:
         .select_from(keys.join(TOKENS, on))
         .where(owner.is_(None) | (TOKENS.c.user_id == owner))
     )
-    found = statement("by_current_customers", query, ["customer", "separator", "gateway", "owner"], names)
-    known = _known_owners()
-    on = and_(_of_owner(TOKENS, known), TOKENS.c.gateway_customer_id == known.c.customer)
-    of_owners = select(*_columns(TOKENS, names)).select_from(known.join(TOKENS, on))
-    owners = _owners(keys, _split("customer")).where(owner.is_(None) | (CUSTOMERS.c.user_id == owner))
-    return _in_steps(found, owners, ["customer", "separator", "gateway", "owner"], of_owners, names)
+    return statement("by_current_customers", query, ["customer", "separator", "gateway", "owner"], names)
 
 
 @lru_cache(_CACHED)
@@ -170,55 +148,7 @@ def by_customers(wanted: frozenset[str] | None) -> Statement:
     found = union_all(current.correlate(keys), former.correlate(keys)).limit(literal_column("1")).lateral("found")
     query = select(keys.c.customer, keys.c.gateway, *found.c).select_from(keys.join(found, true()))
     names = ("found_by_customer", "found_by_gateway", *names)
-    found_all = statement("by_customers", query, ["customer", "gateway"], names)
-    known = _known_owners()
-    still_owns = and_(
-        owner.c.gateway_customer_id == known.c.customer,
-        owner.c.gateway == known.c.gateway,
-        owner.c.user_id == known.c.user_id,
-        few(owner.c.gateway_customer_id, _array("customer", Text())),
-    )
-    of_owners = select(known.c.customer, known.c.gateway, *_columns(TOKENS, columns_of(wanted))).select_from(
-        known.join(owner, still_owns).join(TOKENS, _of_owner(TOKENS, known))
-    )
-    owners = _owners(keys, _array("customer", Text()))
-    return _in_steps(found_all, owners, ["customer", "gateway"], of_owners, names)
-
-
-def _owners(keys: FromClause, customers: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
-    """The pairs that are a user's, and whose."""
-    is_pair = and_(CUSTOMERS.c.gateway_customer_id == keys.c.customer, CUSTOMERS.c.gateway == keys.c.gateway)
-    query = select(keys.c.customer, keys.c.gateway, CUSTOMERS.c.user_id).select_from(keys.join(CUSTOMERS, is_pair))
-    return query.where(few(CUSTOMERS.c.gateway_customer_id, customers))
-
-
-def _known_owners() -> FromClause:
-    """What `_owners` found."""
-    return _unnested(**{name: _array(name, Text()) for name in _OWNED})
-
-
-_OWNED = ("customer", "gateway", "user_id")
-
-
-def _of_owner(tokens: FromClause, known: FromClause) -> ColumnElement[bool]:
-    is_token = and_(tokens.c.user_id == known.c.user_id, tokens.c.gateway == known.c.gateway)
-    return is_token & few(tokens.c.user_id, _array("user_id", Text()))
-
-
-def _in_steps(
-    whole: Statement,
-    owners: Select[*tuple[Any, ...]],
-    arguments: Sequence[str],
-    of_owners: Select[*tuple[Any, ...]],
-    names: Sequence[str],
-) -> Statement:
-    """A statement by customers that finds the owners first if the tables are partitioned.
-
-    PostgreSQL plans only the partitions of users whom it knows when it plans. If it learns them from a join, it skips
-    the other partitions when it runs, and plans all of them.
-    """
-    keys = statement("owners", owners, arguments, _OWNED)
-    return replace(whole, partitioned=replace(statement(whole.name, of_owners, _OWNED, names), keys=keys))
+    return statement("by_customers", query, ["customer", "gateway"], names)
 
 
 @lru_cache(_CACHED)
@@ -236,12 +166,7 @@ def of_users_as_json(fields: tuple[JsonField, ...]) -> Statement:
     """
     lists = _lists()
     portable, sql_pg17 = _json_object(fields, pg17=False), _json_object(fields, pg17=True)
-
-    def filled(statement: Statement) -> Statement:
-        sql = statement.sql
-        return replace(statement, sql=sql.replace(_ITEM, portable), sql_pg17=sql.replace(_ITEM, sql_pg17))
-
-    return replace(filled(lists), partitioned=lists.partitioned and filled(lists.partitioned))
+    return replace(lists, sql=lists.sql.replace(_ITEM, portable), sql_pg17=lists.sql.replace(_ITEM, sql_pg17))
 
 
 _ITEM = "what a token looks like"
@@ -257,12 +182,12 @@ def _lists() -> Statement:
 
 
 def _by_user(name: str, query: Select[*tuple[Any, ...]], names: Sequence[str]) -> Statement:
-    """A query of users' tokens. In partitions it runs for each user: `= any(…)` looks for all users in all of them."""
-    users = select(func.unnest(_USER_IDS).label("user_id")).subquery("users")
-    of_one = query.where(TOKENS.c.user_id == users.c.user_id, few(TOKENS.c.user_id, _USER_IDS)).correlate(users)
-    found = of_one.lateral("found")
+    """A query of users' tokens, which runs for each user: `= any(…)` looks for all users in all partitions."""
+    ids = func.string_to_array(bindparam("users", type_=Text()), bindparam("separator", type_=Text()))
+    users = select(func.unnest(ids).label("user_id")).subquery("users")
+    found = query.where(TOKENS.c.user_id == users.c.user_id).correlate(users).lateral("found")
     of_each = select(*found.c).select_from(users.join(found, true()))
-    return statement(name, query.where(_OF_USERS), ["users", "separator"], names, of_each)
+    return statement(name, of_each, ["users", "separator"], names)
 
 
 @lru_cache(_CACHED)

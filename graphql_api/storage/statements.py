@@ -33,20 +33,6 @@ def event_arrays(events: Sequence[Event]) -> list[list[Any]]:
     return [*columns, times, actions, [event.reason for event in events]]
 
 
-_ALSO = "/* and … */"
-
-
-def _few(values: str, column: str = "t.user_id") -> str:
-    """A condition that changes nothing, as `selects.few`."""
-    return f"(cardinality({values}) > 8 or {column} = any({values}))"
-
-
-def _in_both_forms(name: str, sql: str, also: str, *, otherwise: str = "", reads: Reads | None = None) -> Statement:
-    """A statement that has one more condition, in the place of `_ALSO`, if the tables are partitioned."""
-    partitioned = Statement(name, sql.replace(_ALSO, f"and {also}"), reads=reads)
-    return Statement(name, sql.replace(_ALSO, otherwise), reads=reads, partitioned=partitioned)
-
-
 # --- a change of one token
 
 # One row, whether the token is there or not, with the database's time.
@@ -55,13 +41,11 @@ READ_BY_ID = Statement(
     f"select {_TOKEN}, clock_timestamp() as now from (select) as one left join customer_gateway_tokens t on t.id = $1",
     reads=Reads.BY_KEY,
 )
-READ_BY_USERS_AND_GATEWAYS = _in_both_forms(
+READ_BY_USERS_AND_GATEWAYS = Statement(
     "read_by_users_and_gateways",
     f"select {_TOKEN}, clock_timestamp() as now, keys.user_id, keys.gateway"
     " from unnest(string_to_array($1::text, $2::text), string_to_array($3::text, $2)) as keys(user_id, gateway)"
-    " left join customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway"
-    f" {_ALSO}",
-    _few("string_to_array($1, $2)"),
+    " left join customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway",
     reads=Reads.BY_KEY,
 )
 # What `CHANGE` writes beside the metadata; the token's user and identifiers stay.
@@ -93,7 +77,7 @@ _CHANGE = {
 # Answers the index of each change that found its token as it was read; reports and decisions change three of its times,
 # and not its version. Rows are locked in the order of their ids: the limit leaves none out, but has PostgreSQL expect
 # so few that it takes one after the other. A row that is locked is a conflict: others' changes do not wait for it.
-CHANGE = _in_both_forms(
+CHANGE = Statement(
     "change",
     f"""
     with new as (
@@ -105,7 +89,7 @@ CHANGE = _in_both_forms(
       update customer_gateway_tokens t set {", ".join(f"{name} = new.{name}" for name in CHANGED)},
         version = new.new_version, metadata = case when new.keeps_metadata then t.metadata else new.metadata end
       from new where (select set_config('lock_timeout', '50ms', true)) is not null
-        and t.id = new.id and t.version = new.version {_ALSO}
+        and t.user_id = ($2::text[])[new.place] and t.id = new.id and t.version = new.version
         and t.deactivated_at is not distinct from new.old_deactivated_at
         and t.last_verified_at is not distinct from new.old_verified_at
         and t.activated_at = new.old_activated_at
@@ -119,8 +103,6 @@ CHANGE = _in_both_forms(
     )
     select place - 1 as index from changed
     """,
-    f"t.user_id = ($2::text[])[new.place] and {_few('$2::text[]')}",
-    otherwise="and $2::text[] is not null",
 )
 
 
@@ -147,15 +129,14 @@ def change_object(old: Token, event: Event, actor: str) -> dict[str, Any]:
 # --- changes of many tokens, in a transaction
 
 # Rows are locked in the order of their ids here as well.
-LOCK_BY_USERS_AND_GATEWAYS = _in_both_forms(
+LOCK_BY_USERS_AND_GATEWAYS = Statement(
     "lock_by_users_and_gateways",
     f"""
     select {_TOKEN} from unnest($1::text[], $2::text[]) as keys(user_id, gateway)
-    join customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway {_ALSO}
+    join customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway
     order by t.id
     for update of t
     """,
-    _few("$1"),
 )
 LOCK_OF_USERS = Statement(
     "lock_of_users",
@@ -182,20 +163,13 @@ INSERT = Statement(
 )
 # A token that comes to another user is deleted and inserted: no row leaves its partition.
 _KEPT = {"id", "user_id", "gateway", "created_at"}
-_NEW_USERS = f"${ALL.index('user_id') + 1}::text[]"
-UPDATE = _in_both_forms(
+UPDATE = Statement(
     "update",
-    "{} update customer_gateway_tokens t set {} from new where t.id = new.id {}".format(
-        _ARRIVALS, ", ".join(f"{name} = new.{name}" for name in ALL if name not in _KEPT), _ALSO
+    "{} update customer_gateway_tokens t set {} from new where t.user_id = new.user_id and t.id = new.id".format(
+        _ARRIVALS, ", ".join(f"{name} = new.{name}" for name in ALL if name not in _KEPT)
     ),
-    f"t.user_id = new.user_id and {_few(_NEW_USERS)}",
 )
-DELETE = _in_both_forms(
-    "delete",
-    f"delete from customer_gateway_tokens t where id = any($1::uuid[]) {_ALSO}",
-    _few("$2::text[]"),
-    otherwise="and $2::text[] is not null",
-)
+DELETE = Statement("delete", "delete from customer_gateway_tokens where id = any($1::uuid[])")
 DEPART = Statement(
     "depart",
     "insert into departed_tokens (user_id, token_id)"
@@ -301,17 +275,8 @@ _OWNED = """
     select gateway, gateway_customer_id, user_id, null::timestamptz, null::timestamptz, null::timestamptz
     from keys join gateway_customers using (gateway_customer_id, gateway)
 """
-_OWNED_BY_TOKENS = """
-    select gateway, gateway_customer_id, user_id, null, null, null from keys
-    join customer_gateway_tokens using (gateway_customer_id, gateway)
-"""
-_FEW_OWNED = f"{_OWNED} where {_few('$2', 'gateway_customers.gateway_customer_id')}"
-_KNOWN = FACTS.replace("gone_at", "null, gone_at")
 CUSTOMERS = Statement(
-    "customers",
-    f"{_OWNED} union all {_OWNED_BY_TOKENS} union all {_KNOWN}",
-    partitioned=Statement("customers", f"{_FEW_OWNED} union all {_KNOWN}"),
-    reads=Reads.BY_KEY,
+    "customers", f"{_OWNED} union all {FACTS.replace('gone_at', 'null, gone_at')}", reads=Reads.BY_KEY
 )
 # A report on one of a user's customers comes before their erasure, or after it: it is never lost between the two.
 SHARE_IDENTIFIERS = Statement(
@@ -429,14 +394,14 @@ LAST_LINE = Statement(
 # --- claims and erasures
 
 # Arguments: users, gateways, seconds and hashes of the users. Answers a row where a customer may be created.
-CLAIM = _in_both_forms(
+CLAIM = Statement(
     "claim",
-    f"""
+    """
     with wanted as (
       select wanted.*, t.gateway_customer_id as replaces
       from unnest($1::text[], $2::text[], $3::integer[], $4::bytea[]) as wanted(user_id, gateway, seconds, user_hash)
       left join customer_gateway_tokens t
-        on t.user_id = wanted.user_id and t.gateway = wanted.gateway {_ALSO}
+        on t.user_id = wanted.user_id and t.gateway = wanted.gateway
       where not exists (select from erased_users e where e.user_hash = wanted.user_hash)
         and (t.id is null or t.deactivation_reason = 'GATEWAY_DELETED')
     ), acquired as (
@@ -453,7 +418,6 @@ CLAIM = _in_both_forms(
     from wanted join gateway_customer_claims claim using (user_id, gateway)
     where not exists (select from acquired where (acquired.user_id, acquired.gateway) = (claim.user_id, claim.gateway))
     """,
-    _few("$1"),
 )
 CLAIMED = Statement(
     "claimed", "select generation from gateway_customer_claims where user_id = $1 and gateway = $2", reads=Reads.BY_KEY

@@ -8,7 +8,7 @@ import pytest
 from graphql_api.domain.token import Token
 from graphql_api.storage import checks, feed, selects, statements
 from graphql_api.storage.pool import SESSION, ConnectionPool
-from tests.conftest import PARTITIONS
+from tests.storage.plans import nodes_of
 
 MOMENT = datetime(2026, 11, 22, tzinfo=UTC)
 ID = "00000000-0000-7000-8000-000000000001"
@@ -56,12 +56,6 @@ def page(*filters, **options):
     return selects.page(tuple(filters), **{"after": False, "before": False, "backwards": False} | options)
 
 
-IN_STEPS = {
-    "whose a customer is": (selects.by_current_customers(None).partitioned.keys, ["cus_7", ",", "STRIPE", None]),
-    "a token by its owner and customer": (selects.by_current_customers(None).partitioned, [*CUSTOMER, ["user-7"]]),
-    "whose customers are": (selects.by_customers(None).partitioned.keys, CUSTOMER),
-    "tokens by owner, current or former": (selects.by_customers(None).partitioned, [*CUSTOMER, ["user-7"]]),
-}
 LOOKUPS = {
     "customers that were verified last": (checks._LAST_VERIFIED, ["STRIPE", 3]),
     "tokens to check, leased": (checks._LEASE, [[ID], MOMENT, 300.0]),
@@ -70,7 +64,6 @@ LOOKUPS = {
     "tokens by user and gateway": (selects.by_users_and_gateways(None), PAIR),
     "a token by its gateway and customer": (selects.by_current_customers(None), ["cus_7", ",", "STRIPE", None]),
     "tokens by gateway and customer, current or former": (selects.by_customers(None), CUSTOMER),
-    **{f"{what}, if partitioned": lookup for what, lookup in IN_STEPS.items()},
     "the tokens of users": (selects.of_users(None), selects.joined(["user-7", "user-8"])),
     "the tokens of users as JSON": (selects.of_users_as_json(FIELDS), selects.joined(["user-7", "user-8"])),
     "a page of all": (page(), [51]),
@@ -113,10 +106,8 @@ TINY = {"event_timelines", "pg_database"}  # a row for each failover, and for ea
 @pytest.mark.parametrize("lookup", LOOKUPS)
 async def test_a_lookup_reads_by_index_and_never_the_whole_table(filled, lookup):
     statement, arguments = LOOKUPS[lookup]
-    if PARTITIONS and statement.partitioned and not statement.partitioned.keys:
-        statement = statement.partitioned
     plan = json.loads(await filled.fetchval(f"explain (format json) {statement.sql}", *arguments))[0]["Plan"]
-    nodes = list(_nodes(plan))
+    nodes = list(nodes_of(plan))
     assert {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"} <= TINY
     assert [node for node in nodes if node["Node Type"].startswith(("Index", "Bitmap"))]
 
@@ -133,16 +124,9 @@ async def test_what_is_asked_most_of_users_tokens_is_read_from_the_index_alone(f
     sql = (is_new and statement.sql_pg17) or statement.sql
     explain = f"explain (format json) {sql}"
     plan = json.loads(await filled.fetchval(explain, *selects.joined(["user-7", "user-8"])))[0]["Plan"]
-    assert {node["Node Type"] for node in _nodes(plan) if "Relation Name" in node} == {"Index Only Scan"}
-
-
-def _nodes(plan):
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from _nodes(child)
+    assert {node["Node Type"] for node in nodes_of(plan) if "Relation Name" in node} == {"Index Only Scan"}
 
 
 async def test_connections_keep_the_plans_that_were_looked_at(filled):
-    expected = {**SESSION, **({"plan_cache_mode": "force_custom_plan"} if PARTITIONS else {})}
     for name in ("plan_cache_mode", "enable_bitmapscan"):
-        assert await filled.fetchval(f"show {name}") == expected[name]
+        assert await filled.fetchval(f"show {name}") == SESSION[name]
