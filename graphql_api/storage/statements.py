@@ -284,12 +284,12 @@ SHARE_IDENTIFIERS = Statement(
     """
     select from gateway_customers
     where (gateway, gateway_customer_id) in (select * from unnest($1::text[], $2::text[]))
-    order by gateway_customer_id, gateway for share
+    order by gateway, gateway_customer_id for share
     """,
 )
 LOCK_IDENTIFIERS_OF = Statement(
     "lock_identifiers_of",
-    "select from gateway_customers where user_id = $1 order by gateway_customer_id, gateway for update",
+    "select from gateway_customers where user_id = $1 order by gateway, gateway_customer_id for update",
 )
 CURRENT = Statement(
     "current",

@@ -11,7 +11,7 @@ from uuid_utils import uuid7
 from graphql_api.domain.facts import Facts
 from graphql_api.domain.token import Action, Changes, Edit, created, reported
 from graphql_api.schema.scalars import written
-from graphql_api.storage import selects
+from graphql_api.storage import selects, statements
 from graphql_api.storage.changes import ConflictError
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore, _Change
@@ -45,6 +45,28 @@ async def test_two_that_write_the_same_in_opposite_order_wait_for_each_other_and
 
     outcomes = await asyncio.gather(write(1, users), write(2, users[::-1]), return_exceptions=True)
     assert sorted(map(type, outcomes), key=str) == [type(None), ConflictError]
+    assert deadlocks == []
+
+
+async def test_reserving_customer_ids_and_locking_them_wait_for_each_other(store, deadlocks):
+    """The orders of gateways and of customer ids are opposite."""
+    identifiers = {(f"G{number:04}", f"cus_{4000 - number:04}"): "u1" for number in range(4000)}
+
+    async def reserve():
+        async with store.transaction([]) as transaction:
+            await transaction.reserve(identifiers)
+
+    async def lock():
+        async with store.transaction([]) as transaction:
+            await transaction.lock_customers(list(identifiers))
+
+    async def erase():
+        async with store.transaction([]) as transaction:
+            await transaction.fetch(statements.LOCK_IDENTIFIERS_OF, "u1")
+
+    await reserve()
+    for other in (lock, erase):
+        await asyncio.gather(*(run() for run in (reserve, other) * 3))
     assert deadlocks == []
 
 
