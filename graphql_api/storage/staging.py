@@ -61,7 +61,8 @@ _VALUES = ", ".join({"id": "id::uuid", "metadata": "metadata::jsonb"}.get(name, 
 
 _LAYOUT = f"""
   0::bigint as line, false as has_id, false as has_description, false as has_metadata, false as has_is_active,
-  false as has_deactivated_at, false as deferred, false as conflicting, '{{}}'::text[] as former_ids, {_STAGED}
+  false as has_deactivated_at, false as deferred, false as conflicting, '{{}}'::text[] as former_ids,
+  '{{}}'::text[] as reserved, {_STAGED}
 """
 _TABLE = f"staged_{crc32(_LAYOUT.encode()):08x}"  # of this release, if a pooler kept that of another one
 # It stays with its connection. Made for each chunk, it would take time and bloat the catalogs of the database.
@@ -120,9 +121,10 @@ _RESERVE_FREE = f"""
     {_RESERVE.replace(f"({_IDENTIFIERS}) as wanted", "wanted")}
     on conflict do nothing returning gateway, gateway_customer_id
   )
-  update {_TABLE} as staged set deferred = true, conflicting = true from (
-    select line from wanted left join reserved using (gateway, gateway_customer_id)
-    where reserved.gateway is null
+  update {_TABLE} as staged set deferred = true, conflicting = true, reserved = taken.reserved from (
+    select line, array_agg(reserved.gateway_customer_id) as reserved
+    from wanted left join reserved using (gateway, gateway_customer_id)
+    group by line having bool_or(reserved.gateway is null)
   ) as taken where taken.line = staged.line
 """
 # ... and so is one whose user has a token at the gateway, or whose id has another one, or had.
@@ -133,15 +135,14 @@ _CREATE_NEW = f"""
       and not (has_id and exists (select from customer_gateway_token_events where token_id = staged.id::uuid))
     order by user_id, gateway on conflict do nothing returning id
   )
-  update {_TABLE} as staged set deferred = true, conflicting = true
+  update {_TABLE} as staged set deferred = true, conflicting = true, reserved = former_ids || gateway_customer_id
   where not deferred and not exists (select from created where created.id = staged.id::uuid)
 """
 # What this transaction reserved for rows that are lost.
 _RELEASE = f"""
   delete from gateway_customers using {_TABLE} as staged
-  where conflicting and gateway_customers.xmin = pg_current_xact_id()::xid
-    and gateway_customers.gateway = staged.gateway
-    and gateway_customers.gateway_customer_id = any(staged.former_ids || staged.gateway_customer_id)
+  where conflicting and gateway_customers.gateway = staged.gateway
+    and gateway_customers.gateway_customer_id = any(staged.reserved)
 """
 _DROP_UNCHANGED = f"""
   delete from {_TABLE} as staged using customer_gateway_tokens t
