@@ -24,7 +24,12 @@ _MAX_BYTES_PER_CHARACTER = 4  # of JSON for a character of Python's `repr`, whic
 # What JavaScript and Python produce when a missing value is put into a string.
 _SLIPS = {"undefined", "null", "NaN", "[object Object]"}
 _INVISIBLE = {"Cc", "Cf", "Zl", "Zp"}  # Unicode's control and format characters, and separators of lines
-_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols without a visible glyph
+# Other characters without a visible glyph: fillers, variation selectors, blank symbols, and what Unicode calls
+# Default_Ignorable_Code_Point (DerivedCoreProperties.txt).
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U00016fe4\U0001d159\U000e0000-\U000e0fff]"
+)
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
 _LONGER_THAN_CARD_NUMBERS = 1e19
@@ -100,9 +105,7 @@ def user_id(text: str) -> str:
         raise _invalid(f"The user id {text} usually comes from a bug in the calling program. Send the user's id.")
     if text[0].isspace() or text[-1].isspace():
         raise _invalid("This user id starts or ends with white space. Remove it.")
-    if text.isascii() and text.isprintable():
-        return text
-    if not _BLANKS.isdisjoint(text) or any(category(character) in _INVISIBLE for character in text):
+    if has_invisible(text):
         raise _invalid("This user id contains a control or invisible character. Remove it.")
     return text
 
@@ -126,7 +129,7 @@ def gateway_customer_id(text: str) -> str:
     """
     if not 1 <= len(text) <= MAX_ID_LENGTH:
         raise _invalid(f"A gateway customer id must have 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
-    if not text.isprintable() or " " in text:
+    if not text.isprintable() or " " in text or has_invisible(text):
         raise _invalid("A gateway customer id must have only printable characters and no white space.")
     return text
 
@@ -226,6 +229,13 @@ def check_not_ahead(at: datetime | None, now: datetime) -> None:
 def is_well_formed(text: str) -> bool:
     """Whether PostgreSQL can store this text: no NUL character, no lone surrogate."""
     return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
+
+
+def has_invisible(text: str) -> bool:
+    """Whether this text has control characters or others that cannot be seen, besides spaces."""
+    if text.isascii():
+        return not text.isprintable()
+    return bool(_BLANK.search(text)) or any(category(character) in _INVISIBLE for character in text)
 
 
 def can_be_an_id(text: str) -> bool:

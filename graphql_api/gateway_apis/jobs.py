@@ -3,7 +3,7 @@
 import asyncio
 import csv
 import re
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from graphql_api.bulk.progress import Show, Write, named, progress, say
 from graphql_api.bulk.reconciling import expect_tokens
 from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.inputs import Gateways
-from graphql_api.domain.values import instant
+from graphql_api.domain.values import has_invisible, instant
 from graphql_api.gateway_apis.checking import Check, CheckOptions, CheckTally, Found
 from graphql_api.gateway_apis.client import GatewayClient, Pace, StoppedError
 from graphql_api.gateway_apis.keys import GatewayKey
@@ -77,7 +77,7 @@ def skipped_customers(path: Path) -> frozenset[str]:
         raise BadInputError(f"{path} cannot be read: {error}") from None
     customers = {number: text for number, line in enumerate(lines, 1) if (text := line.strip())[:1] not in {"", "#"}}
     for number, text in customers.items():
-        if re.search(r"[\s,;\"']", text) or not text.isprintable():
+        if re.search(r"[\s,;\"']", text) or not text.isprintable() or has_invisible(text):
             raise BadInputError(
                 f"{path}, line {number}: write one customer id on each line, without quotes or invisible characters."
             )
@@ -145,9 +145,15 @@ async def purge_gateway(
     """Delete at a gateway what erased users left there. Returns whether nothing is left but what was to be kept.
 
     Raises:
+        BadInputError: what is to be kept differs from a customer that would be deleted only in the case of letters.
         JobStoppedError: it was interrupted, or to ask on made no sense.
     """
     title = f"{'dry run of ' if options.dry_run else ''}purge of {key.gateway}"
+    store = TokenStore(pool)
+    if options.skipped:
+        kept, wanted = await _kept(store, key.gateway, options.skipped), len(options.skipped)
+        others = "; the others are not on the list" if kept < wanted else ""
+        say(f"{title}: keeps {kept:,} of the {wanted:,} customers to be kept{others}")
     with _report(report, ("outcome", "reason", "gateway", "gatewayCustomerId")) as write:
 
         def purged(lines: Sequence[Purged]) -> None:
@@ -157,13 +163,28 @@ async def purge_gateway(
                     say(f"{title}: {each.customer} failed: {each.reason}")
 
         async with GatewayClient.open(key, Pace(key.api.rate)) as client:
-            purge = Purge(TokenStore(pool), gateways, key.gateway, client, options, purged)
+            purge = Purge(store, gateways, key.gateway, client, options, purged)
             with progress(title, await purge.count()) as show:
                 await _run(title, purge.run(), purge.tally, show, log=logs and ("purge", key.gateway))
     say(f"{title}: {purge.tally}{_where(report)}")
-    if options.skipped and purge.tally.skipped < len(options.skipped):
-        say(f"{title}: met {purge.tally.skipped:,} of the {len(options.skipped):,} customers to be kept")
     return not (purge.tally.unknown or purge.tally.failed)
+
+
+async def _kept(store: TokenStore, gateway: str, skipped: Collection[str]) -> int:
+    """How many of the customers to be kept are on the list of those to be deleted.
+
+    Raises:
+        BadInputError: one is on it in another spelling, so it would be deleted.
+    """
+    listed = await store.erasures_like(gateway, skipped)
+    written = {customer.lower(): customer for customer in skipped if customer not in listed}
+    for customer in listed - frozenset(skipped):
+        if other := written.get(customer.lower()):
+            raise BadInputError(
+                f"{other} is not on the list of customers to be deleted, but {customer} is. Correct the file of "
+                "customers to be kept, or add this one too."
+            )
+    return len(listed.intersection(skipped))
 
 
 async def _run(

@@ -1,6 +1,6 @@
 """The reads, locks and writes of a transaction that changes tokens, customer ids, history and erasures."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from random import random
 from typing import Any, NamedTuple
@@ -79,6 +79,12 @@ class Lookups:
     async def count_erasures(self, gateway: str) -> int:
         """How many customers are still to be deleted at this gateway."""
         return (await self._run.fetch(sql.COUNT_ERASURES, gateway))[0][0]
+
+    async def erasures_like(self, gateway: str, customers: Collection[str]) -> set[str]:
+        """Which customers are still to be deleted at this gateway that have these ids, in upper or lower case."""
+        ids = list(customers)
+        rows = await self._run.fetch(sql.ERASURES_LIKE, gateway, ids, [customer.lower() for customer in ids])
+        return {row[0] for row in rows}
 
     async def is_to_erase(self, gateway: str, customer: str) -> bool:
         """Whether this customer is still to be deleted at its gateway, and was not saved since."""

@@ -500,6 +500,15 @@ ERASURES_PRECEDE = Statement(
 COUNT_ERASURES = Statement(
     "count_erasures", f"select count(*) from gateway_erasures e where {_IS_TO_ERASE} and gateway = $1", reads=Reads.LIST
 )
+# Arguments: a gateway, customer ids, and the same in lower case.
+ERASURES_LIKE = Statement(
+    "erasures_like",
+    f"""
+    select gateway_customer_id from gateway_erasures e where {_IS_TO_ERASE} and gateway = $1
+      and (gateway_customer_id = any($2::text[]) or lower(gateway_customer_id) = any($3::text[]))
+    """,
+    reads=Reads.LIST,
+)
 IS_TO_ERASE = Statement(
     "is_to_erase",
     f"""

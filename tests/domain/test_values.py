@@ -59,6 +59,7 @@ SLIPS = ["undefined", "null", "NaN", "[object Object]"]
 BLANKS = [" ", " u", "u ", "é\n", "\tu", "\u00a0u", "u\u3000", "\u2028u"]
 INVISIBLE = ["a\tb", "a\x7fb", "\x85a", "a\u200bb", "u\u00ad", "\ufeffu", "a\u202eb", "u\u200d"]
 INVISIBLE += ["a\u2028b", "a\u2029b", "a\u3164b", "\u115fa", "a\u2800"]
+INVISIBLE += [f"a{blank}" for blank in "\ufe00\ufe0f\uffa0\u1160\u034f\u17b4\u180b\u180f\U000e0100\U000e01ef\U000e0001"]
 
 
 @pytest.mark.parametrize("text", ["", "x" * 256, "a\0b", "\udfff", *SLIPS, *BLANKS, *INVISIBLE])
@@ -83,7 +84,22 @@ def test_a_gateway_customer_id_is_kept_as_sent(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x" * 256, "a b", " a", "a\t", "a\n", "a\u00a0b", "a\u2028b", "a\u200bb", "\0", "a\x7f", "\ud800", "\ufeffa"],
+    [
+        "",
+        "x" * 256,
+        "a b",
+        " a",
+        "a\t",
+        "a\n",
+        "a\u00a0b",
+        "a\u2028b",
+        "a\u200bb",
+        "\0",
+        "a\x7f",
+        "\ud800",
+        "\ufeffa",
+        "a\ufe0f",
+    ],
 )
 def test_what_is_no_gateway_customer_id_is_refused(text):
     assert code_of(values.gateway_customer_id, text) is Code.INVALID

@@ -307,10 +307,11 @@ async def test_a_purge_says_what_it_deleted_and_keeps_what_must_be_kept(
     (folder / "hold.txt").write_text("# a legal hold\n\ncus_2\n")
     del stripe.customers["cus_3"]
     outcome = await command("purge", "--gateway", "stripe", "--yes", "--skip-file", "hold.txt", "--report", "left.csv")
-    assert (outcome.status, outcome.err) == (
-        1,
-        "purge of STRIPE: 1 deleted, 0 deleted before, 1 unknown there, 0 failed, 1 skipped; details are in left.csv\n",
-    )
+    assert outcome.status == 1
+    assert outcome.err.splitlines() == [
+        "purge of STRIPE: keeps 1 of the 1 customers to be kept",
+        "purge of STRIPE: 1 deleted, 0 deleted before, 1 unknown there, 0 failed, 1 skipped; details are in left.csv",
+    ]
     assert (folder / "left.csv").read_text() == (
         "outcome,reason,gateway,gatewayCustomerId\nSKIPPED,,STRIPE,cus_2\nUNKNOWN,,STRIPE,cus_3\n"
     )
@@ -319,7 +320,11 @@ async def test_a_purge_says_what_it_deleted_and_keeps_what_must_be_kept(
     assert left == ["cus_2", "cus_3"]
 
 
-@pytest.mark.parametrize("line", ["\ufeffcus_2", "cus_2\u200b", "\u00adcus_2", "cus_2\0", '"cus_2"', "cus_2,"])
+@pytest.mark.parametrize(
+    "line",
+    ["\ufeffcus_2", "cus_2\u200b", "\u00adcus_2", "cus_2\0", '"cus_2"', "cus_2,", "\u3164"]
+    + [f"cus_2{blank}" for blank in "\ufe0f\u2800\u034f\U000e0100"],
+)
 async def test_a_line_that_may_not_name_what_is_meant_stops_a_purge_before_it_deletes_anything(
     command, address, erased, stripe, folder, line
 ):
@@ -329,10 +334,27 @@ async def test_a_line_that_may_not_name_what_is_meant_stops_a_purge_before_it_de
     assert "hold.txt, line 2: write one customer id on each line" in outcome.err
 
 
-async def test_a_purge_says_how_many_of_the_customers_to_be_kept_it_met(command, address, erased, stripe, folder):
+async def test_a_purge_says_how_many_of_the_customers_are_kept_before_it_deletes_any(
+    command, address, erased, stripe, folder, monkeypatch
+):
+    (folder / "hold.txt").write_text("cus_1\ncus_9\n")
+    monkeypatch.setenv("STRIPE_API_KEY", "rk_live_refused")
+    outcome = await command("purge", "--gateway", "STRIPE", "--yes", "--skip-file", "hold.txt")
+    says = "purge of STRIPE: keeps 1 of the 2 customers to be kept; the others are not on the list"
+    assert (outcome.status, outcome.err.splitlines()[0]) == (1, says)
+
+
+async def test_an_id_to_be_kept_in_another_case_stops_a_purge_before_it_deletes_anything(
+    command, address, erased, stripe, folder
+):
     (folder / "hold.txt").write_text("cus_1\nCUS_2\n")
-    outcome = await command("purge", "--gateway", "STRIPE", "--dry-run", "--skip-file", "hold.txt")
-    assert outcome.err.splitlines()[1] == "dry run of purge of STRIPE: met 1 of the 2 customers to be kept"
+    arguments = ["purge", "--gateway", "STRIPE", "--yes", "--skip-file", "hold.txt"]
+    refused = await command(*arguments)
+    assert (refused.status, stripe.asked) == (2, [])
+    assert "CUS_2 is not on the list of customers to be deleted, but cus_2 is." in refused.err
+    (folder / "hold.txt").write_text("cus_1\nCUS_2\ncus_2\n")
+    await command(*arguments)
+    assert stripe.count("DELETE") == {"cus_3": 1}
 
 
 async def test_a_dry_run_of_a_purge_says_that_nothing_is_deleted_yet(command, address, erased, stripe, folder):
