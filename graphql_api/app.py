@@ -228,8 +228,7 @@ async def _show_checks(checks: CheckStore, metrics: Metrics) -> None:
 async def _show_events(feed: Feed, endpoints: Endpoints, metrics: Metrics) -> None:
     place, lag = await feed.measure()
     metrics.event_feed(lag)
-    for name, behind, is_disabled in await endpoints.lags(place.position):
-        metrics.event_endpoint(name, behind, is_disabled=is_disabled)
+    metrics.event_endpoints(await endpoints.lags(place.position))
 
 
 def _reading(

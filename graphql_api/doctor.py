@@ -45,8 +45,16 @@ select * from (
     extract(epoch from now() - prepared)::float8
   from pg_prepared_xacts
 ) as writer order by seconds desc nulls last limit 1"""
-_FAILING_ENDPOINTS = """
-select name, last_error, disabled_at is not null from event_endpoints where last_error is not null order by name"""
+# A process that runs leaves no entry waiting for a minute, unless it is sending or the endpoint fails.
+_ENDPOINTS_BEHIND = """
+select name, last_error, disabled_at is not null from event_endpoints as endpoint
+where last_error is not null or (
+  coalesce(leased_until, '-infinity') < clock_timestamp() and clock_timestamp() - interval '1 minute' > (
+    select at from customer_gateway_token_events as entry
+    where entry.position > 0 and entry.position > endpoint.position order by entry.position limit 1
+  )
+)
+order by name"""
 _PID = "select pg_backend_pid()"
 _POOLER = (
     "runs in transaction mode, which loses prepared statements: "
@@ -346,8 +354,12 @@ async def _feed(connection: asyncpg.Connection, max_open_seconds: float) -> Find
 
 
 async def _endpoints(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
-    for name, error, is_disabled in await connection.fetch(_FAILING_ENDPOINTS):
-        if is_disabled:
+    for name, error, is_disabled in await connection.fetch(_ENDPOINTS_BEHIND):
+        if error is None:
+            yield _wrong(
+                "endpoint", f"{name} gets nothing: run `gateway-tokens deliver`, or see why it does not deliver"
+            )
+        elif is_disabled:
             yield _wrong("endpoint", f"{name} is disabled, since it {error}: fix it, then `deliver --resume {name}`")
         else:
             yield _wrong("endpoint", f"{name} {error}: fix it; entries are sent again")

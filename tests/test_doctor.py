@@ -45,6 +45,16 @@ async def test_a_transaction_that_holds_the_feed_up_and_endpoints_that_fail_are_
     await connection.execute(
         "insert into event_endpoints (name, position, last_error, disabled_at) values ('b', 0, 'answered 410', now())"
     )
+    await connection.execute("insert into event_endpoints (name, position) values ('c', 0), ('d', 1)")
+    await connection.execute(
+        "insert into event_endpoints (name, position, leased_until) values ('e', 0, now() + interval '20 s')"
+    )
+    await connection.execute(
+        "insert into customer_gateway_token_events (token_id, version, user_id, gateway, gateway_customer_id,"
+        " is_active, action, actor, at)"
+        " select gen_random_uuid(), 1, 'u', 'STRIPE', 'c', true, 'CREATED', 'a', now() - age"
+        " from unnest(array['2 minutes', '0']::interval[]) as age"
+    )
     async with connection.transaction():
         await connection.execute("select pg_current_xact_id()")
         await asyncio.sleep(0.02)
@@ -53,6 +63,9 @@ async def test_a_transaction_that_holds_the_feed_up_and_endpoints_that_fail_are_
     says = {each.says for each in lines if not each.is_well}
     assert "b is disabled, since it answered 410: fix it, then `deliver --resume b`" in says
     assert "a answered 500: fix it; entries are sent again" in says
+    assert [text for text in says if "gets nothing" in text] == [
+        "c gets nothing: run `gateway-tokens deliver`, or see why it does not deliver"
+    ]
     assert any("is held up by process" in text and "a write transaction" in text for text in says)
 
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -83,6 +83,7 @@ class _Family:
         self.about = about
         self.labels = labels
         self.combine = combine  # the values of several workers
+        self.is_shared = True
         self.values: defaultdict[Labels, Values] = defaultdict(lambda: [0.0])
         self.is_counter = False
 
@@ -194,9 +195,11 @@ class Metrics(Collector):
         self._webhooks = counter("webhooks", "Gateway events by the status of the answer", "sender", "status")
         about = "Gateway events about another account or mode, or without their content, by reason"
         self._webhooks_ignored = counter("webhooks_ignored", about, "sender", "reason")
-        # Every process reads the same from the database.
-        feed_lag, delivery_lag, disabled = (gauge(*words, combine=max) for words in _EVENT_GAUGES)
+        # The worker that is asked reads them from the database; what others read before that is out of date.
+        feed_lag, delivery_lag, disabled = of_events = [gauge(*words) for words in _EVENT_GAUGES]
         self._event_feed_lag, self._event_delivery_lag, self._event_endpoint_disabled = feed_lag, delivery_lag, disabled
+        for family in of_events:
+            family.is_shared = False
         about = "Answers of gateways to checks of their customers, and requests that came too soon"
         self._checks = self._add(_Counter(f"{_PREFIX}_checks", about, ("gateway", "answer"), combine=max))
         about = "When a check of this gateway last came to its end"
@@ -252,10 +255,13 @@ class Metrics(Collector):
         """Set how many seconds the change feed is behind."""
         self._event_feed_lag.set(lag)
 
-    def event_endpoint(self, name: str, lag: float, *, is_disabled: bool) -> None:
-        """Set how many seconds a webhook endpoint is behind the feed."""
-        self._event_delivery_lag.set(lag, name)
-        self._event_endpoint_disabled.set(is_disabled, name)
+    def event_endpoints(self, endpoints: Iterable[tuple[str, float, bool]]) -> None:
+        """Set all webhook endpoints: name, how many seconds it is behind the feed, and whether it is disabled."""
+        self._event_delivery_lag.values.clear()
+        self._event_endpoint_disabled.values.clear()
+        for name, lag, is_disabled in endpoints:
+            self._event_delivery_lag.set(lag, name)
+            self._event_endpoint_disabled.set(is_disabled, name)
 
     def check(
         self, gateway: str, answers: Mapping[str, int], *, finished_at: float | None, oldest_at: float | None
@@ -326,6 +332,10 @@ class Metrics(Collector):
         self._add_up(own, self._base)
         return own
 
+    def _shown(self) -> list[tuple[str, list[tuple[Labels, Values]]]]:
+        """The values that other workers add to theirs."""
+        return [(name, [*own.items()]) for name, own in self._own().items() if self._families[name].is_shared]
+
     def _counters(self, told: dict[str, dict[Labels, Values]]) -> dict[str, dict[Labels, Values]]:
         """The values that outlive a worker: counters, but no gauges."""
         return {name: values for name, values in told.items() if self._families[name].is_counter}
@@ -352,7 +362,7 @@ class Metrics(Collector):
             self._slot, left = slot, self._shared.read(slot)
             self._base = self._counters(_unpacked(left)) if left else {}  # of the worker that this one replaces
         if self._slot is not None:
-            message = orjson.dumps([[name, [*own.items()]] for name, own in self._own().items()])
+            message = orjson.dumps(self._shown())
             if not self._shared.write(self._slot, message):
                 _log.warning("metrics of this worker take %s bytes, too many to show them to the others", len(message))
 

@@ -10,39 +10,45 @@ from graphql_api.storage.pool import ConnectionPool
 ROWS = 5000
 
 _EVENTS = "customer_gateway_token_events"
-# The last entry of each token stays: a repeated deletion is answered from it, and it keeps the id from being reused.
-# Entries that a webhook endpoint has not accepted yet stay too.
-_PAGE = f"""
+
+
+def _statement(rows: int, *, dry_run: bool) -> Statement:
+    """Prunes among this many entries after a place.
+
+    The number is part of the statement: PostgreSQL would not know it when it plans for all parameters alike, and read
+    the whole table each time.
+    """
+    page = f"""
     page as (
       select token_id, version from {_EVENTS} where (token_id, version) > ($1::uuid, $2::integer)
-      order by token_id, version limit $4::bigint
+      order by token_id, version limit {rows}
     )"""
-_OLD = f"""
+    # The last entry of each token stays: a repeated deletion is answered from it, and it keeps the id from being
+    # reused. Entries that a webhook endpoint has not accepted yet stay too.
+    is_old = f"""
     e.token_id = page.token_id and e.version = page.version and e.at < clock_timestamp() - $3::interval
     and e.position <= coalesce((select min(position) from event_endpoints), e.position)
     and exists (select from {_EVENTS} newer where newer.token_id = e.token_id and newer.version > e.version)"""
-_COUNT = (
-    "select token_id, version, (select count(*) from pruned) from page order by token_id desc, version desc limit 1"
-)
-_PRUNE = Statement(
-    "prune_history",
-    f"""
-    with {_PAGE}, pruned as (
-      delete from {_EVENTS} e using page where {_OLD} returning e.position
-    ), noted as (
+    if dry_run:
+        # The deletion of nothing fails if the role may not delete.
+        pruned = f"""
+    pruned as (select from {_EVENTS} e, page where {is_old}),
+    permitted as (delete from {_EVENTS} where false)"""
+    else:
+        pruned = f"""
+    pruned as (delete from {_EVENTS} e using page where {is_old} returning e.position),
+    noted as (
       insert into event_timelines as known (timeline, settled)
       select '{PRUNED}', max(position) from pruned having max(position) > 0
       on conflict (timeline) do update set settled = greatest(known.settled, excluded.settled)
-    )
-    {_COUNT}
+    )"""
+    return Statement(
+        "would_prune_history" if dry_run else "prune_history",
+        f"""
+    with {page}, {pruned}
+    select token_id, version, (select count(*) from pruned) from page order by token_id desc, version desc limit 1
     """,
-)
-_WOULD_PRUNE = Statement(
-    "would_prune_history",
-    # The deletion of nothing fails if the role may not delete.
-    f"with {_PAGE}, pruned as (select from {_EVENTS} e, page where {_OLD}),"
-    f" permitted as (delete from {_EVENTS} where false) {_COUNT}",
-)
+    )
 
 
 async def prune(
@@ -57,7 +63,7 @@ async def prune(
         dry_run: whether to count only
     """
     place = "00000000-0000-0000-0000-000000000000", 0
-    statement = _WOULD_PRUNE if dry_run else _PRUNE
-    while rows := await pool.fetch(statement, *place, older_than, rows_at_once):
+    statement = _statement(rows_at_once, dry_run=dry_run)
+    while rows := await pool.fetch(statement, *place, older_than):
         *place, count = rows[0]
         yield count

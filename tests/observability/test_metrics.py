@@ -23,7 +23,7 @@ from graphql_api.schema import build_schema
 from graphql_api.settings import Settings
 from graphql_api.storage.database_metrics import DatabaseMetrics
 from tests.asgi import Client, opened
-from tests.until import until_sync
+from tests.until import until, until_sync
 
 NOTHING = Reading(**dict.fromkeys(Reading._fields, 0) | {"engine_fallbacks": {}, "replicas": {}})
 
@@ -100,6 +100,24 @@ async def test_what_the_feed_and_its_endpoints_are_behind_is_read_from_the_datab
     assert found["event_endpoint_disabled", "old"] == 1
     assert found["event_delivery_lag_seconds", "new"] == found["event_endpoint_disabled", "new"] == 0
     assert found[("event_feed_lag_seconds",)] == 0
+
+
+async def test_whichever_worker_is_asked_an_endpoint_that_was_removed_is_not_behind(database_url, workers):
+    """Another worker may have read of it, and may not be asked again."""
+    connection = await asyncpg.connect(database_url)
+
+    def behind(http):
+        return ("event_delivery_lag_seconds", "removed") in samples(http.get("/metrics").text)
+
+    await connection.execute("insert into event_endpoints (name, position) values ('removed', 0)")
+    with httpx.Client(base_url=workers) as http:
+        await until(lambda: behind(http), "the endpoint is known")
+        for _ in range(20):  # the kernel hands each connection to either worker
+            with httpx.Client(base_url=workers) as other:
+                behind(other)
+        await connection.execute("delete from event_endpoints where name = 'removed'")
+        await until(lambda: not behind(http), "the endpoint is unknown")
+    await connection.close()
 
 
 @pytest.mark.parametrize(

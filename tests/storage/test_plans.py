@@ -1,12 +1,12 @@
 """Each documented lookup uses an index once there are rows enough to care."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from graphql_api.domain.token import Token
-from graphql_api.storage import checks, feed, selects, statements
+from graphql_api.storage import checks, feed, retention, selects, statements
 from graphql_api.storage.pool import SESSION, ConnectionPool
 from tests.storage.plans import nodes_of
 
@@ -96,11 +96,14 @@ LOOKUPS = {
     "a page of the feed with a filter": (feed.STATEMENTS.filtered_page, [5000, 20000, 501, ["STRIPE"], ["DELETED"]]),
     "what precedes a place in the feed": (feed.PRECEDES, [5000, None, ["DELETED"]]),
     "the age of an entry": (feed.AGE, [5000]),
+    "old entries to delete": (retention._statement(5, dry_run=False), [ID, 0, timedelta()]),
+    "old entries to count": (retention._statement(5, dry_run=True), [ID, 0, timedelta()]),
     "who else had them": (statements.FORGET_NAMELESS, [[ID]]),
 }
 
 
-TINY = {"event_timelines", "pg_database"}  # a row for each failover, and for each database
+# A row for each failover, for each endpoint, and for each database.
+TINY = {"event_timelines", "event_endpoints", "pg_database"}
 
 
 @pytest.mark.parametrize("lookup", LOOKUPS)
