@@ -28,10 +28,10 @@ class Mutations:
         request.mutation = task = loop.create_task(mutation)
         deadline.given.reset(outside)
         self.running.add(task)
-        task.add_done_callback(self.running.discard)
         ended = loop.create_future()  # to wait for the task itself would be to cancel it, too
 
         def end(task: "asyncio.Future[Result]") -> None:
+            self.running.discard(task)
             if not ended.done():
                 ended.set_result(None)
             elif not task.cancelled():
