@@ -479,9 +479,11 @@ def save_input(row: StagedToken, stored: Token | None) -> Save:
 
 
 def _is_outdated(row: StagedToken, stored: Token) -> bool:
-    """Whether the token was deactivated or activated after it was as the row says."""
+    """Whether the token was deactivated or activated after it was as the row says, or the row is of an earlier one."""
     if row.deactivated_at is None:
         return not stored.is_active and row.updated_at < stored.updated_at
+    if row.created_at <= row.deactivated_at < stored.created_at and row.id != stored.id:
+        return True
     activated_at = tokens.facts_of(stored).activated_at
     return activated_at is not None and row.deactivated_at < activated_at
 

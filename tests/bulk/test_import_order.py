@@ -1,7 +1,9 @@
 """An import ends as if its lines had been saved one after another, whatever they have in common and came before."""
 
+import json
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -103,3 +105,22 @@ async def test_an_import_ends_as_saves_one_after_another_do(
             ]
     assert rejected == refused
     assert await everything() == expected
+
+
+@pytest.mark.parametrize("has_id", [True, False], ids=["id", "no id"])
+async def test_an_older_export_does_not_deactivate_a_token_that_was_created_after_it(command, folder, graph, has_id):
+    """Only what it says of the gateway counts for the customer's next token."""
+    await graph.save("u1", "A", "c1")
+    await graph.deactivate(await graph.customer("A", "c1"), reason="FRAUD")
+    await command("export", "old.jsonl")
+    [record] = map(json.loads, (folder / "old.jsonl").read_text().splitlines())
+    (folder / "old.jsonl").write_text(json.dumps(record if has_id else {**record, "id": None}))
+    await graph.delete(await graph.customer("A", "c1"))
+    await graph.save("u1", "A", "c1")
+    before = await graph.customer("A", "c1")
+    await command("import", "old.jsonl")
+    assert await graph.customer("A", "c1") == before
+    await graph.delete(before)
+    (folder / "old.jsonl").write_text(json.dumps({**record, "id": None}))
+    await command("import", "old.jsonl")
+    assert (await graph.customer("A", "c1"))["deactivationReason"] == "FRAUD"
