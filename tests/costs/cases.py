@@ -87,6 +87,16 @@ def text_of(unit: str) -> Callable[[int], Request]:
 DENIED = each(29, 'a#: gatewayToken(gateway: "S") { id } ')
 MALFORMED = each(14, 'a#: gatewayToken(gateway: "?") { id } b#: gatewayTokens(gateway: "?") { id } ')
 
+SAVING = (
+    "mutation($inputs: [SaveCustomerGatewayTokenInput!]!) { saveCustomerGatewayTokens(inputs: $inputs) { created } }"
+)
+
+
+def names(count: int) -> list[str]:
+    """Names that differ."""
+    return [f"userI{number}" for number in range(count)]
+
+
 CASES = [
     # What a document holds
     Case("text that looks like suggestions", text_of(" did you mean")),
@@ -180,6 +190,9 @@ CASES = [
         lambda size: asked("query($v: Int) { customerGatewayTokens(first: $v) { totalCount } }", {"v": "4" * size}),
     ),
     Case("many variables", lambda size: asked("{ __typename }", {f"v{number}": 1 for number in range(size // 10)})),
+    Case("items of a wrong type", lambda size: asked(SAVING, {"inputs": [1] * (size // 2)})),
+    Case("an input of unknown fields", lambda size: asked(SAVING, {"inputs": [dict.fromkeys(names(size // 12), 1)]})),
+    Case("a batch of numbers", lambda size: Request(b"[" + b"1," * (size // 2) + b"1]"), sizes=(64 * KIB, 1000 * KIB)),
     Case("a deep variable", lambda size: asked("{ __typename }", {"v": deep(min(size // 10, 200))})),
     Case("a long operation name", lambda size: asked("query A { __typename }", None, operationName="b" * size)),
     Case(
@@ -194,8 +207,7 @@ CASES = [
     Case(
         "metadata of numbers that have many digits",
         lambda size: asked(
-            "mutation($inputs: [SaveCustomerGatewayTokenInput!]!) { saveCustomerGatewayTokens(inputs: $inputs) {"
-            " userErrors { code } } }",
+            SAVING,
             {"inputs": [saved(number, {"a": [1e300] * 54}) for number in range(size // 450)]},
         ),
         caller="service",

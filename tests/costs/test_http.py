@@ -1,5 +1,6 @@
 """What hostile heads and bodies cost: CPU of the service, at two sizes each, which may grow as they do."""
 
+import base64
 import gzip
 import json
 import socket
@@ -87,6 +88,18 @@ CASES = {
     ),
     "white space": (lambda n: post(body=b" " * n + BODY), 250_000),
     "a batch": (lambda n: post(body=batch(n)), 250_000),
+    "empty frames of zstd": (
+        lambda n: post(b"Content-Encoding: zstd", body=b"\x50\x2a\x4d\x18\0\0\0\0" * (n // 8)),
+        250_000,
+    ),
+    "empty blocks of deflate": (
+        lambda n: post(b"Content-Encoding: deflate", body=b"\x78\x9c" + b"\0\0\0\xff\xff" * (n // 5)),
+        250_000,
+    ),
+    "a deep access token": (
+        lambda n: post(b"Authorization: Bearer %b.e30.AAAA" % base64.urlsafe_b64encode(b"[" * (n // 2))),
+        15_000,
+    ),
     "a bomb": (lambda n: post(b"Content-Encoding: gzip", body=gzip.compress(bytes(n * 100))), 10_000),
 }
 
