@@ -134,10 +134,20 @@ class GatewayClient:
         return await self._ask("DELETE", customer, self.api.read_deleted, inf)
 
     async def knows_one(self, customers: Iterable[str]) -> bool:
-        """Whether one of these customers exists or was deleted there: only the right account says so."""
+        """Whether one of these customers exists or was deleted there: only the right account says so.
+
+        Raises:
+            StoppedError: the gateway does not say so of any, and does not answer for all; or as for `customer`.
+        """
+        outage = None
         for customer in customers:
-            if (await self.customer(customer)).verdict in {Verdict.EXISTS, Verdict.GONE}:
+            answer = await self.customer(customer)
+            if answer.verdict in {Verdict.EXISTS, Verdict.GONE}:
                 return True
+            if answer.verdict is not Verdict.UNKNOWN:
+                outage = answer
+        if outage:
+            raise StoppedError(f"{self.api.name} did not answer; the last request got {outage.detail}")
         return False
 
     async def deletions(self, since: datetime, after: str | None) -> DeletionPage:

@@ -80,6 +80,19 @@ async def test_in_another_account_nothing_is_deleted_or_done(purge, erased, stri
     assert (stripe.count("DELETE"), await left()) == ({}, ["cus_1", "cus_2", "cus_3"])
 
 
+@pytest.mark.parametrize("faults", [[500] * 3, [None, 500, 500, 500]], ids=["all", "one of two"])
+async def test_if_the_gateway_does_not_answer_nothing_is_said_of_its_account(
+    purge, erased, stripe, left, graph, faults
+):
+    if faults[0] is None:  # the customer that was verified last is unknown there
+        await graph.save("u5", "STRIPE", "cus_5")
+        await graph.verify("STRIPE", "cus_5")
+    stripe.faults.extend(faults)
+    with pytest.raises(StoppedError, match=r"\AStripe did not answer; the last request got status 500\Z"):
+        await purge(stripe)
+    assert (stripe.count("DELETE"), await left()) == ({}, ["cus_1", "cus_2", "cus_3"])
+
+
 async def test_what_is_unknown_is_not_done_where_no_customer_shows_that_the_account_is_right(
     purge, erased, stripe, left, graph
 ):
