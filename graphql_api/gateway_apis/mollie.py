@@ -17,15 +17,12 @@ class Mollie(GatewayAPI):
     permissions = "an API key of the profile"
 
     def probes(self) -> list[Request]:
-        """See `GatewayAPI`."""
         return [Request("/v2/customers", {"limit": "1"})]
 
     def customer(self, customer: str) -> Request:
-        """See `GatewayAPI`."""
         return Request(f"/v2/customers/{quote(customer, safe='')}")
 
     def read_customer(self, reply: Reply, customer: str) -> Answer:
-        """See `GatewayAPI`."""
         match reply:
             case Reply(200, {"resource": "customer", "id": str(found), "mode": str(mode)}) if found == customer:
                 is_ours = mode == ("test" if self.is_test else "live")
@@ -38,5 +35,4 @@ class Mollie(GatewayAPI):
                 return unexpected(reply)
 
     def read_deleted(self, reply: Reply, customer: str) -> Answer:
-        """See `GatewayAPI`."""
         return Answer(Verdict.GONE) if reply.status == 204 else self.read_customer(reply, customer)  # noqa: PLR2004

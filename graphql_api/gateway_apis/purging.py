@@ -99,16 +99,7 @@ def _failed(customer: str, answer: Answer) -> Purged:
 
 
 class Purge:
-    """One run of a purge of one gateway.
-
-    Args:
-        store: the database
-        gateways: what is known of gateways
-        gateway: which one is purged
-        client: asks it
-        options: what is to be deleted
-        report: takes the lines of the report
-    """
+    """One run of a purge of one gateway, with what a `Check` has."""
 
     def __init__(
         self,

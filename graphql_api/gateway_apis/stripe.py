@@ -36,16 +36,13 @@ class Stripe(GatewayAPI):
     permissions = "Customers: Read (Write to purge) and Events: Read"
 
     def headers(self, key: str) -> Mapping[str, str]:
-        """See `GatewayAPI`."""
         account = {} if self.account is None else {"Stripe-Account": self.account}
         return {**super().headers(key), **account}
 
     def probes(self) -> list[Request]:
-        """See `GatewayAPI`."""
         return [Request("/v1/customers", {"limit": "1"}), Request("/v1/events", {"limit": "1"})]
 
     def customer(self, customer: str) -> Request:
-        """See `GatewayAPI`."""
         return Request(f"/v1/customers/{quote(customer, safe='')}")
 
     def read_customer(self, reply: Reply, customer: str) -> Answer:
@@ -72,7 +69,6 @@ class Stripe(GatewayAPI):
         return Request("/v1/events", query if after is None else {**query, "starting_after": after})
 
     def read_deletions(self, reply: Reply) -> DeletionPage | Answer:
-        """See `GatewayAPI`."""
         match reply:
             case Reply(200, {"object": "list", "data": list(events), "has_more": bool(has_more)}):
                 pass

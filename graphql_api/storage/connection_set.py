@@ -75,18 +75,7 @@ STANDARD = PoolOptions()
 
 
 class ConnectionSet:
-    """A bounded number of connections to one PostgreSQL, opened as they are needed.
-
-    Args:
-        connector: opens them
-        name: what the log calls the database
-        size: how many there are at the most
-        timeout: seconds that one statement may take
-        prepares: whether statements are prepared; a pooler in transaction mode may forbid that
-        watches: whether connections are given up if nothing is heard of the database
-        options: how connections are treated
-        observe: is called for every statement
-    """
+    """A bounded number of connections to one PostgreSQL, opened as they are needed; see `ConnectionPool.open`."""
 
     def __init__(
         self,

@@ -62,18 +62,9 @@ class TransactionRunner:
     async def run(
         self, connection: Connection, first: str, *, commits: bool, ends_early: bool
     ) -> AsyncGenerator[Transaction]:
-        """A transaction on this connection, which is released at the end.
+        """A transaction on this connection, which is released at the end: see `ConnectionPool.transaction`.
 
-        Args:
-            connection: an acquired one
-            first: SQL without arguments that runs in the round trip that begins the transaction
-            commits: whether it takes effect
-            ends_early: whether it is rolled back once one of its statements is late
-
-        Raises:
-            ChangeIsLateError: one was.
-            ConnectionLostError: the connection was lost, and nothing took effect.
-            UnavailableError: the database did not answer in time; the message says if it may have taken effect.
+        If it `ends_early`, it is rolled back once one of its statements is late.
         """
         limit: asyncio.Timeout | None = None
         transaction = Transaction(connection)

@@ -27,7 +27,6 @@ class Adyen:
         self._endpoints = [(endpoint, bytes.fromhex(endpoint.secret)) for endpoint in endpoints]
 
     def reports(self, body: bytes, headers: Mapping[str, str]) -> list[Report]:
-        """See `Sender`."""
         endpoint = self._signer(body, headers.get("hmacsignature", ""))
         event = read(body)
         kind = field(event, "type", str)

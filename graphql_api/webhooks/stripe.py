@@ -29,7 +29,6 @@ class Stripe:
         self._endpoints = endpoints
 
     def reports(self, body: bytes, headers: Mapping[str, str]) -> list[Report]:
-        """See `Sender`."""
         endpoint = self._signer(body, headers.get("stripe-signature"))
         event = read(body)
         kind = field(event, "type", str)
