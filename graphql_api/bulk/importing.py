@@ -17,7 +17,7 @@ import orjson
 from uuid_utils import uuid7
 
 from graphql_api.bulk.identifiers import identifier
-from graphql_api.bulk.records import Line, Record, Rejection, Report, Unreadable, values_of
+from graphql_api.bulk.records import Line, Record, Rejection, Tally, Unreadable, values_of
 from graphql_api.domain import token as tokens
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, InputError, Problem
@@ -50,7 +50,7 @@ async def import_tokens(
     *,
     dry_run: bool = False,
     max_lines: int = MAX_CHUNK_LINES,
-) -> AsyncGenerator[Report]:
+) -> AsyncGenerator[Tally]:
     """Save these records in their order, in chunks of at most `max_lines`; while one is written, the next is staged.
 
     That takes two connections. In a dry run each chunk is written and rolled back: a line counts for the later lines
@@ -65,7 +65,7 @@ async def import_tokens(
         now = began + timedelta(seconds=monotonic() - started)
         return await asyncio.to_thread(_read_chunk, records, parser, now, max_lines)
 
-    async def save(reading: "asyncio.Task[_Chunk | None]", turn: asyncio.Event) -> Report | None:
+    async def save(reading: "asyncio.Task[_Chunk | None]", turn: asyncio.Event) -> Tally | None:
         if (chunk := await reading) is None:
             return None
         try:
@@ -75,7 +75,7 @@ async def import_tokens(
             return await retry_on_conflict(partial(writer.write, chunk, turn))
 
     reading: asyncio.Task[_Chunk | None] | None = None
-    under_way: deque[tuple[asyncio.Task[_Chunk | None], asyncio.Event, asyncio.Task[Report | None]]] = deque()
+    under_way: deque[tuple[asyncio.Task[_Chunk | None], asyncio.Event, asyncio.Task[Tally | None]]] = deque()
     try:
         while True:
             while len(under_way) < _CHUNKS_UNDER_WAY:
@@ -83,10 +83,10 @@ async def import_tokens(
                 under_way.append((reading, turn, asyncio.create_task(save(reading, turn))))
             _, turn, saving = under_way[0]
             turn.set()
-            if (report := await saving) is None:
+            if (tally := await saving) is None:
                 return
             under_way.popleft()
-            yield report
+            yield tally
     finally:
         tasks: list[asyncio.Task[Any]] = [task for reading, _, saving in under_way for task in (reading, saving)]
         for task in tasks:
@@ -356,14 +356,14 @@ class _Writer:
         self._dry_run = dry_run
         self._all_are_new = True
 
-    async def write(self, chunk: _Chunk, turn: asyncio.Event) -> Report:
+    async def write(self, chunk: _Chunk, turn: asyncio.Event) -> Tally:
         """Stage the lines of this chunk, and write them once it is their turn.
 
         Raises:
             ConflictError: not all were new, though they seemed to be, or another writer came between: write them again.
             ConnectionLostError: the connection was lost, and nothing was written.
         """
-        report = Report(chunk.last, rejected=[*chunk.refused])
+        tally = Tally(chunk.last, rejected=[*chunk.refused])
         users = {row.user_id for row in chunk.rows.values()}
         customers = {(row.gateway, row.gateway_customer_id) for row in chunk.rows.values()}
         former = {(row.gateway, name) for row in chunk.rows.values() for name in row.former_ids or ()}
@@ -383,12 +383,12 @@ class _Writer:
             if rows != parsed:
                 await staging.stage(store, rows, again=True)
             stored = await staging.store_new(store, rows, all_are=all_are_new)
-            report.created, report.unchanged = stored.created, stored.unchanged
+            tally.created, tally.unchanged = stored.created, stored.unchanged
             if stored.others:
-                await _write_others(store, chunk, [chunk.rows[number] for number in stored.others], erased, report)
+                await _write_others(store, chunk, [chunk.rows[number] for number in stored.others], erased, tally)
         self._all_are_new = not stored.unchanged and not stored.others
-        report.rejected.sort(key=attrgetter("line"))
-        return report
+        tally.rejected.sort(key=attrgetter("line"))
+        return tally
 
 
 def _settled(rows: list[StagedToken], facts: Mapping[Pair, Facts], erased: set[str]) -> list[StagedToken]:
@@ -408,7 +408,7 @@ def _settled_row(row: StagedToken, facts: Mapping[Pair, Facts]) -> StagedToken:
 
 
 async def _write_others(
-    store: TokenTransaction, chunk: _Chunk, rows: Sequence[StagedToken], erased: set[str], report: Report
+    store: TokenTransaction, chunk: _Chunk, rows: Sequence[StagedToken], erased: set[str], tally: Tally
 ) -> None:
     """Save these rows one after another, as a batch of mutations does."""
     now = await store.now()
@@ -427,15 +427,15 @@ async def _write_others(
         save = save_input(row, before)._replace(refused_as_new=chunk.refused_as_new.get(row.line))
         result = refused or batch.save(save, _import_event(row, now), _said(row, before))
         if isinstance(result, InputError):
-            report.reject(row.line, _in_words_of_a_file(result), chunk.records[row.line])
+            tally.reject(row.line, _in_words_of_a_file(result), chunk.records[row.line])
         elif result.created:
-            report.created += 1
+            tally.created += 1
             used_ids.add(row.id)
             _reserve(batch, row)
         elif before is not None and result.token.version == before.version:
-            report.unchanged += 1
+            tally.unchanged += 1
         else:
-            report.changed += 1
+            tally.changed += 1
     await store.write(batch.changes, staging.ACTOR)
 
 

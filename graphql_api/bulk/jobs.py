@@ -15,7 +15,7 @@ from graphql_api.bulk.files.rejects import rejects, rejects_path
 from graphql_api.bulk.importing import import_tokens
 from graphql_api.bulk.progress import named, progress, say
 from graphql_api.bulk.reconciling import (
-    ApplyReport,
+    ApplyTally,
     Guards,
     apply,
     check,
@@ -23,7 +23,7 @@ from graphql_api.bulk.reconciling import (
     listed_customers,
     payment_methods,
 )
-from graphql_api.bulk.records import Format, Line, Report
+from graphql_api.bulk.records import Format, Line, Tally
 from graphql_api.bulk.remapping import remap
 from graphql_api.domain.errors import BadInputError, InputError, UnavailableError
 from graphql_api.domain.filter import TokenFilter
@@ -74,12 +74,12 @@ class _Totals:
     unchanged: int = 0
     rejected: int = 0
 
-    def add(self, report: Report) -> None:
-        self.line = report.line
-        self.created += report.created
-        self.changed += report.changed
-        self.unchanged += report.unchanged
-        self.rejected += len(report.rejected)
+    def add(self, tally: Tally) -> None:
+        self.line = tally.line
+        self.created += tally.created
+        self.changed += tally.changed
+        self.unchanged += tally.unchanged
+        self.rejected += len(tally.rejected)
 
     def __str__(self) -> str:
         counts = ((name, getattr(self, name)) for name in ("created", "changed", "unchanged", "rejected"))
@@ -96,7 +96,7 @@ async def import_file(pool: ConnectionPool, gateways: Gateways, options: FileOpt
     if (gateway := options.read.gateway) is not None:
         options = replace(options, read=replace(options.read, gateway=_gateway(gateways, gateway)))
 
-    def save(records: Iterator[Line]) -> AsyncGenerator[Report]:
+    def save(records: Iterator[Line]) -> AsyncGenerator[Tally]:
         return import_tokens(TokenStore(pool), gateways, records, dry_run=options.checks)
 
     return await _run_job("import", options, read_tokens, save)
@@ -111,7 +111,7 @@ async def remap_file(pool: ConnectionPool, gateways: Gateways, options: FileOpti
     """
     name = _gateway(gateways, gateway)
 
-    def replace_ids(records: Iterator[Line]) -> AsyncGenerator[Report]:
+    def replace_ids(records: Iterator[Line]) -> AsyncGenerator[Tally]:
         return remap(TokenStore(pool), gateways, name, records, dry_run=options.checks)
 
     return await _run_job("remap", options, read_id_changes, replace_ids)
@@ -128,7 +128,7 @@ async def _run_job(
     verb: str,
     options: FileOptions,
     read: Callable[[Source], Iterator[Line]],
-    work: Callable[[Iterator[Line]], AsyncGenerator[Report]],
+    work: Callable[[Iterator[Line]], AsyncGenerator[Tally]],
 ) -> bool:
     title = options.title(verb)
     totals = _Totals()
@@ -139,10 +139,10 @@ async def _run_job(
         expect_other_file("--rejects", rejected, options.path)
         with rejects(rejected, source) as reject, progress(title, source.size) as show:
             try:
-                async with aclosing(work(records)) as reports:
-                    async for report in _finish_steps(reports):
-                        totals.add(report)
-                        reject(report.rejected)
+                async with aclosing(work(records)) as tallies:
+                    async for tally in _finish_steps(tallies):
+                        totals.add(tally)
+                        reject(tally.rejected)
                         show(source.position, f"{totals.line:,} lines, {totals}")
             except asyncio.CancelledError:
                 raise JobStoppedError(_stop(title, totals)) from None
@@ -256,7 +256,7 @@ async def reconcile_file(
     at = await _export_time(store, options.path, exported_at, applies=guards is not None)
     report = report or Path(f"{_beside(options.path)}.report.csv")
     expect_other_file("--report", report, options.path)
-    title, total = f"reconcile {named(options.path)} with {name}", ApplyReport()
+    title, total = f"reconcile {named(options.path)} with {name}", ApplyTally()
     try:
         async with store.transaction(()) as transaction:
             customer_list = CustomerList(transaction.raw, name, at)
@@ -336,7 +336,7 @@ async def _load(customer_list: CustomerList, title: str, options: FileOptions, g
 
 
 async def _apply(
-    store: TokenStore, customer_list: CustomerList, title: str, counts: ListCounts, total: ApplyReport
+    store: TokenStore, customer_list: CustomerList, title: str, counts: ListCounts, total: ApplyTally
 ) -> None:
     with progress(title, counts.known + counts.missing_there) as show:
         async for some in _finish_steps(apply(store, customer_list)):

@@ -46,14 +46,14 @@ class Guards:
 
 
 @dataclass(slots=True)
-class ApplyReport:
+class ApplyTally:
     """How many tokens were deactivated, activated again, and verified."""
 
     deactivated: int = 0
     activated: int = 0
     verified: int = 0
 
-    def add(self, other: "ApplyReport") -> None:
+    def add(self, other: "ApplyTally") -> None:
         """Count the other's tokens too."""
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
@@ -133,7 +133,7 @@ def check(counts: ListCounts, unreadable: int, guards: Guards) -> None:
 
 async def apply(
     store: TokenStore, customer_list: CustomerList, *, max_tokens: int = MAX_CHUNK_TOKENS
-) -> AsyncGenerator[ApplyReport]:
+) -> AsyncGenerator[ApplyTally]:
     """Deactivate what is missing and verify what is listed, at most `max_tokens` in a transaction.
 
     What the list says of inactive tokens and of customers without one is kept, too: it counts against other reports.
@@ -151,8 +151,8 @@ async def apply(
             is_behind |= await retry_on_conflict(partial(_remember, store, customer_list, rows), max_seconds=60)
 
 
-async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[Row]) -> ApplyReport:
-    applied, changes, beside = ApplyReport(), Changes(), dict[Pair, Facts]()
+async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[Row]) -> ApplyTally:
+    applied, changes, beside = ApplyTally(), Changes(), dict[Pair, Facts]()
     async with store.transaction({row["user_id"] for row in rows}) as transaction:
         stored = await transaction.lock_at((row["user_id"], customer_list.gateway) for row in rows)
         now = await transaction.now()

@@ -35,7 +35,7 @@ class Rejection(NamedTuple):
 
 
 @dataclass(slots=True)
-class Report:
+class Tally:
     """What became of the lines of a file, or of some of them: the counts are tokens, `line` is the last line."""
 
     line: int = 0

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Final
 
 from graphql_api.bulk.identifiers import identifier
-from graphql_api.bulk.records import Line, Record, Report, Unreadable
+from graphql_api.bulk.records import Line, Record, Tally, Unreadable
 from graphql_api.domain import values
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.inputs import Gateways, Save
@@ -31,7 +31,7 @@ async def remap(
     *,
     dry_run: bool,
     max_lines: int = MAX_CHUNK_LINES,
-) -> AsyncGenerator[Report]:
+) -> AsyncGenerator[Tally]:
     """Replace each record's `old` identifier by its `new` one, at most `max_lines` in a transaction.
 
     In a dry run each chunk is written and rolled back: a line counts for the later lines of its chunk only.
@@ -40,15 +40,15 @@ async def remap(
         yield await retry_on_conflict(partial(_write, store, gateways, gateway, lines, dry_run=dry_run), max_seconds=60)
 
 
-async def _write(store: TokenStore, gateways: Gateways, gateway: str, lines: list[Line], *, dry_run: bool) -> Report:
-    report = Report(lines[-1][0])
+async def _write(store: TokenStore, gateways: Gateways, gateway: str, lines: list[Line], *, dry_run: bool) -> Tally:
+    tally = Tally(lines[-1][0])
     pairs: dict[int, Pair] = {}
     read = dict(lines)
     for number, record in lines:
         try:
             pairs[number] = _parse(gateways, gateway, record)
         except InputError as refused:
-            report.reject(number, refused, record)
+            tally.reject(number, refused, record)
     old = [(gateway, old) for old, _ in pairs.values()]
     new = [(gateway, new) for _, new in pairs.values()]
     users = set((await store.customers(old)).owners.values())
@@ -63,13 +63,13 @@ async def _write(store: TokenStore, gateways: Gateways, gateway: str, lines: lis
             try:
                 is_changed = _replace(batch, gateway, before, after)
             except InputError as refused:
-                report.reject(number, refused, read[number])
+                tally.reject(number, refused, read[number])
             else:
-                report.changed += is_changed
-                report.unchanged += not is_changed
+                tally.changed += is_changed
+                tally.unchanged += not is_changed
         await transaction.write(batch.changes, ACTOR)
-    report.rejected.sort(key=attrgetter("line"))
-    return report
+    tally.rejected.sort(key=attrgetter("line"))
+    return tally
 
 
 def _parse(gateways: Gateways, gateway: str, record: Record | Unreadable) -> Pair:
