@@ -115,6 +115,14 @@ async def test_a_lookup_reads_by_index_and_never_the_whole_table(filled, lookup)
     assert [node for node in nodes if node["Node Type"].startswith(("Index", "Bitmap"))]
 
 
+async def test_what_is_planned_for_old_entries_knows_how_many_are_looked_at(filled):
+    """Otherwise a long history is read to its end for each few entries that are deleted."""
+    statement = retention._statement(5, dry_run=False)
+    await filled.execute(f"prepare old_entries as {statement.sql}")  # planned without its arguments
+    plan = json.loads(await filled.fetchval(f"explain (format json) execute old_entries ('{ID}', 0, '0')"))[0]["Plan"]
+    assert max(node["Plan Rows"] for node in nodes_of(plan) if node["Node Type"] == "Limit") == 5
+
+
 COVERED = ("id", "user_id", "gateway", "gateway_customer_id", "is_active", "created_at")
 
 
