@@ -4,9 +4,10 @@ import re
 
 from graphql_api.domain.errors import Code, InputError, Problem
 
-_SCIENTIFIC = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
+# Without the plus sign, only as short numbers are written: longer ones are ids of some gateways.
+_SCIENTIFIC = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]+)?[Ee]\+[0-9]+|[0-9](?:[.,][0-9]+)?E[0-9]{2})")
 _FORMULA = re.compile(r'="[^"]*"')
-_ERRORS = {"#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!"}
+_ERROR = re.compile(r"##+|#(?:N/A|NAME\?|NULL!|NUM!|REF!|VALUE!|DIV/0!)")  # or a column that was too narrow
 
 
 def identifier(value: object, name: str) -> str:
@@ -40,7 +41,7 @@ def _damage(text: str) -> str | None:
         return "added an apostrophe to this value"
     if _FORMULA.fullmatch(text):
         return 'added ="…" to this value'
-    if text in _ERRORS:
+    if _ERROR.fullmatch(text):
         return f"replaced this value by {text}"
     return None
 

@@ -277,7 +277,8 @@ async def reconcile_file(
         message = f"{title} stopped, because the database was lost ({total}): run the same command again to continue"
         raise JobStoppedError(message) from lost
     except asyncio.CancelledError:
-        raise JobStoppedError(f"{title} was interrupted: run the same command again to continue") from None
+        how_far = f"{total}" if total.done else "nothing was changed"
+        raise JobStoppedError(f"{title} was interrupted ({how_far}): run the same command again to continue") from None
     return not (unreadable or counts.differences)
 
 

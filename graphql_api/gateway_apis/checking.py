@@ -147,6 +147,7 @@ class Check:
         self._report = report
         self._stopped: StoppedError | None = None
         self._throttled = 0
+        self._would_be_inactive = set[str]()  # in a dry run
         self._read_until: datetime | None = None
 
     async def count(self) -> int:
@@ -223,6 +224,7 @@ class Check:
         """
         if self._options.dry_run:
             inactive = [token for customer, token in found.items() if _becomes_inactive(token, gone[customer])]
+            self._would_be_inactive.update(token.id for token in inactive)
         else:
             inactive = await gateway_reports.deactivate_customers(self._tokens, self._gateway, gone, found)
         self.tally.gone += len(inactive)
@@ -280,6 +282,7 @@ class Check:
 
     async def _take(self, due: list[DueCheck], before: datetime) -> _Batch:
         if self._options.dry_run:
+            due = [each for each in due if each.token_id not in self._would_be_inactive]
             return _Batch(due, Lease({}, None), await self._store.now())
         lease = await self._checks.lease([each.token_id for each in due], before, LEASE_SECONDS)
         mine = [each for each in due if each.token_id in lease.until]
@@ -298,7 +301,8 @@ class Check:
                     answer = await self._client.customer(each.customer, began + LEASE_SECONDS)
                 except StoppedError as stopped:
                     self._stopped = self._stopped or stopped
-                    return
+                    if (answer := stopped.answer) is None:
+                        return
                 if answer.verdict is not Verdict.LATE:
                     batch.answers[each] = batch.now + timedelta(seconds=answer.sent - began), answer
                     self._count(answer)

@@ -57,7 +57,11 @@ Send = Callable[[str, Request], Awaitable[Response]]
 
 
 class StoppedError(Exception):
-    """It makes no sense to ask on; the message says why."""
+    """It makes no sense to ask on; the message says why. `answer` is the request's, if it is an outage."""
+
+    def __init__(self, message: str, answer: Answer | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 class Pace:
@@ -232,7 +236,8 @@ class GatewayClient:
         self._outages += 1
         if self._outages >= MAX_OUTAGES:
             raise StoppedError(
-                f"{self.api.name} did not answer {MAX_OUTAGES} requests in a row; the last one got {answer.detail}"
+                f"{self.api.name} did not answer {MAX_OUTAGES} requests in a row; the last one got {answer.detail}",
+                answer,
             )
         return answer
 

@@ -26,7 +26,7 @@ _PAGE: Final = 500
 
 
 class PurgeOutcome(Enum):
-    """What became of a customer; the report has a line for each that is still on the list."""
+    """What became of a customer."""
 
     DELETED = "DELETED"
     WOULD_DELETE = "WOULD_DELETE"
@@ -139,8 +139,7 @@ class Purge:
                     return
                 purged = await self._purge(customer)
                 self.tally.add(purged.outcome)
-                if purged.outcome not in {PurgeOutcome.DELETED, PurgeOutcome.DELETED_BEFORE}:
-                    self._report([purged])
+                self._report([purged])
                 yield self.tally
                 after = (erased_at, gateway, customer)
 

@@ -110,12 +110,14 @@ def _checked(found: dict[str, Any]) -> Parameters:
     query, extensions = found.get("query"), found.get("extensions")
     document_id, persisted = found.get("documentId"), _persisted(extensions) if extensions else None
     if query is None and document_id is None and persisted is None:
+        if extensions and extensions.get("persistedQuery") is not None:
+            raise _refused("`query` is missing, and `extensions.persistedQuery` has no string `sha256Hash`.")
         raise _refused("`query` is missing.")
     name = found.get("operationName") or None
     variables = found.get("variables")
     if persisted is None:
         return Parameters(query, name, variables, document_id)
-    return Parameters(query, name, variables, document_id, persisted["sha256Hash"], persisted.get("version"))
+    return Parameters(query or None, name, variables, document_id, persisted["sha256Hash"], persisted.get("version"))
 
 
 def _persisted(extensions: dict[str, Any]) -> dict[str, Any] | None:

@@ -441,7 +441,9 @@ async def test_a_check_says_what_an_import_would_and_changes_nothing(command, wr
     assert await everything() != before
 
 
-@pytest.mark.parametrize("damaged", ["4.24E+15", "4,24242e+15", "1E+12", "'0012", '="0012"', "#N/A", "#REF!"])
+@pytest.mark.parametrize(
+    "damaged", ["4.24E+15", "4,24242e+15", "1E+12", "'0012", '="0012"', "#N/A", "#REF!", "4E15", "4.2E15", "#####"]
+)
 async def test_what_a_spreadsheet_destroyed_is_rejected_with_that_reason(command, write, folder, reasons, damaged):
     file = write("t.csv", token(damaged), token("u2", customer=damaged))
     assert "2 rejected" in (await command("import", file)).err

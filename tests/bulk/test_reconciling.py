@@ -264,6 +264,28 @@ async def test_a_reconcile_that_loses_its_database_says_how_far_it_came_and_how_
     assert (await graph.customer("STRIPE", "cus_4"))["isActive"] is False
 
 
+@pytest.mark.parametrize("after_chunks", [0, 1])
+async def test_a_reconcile_that_is_interrupted_says_how_far_it_came(
+    command, listing, customers, graph, monkeypatch, after_chunks
+):
+    async def changes_and_then_interrupted(customer_list, after, size):
+        chunks.append(after)
+        if len(chunks) > after_chunks:
+            raise asyncio.CancelledError
+        return await changes(customer_list, after, size)
+
+    chunks, changes = [], CustomerList.changes
+    monkeypatch.setattr(CustomerList, "changes", changes_and_then_interrupted)
+    arguments = ["reconcile", listing("cus_1", "cus_2", "cus_3"), "--gateway", "STRIPE", "--exported-at", now()]
+    stopped = await command(*arguments, "--apply", "--max-missing", "100")
+    how_far = "1 deactivated, 0 activated, 3 verified" if after_chunks else "nothing was changed"
+    assert stopped.err.splitlines()[-1] == (
+        f"gateway-tokens: reconcile list.csv with STRIPE was interrupted ({how_far}): run the same command again to"
+        " continue"
+    )
+    assert (await graph.customer("STRIPE", "cus_4"))["isActive"] is not bool(after_chunks)
+
+
 async def test_what_is_younger_than_the_list_is_not_missing_in_it(command, listing, customers, graph, differences):
     active = await graph.customer("STRIPE", "cus_1")
     await graph.deactivate(active)

@@ -313,7 +313,8 @@ async def test_a_purge_says_what_it_deleted_and_keeps_what_must_be_kept(
         "purge of STRIPE: 1 deleted, 0 deleted before, 1 unknown there, 0 failed, 1 skipped; details are in left.csv",
     ]
     assert (folder / "left.csv").read_text() == (
-        "outcome,reason,gateway,gatewayCustomerId\nSKIPPED,,STRIPE,cus_2\nUNKNOWN,,STRIPE,cus_3\n"
+        "outcome,reason,gateway,gatewayCustomerId\n"
+        "DELETED,,STRIPE,cus_1\nSKIPPED,,STRIPE,cus_2\nUNKNOWN,,STRIPE,cus_3\n"
     )
     assert stripe.count("DELETE") == {"cus_1": 1, "cus_3": 1}
     left = [node["gatewayCustomerId"] for node in (await graph.erasures())["nodes"]]
@@ -377,7 +378,7 @@ async def test_each_deletion_that_fails_has_its_reason(command, address, erased,
     outcome = await command("purge", "--gateway", "STRIPE", "--yes", "--report", "left.csv")
     assert outcome.status == 1
     assert outcome.err.splitlines()[0] == "purge of STRIPE: cus_1 failed: status 500"
-    assert (folder / "left.csv").read_text().splitlines()[1:] == ["FAILED,status 500,STRIPE,cus_1"]
+    assert (folder / "left.csv").read_text().splitlines()[1] == "FAILED,status 500,STRIPE,cus_1"
 
 
 async def test_a_report_never_overwrites_what_must_be_kept(command, address, folder, erased, stripe):

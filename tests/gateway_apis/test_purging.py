@@ -29,7 +29,7 @@ def left(graph):
 async def test_what_erased_users_left_is_deleted_and_confirmed(purge, erased, stripe, left):
     tally, lines = await purge(stripe)
     assert str(tally) == "3 deleted, 0 deleted before, 0 unknown there, 0 failed, 0 skipped"
-    assert (lines, await left()) == ([], [])
+    assert (lines, await left()) == ([(f"cus_{n}", "DELETED") for n in (1, 2, 3)], [])
     assert stripe.customers == {f"cus_{n}": standin.DELETED for n in (1, 2, 3)} | {"cus_4": standin.LIVE}
 
 
@@ -50,7 +50,10 @@ async def test_after_a_failure_it_goes_on_and_the_failed_one_stays_on_the_list(p
     stripe.faults.extend([None, None, 500, 500, 500])
     tally, lines = await purge(stripe)
     assert (tally.deleted, tally.failed) == (2, 1)
-    assert (lines, await left()) == ([("cus_2", "FAILED")], ["cus_2"])
+    assert (lines, await left()) == (
+        [("cus_1", "DELETED"), ("cus_2", "FAILED"), ("cus_3", "DELETED")],
+        ["cus_2"],
+    )
     assert (await purge(stripe))[0].deleted == 1
 
 
@@ -114,7 +117,7 @@ async def test_a_customer_that_is_saved_again_meanwhile_is_not_deleted(purge, er
     stripe.handle = handle
     tally, lines = await purge(stripe)
     assert (tally.deleted, tally.saved_again) == (2, 1)
-    assert lines == [("cus_2", "SAVED_AGAIN")]
+    assert lines == [("cus_1", "DELETED"), ("cus_2", "SAVED_AGAIN"), ("cus_3", "DELETED")]
     assert stripe.customers["cus_2"] == standin.LIVE
 
 

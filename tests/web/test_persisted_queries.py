@@ -47,6 +47,23 @@ async def test_a_document_that_was_sent_with_its_hash_is_found_by_it(web, method
     assert response.json() == answer
 
 
+@pytest.mark.parametrize("empty", ["", None])
+async def test_an_empty_document_beside_a_hash_is_none(web, empty):
+    await ask(web, query=QUERY, extensions=extensions())
+    assert (await ask(web, query=empty, extensions=extensions())).json() == {"data": {"hello": "hello you"}}
+    unknown = await ask(web, query=empty, extensions=extensions("{ caller }"))
+    assert codes(unknown) == [("PersistedQueryNotFound", "PERSISTED_QUERY_NOT_FOUND")]
+
+
+@pytest.mark.parametrize("persisted", [{"version": 1}, {"version": 1, "sha256Hash": None}, {}, "x", {"sha256Hash": 1}])
+async def test_a_persisted_query_without_a_hash_is_told_so(web, persisted):
+    response = await ask(web, extensions={"persistedQuery": persisted})
+    assert response.status_code == 400
+    assert codes(response) == [
+        ("`query` is missing, and `extensions.persistedQuery` has no string `sha256Hash`.", "BAD_REQUEST")
+    ]
+
+
 async def test_a_hash_of_something_else_is_refused_and_not_remembered(web):
     other = "{ caller }"
     response = await ask(web, query=QUERY, extensions=extensions(other))
