@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from operator import itemgetter
 from random import uniform
+from secrets import token_hex
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -94,10 +95,12 @@ class Connection:
     ) -> None:
         self.raw = raw
         self.server_pid: int = raw.get_server_pid()  # a pooler's own number, if one is between
+        self.mark = f"/*{token_hex(8)}*/"
+        """Begins the text of its statements, so that PostgreSQL can be asked about them through a pooler too."""
         self._observe = observe
         self.answers = 0
         self.asked_at: float | None = None  # when the running statement started, by `perf_counter`
-        self.backend: int | None = None  # the backend that runs the current transaction, once known
+        self.xid: str | None = None  # the id of the current transaction, once known
         self.idle_since = 0.0
         self.reader: asyncio.Task[Any] | None = None  # the task that reads by key now
         self.looks = 0  # how often a check has seen this read, or this statement of a transaction
@@ -130,7 +133,8 @@ class Connection:
 
     async def _run(self, statement: Statement, arguments: Sequence[Any]) -> list[Row]:
         if not self._prepares:
-            return await self.raw.fetch(statement.sql, *arguments, timeout=self._timeout, record_class=statement.row)
+            sql = self.mark + statement.sql
+            return await self.raw.fetch(sql, *arguments, timeout=self._timeout, record_class=statement.row)
         prepared = self._prepared.get(statement)
         if prepared is None:
             prepared = await self._prepare(statement)
@@ -142,7 +146,7 @@ class Connection:
         """Run a statement without arguments, and others in the same round trip."""
         self.asked_at = began = perf_counter()
         try:
-            await self.raw.execute(f"{statement.sql}; {then}", timeout=self._timeout)
+            await self.raw.execute(f"{self.mark}{statement.sql}; {then}", timeout=self._timeout)
         except BaseException as error:
             self.asked_at = None
             self._observe(statement, perf_counter() - began, error)
@@ -154,11 +158,11 @@ class Connection:
     async def _prepare(self, statement: Statement) -> PreparedStatement:
         while len(self._prepared) >= self._max_prepared or self._prepared_bytes > self._max_prepared_bytes:
             oldest, _ = self._prepared.popitem(last=False)  # asyncpg closes it on the server
-            self._prepared_bytes -= len(oldest.sql)
-        sql = statement.sql_pg17 if statement.sql_pg17 and self._has_pg17 else statement.sql
+            self._prepared_bytes -= len(self.mark + oldest.sql)
+        sql = self.mark + (statement.sql_pg17 if statement.sql_pg17 and self._has_pg17 else statement.sql)
         prepared = await self.raw.prepare(sql, name=True, timeout=self._timeout, record_class=statement.row)
         self._prepared[statement] = prepared
-        self._prepared_bytes += len(statement.sql)
+        self._prepared_bytes += len(self.mark + statement.sql)
         return prepared
 
     def waits_for(self, seconds: float) -> bool:

@@ -33,12 +33,14 @@ from graphql_api.storage.connection import (
     StatementTimeoutError,
 )
 from graphql_api.storage.connector import CONNECT_TIMEOUT_SECONDS, FAILURES, Connector, RawConnection, ReadOnlyError
+from graphql_api.storage.transaction import Abandoned
 
 # How long a caller waits for a connection.
 ACQUIRE_TIMEOUT_SECONDS = 2.5
 _WATCH_INTERVAL_SECONDS = 0.25
 _SEEK_INTERVAL_SECONDS = 1.0
 _CLEANUP_TIMEOUT_SECONDS = 0.5
+_MAX_ABANDONED = 100
 # So long after the last failed change, readiness says what the database lacks.
 _SHORTAGE_SECONDS = 60.0
 
@@ -101,6 +103,7 @@ class ConnectionSet:
         self.open: set[Connection] = set()
         self._idle: list[Connection] = []
         self._rested: list[Connection] = []  # idle, and not used for a while
+        self._abandoned: list[Abandoned] = []  # lost ones whose backends may still hold locks
         self._waiting: deque[asyncio.Future[Connection]] = deque()
         self._opening = 0
         self._is_reachable = False  # that another connection can be opened, since the last one was and none was lost
@@ -108,17 +111,19 @@ class ConnectionSet:
         self._is_suspended = False
         self.is_read_only = False
         """Whether only reads are answered."""
-        self.is_direct = False
-        """Whether no pooler is between, as far as is known."""
         self._shortage, self._short_until = "", 0.0
         self.patience = Patience()
         self.losses = 0
         self.timeouts = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def watch(self, end_abandoned: Callable[[list[int]], None]) -> None:
-        """Watch the connections from now on, and have transactions ended whose backends were lost without a word."""
-        self.start(supervise(f"{self.name} connections", lambda: self._watch(end_abandoned)))
+    def watch(self, end: Callable[[list[Abandoned]], Coroutine[Any, Any, None]]) -> None:
+        """Watch the connections from now on, and have the backends of lost ones ended."""
+        self.start(supervise(f"{self.name} connections", lambda: self._watch(end)))
+
+    def abandon(self, abandoned: list[Abandoned]) -> None:
+        """Have the backends of these ended soon."""
+        self._abandoned = [*self._abandoned, *abandoned][-_MAX_ABANDONED:]
 
     async def close(self) -> None:
         """End what runs in the background, and close all connections."""
@@ -220,7 +225,7 @@ class ConnectionSet:
         """Whether a connection that rested can be used; if not, none of those that rested with it is kept."""
         try:
             async with asyncio.timeout(max(self._options.ping_seconds, self.patience.seconds)):
-                await self._ping(connection.raw)
+                await self._ping(connection.raw, connection.mark)
         except (TimeoutError, *FAILURES):
             self._drop({connection, *self._rested})
             return False
@@ -229,9 +234,9 @@ class ConnectionSet:
             raise
         return True
 
-    async def _ping(self, raw: RawConnection) -> None:
+    async def _ping(self, raw: RawConnection, mark: str = "") -> None:
         began = monotonic()
-        await raw.execute("select")
+        await raw.execute(f"{mark}select")
         self.patience.note_round_trip(monotonic() - began)
 
     def release(self, connection: Connection) -> None:
@@ -275,7 +280,7 @@ class ConnectionSet:
         """Make the connection whole: the driver first waits until what was under way is cancelled."""
         began = monotonic()
         try:
-            await connection.raw.execute(script, timeout=_CLEANUP_TIMEOUT_SECONDS)
+            await connection.raw.execute(connection.mark + script, timeout=_CLEANUP_TIMEOUT_SECONDS)
         except FAILURES as error:
             self.lose(connection, error)
         else:
@@ -360,6 +365,7 @@ class ConnectionSet:
         self._idle = [connection for connection in self._idle if connection not in connections]
         self._rested = [connection for connection in self._rested if connection not in connections]
         self.open = self.open - connections
+        self.abandon([Abandoned(each.mark, each.server_pid, each.xid) for each in connections])
         self._open_more()
 
     def _notice(self, trouble: str, cause: BaseException | None = None) -> None:
@@ -370,18 +376,21 @@ class ConnectionSet:
             _log.warning(f"{self.name} is unavailable", reason=trouble, cause=repr(cause) if cause else None)
         self._trouble = trouble
 
-    async def _watch(self, end_abandoned: Callable[[list[int]], None]) -> None:
+    async def _watch(self, end: Callable[[list[Abandoned]], Coroutine[Any, Any, None]]) -> None:
         """Put idle connections aside, close old ones, and give up those on which an answer will never come."""
         sought = asked = monotonic()
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_SECONDS)
             self._rest()
+            if self._abandoned:
+                abandoned, self._abandoned = self._abandoned, []
+                self.start(end(abandoned))
             if self.is_read_only and monotonic() - sought >= _SEEK_INTERVAL_SECONDS:
                 sought = monotonic()
                 self.start(self._seek_changes())
             if self.watches and monotonic() - asked >= self._options.stall_seconds and (late := self._late()):
                 asked = monotonic()
-                await asyncio.gather(*(self._ask_about(address, late[address], end_abandoned) for address in late))
+                await asyncio.gather(*(self._ask_about(address, late[address]) for address in late))
 
     def _late(self) -> dict[str, list[Connection]]:
         """By their hosts, the connections whose statements have taken so long that the cause may be a lost one."""
@@ -391,32 +400,21 @@ class ConnectionSet:
                 late[self._connector.address_of(connection.raw)].append(connection)
         return late
 
-    async def _ask_about(
-        self, address: str, late: Sequence[Connection], end_abandoned: Callable[[list[int]], None]
-    ) -> None:
-        """Give up connections whose backends do not work for them, and all to a host that says nothing at all."""
+    async def _ask_about(self, address: str, late: Sequence[Connection]) -> None:
+        """Give up connections that no backend works for, and all to a host that says nothing at all."""
         there = {each for each in self.open if self._connector.address_of(each.raw) == address}
         heard, asked = sum(each.answers for each in there), {each: each.asked_at for each in late}
-        backends = await self._connector.backends(address, {_backend(each) for each in late})
-        if backends is None:
+        marks = await self._connector.lost(address, [each.mark for each in late])
+        if marks is None:
             if heard == sum(each.answers for each in there):
                 self._notice("The database does not answer.")
                 self._drop(there & self.open)
             return
-        is_missing_lost = self.is_direct
-        lost = {
-            each
-            for each in late
-            if each.asked_at == asked[each]
-            and each in self.open
-            and backends.get(_backend(each), is_missing_lost or each.backend is not None)
-        }
+        lost = {each for each in late if each.mark in marks and each.asked_at == asked[each] and each in self.open}
         if lost:
             _log.warning(f"{self.name} connections were lost without a word", connections=len(lost))
             self.suspect_idle()
-            gone = [_backend(each) for each in lost]
             self._drop(lost)
-            end_abandoned(gone)
 
     def _rest(self) -> None:
         """Mark connections that were idle for a while, and close those that were idle for long."""
@@ -440,8 +438,3 @@ class ConnectionSet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _backend(connection: Connection) -> int:
-    """The process that runs what is under way, as far as is known: a pooler says something else."""
-    return connection.backend or connection.server_pid

@@ -28,10 +28,13 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 # With the few requests to cancel a statement, each on a connection of its own, these are at most 20 per second.
 _MAX_ATTEMPTS_PER_SECOND = 16
 _PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
-# A backend that waits for its client has answered it, or was not asked; the answer may be under way for a moment.
-_WAITING = """
-select pid, coalesce(wait_event = 'ClientRead' and state_change < clock_timestamp() - interval '0.25 s', false)
-from pg_stat_activity where pid = any($1::integer[]) and usename = current_user
+# A backend that waits for its client has answered it; the answer may be under way for a moment. A statement that no
+# backend has is lost as well: a pooler would have passed it on before this question, which came later.
+_LOST = """
+select mark from unnest($1::text[]) mark left join pg_stat_activity on left(query, length(mark)) = mark
+  and usename = current_user and (state <> 'idle' or state_change > clock_timestamp() - interval '0.25 s')
+where current_setting('track_activities')::boolean group by mark
+having coalesce(bool_and(wait_event = 'ClientRead' and state_change < clock_timestamp() - interval '0.25 s'), true)
 """
 
 
@@ -121,8 +124,8 @@ class Connector:
         """The host that a connection leads to."""
         return self._address_of[raw]
 
-    async def backends(self, address: str, pids: Iterable[int]) -> dict[int, bool] | None:
-        """Those of these backends that a host has, and whether each waits for its client.
+    async def lost(self, address: str, marks: Iterable[str]) -> set[str] | None:
+        """Those of the statements under way with these marks that no backend of a host works on.
 
         It is asked on a connection of its own; None if it says nothing at all.
         """
@@ -131,13 +134,13 @@ class Connector:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 raw = await self._open(address, None)
                 try:
-                    return {row[0]: row[1] for row in await raw.fetch(_WAITING, list(pids))}
+                    return {row[0] for row in await raw.fetch(_LOST, list(marks))}
                 finally:
                     raw.terminate()
         except OSError:
             return None
         except FAILURES:
-            return dict.fromkeys(pids, False)
+            return set()
 
     async def _turn(self) -> None:
         now = monotonic()

@@ -106,7 +106,7 @@ class ConnectionPool:
             observe=observe,
         )
         pool = cls(connections, {} if prepares else limits)
-        connections.watch(pool._transactions.end_abandoned)
+        connections.watch(pool._transactions.end)
         try:
             yield pool
         finally:

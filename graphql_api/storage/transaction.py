@@ -6,7 +6,7 @@ that ran ours, without a crash since then, is believed; any other one has to sho
 forbid to look at that: the outcome is then not known.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import datetime
 from enum import Enum, auto
 from typing import Any, NamedTuple
@@ -53,13 +53,18 @@ _END = Statement(
     """,
     reads=Reads.OWN,
 )
+# Those that are idle belong to a pooler, unless it is this service that knows their number. The driver's own questions
+# about types have no mark; a transaction in which one was lost is known by its id.
 _END_ABANDONED = Statement(
     "end_abandoned",
     """
-    select pg_terminate_backend(pid) from pg_stat_activity
-    where pid = any($1::integer[]) and usename = current_user and wait_event = 'ClientRead'
-      and state <> 'idle'
+    select pg_terminate_backend(a.pid) from unnest($1::text[], $2::integer[], $3::text[]) as abandoned (mark, pid, xid)
+    join pg_stat_activity a on usename = current_user and wait_event is distinct from 'SyncRep' and (
+      left(query, length(mark)) = mark and (state <> 'idle' or a.pid = abandoned.pid)
+      or backend_xid = (xid::xid8)::xid
+    )
     """,
+    reads=Reads.OWN,
 )
 
 
@@ -95,7 +100,7 @@ class Transaction:
         except FORBIDDEN as error:
             raise LogForbiddenError from error
         self.id = TransactionId(*row)
-        self.connection.backend = self.id.backend
+        self.connection.xid = self.id.xid
 
     @property
     def began(self) -> datetime | None:
@@ -150,6 +155,14 @@ async def end(runner: Runner, transaction: TransactionId) -> None:
     await runner.fetch(_END, transaction.backend, transaction.xid)
 
 
-async def end_abandoned(runner: Runner, backends: Iterable[int]) -> None:
-    """End transactions whose clients are gone, with what they have locked."""
-    await runner.fetch(_END_ABANDONED, list(backends))
+class Abandoned(NamedTuple):
+    """A lost connection, by all that PostgreSQL may know it by."""
+
+    mark: str
+    server_pid: int
+    xid: str | None
+
+
+async def end_abandoned(runner: Runner, connections: Collection[Abandoned]) -> None:
+    """End the backends of connections that are lost, with what they have locked."""
+    await runner.fetch(_END_ABANDONED, *map(list, zip(*connections, strict=True)))

@@ -1,9 +1,8 @@
 """Transactions on a connection: how they begin and end, and what became of one whose answer to COMMIT was lost."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -20,7 +19,7 @@ from graphql_api.storage.connection import (
 )
 from graphql_api.storage.connection_set import ConnectionSet
 from graphql_api.storage.connector import FAILURES
-from graphql_api.storage.transaction import LogForbiddenError, Outcome, Transaction, TransactionId
+from graphql_api.storage.transaction import Abandoned, LogForbiddenError, Outcome, Transaction, TransactionId
 from graphql_api.storage.watchdog import Watchdog
 
 _BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
@@ -32,8 +31,6 @@ _OUTCOME_TIMEOUT_SECONDS = 1.7
 _MIN_OUTCOME_SECONDS = 0.2
 _OUTCOME_INTERVAL_SECONDS = 0.05
 _LOOKS_BEFORE_END = 6
-
-T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -82,36 +79,28 @@ class TransactionRunner:
                 self._connections.lose(connection, error)
             else:
                 await asyncio.shield(self._connections.start(self._connections.clean(connection, "rollback")))
-            if connection.raw.is_closed():
-                self._end_on_server(connection, transaction.id)
-                if isinstance(translated, ChangeIsLateError):  # the connection was, and not this change
-                    connection.is_late = False
-                    translated = ConnectionLostError("The database connection was lost.")
+            if connection.raw.is_closed() and isinstance(translated, ChangeIsLateError):
+                connection.is_late = False  # the connection was, and not this change
+                translated = ConnectionLostError("The database connection was lost.")
             if translated is error:
                 raise
             raise translated from error
         finally:
-            connection.backend = None
+            connection.xid = None
         if transaction.id is None:
             self._connections.release(connection)
         else:
             await self._commit(connection, transaction.id)
 
-    def _end_on_server(self, connection: Connection, transaction: TransactionId | None) -> None:
-        """Free at once what a transaction has locked whose connection is lost."""
-        if transaction is not None:
-            self._connections.start(self._tidy(transactions.end, transaction))
-        elif self._connections.is_direct:
-            self.end_abandoned([connection.server_pid])
-
-    def end_abandoned(self, backends: Sequence[int]) -> None:
-        """End, in the background, the transactions of these backends, if they wait for a client who is gone."""
-        self._connections.start(self._tidy(transactions.end_abandoned, backends))
-
-    async def _tidy(self, end: Callable[[Runner, T], Awaitable[None]], lost: T) -> None:
-        """End on the server what was lost here; if that fails, it notices itself later."""
-        with suppress(UnavailableError, *FAILURES), deadline.lifted():
-            await end(self._runner, lost)
+    async def end(self, abandoned: list[Abandoned]) -> None:
+        """Free at once what lost connections have locked; if that is forbidden, the server notices it later."""
+        try:
+            with deadline.lifted():
+                await transactions.end_abandoned(self._runner, abandoned)
+        except UnavailableError:
+            self._connections.abandon(abandoned)  # they are tried again
+        except FAILURES as error:
+            _log.warning(f"{self._connections.name} does not let lost connections be ended", reason=str(error))
 
     async def _begin(self, transaction: Transaction, first: str, *, commits: bool) -> None:
         first = self._settings + first
@@ -126,7 +115,6 @@ class TransactionRunner:
             self._shows_log = False
             await transaction.connection.execute(_ROLLBACK, f"begin; {first}")
             await transaction.identify(by_log=False)
-        self._connections.is_direct = transaction.connection.backend == transaction.connection.server_pid
 
     async def _commit(self, connection: Connection, transaction: TransactionId) -> None:
         try:

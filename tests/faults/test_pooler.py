@@ -140,26 +140,75 @@ async def test_a_time_limit_of_the_role_holds_too(url, straight):
         await connection.close()
 
 
+@pytest.fixture
+async def by_proxy(url, pooler, straight):
+    """A service that waits very long for a statement, and the proxy before its pooler."""
+    await upgrade(straight)
+    async with Proxy.to("127.0.0.1", pooler.port) as proxy:
+        url = url.replace(f":{pooler.port}", f":{proxy.port}")
+        times = {"database_timeout": 60, "request_timeout": 120}
+        settings = Settings(database_url=url, database_prepared_statements=False, auth_secret=SECRET, **times)
+        async with opened(create_app(settings)) as app:
+            yield Graph(Client(app, mint(SECRET, "a-service", [ADMIN_SCOPE]))), proxy
+
+
+def lose_once(proxy, lost, what):
+    """Lose one connection without a word, with the next request to the pooler in which this is."""
+    cuts = iter([lost])
+    proxy.silences = lambda chunk: next(cuts, None) if what in chunk else None
+
+
+def is_unavailable(answer):
+    """Whether it is an error, which has to be this one."""
+    codes = [error["extensions"]["code"] for error in answer.get("errors", ())]
+    assert codes in ([], ["UNAVAILABLE"])
+    return bool(codes)
+
+
 @pytest.mark.parametrize("lost", ["request", "answer"])
 @pytest.mark.parametrize("what", [b"begin", b"pg_current_xact_id", b"insert into departed_tokens", b"commit"])
 async def test_a_transaction_whose_connection_to_the_pooler_is_lost_without_a_word_waits_for_no_timeout(
-    url, pooler, straight, what, lost
+    by_proxy, straight, what, lost
 ):
-    await upgrade(url)
-    async with Proxy.to("127.0.0.1", pooler.port) as proxy:
-        by_proxy = url.replace(f":{pooler.port}", f":{proxy.port}")
-        times = {"database_timeout": 60, "request_timeout": 120}
-        settings = Settings(database_url=by_proxy, database_prepared_statements=False, auth_secret=SECRET, **times)
-        async with opened(create_app(settings)) as app, asyncio.timeout(30):
-            graph = Graph(Client(app, mint(SECRET, "a-service", [ADMIN_SCOPE])))
-            await graph.saved("u1", "STRIPE", "cus_1")
-            cuts = iter([lost])
-            proxy.silences = lambda chunk: next(cuts, None) if what in chunk else None
-            answer = await graph.answer("erase", userId="u1")
-        assert proxy.lost == 1
-    if "errors" in answer:
-        assert [error["extensions"]["code"] for error in answer["errors"]] == ["UNAVAILABLE"]
-    else:
-        assert answer["data"]["eraseUserGatewayTokens"]["erased"] == [
-            {"gateway": "STRIPE", "gatewayCustomerId": "cus_1"}
-        ]
+    graph, proxy = by_proxy
+    await graph.saved("u1", "STRIPE", "cus_1")
+    lose_once(proxy, lost, what)
+    async with asyncio.timeout(30):
+        answer = await graph.answer("erase", userId="u1")
+    assert proxy.lost == 1
+    if not is_unavailable(answer):
+        erased = [{"gateway": "STRIPE", "gatewayCustomerId": "cus_1"}]
+        assert answer["data"]["eraseUserGatewayTokens"]["erased"] == erased
+    connection = await asyncpg.connect(straight)
+    try:
+        left = "select count(*) = 0 from pg_stat_activity where state like 'idle in%' and datname = $1"
+        name = straight.rpartition("/")[2]
+        await until(lambda: connection.fetchval(left, name), "no backend is left in a transaction")
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+async def test_a_read_whose_connection_to_the_pooler_is_lost_without_a_word_waits_for_no_timeout(by_proxy, lost):
+    graph, proxy = by_proxy
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    lose_once(proxy, lost, b"customer_gateway_tokens")
+    async with asyncio.timeout(30):
+        answer = await graph.client(OF_USER)
+    assert proxy.lost == 1
+    if not is_unavailable(answer):
+        assert answer["data"]["_entities"] == [{"gatewayTokens": [{"id": token["id"]}]}]
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+async def test_a_change_of_one_token_whose_connection_to_the_pooler_is_lost_waits_for_no_timeout(by_proxy, lost):
+    graph, proxy = by_proxy
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    lose_once(proxy, lost, b"update customer_gateway_tokens")
+    change = {"id": token["id"], "description": "new", "expectedVersion": 1}
+    async with asyncio.timeout(30):
+        answer = await graph.answer("update", input=change)
+    assert proxy.lost == 1
+    if not is_unavailable(answer):
+        payload = answer["data"]["updateCustomerGatewayToken"]
+        assert (payload["userErrors"], payload["gatewayToken"]["version"]) == ([], 2)

@@ -116,20 +116,21 @@ async def test_a_connection_that_was_lost_without_a_word_is_noticed_soon_and_its
 ):
     proxy, way = by_tcp
     async with ConnectionPool.open(way(database_url), size=2, timeout=60) as pool:
-        await backend(pool)
+        lost_one = await backend(pool)
         with pytest.raises(UnavailableError):
             await cut(pool, proxy, lost, what)
-        await until(lambda: connection.fetchval("select pg_try_advisory_lock(99)"), "the lock is free", seconds=5)
+        await until(lambda: connection.fetchval("select pg_try_advisory_lock(99)"), "the lock is free")
         await connection.execute("select pg_advisory_unlock(99)")
+        ended = "select not exists (select from pg_stat_activity where pid = $1)"
+        await until(lambda: connection.fetchval(ended, lost_one), "its backend has ended")
         assert pool.connections.timeouts == 0
 
 
 async def test_what_waits_for_a_lock_is_not_taken_for_lost(by_tcp, database_url, connection, monkeypatch):
-    asked, ask = [], Connector.backends
-    monkeypatch.setattr(Connector, "backends", lambda *arguments: asked.append(arguments) or ask(*arguments))
+    asked, ask = [], Connector.lost
+    monkeypatch.setattr(Connector, "lost", lambda *arguments: asked.append(arguments) or ask(*arguments))
     _, way = by_tcp
-    options = PoolOptions(stall_seconds=0.01)
-    async with ConnectionPool.open(way(database_url), size=1, options=options) as pool:
+    async with ConnectionPool.open(way(database_url), size=1) as pool:
         await connection.execute("select pg_advisory_lock(98)")
 
         async def wait():
