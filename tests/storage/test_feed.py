@@ -352,7 +352,7 @@ async def test_pages_pass_over_what_the_filter_leaves_out(pool, written):
 async def test_a_place_of_an_earlier_timeline_continues_where_that_was_settled(pool, written, observer):
     feed = Feed(pool)
     positions = [await written(A, version) for version in range(1, 6)]
-    here = await feed.now()
+    here = await until(lambda: _settled(feed, positions[4]), "all is settled")
     assert await observer.fetch("select * from event_timelines") == [here[:2]]
     await observer.execute("insert into event_timelines values ('F0', $1)", positions[2])
     lines = (await feed.page(Place("F0", positions[4]), 10)).lines
@@ -379,9 +379,16 @@ class FailsOver:
         return await self._pool.fetch(statement, *arguments)
 
 
-async def test_a_failover_while_a_page_is_read_loses_no_entry(pool, written, observer):
+@pytest.fixture
+async def timeline(observer):
+    """A timeline, in SQL, that a table has."""
     await observer.execute("create table here (timeline text); insert into here values ('A')")
-    statements = feeds._Statements("(select timeline from here)")
+    yield "(select timeline from here)"
+    await observer.execute("drop table here")
+
+
+async def test_a_failover_while_a_page_is_read_loses_no_entry(pool, written, timeline):
+    statements = feeds._Statements(timeline)
     for version in range(1, 6):
         await written(A, version)
     place = await until(lambda: _settled(Feed(pool, statements=statements), 5), "all is settled")

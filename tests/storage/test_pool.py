@@ -76,9 +76,9 @@ async def test_an_idle_connection_is_closed_after_a_while(database_url):
         assert await backend(pool)
 
 
-async def test_the_server_ends_what_was_left_behind(database_url):
-    for prepares in (True, False):
-        async with ConnectionPool.open(database_url, timeout=5, prepares=prepares) as pool:
+async def test_the_server_ends_what_was_left_behind(database_url, straight):
+    for prepares, url in ((True, straight(database_url)), (False, database_url)):
+        async with ConnectionPool.open(url, timeout=5, prepares=prepares) as pool:
             async with pool.transaction() as transaction:
                 [row] = await transaction.fetch(SETTINGS)
             assert tuple(row) == ("10s", "10s")
@@ -158,17 +158,19 @@ async def test_any_error_at_connecting_gives_its_slot_back(database_url, monkeyp
         assert pool.connections._opening == 0
 
 
-async def test_the_statement_used_last_stays_prepared_longest(database_url):
+async def test_the_statement_used_last_stays_prepared_longest(database_url, straight):
     statements = [Statement(f"{number}", f"select {number}") for number in range(3)]
-    async with ConnectionPool.open(database_url, size=1, options=PoolOptions(max_prepared=2)) as pool:
+    options = PoolOptions(max_prepared=2)
+    async with ConnectionPool.open(straight(database_url), size=1, prepares=True, options=options) as pool:
         for statement in (statements[0], statements[1], statements[0], statements[2]):
             await pool.fetch(statement)
         [connection] = pool.connections.open
         assert list(connection._prepared) == [statements[0], statements[2]]
 
 
-async def test_prepared_statements_are_bounded_by_their_text(database_url):
-    async with ConnectionPool.open(database_url, size=1, options=PoolOptions(max_prepared_bytes=100)) as pool:
+async def test_prepared_statements_are_bounded_by_their_text(database_url, straight):
+    options = PoolOptions(max_prepared_bytes=100)
+    async with ConnectionPool.open(straight(database_url), size=1, prepares=True, options=options) as pool:
         for number in range(10):
             await pool.fetch(Statement(f"{number}", f"select {number} -- {'x' * 60}"))
         [connection] = pool.connections.open

@@ -41,8 +41,9 @@ def pools(monkeypatch):
     return found
 
 
-async def test_selections_that_all_differ_leave_a_bounded_number_of_statements(database_url, pools):
-    settings = Settings(database_url=database_url, auth_secret=AUTH_SECRET, database_pool_size=1)
+async def test_selections_that_all_differ_leave_a_bounded_number_of_statements(database_url, straight, pools):
+    options = {"database_pool_size": 1, "database_prepared_statements": True}
+    settings = Settings(database_url=straight(database_url), auth_secret=AUTH_SECRET, **options)
     async with opened(create_app(settings)) as app:
         service = Client(app, mint(AUTH_SECRET, "s", (ADMIN_SCOPE,)))
         for fields in islice(combinations(FIELDS, 4), MAX_PREPARED // 3 + 10):
