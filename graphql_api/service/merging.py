@@ -168,6 +168,7 @@ async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetim
             result.conflicts.append(loser)
             result.lost[loser.id] = known.get((loser.user_id, loser.gateway), [])
             result.winners.append(kept)
+    await store.lock_identifiers_of(from_user)
     # Reserve each customer id for its old user first: other programs may have inserted rows without a reservation.
     await store.reserve({(token.gateway, token.gateway_customer_id): token.user_id for token in moving})
     await store.depart(moving)

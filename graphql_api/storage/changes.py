@@ -165,6 +165,10 @@ class TokenTransaction(Lookups):
         """Record that these users had these tokens, so that an erasure finds their history."""
         await self._run.fetch(sql.DEPART, [token.user_id for token in tokens], [token.id for token in tokens])
 
+    async def lock_identifiers_of(self, user_id: str) -> None:
+        """Lock all current and former customer ids of this user, in the order in which others lock them."""
+        await self._run.fetch(sql.LOCK_IDENTIFIERS_OF, user_id)
+
     async def reassign_identifiers(self, from_user: str, into_user: str) -> None:
         """Give all current and former customer ids of one user, and their departed tokens, to the other."""
         await self._run.fetch(sql.REASSIGN_IDENTIFIERS, from_user, into_user)
@@ -193,7 +197,7 @@ class TokenTransaction(Lookups):
         Answers every (gateway, gateway customer id) of theirs that is still to be deleted at its gateway.
         """
         user_hash = self._hash(user_id)
-        await self._run.fetch(sql.LOCK_IDENTIFIERS_OF, user_id)
+        await self.lock_identifiers_of(user_id)
         identifiers = await self._run.fetch(sql.IDENTIFIERS_OF, user_id)
         rows = await self._run.fetch(sql.FORGET_DEPARTED, user_id)
         token_ids = [row["token_id"] for row in rows]

@@ -11,7 +11,8 @@ from uuid_utils import uuid7
 from graphql_api.domain.facts import Facts
 from graphql_api.domain.token import Action, Changes, Edit, created, reported
 from graphql_api.schema.scalars import written
-from graphql_api.storage import selects, statements
+from graphql_api.service import merging
+from graphql_api.storage import selects
 from graphql_api.storage.changes import ConflictError
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore, _Change
@@ -62,11 +63,32 @@ async def test_reserving_customer_ids_and_locking_them_wait_for_each_other(store
 
     async def erase():
         async with store.transaction([]) as transaction:
-            await transaction.fetch(statements.LOCK_IDENTIFIERS_OF, "u1")
+            await transaction.lock_identifiers_of("u1")
 
     await reserve()
     for other in (lock, erase):
         await asyncio.gather(*(run() for run in (reserve, other) * 3))
+    assert deadlocks == []
+
+
+async def test_a_merge_and_reports_on_former_customer_ids_wait_for_each_other(store, deadlocks):
+    """The token has the last customer id, and a merge moves all of them."""
+    identifiers = {("STRIPE", f"cus_{number:04}"): "u1" for number in range(4000)}
+
+    async def merge(source, target):
+        async with store.transaction([source, target], exclusive=True) as transaction:
+            asked = merging.Merge(source, target, merging.KEEP_TARGET)
+            await merging._merge(transaction, "a-test", asked, await transaction.now())
+
+    async def report():
+        async with store.transaction([]) as transaction:
+            await transaction.lock_customers(list(identifiers))
+
+    async with store.transaction(["u1"]) as transaction:
+        await transaction.reserve(identifiers)
+        await transaction.write(new_tokens(["u1"], "cus_3999"), "a-test")
+    for source, target in (("u1", "u2"), ("u2", "u1")) * 3:
+        await asyncio.gather(merge(source, target), *(report() for _ in range(3)))
     assert deadlocks == []
 
 
