@@ -29,11 +29,12 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 _MAX_ATTEMPTS_PER_SECOND = 16
 _PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
 # A backend that waits for its client has answered it; the answer may be under way for a moment. A statement that no
-# backend has is lost as well: a pooler would have passed it on before this question, which came later.
+# backend has is lost as well: a pooler would have passed it on before this question, which came later. If the
+# question does not see itself, nothing is known: PostgreSQL tracks no statements, or hides them from the current role.
 _LOST = """
 select mark from unnest($1::text[]) mark left join pg_stat_activity on left(query, length(mark)) = mark
-  and usename = current_user and (state <> 'idle' or state_change > clock_timestamp() - interval '0.25 s')
-where current_setting('track_activities')::boolean group by mark
+  and usename = session_user and (state <> 'idle' or state_change > clock_timestamp() - interval '0.25 s')
+where exists (select from pg_stat_activity where pid = pg_backend_pid() and state = 'active') group by mark
 having coalesce(bool_and(wait_event = 'ClientRead' and state_change < clock_timestamp() - interval '0.25 s'), true)
 """
 

@@ -59,7 +59,7 @@ _END_ABANDONED = Statement(
     "end_abandoned",
     """
     select pg_terminate_backend(a.pid) from unnest($1::text[], $2::integer[], $3::text[]) as abandoned (mark, pid, xid)
-    join pg_stat_activity a on usename = current_user and wait_event is distinct from 'SyncRep' and (
+    join pg_stat_activity a on usename = session_user and wait_event is distinct from 'SyncRep' and (
       left(query, length(mark)) = mark and (state <> 'idle' or a.pid = abandoned.pid)
       or backend_xid = (xid::xid8)::xid
     )

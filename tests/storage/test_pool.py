@@ -1,6 +1,7 @@
 """What a pool does with connections that rest, hang, or cannot be opened; a database that goes away is in `faults`."""
 
 import asyncio
+import secrets
 
 import asyncpg
 import pytest
@@ -17,6 +18,7 @@ from graphql_api.storage.pool import ConnectionPool
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
 from tests.graph import Graph, wanted
+from tests.storage.test_roles import as_role
 from tests.until import until
 
 BACKEND = Statement("backend", "select pg_backend_pid()")
@@ -126,11 +128,24 @@ async def test_a_connection_that_was_lost_without_a_word_is_noticed_soon_and_its
         assert pool.connections.timeouts == 0
 
 
-async def test_what_waits_for_a_lock_is_not_taken_for_lost(by_tcp, database_url, connection, monkeypatch):
+@pytest.fixture
+async def role(connection):
+    """A role that sees nothing of what other roles do."""
+    name = f"test_{secrets.token_hex(6)}"
+    await connection.execute(f"create role {name}")
+    yield name
+    await connection.execute(f"drop role {name}")
+
+
+@pytest.mark.parametrize("takes_role", [False, True])
+async def test_what_waits_for_a_lock_is_not_taken_for_lost(
+    by_tcp, database_url, connection, monkeypatch, role, takes_role
+):
     asked, ask = [], Connector.lost
     monkeypatch.setattr(Connector, "lost", lambda *arguments: asked.append(arguments) or ask(*arguments))
     _, way = by_tcp
-    async with ConnectionPool.open(way(database_url), size=1) as pool:
+    url = as_role(way(database_url), role) if takes_role else way(database_url)
+    async with ConnectionPool.open(url, size=1) as pool:
         await connection.execute("select pg_advisory_lock(98)")
 
         async def wait():
