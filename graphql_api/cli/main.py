@@ -46,6 +46,8 @@ def main() -> NoReturn:
 
 def _told(error: Exception) -> tuple[str, int]:
     """The message for an error and the exit status; a bug is raised again."""
+    if isinstance(error, typer.Abort):
+        return "interrupted", interrupts.INTERRUPTED
     if isinstance(error, typer.TyperException):
         context: Any = getattr(error, "ctx", None)
         hint = f" ({context.command_path} --help)" if context else ""

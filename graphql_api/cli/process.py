@@ -42,11 +42,13 @@ def confirm(question: str, refusal: str) -> None:
 
     Raises:
         UsageError: there is no terminal; the message is this refusal.
-        typer.Abort: the answer is no.
+        CommandError: the answer is no.
+        typer.Abort: Ctrl-C was pressed, or there is no answer.
     """
     if not sys.stdin.isatty():
         raise UsageError(refusal)
-    typer.confirm(f"{question} This cannot be undone.", abort=True)
+    if not typer.confirm(f"{question} This cannot be undone."):
+        raise CommandError("nothing was deleted")
 
 
 def load_settings() -> "Settings":

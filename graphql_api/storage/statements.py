@@ -275,8 +275,15 @@ _OWNED = """
     select gateway, gateway_customer_id, user_id, null::timestamptz, null::timestamptz, null::timestamptz
     from keys join gateway_customers using (gateway_customer_id, gateway)
 """
+# Something other than the service may have inserted a token, and its customer id nowhere else.
+_OWNED_BY_TOKENS = """
+    select gateway, gateway_customer_id, user_id, null, null, null from keys
+    join customer_gateway_tokens using (gateway_customer_id, gateway)
+"""
 CUSTOMERS = Statement(
-    "customers", f"{_OWNED} union all {FACTS.replace('gone_at', 'null, gone_at')}", reads=Reads.BY_KEY
+    "customers",
+    f"{_OWNED} union all {_OWNED_BY_TOKENS} union all {FACTS.replace('gone_at', 'null, gone_at')}",
+    reads=Reads.BY_KEY,
 )
 # A report on one of a user's customers comes before their erasure, or after it: it is never lost between the two.
 SHARE_IDENTIFIERS = Statement(

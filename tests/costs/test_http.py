@@ -26,7 +26,7 @@ SLOW_MACHINE = 5
 SECONDS_PER_REQUEST = 0.05
 SECONDS_PER_BYTE = 1e-6
 GROWTH = 4  # from the small size to the large one
-NOISE = 0.05  # seconds that the measured process spends on other things, and the clock's own step
+NOISE = 0.1  # seconds that the measured process spends on other things, and the clock's own step
 
 BODY = b'{"query": "{ __typename }"}'
 

@@ -29,6 +29,7 @@ PATTERNS = {
     ("web/hosts.py", "_LOOPBACK"): "reads at most 255 characters",
     ("web/hosts.py", "name"): "reads at most 255 characters",
     ("domain/values.py", "_GATEWAY"): "bounded",
+    ("domain/values.py", "_BLANK"): "one class of characters",
     ("domain/cards.py", "_SEPARATOR"): "one character, or CR LF",
     ("domain/cards.py", "_HIDDEN"): "one class of characters",
     ("domain/cards.py", "_CANDIDATES"): "begins only after what is no digit, and looks ahead a bounded length",

@@ -396,8 +396,16 @@ async def test_a_purge_needs_a_yes(command, address, erased, stripe):
     assert (outcome.status, "add --yes, or --dry-run" in outcome.err, stripe.asked) == (2, True, [])
 
 
-@pytest.mark.parametrize(("answer", "deleted"), [("y\n", 3), ("n\n", 0), ("\n", 0)])
-async def test_on_a_terminal_a_purge_asks_first(address, erased, stripe, answer, deleted):
+@pytest.mark.parametrize(
+    ("answer", "deleted", "status", "said"),
+    [
+        ("y\n", 3, 0, b"3 deleted"),
+        ("n\n", 0, 1, b"gateway-tokens: nothing was deleted\n"),
+        ("\n", 0, 1, b"gateway-tokens: nothing was deleted\n"),
+        ("maybe\n\4", 0, 130, b"gateway-tokens: interrupted\n"),
+    ],
+)
+async def test_on_a_terminal_a_purge_asks_first(address, erased, stripe, answer, deleted, status, said):
     leader, follower = os.openpty()
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "graphql_api", "purge", "--gateway", "STRIPE"),
@@ -410,7 +418,9 @@ async def test_on_a_terminal_a_purge_asks_first(address, erased, stripe, answer,
     os.close(leader)
     os.close(follower)
     assert b"Delete the customers of erased users at STRIPE? This cannot be undone." in out + err
-    assert (sum(stripe.count("DELETE").values()), running.returncode) == (deleted, 0 if deleted else 1)
+    assert said in out + err
+    assert b"Traceback" not in err
+    assert (sum(stripe.count("DELETE").values()), running.returncode) == (deleted, status)
 
 
 @pytest.mark.parametrize("content", ['"cus_1"\n', "cus_1,cus_2\n", "STRIPE;cus_1", "# cus_1\n", ""])
