@@ -130,10 +130,10 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
     """
     from graphql_api.bulk.progress import progress
     from graphql_api.domain.errors import BadInputError
-    from graphql_api.storage.migrate import upgrade
+    from graphql_api.storage.migrate import must_be_migrated
     from graphql_api.storage.partitioning import Partitioning, alone, parts_of
 
-    await upgrade(url)
+    await must_be_migrated(url)
     async with alone(url) as connection:
         there = {table: await parts_of(connection, table) for table in tables}
         for table, count in there.items():

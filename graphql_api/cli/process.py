@@ -126,13 +126,15 @@ def run_bulk(
 ) -> None:
     """Run a bulk command; if it reported something, the exit status is 1.
 
-    Its settings are those that are given, or else the environment's.
+    Its settings are those that are given, or else the environment's. It migrates the embedded database, which has no
+    other operator, and no other.
     """
-    from graphql_api.storage.migrate import upgrade
+    from graphql_api.storage.migrate import must_be_migrated, upgrade
     from graphql_api.storage.pool import ConnectionPool
 
     async def work(settings: "Settings") -> bool | None:
-        await upgrade(str(settings.database_url))
+        prepare = upgrade if chosen.database_url is None else must_be_migrated
+        await prepare(str(settings.database_url))
         async with ConnectionPool.open(
             str(settings.database_url),
             size=2,
@@ -144,7 +146,8 @@ def run_bulk(
 
     gc.freeze()  # else the modules are looked through for cycles once more when the process ends
     gc.set_threshold(100_000)  # looking for cycles among rows, which have none, takes a fifth of the time
-    with database(given or load_settings(), embedded=embedded) as settings:
+    chosen = given or load_settings()
+    with database(chosen, embedded=embedded) as settings:
         all_well = run(work(settings))
     if all_well is False:
         raise typer.Exit(1)

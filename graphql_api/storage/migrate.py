@@ -63,6 +63,22 @@ async def _revision(url: str) -> str:
         await connection.close()
 
 
+async def must_be_migrated(url: str) -> None:
+    """Check that the database has the tables that this code needs.
+
+    Raises:
+        UnavailableError: it has not; the message says what to run.
+        Exception: an error of the driver.
+    """
+    revision, newest = await _revision(url), newest_revision()
+    if not revision:
+        raise UnavailableError("The database has no tables yet: run `gateway-tokens migrate`.")
+    if revision < newest:
+        raise UnavailableError(
+            f"The database is at migration {revision}, and this release needs {newest}: run `gateway-tokens migrate`."
+        )
+
+
 async def must_be_ready(database: ConnectionPool) -> str:
     """Check that the database answers and is migrated. Returns why it may take no changes, or an empty text.
 

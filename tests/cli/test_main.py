@@ -340,6 +340,53 @@ def test_a_bulk_command_works_on_the_embedded_database_when_told_to(call, monkey
     assert (tmp_path / ".data").exists()
 
 
+@pytest.fixture(params=["empty", "older"])
+async def behind(request, new_database, migrated_database):
+    """A database that lacks what this release needs, the tables that it has, and what is to be said of it."""
+    url = await new_database(migrated_database) if request.param == "older" else await new_database()
+    connection = await asyncpg.connect(url)
+    if request.param == "older":
+        await connection.execute("update alembic_version set version_num = '0001'")
+    says = {
+        "empty": "The database has no tables yet: run `gateway-tokens migrate`.",
+        "older": f"The database is at migration 0001, and this release needs {newest_revision()}: "
+        "run `gateway-tokens migrate`.",
+    }
+    yield url, lambda: connection.fetchval("select count(*) from pg_tables where schemaname = 'public'"), says
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["import", "t.csv"],
+        ["import", "t.csv", "--check"],
+        ["export", "old.csv"],
+        ["remap", "t.csv", "--gateway", "STRIPE"],
+        ["reconcile", "t.csv", "--gateway", "STRIPE"],
+        ["prune", "--history-older-than", "9d", "--dry-run"],
+        ["partition", "--dry-run"],
+    ],
+)
+async def test_a_bulk_command_does_not_migrate_a_database_that_it_is_given(behind, tmp_path, command):
+    url, tables, says = behind
+    (tmp_path / "t.csv").write_text("userId,gateway,gatewayCustomerId\nu1,STRIPE,cus_1\n")
+    (tmp_path / "old.csv").write_text("of last night")
+    before = await tables()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "graphql_api", *command),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DATABASE_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    said = says["older" if before else "empty"]
+    assert (process.returncode, out, err.decode().splitlines()[1:]) == (1, b"", [f"gateway-tokens: {said}"])
+    assert await tables() == before
+    assert {file.name for file in tmp_path.iterdir()} == {"t.csv", "old.csv"}
+    assert (tmp_path / "old.csv").read_text() == "of last night"
+
+
 SLOW = """
 import asyncio
 import graphql_api.bulk.jobs as jobs
