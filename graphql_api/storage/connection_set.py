@@ -265,13 +265,20 @@ class ConnectionSet:
             self._shortage, self._short_until = str(translated), monotonic() + _SHORTAGE_SECONDS
         return translated
 
-    def return_failed(self, connection: Connection, error: BaseException) -> BaseException:
-        """Do with the connection of a statement that failed what has to be done; answers what the error means."""
+    def return_failed(self, connection: Connection, error: BaseException, *, commits: bool = False) -> BaseException:
+        """Do with the connection of a statement that failed what has to be done; answers what the error means.
+
+        A statement that commits is not cancelled. If PostgreSQL waits for a synchronous standby, to cancel that would
+        show a change that a failover can lose.
+        """
         translated = self.translate_error(connection, error)
         if isinstance(translated, ConnectionLostError):
             self.lose(connection, error)
         elif isinstance(translated, (UnavailableError, asyncio.CancelledError)):
-            self.start(self.clean(connection, "select"))
+            if commits:
+                self._drop({connection})  # before the driver has sent the request to cancel
+            else:
+                self.start(self.clean(connection, "select"))
         else:
             self.release(connection)
         return translated

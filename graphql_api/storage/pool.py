@@ -185,7 +185,7 @@ class ConnectionPool:
                 rows = await connection.fetch(statement, *arguments)
             except BaseException as error:
                 is_late = connection.is_given_up(error)
-                translated = self.connections.return_failed(connection, error)
+                translated = self.connections.return_failed(connection, error, commits=statement.reads is None)
                 if is_late:
                     self.connections.suspect_idle()
                     raise _LateError from None

@@ -121,7 +121,7 @@ class TransactionRunner:
             async with asyncio.timeout(_seconds_for_answer(self._commit_timeout)):
                 await connection.execute(_COMMIT)
         except asyncio.CancelledError as error:
-            self._connections.return_failed(connection, error)
+            self._connections.return_failed(connection, error, commits=True)
             raise
         except Exception as error:
             if not isinstance(self._connections.translate_error(connection, error), UnavailableError):

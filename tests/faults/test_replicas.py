@@ -324,6 +324,27 @@ async def test_where_the_primary_waits_for_the_standbys_every_service_sees_every
         await primary.ask("select pg_reload_conf()")
 
 
+async def test_what_waits_for_a_synchronous_standby_is_not_acknowledged(service_on, primary):
+    """Not even if it is repeated: a failover would lose it."""
+    graph = await service_on(database_timeout=0.5)
+    token = await graph.saved("u1", "STRIPE", "cus_1")
+    waiting = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
+    try:
+        await primary.ask("alter system set synchronous_standby_names = 'gone'")
+        await primary.ask("select pg_reload_conf()")
+        await until(lambda: primary.ask("select current_setting('synchronous_standby_names') = 'gone'"), "it is set")
+        for _ in range(3):
+            answer = await graph.answer("deactivate", id=token["id"], reason="FRAUD")
+            assert [error["extensions"]["code"] for error in answer["errors"]] == ["UNAVAILABLE"]
+            assert await primary.ask("select deactivated_at is null from customer_gateway_tokens")
+            assert await primary.ask(waiting)
+    finally:
+        await primary.ask("alter system reset synchronous_standby_names")
+        await primary.ask("select pg_reload_conf()")
+    await until(lambda: primary.ask(waiting.replace("count(*)", "count(*) = 0")), "nobody waits")
+    assert not (await graph.token(token["id"]))["isActive"]
+
+
 # --- when a standby is read from
 
 
