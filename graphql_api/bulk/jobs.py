@@ -106,10 +106,11 @@ async def remap_file(pool: ConnectionPool, gateways: Gateways, options: FileOpti
     """Replace old identifiers by new ones. Returns whether all of them could be.
 
     Raises:
-        BadInputError: the gateway is malformed, or the file cannot be read or has other columns.
+        BadInputError: the gateway is malformed or has no tokens, or the file cannot be read or has other columns.
         JobStoppedError: it was interrupted.
     """
     name = _gateway(gateways, gateway)
+    await expect_tokens(TokenStore(pool), name)
 
     def replace_ids(records: Iterator[Line]) -> AsyncGenerator[Tally]:
         return remap(TokenStore(pool), gateways, name, records, dry_run=options.checks)

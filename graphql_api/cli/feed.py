@@ -133,9 +133,13 @@ def _resume_endpoint(settings: "Settings", name: str, *, cursor: str | None, ski
 
     place = None
     if cursor is not None:
+        from graphql_api.domain.errors import BadInputError
         from graphql_api.schema.cursors import to_place
 
-        place = to_place(cursor)
+        try:
+            place = to_place(cursor)
+        except BadInputError as refused:
+            raise BadInputError(f"--from: {refused}") from None
 
     async def work(url: str) -> None:
         prepares = settings.database_prepared_statements

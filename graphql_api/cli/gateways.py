@@ -13,7 +13,7 @@ from graphql_api.cli.options import (
     YesOption,
     must_be_readable,
 )
-from graphql_api.cli.process import confirm, load_settings, run_bulk
+from graphql_api.cli.process import confirm, described, load_settings, run_bulk
 
 if TYPE_CHECKING:
     from graphql_api.gateway_apis.keys import GatewayKey
@@ -122,7 +122,7 @@ def purge(
     options = PurgeOptions(limit, dry_run, missing_is_done, skipped)
     if not (yes or dry_run):
         confirm(
-            f"Delete the customers of erased users at {key.gateway}?",
+            f"Delete the customers at {key.gateway} of the erased users in the database {described(settings)}?",
             "purge deletes customers for good: add --yes, or --dry-run to see which",
         )
     run_bulk(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphql_api.cli.options import EmbeddedOption, YesOption
-from graphql_api.cli.process import confirm, database, load_settings, run, run_bulk
+from graphql_api.cli.process import confirm, database, described, load_settings, run, run_bulk
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -28,7 +28,7 @@ def migrate(
     from graphql_api.storage.migrate import upgrade
 
     with database(load_settings(), embedded=embedded) as settings:
-        revision = run(upgrade(str(settings.database_url)))
+        revision = run(upgrade(str(settings.database_url)), for_owner=True)
     print(f"The database is at revision {revision}.")
 
 
@@ -73,12 +73,15 @@ def prune(
     from graphql_api.gateway_apis.jobs import duration
 
     age = duration(history_older_than, "--history-older-than")
+    settings = load_settings()
     if not (yes or dry_run):
         confirm(
-            f"Delete history entries older than {history_older_than}?",
+            f"Delete history entries older than {history_older_than} from the database {described(settings)}?",
             "prune deletes history for good: add --yes, or --dry-run to see how much",
         )
-    run_bulk(lambda pool, _: _prune_history(pool, age, dry_run=dry_run), embedded=embedded)
+    run_bulk(
+        lambda pool, _: _prune_history(pool, age, dry_run=dry_run), embedded=embedded, given=settings, for_owner=True
+    )
 
 
 async def _prune_history(pool: "ConnectionPool", older_than: "timedelta", *, dry_run: bool = False) -> None:
@@ -119,7 +122,10 @@ def partition(
     if dry_run and cancel:
         raise typer.BadParameter("--dry-run and --cancel cannot be used together.")
     with database(load_settings(), embedded=embedded) as settings:
-        run(_partition_tables(str(settings.database_url), table or [*KEYS], parts, dry_run=dry_run, cancel=cancel))
+        run(
+            _partition_tables(str(settings.database_url), table or [*KEYS], parts, dry_run=dry_run, cancel=cancel),
+            for_owner=True,
+        )
 
 
 async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_run: bool, cancel: bool) -> None:

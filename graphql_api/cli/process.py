@@ -123,10 +123,12 @@ def run_bulk(
     *,
     embedded: bool,
     given: "Settings | None" = None,
+    for_owner: bool = False,
 ) -> None:
     """Run a bulk command; if it reported something, the exit status is 1.
 
-    Its settings are those that are given, or else the environment's. It migrates the embedded database, which has no
+    Its settings are those that are given, or else the environment's. `for_owner` says whether only the role that owns
+    the tables can run it. It migrates the embedded database, which has no
     other operator, and no other.
     """
     from graphql_api.storage.migrate import must_be_migrated, upgrade
@@ -148,13 +150,13 @@ def run_bulk(
     gc.set_threshold(100_000)  # looking for cycles among rows, which have none, takes a fifth of the time
     chosen = given or load_settings()
     with database(chosen, embedded=embedded) as settings:
-        all_well = run(work(settings))
+        all_well = run(work(settings), for_owner=for_owner)
     if all_well is False:
         raise typer.Exit(1)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run what needs the database.
+def run(work: Coroutine[Any, Any, T], *, for_owner: bool = False) -> T:
+    """Run what needs the database, `for_owner` if only the role that owns the tables can.
 
     Raises:
         CommandError: the database cannot be used.
@@ -184,14 +186,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         if isinstance(cause, OSError) and (cause.filename is not None or cause.errno in _FILE_ERRORS):
             raise cause from None
         reason = str(cause) or type(cause).__name__
-        raise CommandError(f"the database cannot be used ({reason}): {_remedy(cause)}") from error
+        raise CommandError(f"the database cannot be used ({reason}): {_remedy(cause, for_owner=for_owner)}") from error
 
 
-def _remedy(cause: Exception) -> str:
+def _remedy(cause: Exception, *, for_owner: bool) -> str:
     from asyncpg import InsufficientPrivilegeError, UndefinedTableError
 
     if isinstance(cause, InsufficientPrivilegeError):
-        return "run this as the role that owns the tables: `gateway-tokens help database-roles`"
+        if for_owner and "alembic_version" not in str(cause):  # which every role may read
+            return "run this as the role that owns the tables: `gateway-tokens help database-roles`"
+        return "run the grants of step 3 of `gateway-tokens help database-roles`; `gateway-tokens doctor` lists them"
     if isinstance(cause, UndefinedTableError):
         return "run `gateway-tokens migrate`"
     return "check DATABASE_URL, the network and permissions"

@@ -51,7 +51,7 @@ def serve(
         database(settings, tell=False) as settings,
         SharedMemory.open(workers) if workers > 1 else nullcontext() as shared,
     ):
-        run(upgrade(str(settings.database_url)))
+        run(upgrade(str(settings.database_url)), for_owner=True)
         if demo:
             with suppress(InputError):  # other tokens are there
                 run(_fill_with_demo_tokens(settings, users=100))
@@ -100,7 +100,7 @@ def demo(
     from graphql_api.storage.migrate import upgrade
 
     with database(load_settings(), embedded=embedded) as settings:
-        run(upgrade(str(settings.database_url)))
+        run(upgrade(str(settings.database_url)), for_owner=True)
         is_new = run(_fill_with_demo_tokens(settings, users=users))
     print(f"Stored demo tokens for {users:,} users." if is_new else "The demo tokens exist already.")
 
@@ -131,8 +131,12 @@ def token(
     expires_in: Annotated[int, typer.Option(help="Seconds until the token expires.", min=1)] = 3600,
 ) -> None:
     """Print a development access token, signed with AUTH_SECRET."""
+    from graphql_api.auth.access_tokens import MAX_SUBJECT_LENGTH
     from graphql_api.cli.startup import minted
     from graphql_api.domain.caller import SCOPES
+
+    if not 1 <= len(sub) <= MAX_SUBJECT_LENGTH:
+        raise typer.BadParameter(f"--sub takes 1 to {MAX_SUBJECT_LENGTH} characters.")
 
     settings = load_settings()
     for unknown in sorted({*scope.split()} - SCOPES):

@@ -48,7 +48,7 @@ def listening(settings: Settings, host: str, port: int, workers: int) -> Generat
             ) from None
         if is_open:
             raise UsageError(
-                f"anyone who can reach {host} could read and change every token: set AUTH_JWKS_URL, AUTH_JWKS_FILE or "
+                f"{_everyone(settings, host)} could read and change every token: set AUTH_JWKS_URL, AUTH_JWKS_FILE or "
                 "AUTH_SECRET to require access tokens, or AUTH_MODE=disabled if that is what you want"
             )
         ports = [port] if settings.metrics_port is None else [port, settings.metrics_port]
@@ -92,10 +92,17 @@ A query:       {query}
 In a shell:    curl -s {url} -H 'Content-Type: application/json' -d '{body}'
 Health:        {base}/readyz and {metrics}
 
-Authentication is off, for development: anyone who can reach this address can read and change every token. To require
-access tokens, set AUTH_JWKS_URL or AUTH_SECRET. `gateway-tokens help configuration` explains all settings.""",
+Authentication is off, for development: {_everyone(settings, "this address")} can read and change every token.
+To require access tokens, set AUTH_JWKS_URL or AUTH_SECRET. `gateway-tokens help configuration` explains all.""",
         flush=True,
     )
+
+
+def _everyone(settings: Settings, address: str) -> str:
+    """Who can read and change everything if access tokens are not checked."""
+    if settings.router_secret:
+        return "anyone who can reach your router, or knows ROUTER_SECRET,"
+    return f"anyone who can reach {address}"
 
 
 def _token_of_each_role(settings: Settings, secret: SecretStr) -> str:

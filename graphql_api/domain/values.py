@@ -134,8 +134,8 @@ def gateway_customer_id(text: str) -> str:
     return text
 
 
-def description(text: str | None) -> str | None:
-    """A note for people.
+def description(text: str | None, what: str = "description") -> str | None:
+    """A note for people; `what` names it in the refusal.
 
     Raises:
         InputError: it is too long, not text, or contains a card number.
@@ -143,7 +143,7 @@ def description(text: str | None) -> str | None:
     if text is None:
         return None
     if len(text) > MAX_DESCRIPTION_LENGTH:
-        raise _invalid(f"A description can have at most {MAX_DESCRIPTION_LENGTH} characters; this one has {len(text)}.")
+        raise _invalid(f"A {what} can have at most {MAX_DESCRIPTION_LENGTH} characters; this one has {len(text)}.")
     return without_card_number(well_formed(text))
 
 

@@ -287,7 +287,7 @@ async def _reassign(
     if len(customers) > MAX_BATCH:
         message = f"You can reassign at most {MAX_BATCH} customers at once; this list has {len(customers)}."
         raise InputError([Problem(Code.INVALID, message, ("customers",))])
-    why = problems.parse("reason", values.description, optional(reason))
+    why = problems.parse("reason", lambda text: values.description(text, "reason"), optional(reason))
     wanted = [each.to_domain(problems, tokens.gateways, "customers", str(at)) for at, each in enumerate(customers)]
     try:
         problems.check()

@@ -12,6 +12,7 @@ from graphql_api.settings.values import Names
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 _HOST = re.compile(r"[^/:@?#\[\]\s]+|\[[0-9A-Fa-f:.]+\]")
+_ESCAPES = "write @, # and / in the password as %40, %23 and %2F"
 _BETWEEN_ADDRESSES = re.compile(r"\s*,\s*(?=postgres(?:ql)?://)")
 
 
@@ -41,9 +42,11 @@ def _problem_of_postgres(address: str) -> str | None:
         parts = urlsplit(address)
         ports = [urlsplit(f"//{host}").port for host in parts.netloc.rpartition("@")[2].split(",")]
     except ValueError:
-        return "a port is not a number from 1 to 65535"
+        return f"a port is not a number from 1 to 65535{f'; {_ESCAPES}' if '@' in address else ''}"
     if parts.scheme not in {"postgresql", "postgres"}:
-        return f"it begins with {parts.scheme}://" if parts.scheme else "it does not begin with postgresql://"
+        return f"it begins with {parts.scheme}://" if "://" in address else "it does not begin with postgresql://"
+    if parts.netloc.count("@") > 1 or parts.fragment or ("@" in parts.path and "@" not in parts.netloc):
+        return _ESCAPES
     return "a port is 0" if 0 in ports else None
 
 

@@ -14,6 +14,7 @@ from graphql_api.settings.values import Names, Secrets
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
 _SUBJECT = re.compile(r"/[A-Za-z0-9_:-]+(\.[A-Za-z0-9_:-]+)*")
+_SCHEMES = ("https://", "http://", "nats://", "tls://")
 _MAX_ADDRESS_LENGTH = 2000
 _SECRET_BYTES = range(24, 65)  # Standard Webhooks
 _ACTIONS = tuple(action.value for action in Action)
@@ -78,11 +79,17 @@ def _unusable(address: str) -> str | None:
     return None if is_usable else "is not one that a program can connect to"
 
 
+def _other_scheme(address: str) -> str | None:
+    if address.lower().startswith(_SCHEMES):
+        return None
+    return f"does not begin with {', '.join(_SCHEMES[:-1])} or {_SCHEMES[-1]}"
+
+
 def _problem_of_endpoint(address: str, *, allow_private: bool) -> str | None:
     """What keeps entries from being sent there, as a predicate. Only sending shows if a name has a private address."""
     is_stream = _is_stream(address)
     as_http = f"http{address[address.index(':') :]}" if is_stream else address
-    if wrong := problem_of_http(as_http) or _unusable(address):
+    if wrong := _other_scheme(address) or problem_of_http(as_http) or _unusable(address):
         return wrong
     parts = urlsplit(address)
     host = parts.hostname or ""

@@ -38,6 +38,15 @@ async def test_old_identifiers_become_former_ones(command, write, graph, custome
     assert lines == [(1, "CREATED", "a-service", "cus_2"), (2, "REPLACED", "remap", "new_2")]
 
 
+async def test_a_gateway_without_tokens_is_refused_as_a_slip(command, write, customers):
+    outcome = await command("remap", write("m.csv", *moved(("cus_1", "new_1"))), "--gateway", "STRYPE")
+    assert (outcome.status, outcome.out, outcome.err) == (
+        2,
+        "",
+        "gateway-tokens: There are no tokens at STRYPE, only at STRIPE.\n",
+    )
+
+
 async def test_a_deleted_customer_is_active_under_its_new_identifier(command, write, graph, customers):
     await graph.deactivate_customer("STRIPE", "cus_1")
     await graph.deactivate(await graph.customer("STRIPE", "cus_2"), reason="FRAUD")
@@ -146,7 +155,7 @@ async def test_two_columns_need_no_names(command, folder, graph, customers):
         ("old,new\n", [], "Missing option '--gateway'."),
     ],
 )
-async def test_a_wrong_call_is_one_line(command, folder, content, arguments, says):
+async def test_a_wrong_call_is_one_line(command, folder, customers, content, arguments, says):
     (folder / "m.csv").write_text(content)
     outcome = await command("remap", "m.csv", *arguments)
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)

@@ -23,6 +23,8 @@ from graphql_api.storage.migrate import _revision, newest_revision, upgrade
 
 ROOT = Path(graphql_api.__file__).parents[1]
 ADDRESS = "DATABASE_URL: takes a URL such as postgresql://user:password@host:5432/database"
+ESCAPES = "write @, # and / in the password as %40, %23 and %2F"
+PORT = "a port is not a number from 1 to 65535"
 HOSTS = "ALLOWED_HOSTS: takes hosts such as tokens.example, or * for any"
 ORIGINS = "CORS_ORIGINS: takes origins such as https://shop.example, or * for any"
 SECRET = "a development secret of 40 characters..."
@@ -81,6 +83,8 @@ async def store_a_token(url):
         (["demo", "--users", "many"], "Invalid value for '--users'"),
         (["token"], "Missing option '--sub'. (gateway-tokens token --help)"),
         (["token", "--sub", "u1"], "AUTH_SECRET is not set"),
+        (["token", "--sub", ""], "--sub takes 1 to 255 characters"),
+        (["token", "--sub", "u" * 256], "--sub takes 1 to 255 characters"),
         (["serve", "--host", "192.0.2.1"], "AUTH_MODE=disabled if that is what you want"),
     ],
 )
@@ -97,6 +101,17 @@ def test_a_wrong_call_is_one_line_and_status_2(call, arguments, says):
     [
         ("AUTH_MODE", "off", "AUTH_MODE: takes 'jwt' or 'disabled', not 'off'"),
         ("DATABASE_URL", "mysql://localhost", f"{ADDRESS}; it begins with mysql://"),
+        ("DATABASE_URL", "localhost:5432/tokens", f"{ADDRESS}; it does not begin with postgresql://"),
+        *(
+            ("DATABASE_URL", f"postgresql://u:{password}@localhost/tokens", f"{ADDRESS}; {says}{ESCAPES}\n")
+            for password, says in {
+                "p@ss": "",
+                "p#ss": f"{PORT}; ",
+                "p/ss": f"{PORT}; ",
+                "1#ss": "",
+                "1/ss": "",
+            }.items()
+        ),
         ("DATABASE_URL", "postgresql://localhost:port/x", f"{ADDRESS}; a port is not a number"),
         ("DATABASE_URL", "postgresql://a:5432,b:99999/x", f"{ADDRESS}; a port is not a number"),
         ("DATABASE_REPLICA_URL", "postgresql://a/x,postgresql://b:99999/x", "DATABASE_REPLICA_URL: takes URLs"),
@@ -196,6 +211,17 @@ def test_a_port_that_is_taken_is_one_line(call):
     assert (status, out) == (1, "")
     assert err.startswith(f"gateway-tokens: cannot listen on port {port} of 127.0.0.1: Address already in use")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("secret", "who"),
+    [(None, "anyone who can reach 127.0.0.1"), ("x" * 32, "anyone who can reach your router, or knows ROUTER_SECRET,")],
+)
+def test_it_says_who_could_reach_a_service_without_authentication(call, monkeypatch, secret, who):
+    monkeypatch.setattr("graphql_api.server.is_loopback", lambda _: False)
+    if secret:
+        monkeypatch.setenv("ROUTER_SECRET", secret)
+    assert f"{who} could read and change every token: set " in call("serve", "--port", "0")[2]
 
 
 @pytest.mark.parametrize(

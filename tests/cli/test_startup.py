@@ -101,6 +101,11 @@ def test_it_says_what_to_do_next_and_that_works(serve):
     assert json.loads(subprocess.check_output(shlex.split(curl))) == answer
 
 
+def test_behind_a_router_it_says_that_only_the_router_is_in_the_way(serve):
+    told = "".join(each for each, _ in zip(serve(ROUTER_SECRET="x" * 32).process.stdout, range(7), strict=False))
+    assert "anyone who can reach your router, or knows ROUTER_SECRET, can read and change every token." in told
+
+
 def test_on_a_terminal_it_hands_over_an_access_token_of_each_role(serve):
     service = serve(AUTH_SECRET=AUTH_SECRET, INTROSPECTION="true", on_a_terminal=True)
     told = "".join(service.process.stdout.readline() for _ in range(3))

@@ -486,7 +486,7 @@ async def test_the_command_names_the_one_that_a_new_database_needs_first(deliver
         (["--skip"], {}, "--from and --skip need --resume NAME"),
         (["--resume", "hook", "--skip", "--from", "x"], {}, "takes --from or --skip"),
         (["--resume", "other"], {}, "knows no endpoint 'other'. It has not run yet"),
-        (["--resume", "hook", "--from", "x"], {}, "'x' is not a cursor"),
+        (["--resume", "hook", "--from", "x"], {}, "--from: 'x' is not a cursor"),
         ([], {"EVENT_WEBHOOKS": "", "EVENT_WEBHOOK_SECRETS": ""}, "EVENT_WEBHOOKS is not set"),
         ([], {"EVENT_WEBHOOK_SECRETS": ""}, "EVENT_WEBHOOK_SECRETS: takes a secret for each endpoint"),
     ],

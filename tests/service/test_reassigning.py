@@ -191,6 +191,10 @@ async def test_what_is_malformed_is_refused_with_its_place(graph):
     assert problems(many) == [("INVALID", ["customers"])]
     secret = await graph.reassign(("STRIPE", "cus_1", "u2"), reason="4111 1111 1111 1111")
     assert problems(secret) == [("CARD_NUMBER", ["reason"])]
+    long = await graph.reassign(("STRIPE", "cus_1", "u2"), reason="x" * 2001)
+    assert [each["message"] for each in long["userErrors"]] == [
+        "A reason can have at most 2000 characters; this one has 2001."
+    ]
     assert shown(await graph.reassign()) == []
 
 

@@ -276,7 +276,10 @@ def test_a_stream_has_a_token_or_a_user_or_neither(environment, secrets, credent
     [
         ({"event_webhooks": "https://a.example"}, "EVENT_WEBHOOKS: takes endpoints with their names"),
         ({"event_webhooks": "a b=https://a.example"}, "EVENT_WEBHOOKS: takes endpoints with their names"),
-        ({"event_webhooks": "a=ftp://a.example"}, "the address of a does not begin with http"),
+        (
+            {"event_webhooks": "a=ftp://a.example"},
+            "the address of a does not begin with https://, http://, nats:// or tls://",
+        ),
         ({"event_webhooks": "a=http://a.example"}, "the address of a begins with http://"),
         ({"event_webhooks": "a=https://010.0.0.1/"}, "the address of a is not one that a program can connect to"),
         ({"event_webhooks": "a=https://256.1.1.1/"}, "the address of a is not one that a program can connect to"),

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -136,10 +137,14 @@ async def test_without_a_terminal_the_command_deletes_nothing_unless_told_to(age
 @pytest.mark.parametrize(
     ("options", "answer", "deleted"), [([], "y\n", 4), ([], "\n", 0), (["--yes"], "n\n", 4), (["--dry-run"], "y\n", 0)]
 )
-async def test_on_a_terminal_the_command_asks_first(aged, command, connection, options, answer, deleted):
+async def test_on_a_terminal_the_command_asks_first(
+    aged, command, connection, empty_database, options, answer, deleted
+):
     before = len(await entries(connection))
     _, printed, _ = await command(*options, answer=answer)
-    assert ("older than 15d? This cannot be undone." in printed) is not bool(options)
+    database = urlsplit(empty_database).path.removeprefix("/")
+    question = f"older than 15d from the database {database} on "
+    assert (question in printed and "? This cannot be undone." in printed) is not bool(options)
     assert len(await entries(connection)) == before - deleted
 
 

@@ -157,6 +157,37 @@ async def test_a_command_that_needs_the_owner_says_so(service_url, arguments):
     assert said.endswith("): run this as the role that owns the tables: `gateway-tokens help database-roles`")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "grant"),
+    [
+        (("export", "out.csv"), "select on alembic_version"),
+        (("export", "out.csv"), "select on customer_gateway_tokens"),
+        (("serve", "--port", "0"), "select on alembic_version"),
+    ],
+)
+async def test_a_command_whose_role_lacks_a_grant_names_the_step_that_gives_it(service_url, tmp_path, arguments, grant):
+    parts = urlsplit(service_url)
+    role = dict(parse_qsl(parts.query))["role"]
+    as_superuser = [(name, value) for name, value in parse_qsl(parts.query) if name != "role"]
+    administrator = parts._replace(query=urlencode(as_superuser)).geturl()
+    await run(administrator, f"revoke {grant} from {role}")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "graphql_api", *arguments),
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PAGE.parents[1]), "DATABASE_URL": service_url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await process.communicate()
+    finally:
+        await run(administrator, f"grant {grant} to {role}")
+    assert process.returncode == 1
+    assert err.decode().endswith(
+        "): run the grants of step 3 of `gateway-tokens help database-roles`; `gateway-tokens doctor` lists them\n"
+    )
+
+
 async def test_doctor_names_the_grant_that_is_missing_and_it_is_what_is_missing(service_url):
     page = PAGE.read_text()
     parts = urlsplit(service_url)
