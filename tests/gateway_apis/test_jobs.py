@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from graphql_api.storage.connector import described
 from tests.gateway_apis import standin
 from tests.gateway_apis.standin import KEY, serving
 from tests.until import until
@@ -417,7 +418,10 @@ async def test_on_a_terminal_a_purge_asks_first(address, erased, stripe, answer,
     out, err = await running.communicate()
     os.close(leader)
     os.close(follower)
-    assert b"Delete the customers of erased users at STRIPE? This cannot be undone." in out + err
+    question = (
+        f"Delete the customers at STRIPE of the erased users in the database {described(os.environ['DATABASE_URL'])}?"
+    )
+    assert f"{question} This cannot be undone.".encode() in out + err
     assert said in out + err
     assert b"Traceback" not in err
     assert (sum(stripe.count("DELETE").values()), running.returncode) == (deleted, status)
