@@ -75,7 +75,8 @@ async def test_imports_and_saves_at_once_store_each_token_once(process, write, g
 
 
 @pytest.mark.parametrize("verb", ["import", "remap"])
-async def test_two_runs_do_not_write_their_rejected_lines_to_one_file(command, folder, verb):
+async def test_two_runs_do_not_write_their_rejected_lines_to_one_file(command, folder, graph, verb):
+    await graph.save("u1", "STRIPE", "cus_1")
     (folder / "t.csv").write_text("userId,gateway,gatewayCustomerId\n" if verb == "import" else "old,new\n,\n")
     options = ["--gateway", "STRIPE"]
     with (folder / "t.csv.rejects.csv").open("w") as other_run:
