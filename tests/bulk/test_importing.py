@@ -722,7 +722,8 @@ async def test_a_number_with_a_fraction_is_no_identifier_and_stays_what_it_is(co
 
 
 @pytest.mark.parametrize("arguments", [["import"], ["remap", "--gateway", "STRIPE"], ["export"]])
-async def test_no_message_names_a_card_number_of_a_files_name(command, folder, arguments):
+async def test_no_message_names_a_card_number_of_a_files_name(command, folder, graph, arguments):
+    await graph.save("u1", "STRIPE", "cus_1")
     name = f"{CARD.replace(' ', '')}.csv"
     (folder / name).write_text("userId,gateway,gatewayCustomerId,old,new\n?,?,?,?,?\n")
     outcome = await command(arguments[0], name, *arguments[1:])
