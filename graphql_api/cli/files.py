@@ -125,7 +125,7 @@ def import_(
         skip_unknown_columns=skip_unknown_columns,
         gateway=gateway,
     )
-    run_bulk(lambda pool, gateways: import_file(pool, gateways, options), embedded=embedded)
+    run_bulk(lambda pool, gateways: import_file(pool, gateways, options), embedded=embedded, creates=not check)
 
 
 @commands.command()

@@ -124,21 +124,22 @@ def run_bulk(
     embedded: bool,
     given: "Settings | None" = None,
     for_owner: bool = False,
+    creates: bool = False,
 ) -> None:
     """Run a bulk command; if it reported something, the exit status is 1.
 
     Its settings are those that are given, or else the environment's. `for_owner` says whether only the role that owns
-    the tables can run it. It migrates the embedded database, which has no
-    other operator, and no other.
+    the tables can run it. It migrates only the embedded database, which has no other operator; if it `creates`, an
+    empty database gets its tables.
     """
     from graphql_api.storage.migrate import must_be_migrated, upgrade
     from graphql_api.storage.pool import ConnectionPool
 
     async def work(settings: "Settings") -> bool | None:
-        prepare = upgrade if chosen.database_url is None else must_be_migrated
-        await prepare(str(settings.database_url))
+        url = str(settings.database_url)
+        await (upgrade(url) if chosen.database_url is None else must_be_migrated(url, creates=creates))
         async with ConnectionPool.open(
-            str(settings.database_url),
+            url,
             size=2,
             timeout=BULK_TIMEOUT_SECONDS,
             prepares=settings.database_prepared_statements,

@@ -63,8 +63,8 @@ async def _revision(url: str) -> str:
         await connection.close()
 
 
-async def must_be_migrated(url: str) -> None:
-    """Check that the database has the tables that this code needs.
+async def must_be_migrated(url: str, *, creates: bool = False) -> None:
+    """Check that the database has the tables that this code needs; create them if it is empty and that is allowed.
 
     Raises:
         UnavailableError: it has not; the message says what to run.
@@ -72,6 +72,9 @@ async def must_be_migrated(url: str) -> None:
     """
     revision, newest = await _revision(url), newest_revision()
     if not revision:
+        if creates:
+            await upgrade(url)
+            return
         raise UnavailableError("The database has no tables yet: run `gateway-tokens migrate`.")
     if revision < newest:
         raise UnavailableError(
