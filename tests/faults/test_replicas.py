@@ -333,7 +333,7 @@ async def test_what_waits_for_a_synchronous_standby_is_not_acknowledged(service_
         await primary.ask("alter system set synchronous_standby_names = 'gone'")
         await primary.ask("select pg_reload_conf()")
         await until(lambda: primary.ask("select current_setting('synchronous_standby_names') = 'gone'"), "it is set")
-        for _ in range(3):
+        for _ in range(2):
             answer = await graph.answer("deactivate", id=token["id"], reason="FRAUD")
             assert [error["extensions"]["code"] for error in answer["errors"]] == ["UNAVAILABLE"]
             assert await primary.ask("select deactivated_at is null from customer_gateway_tokens")

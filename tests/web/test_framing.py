@@ -311,46 +311,6 @@ def test_requests_that_are_sent_together_are_answered_one_by_one(names, cuts):
     asyncio.run(run())
 
 
-@given(
-    steps=st.lists(
-        st.tuples(
-            st.sampled_from(
-                ["a length", "GET with a body", "a length with zeros", "chunks", "an upgrade with a length"]
-            ),
-            st.integers(1, 3),
-            st.integers(0, 400),
-        ),
-        min_size=2,
-        max_size=15,
-    )
-)
-@settings(max_examples=60, deadline=None)
-def test_a_head_that_came_before_says_nothing_of_the_body_that_follows(steps):
-    """The connection remembers heads. Bodies differ each time, come in one piece or two, and with the next request."""
-
-    async def run():
-        seen, bodies = Seen(), []
-        async with listening(seen.app, lifespan="on") as address:
-            reader, writer = await asyncio.open_connection(*address)
-            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for name, times, cut in steps:
-                sent = b""
-                for _ in range(times):
-                    bodies.append(BODY.replace(b"query", b"%05d" % len(bodies)))
-                    sent += READ[name].replace(BODY, bodies[-1])
-                writer.write(sent[:cut])
-                await writer.drain()
-                await asyncio.sleep(0)
-                writer.write(sent[cut:])
-                for _ in range(times):
-                    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), 10)
-            writer.close()
-        assert seen.bodies == bodies
-        assert set(seen.paths) == {"/graphql"}
-
-    asyncio.run(run())
-
-
 async def test_a_bad_request_behind_good_ones_is_refused_after_they_are_answered(seen, address):
     received = await exchange(address, READ["a length"] * 2 + REFUSED["two lengths"] + NEXT)
     assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200", b"200", b"400"]
