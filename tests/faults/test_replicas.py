@@ -341,7 +341,7 @@ async def test_what_waits_for_a_synchronous_standby_is_not_acknowledged(service_
     finally:
         await primary.ask("alter system reset synchronous_standby_names")
         await primary.ask("select pg_reload_conf()")
-    await until(lambda: primary.ask(waiting.replace("count(*)", "count(*) = 0")), "nobody waits")
+    await until(lambda: primary.ask(waiting.replace("count(*)", "count(*) = 0")), "all commits have ended")
     assert not (await graph.token(token["id"]))["isActive"]
 
 
