@@ -3,7 +3,9 @@
 import re
 import shutil
 import subprocess
+import sys
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,16 +54,10 @@ SETTINGS = settings_of(FOLDER / "release/configuration.env")
 
 @pytest.fixture(scope="module")
 def built():
-    """Builds a kustomization: the manifests that would be applied, by kind. Debian's kubectl is too old for it."""
-    kubectl = shutil.which("kubectl")
-    version = (
-        subprocess.run([kubectl, "version", "--client"], capture_output=True, text=True, check=False).stdout
-        if kubectl
-        else ""
-    )
-    if not re.search(r"Kustomize Version: v[5-9]", version):
-        pytest.skip("kubectl with Kustomize 5 is missing")
+    """Builds a kustomization: the manifests that would be applied, by kind."""
+    kubectl = Path(sys.executable).with_name("kubectl")
 
+    @cache
     def build(folder):
         made = subprocess.run([kubectl, "kustomize", FOLDER / folder], capture_output=True, text=True, check=False)
         assert (made.returncode, made.stderr) == (0, ""), made.stderr
