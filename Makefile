@@ -43,7 +43,7 @@ supergraph/node_modules/.package-lock.json: supergraph/package-lock.json
 
 .PHONY: test
 test: .venv/dev try-graphiql ## runs the tests; ARGS="tests/auth -x" passes options
-	@.venv/bin/pytest --numprocesses logical --dist loadfile $(ARGS)
+	@.venv/bin/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-faults
 test-faults: .venv/dev ## runs long fault-injection tests and prints the measurements; ARGS="-k upgrades" selects some
