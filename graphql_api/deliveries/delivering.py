@@ -264,7 +264,8 @@ async def resume(pool: ConnectionPool, name: str, *, place: Place | None = None,
         skip: leave out the entry that was not taken
 
     Raises:
-        BadInputError: there is no such endpoint, no such place, or no failed entry to leave out.
+        BadInputError: there is no such endpoint, no such place, or no failed entry to leave out. It is an
+            `ExpiredCursorError` if entries after the place were deleted.
     """
     feed, states = Feed(pool), Endpoints(pool, "")
     known = {each.name: each for each in await states.states()}
@@ -272,14 +273,15 @@ async def resume(pool: ConnectionPool, name: str, *, place: Place | None = None,
     if state is None:
         names = f"It knows {', '.join(known)}." if known else "It has not run yet, so it knows none."
         raise BadInputError(f"`deliver` knows no endpoint {name!r}. {names}")
-    position = left_out = None
+    position = pruning = left_out = None
     if place is not None:
-        position = (await feed.page(place, 1)).start.position
+        page = await feed.page(place, 1)
+        position, pruning = page.start.position, page.end.pruning
     elif skip:
         page = await feed.read(state.position, 1)
         if not (state.attempts and page.lines):
             raise BadInputError(f"The next entry of {name} has not failed. --resume {name} enables it without --skip.")
         line = page.lines[0]
         position, left_out = line["position"], message_id(line)
-    await states.resume(name, position)
+    await states.resume(name, position, pruning=pruning)
     return left_out

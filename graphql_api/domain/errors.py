@@ -63,6 +63,12 @@ class BadInputError(Exception):
 class ExpiredCursorError(BadInputError):
     """Entries of the change feed after this cursor were deleted: its follower would miss them."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "Entries after this cursor were deleted, so you would miss them. Start again: startAt: NOW, list all"
+            " tokens, then follow."
+        )
+
 
 class UnavailableError(Exception):
     """The database cannot be asked in time, or the service has no room; the same request may work later."""

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from graphql_api.domain.errors import ExpiredCursorError
 from graphql_api.storage.connection import Reads, Statement
+from graphql_api.storage.feed import PRUNED
 from graphql_api.storage.pool import ConnectionPool
 
 LEASE_SECONDS = 30.0
@@ -69,6 +71,13 @@ _FAIL = Statement(
 _RESUME = Statement(
     "resume_endpoint",
     f"update event_endpoints set disabled_at = null, position = coalesce($2, position), {_WELL} where name = $1",
+)
+# Arguments: a position, and the last deletion of entries that is known.
+_DELETED_SINCE = Statement(
+    "deleted_since",
+    f"""
+    select from event_timelines where timeline = '{PRUNED}' and settled > $1 and xmin::text::bigint <> $2
+    """,
 )
 _STATES = Statement(
     "endpoint_states",
@@ -155,9 +164,22 @@ class Endpoints:
         """
         await self._pool.fetch(_FAIL, name, self._owner, old, error, delay, retry_after, disable, failed - 1)
 
-    async def resume(self, name: str, position: int | None = None) -> None:
-        """Enable an endpoint; with `position`, it continues after it."""
-        await self._pool.fetch(_RESUME, name, position)
+    async def resume(self, name: str, position: int | None = None, *, pruning: int | None = None) -> None:
+        """Enable an endpoint; with `position`, it continues after it.
+
+        Args:
+            name: the endpoint
+            position: where it continues, if not where it is
+            pruning: the last deletion of entries that the caller knows of, if the position may be an earlier one
+
+        Raises:
+            ExpiredCursorError: entries after the position have been deleted since then.
+        """
+        async with self._pool.transaction(records=False) as transaction:
+            # This waits for the deletion under way, and later ones wait for this: what they see is not what is behind.
+            await transaction.fetch(_RESUME, name, position)
+            if pruning is not None and await transaction.fetch(_DELETED_SINCE, position, pruning):
+                raise ExpiredCursorError
 
     async def states(self) -> Sequence[EndpointState]:
         """All registered endpoints."""

@@ -64,7 +64,8 @@ class _Statements:
         self.look = Statement(
             "feed_look",
             f"""
-            select {timeline}, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, newest.position,
+            select {timeline}, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+              pg_snapshot_xmax(pg_current_snapshot())::text::bigint, newest.position,
               case when newest.position > $1 then pg_current_xact_id()::text::bigint end
             from ({_NEWEST}) as newest
             """,
@@ -197,10 +198,7 @@ class Feed:
         if page.start.timeline != start.timeline:
             return await self.page(after, size, wanted)
         if page.pruned > start.position and page.end.pruning != after.pruning:
-            raise ExpiredCursorError(
-                "Entries after this cursor were deleted, so you would miss them. Start again: startAt: NOW, list all"
-                " tokens, then follow."
-            )
+            raise ExpiredCursorError
         return page
 
     async def read(self, start: int, size: int, wanted: FeedFilter = NO_FILTER) -> FeedPage:
@@ -232,9 +230,10 @@ class Feed:
 
     async def look(self) -> None:
         """Update the newest and the settled position."""
-        settled, known = self._settled, 2**62 if self._pending else self._settled
+        settled, pending = self._settled, self._pending
+        known = 2**62 if pending else settled
         try:
-            [(timeline, xmin, newest, xid)] = await self._pool.fetch(self._sql.look, known)
+            [(timeline, xmin, xmax, newest, xid)] = await self._pool.fetch(self._sql.look, known)
         except FORBIDDEN:
             if self._sql is _WITHOUT_TIMELINES:
                 raise
@@ -247,6 +246,8 @@ class Feed:
         self._newest = max(self._newest, newest)
         if self._pending and xmin >= self._pending[1]:
             self._settled, self._pending = max(self._settled, self._pending[0]), None
+        elif pending and xmax <= pending[1] and self._pending == pending:
+            self._pending = None  # a crash lost this id, and on an idle database no other one gets as high
         if xid is not None and self._pending is None and newest > self._settled:
             self._pending = newest, xid
         if self._settled > self._marked and monotonic() - self._marked_at >= _MARK_SECONDS:

@@ -24,10 +24,11 @@ def _statement(rows: int, *, dry_run: bool) -> Statement:
       order by token_id, version limit {rows}
     )"""
     # The last entry of each token stays: a repeated deletion is answered from it, and it keeps the id from being
-    # reused. Entries that a webhook endpoint has not accepted yet stay too.
+    # reused. Entries that a webhook endpoint has not accepted yet stay too; one that goes back waits, or is waited for.
+    endpoint = "select position from event_endpoints" + ("" if dry_run else " for share")
     is_old = f"""
     e.token_id = page.token_id and e.version = page.version and e.at < clock_timestamp() - $3::interval
-    and e.position <= coalesce((select min(position) from event_endpoints), e.position)
+    and e.position <= coalesce((select min(position) from ({endpoint}) as endpoint), e.position)
     and exists (select from {_EVENTS} newer where newer.token_id = e.token_id and newer.version > e.version)"""
     if dry_run:
         # The deletion of nothing fails if the role may not delete.

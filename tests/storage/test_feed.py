@@ -396,6 +396,26 @@ async def test_a_failover_while_a_page_is_read_loses_no_entry(pool, written, tim
     assert ([line["version"] for line in page.lines], page.end.timeline) == ([4, 5], "B")
 
 
+class Crashes:
+    """A pool whose database crashes after it gave a transaction id: no log has that, and it is given again."""
+
+    def __init__(self, pool):
+        self._pool, self._has_crashed = pool, False
+
+    async def fetch(self, statement, *arguments):
+        rows = await self._pool.fetch(statement, *arguments)
+        if statement.name != "feed_look" or rows[0][-1] is None or self._has_crashed:
+            return rows
+        self._has_crashed = True
+        return [(*each[:-1], each[-1] + 1000) for each in rows]
+
+
+async def test_the_feed_continues_after_a_crash_although_nothing_else_is_written(pool, written):
+    await written(A, 1)
+    feed = Feed(Crashes(pool))
+    assert await until(lambda: _settled(feed, 1), "all is settled")
+
+
 async def _settled(feed, position):
     place = await feed.now()
     return place if place.position == position else None

@@ -6,9 +6,13 @@ import sys
 from datetime import timedelta
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
+from graphql_api.deliveries import delivering
+from graphql_api.domain.errors import ExpiredCursorError
 from graphql_api.storage import retention
+from graphql_api.storage.feed import Feed
 from graphql_api.storage.pool import ConnectionPool
 from tests.graph import token_of
 from tests.until import until
@@ -92,6 +96,47 @@ async def test_what_an_endpoint_has_not_taken_stays(aged, connection, prune):
     )
     assert await prune(0) == 4  # all but the last of one token, and one of the other
     assert await entries(connection) == [("cus_1", 4), *(("cus_2", version) for version in range(2, 6))]
+
+
+@pytest.fixture
+async def endpoint(connection, empty_database):
+    """An endpoint ahead of all entries, a pool for `deliver`, and the place before all entries."""
+    await connection.execute("insert into event_endpoints (name, position) values ('hook', 1000)")
+    async with ConnectionPool.open(empty_database) as pool:
+        yield pool, (await Feed(pool).page(None, 1)).start
+
+
+def waiting(connection, count):
+    """Until so many statements wait for locks of others."""
+    sql = "select count(*) = $1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    return until(lambda: connection.fetchval(sql, count), f"{count} wait for a lock")
+
+
+async def test_no_endpoint_goes_back_to_what_is_being_deleted(aged, connection, prune, endpoint, empty_database):
+    pool, start = endpoint
+    other = await asyncpg.connect(empty_database)
+    async with other.transaction():
+        await other.execute(f"select from {EVENTS} where version = 1 for update")
+        pruning = asyncio.create_task(prune(15))
+        await waiting(connection, 1)
+        resuming = asyncio.create_task(delivering.resume(pool, "hook", place=start))
+        await waiting(connection, 2)
+    await other.close()
+    with pytest.raises(ExpiredCursorError, match="Entries after this cursor were deleted"):
+        await resuming
+    assert await pruning == 4
+    assert await connection.fetchval("select position from event_endpoints") == 1000
+
+
+async def test_nothing_is_deleted_that_an_endpoint_goes_back_to(aged, connection, prune, endpoint, empty_database):
+    before, other = await entries(connection), await asyncpg.connect(empty_database)
+    async with other.transaction():
+        await other.execute("update event_endpoints set position = 0")  # as `deliver --resume hook --from` does
+        pruning = asyncio.create_task(prune(15))
+        await waiting(connection, 1)
+    await other.close()
+    assert await pruning == 0
+    assert await entries(connection) == before
 
 
 @pytest.fixture
