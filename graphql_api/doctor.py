@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import asyncpg
 
+from graphql_api import network_errors
 from graphql_api.app import PARTS
 from graphql_api.auth import Authenticator
 from graphql_api.bulk.reconciling import payment_methods
@@ -269,7 +270,9 @@ async def _replica_at(address: str) -> AsyncGenerator[asyncpg.Connection]:
 
 
 def _reason(error: Exception) -> str:
-    return f"no answer within {_CONNECT_SECONDS} s" if isinstance(error, TimeoutError) else str(error)
+    if isinstance(error, TimeoutError):
+        return f"no answer within {_CONNECT_SECONDS} s"
+    return network_errors.reason(error) if isinstance(error, OSError) else str(error)
 
 
 def _remedy(error: Exception) -> str:
@@ -316,7 +319,8 @@ async def _migrations(connection: asyncpg.Connection) -> Finding:
     current, newest = await current_revision(connection), newest_revision()
     if current is not None and current >= newest:
         return _well("migrations", f"are current, {current}")
-    return _wrong("migrations", f"are at {current or 'nothing'}, not {newest}: run `gateway-tokens migrate`")
+    state = f"are at {current}, not {newest}" if current else "have not run, the database is empty"
+    return _wrong("migrations", f"{state}: run `gateway-tokens migrate`")
 
 
 async def _customer_ids(connection: asyncpg.Connection, settings: Settings) -> Finding | None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
-_MAX_SECONDS = 1e9  # 32 years: to wait for longer is no different
+_MAX_SECONDS = 1e9  # 32 years: to wait for longer makes no difference
 
 
 def retry_after_seconds(value: str | None) -> float | None:

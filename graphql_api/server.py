@@ -150,7 +150,7 @@ class _Server(uvicorn.Server):
     def _press(self) -> None:
         self.handle_exit(signal.SIGINT, None)
         if self.force_exit:
-            logging.disable()  # what is cut off now is no error
+            logging.disable()  # what is cut off now is not an error
 
     def _leave(self) -> None:
         self.should_exit = True

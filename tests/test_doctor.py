@@ -110,7 +110,7 @@ async def test_a_database_that_cannot_be_reached_is_one_line():
         (asyncpg.InvalidCatalogNameError('database "x" does not exist'), "does not exist", "create that database"),
         (asyncpg.InsufficientPrivilegeError("permission denied for database x"), "denied", "grant connect"),
         (asyncpg.TooManyConnectionsError("too many clients"), "too many", "max_connections"),
-        (socket.gaierror(-2, "Name or service not known"), "not known", "the host"),
+        (socket.gaierror(-2, "Name or service not known"), "its host name has no address", "the host"),
         (TimeoutError(), "no answer within 5 s", "firewalls"),
         (ConnectionError("rejected SSL upgrade"), "SSL", "sslmode"),
         (asyncpg.PostgresError("something new"), "something new", "DATABASE_URL"),
@@ -227,7 +227,7 @@ async def test_it_looks_at_the_embedded_database_that_runs(tmp_path):
 async def test_a_key_server_that_is_down_is_wrong(database_url):
     lines = await found(database_url=database_url, auth_secret=None, auth_jwks_url="http://127.0.0.1:1/keys")
     assert not lines["keys"].is_well
-    assert lines["keys"].says.startswith("AUTH_JWKS_URL gave no keys (the connection failed)")
+    assert lines["keys"].says.startswith("AUTH_JWKS_URL gave no keys (connection refused)")
 
 
 async def test_a_setting_that_only_its_part_can_check_is_wrong(database_url, tmp_path):

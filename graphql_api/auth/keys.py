@@ -15,6 +15,7 @@ from typing import NamedTuple
 import httpx
 import structlog
 
+from graphql_api import network_errors
 from graphql_api.auth.keyring import Keyring
 from graphql_api.auth.unknown_keys import UnknownKeys
 from graphql_api.observability.supervision import supervise
@@ -186,8 +187,8 @@ class ServedKeys(Keys):
         match error:
             case TimeoutError() | httpx.TimeoutException():
                 return f"it did not answer within {self._timing.fetch_timeout_seconds:g} s"
-            case httpx.ConnectError():
-                return "the connection failed"
+            case httpx.TransportError():
+                return network_errors.reason(error)
             case ValueError():
                 return str(error)
             case _:

@@ -2,6 +2,7 @@
 
 import re
 
+from graphql_api.domain.cards import redact_card_numbers
 from graphql_api.domain.errors import Code, InputError, Problem
 
 # Without the plus sign, only as short numbers are written: longer ones are ids of some gateways.
@@ -27,7 +28,7 @@ def identifier(value: object, name: str) -> str:
     if type(value) is int:
         return str(value)
     if type(value) is float:
-        raise _invalid(f"{name} must be a string or an integer. This number was rounded.")
+        raise _invalid(f"{name} must be a string or an integer, not {redact_card_numbers(str(value))}.")
     raise _invalid(f"{name} is required and must be a string.")
 
 

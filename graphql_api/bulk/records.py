@@ -11,7 +11,7 @@ Record = Mapping[str, Any]
 
 
 class Unreadable(NamedTuple):
-    """A line that is no record, why, and what could be read of it."""
+    """A line that is not a record, why, and what could be read of it."""
 
     problem: Problem
     record: Record
@@ -22,7 +22,7 @@ Line = tuple[int, Record | Unreadable]
 
 
 def unreadable(reason: str, record: Record | None = None, *field: str) -> Unreadable:
-    """A line is no record, for this reason, which may lie in one field."""
+    """A line is not a record, for this reason, which may lie in one field."""
     return Unreadable(Problem(Code.INVALID, reason, field), record or {})
 
 

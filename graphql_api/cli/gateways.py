@@ -13,7 +13,7 @@ from graphql_api.cli.options import (
     YesOption,
     must_be_readable,
 )
-from graphql_api.cli.process import confirm, described, load_settings, run_bulk
+from graphql_api.cli.process import described, load_settings, must_be_asked, run_bulk
 
 if TYPE_CHECKING:
     from graphql_api.gateway_apis.keys import GatewayKey
@@ -91,7 +91,9 @@ def purge(
     *,
     gateway: GatewayOption,
     limit: LimitOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, and delete nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what would be deleted, list it with --report, and delete nothing.")
+    ] = False,
     missing_is_done: Annotated[
         bool,
         typer.Option("--missing-is-done", help="Count customers that the gateway does not know as deleted."),
@@ -120,14 +122,13 @@ def purge(
         expect_other_file("--report", report, skip_file)
     skipped = frozenset[str]() if skip_file is None else jobs.skipped_customers(skip_file)
     options = PurgeOptions(limit, dry_run, missing_is_done, skipped)
-    if not (yes or dry_run):
-        confirm(
-            f"Delete the customers at {key.gateway} of the erased users in the database {described(settings)}?",
-            "purge deletes customers for good: add --yes, or --dry-run to see which",
-        )
+    is_asked = not (yes or dry_run)
+    if is_asked:
+        must_be_asked("purge deletes customers for good: add --yes, or --dry-run to see which")
     run_bulk(
         lambda pool, gateways: jobs.purge_gateway(pool, gateways, key, options, report=report, logs=logs),
         embedded=embedded,
+        asks=(lambda pool: jobs.question(pool, key.gateway, options, described(settings))) if is_asked else None,
         given=settings,
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphql_api.cli.options import EmbeddedOption, YesOption
-from graphql_api.cli.process import confirm, database, described, load_settings, run, run_bulk
+from graphql_api.cli.process import database, described, load_settings, must_be_asked, run, run_bulk
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -34,7 +34,10 @@ def migrate(
 
 @commands.command()
 def doctor() -> None:
-    """Check settings, database and dependencies. Lines that start with WRONG say how to fix the problem."""
+    """Check settings, database and dependencies, and change nothing.
+
+    Lines that start with WRONG say how to fix the problem.
+    """
     from graphql_api.doctor import findings
     from graphql_api.settings import Settings
     from graphql_api.settings.advice import slips
@@ -74,24 +77,27 @@ def prune(
 
     age = duration(history_older_than, "--history-older-than")
     settings = load_settings()
-    if not (yes or dry_run):
-        confirm(
-            f"Delete history entries older than {history_older_than} from the database {described(settings)}?",
-            "prune deletes history for good: add --yes, or --dry-run to see how much",
-        )
-    run_bulk(
-        lambda pool, _: _prune_history(pool, age, dry_run=dry_run), embedded=embedded, given=settings, for_owner=True
-    )
+    is_asked = not (yes or dry_run)
+    if is_asked:
+        must_be_asked("prune deletes history for good: add --yes, or --dry-run to see how much")
+
+    async def question(pool: "ConnectionPool") -> str | None:
+        total = await _pruned(pool, age, dry_run=True)
+        entries = f"{total:,} history entries older than {history_older_than}"
+        return f"Delete {entries} from the database {described(settings)}?" if total else None
+
+    async def work(pool: "ConnectionPool", _: object) -> None:
+        total = await _pruned(pool, age, dry_run=dry_run)
+        print(f"{total:,} history entries would be deleted." if dry_run else f"Deleted {total:,} history entries.")
+
+    run_bulk(work, embedded=embedded, asks=question if is_asked else None, given=settings, for_owner=True)
 
 
-async def _prune_history(pool: "ConnectionPool", older_than: "timedelta", *, dry_run: bool = False) -> None:
-    """Delete history entries that are older, and say how many."""
+async def _pruned(pool: "ConnectionPool", older_than: "timedelta", *, dry_run: bool) -> int:
+    """Delete history entries that are older, or only count them. Returns how many they are."""
     from graphql_api.storage.retention import prune
 
-    total = 0
-    async for count in prune(pool, older_than, dry_run=dry_run):
-        total += count
-    print(f"{total:,} history entries would be deleted." if dry_run else f"Deleted {total:,} history entries.")
+    return sum([count async for count in prune(pool, older_than, dry_run=dry_run)])
 
 
 @commands.command()

@@ -37,16 +37,23 @@ class CommandError(typer.TyperException):
     exit_code = 1
 
 
-def confirm(question: str, refusal: str) -> None:
-    """Ask on the terminal whether to do what cannot be undone.
+def must_be_asked(refusal: str) -> None:
+    """Go on only if somebody is at a terminal, who can be asked.
 
     Raises:
         UsageError: there is no terminal; the message is this refusal.
-        CommandError: the answer is no.
-        typer.Abort: Ctrl-C was pressed, or there is no answer.
     """
     if not sys.stdin.isatty():
         raise UsageError(refusal)
+
+
+def _confirm(question: str) -> None:
+    """Ask on the terminal whether to do what cannot be undone.
+
+    Raises:
+        CommandError: the answer is no.
+        typer.Abort: Ctrl-C was pressed, or there is no answer.
+    """
     if not typer.confirm(f"{question} This cannot be undone."):
         raise CommandError("nothing was deleted")
 
@@ -122,20 +129,22 @@ def run_bulk(
     job: "Callable[[ConnectionPool, Gateways], Coroutine[Any, Any, bool | None]]",
     *,
     embedded: bool,
+    asks: "Callable[[ConnectionPool], Coroutine[Any, Any, str | None]] | None" = None,
     given: "Settings | None" = None,
     for_owner: bool = False,
     creates: bool = False,
 ) -> None:
     """Run a bulk command; if it reported something, the exit status is 1.
 
-    Its settings are those that are given, or else the environment's. `for_owner` says whether only the role that owns
+    `asks` makes the question that has to be answered with yes first; None if there is nothing to ask. Its settings are
+    those that are given, or else the environment's. `for_owner` says whether only the role that owns
     the tables can run it. It migrates only the embedded database, which has no other operator; if it `creates`, an
     empty database gets its tables.
     """
     from graphql_api.storage.migrate import must_be_migrated, upgrade
     from graphql_api.storage.pool import ConnectionPool
 
-    async def work(settings: "Settings") -> bool | None:
+    async def work(settings: "Settings", what: "Callable[[ConnectionPool], Coroutine[Any, Any, T]]") -> T:
         url = str(settings.database_url)
         await (upgrade(url) if chosen.database_url is None else must_be_migrated(url, creates=creates))
         async with ConnectionPool.open(
@@ -145,13 +154,15 @@ def run_bulk(
             prepares=settings.database_prepared_statements,
             watches=False,
         ) as opened:
-            return await job(opened, settings.rules_of_gateways)
+            return await what(opened)
 
     gc.freeze()  # else the modules are looked through for cycles once more when the process ends
     gc.set_threshold(100_000)  # looking for cycles among rows, which have none, takes a fifth of the time
     chosen = given or load_settings()
     with database(chosen, embedded=embedded) as settings:
-        all_well = run(work(settings), for_owner=for_owner)
+        if asks is not None and (question := run(work(settings, asks), for_owner=for_owner)) is not None:
+            _confirm(question)
+        all_well = run(work(settings, lambda pool: job(pool, settings.rules_of_gateways)), for_owner=for_owner)
     if all_well is False:
         raise typer.Exit(1)
 
@@ -175,6 +186,7 @@ def run(work: Coroutine[Any, Any, T], *, for_owner: bool = False) -> T:
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     except Exception as error:
+        from graphql_api import network_errors
         from graphql_api.bulk.jobs import JobStoppedError
 
         if isinstance(error, JobStoppedError):
@@ -186,7 +198,8 @@ def run(work: Coroutine[Any, Any, T], *, for_owner: bool = False) -> T:
             raise
         if isinstance(cause, OSError) and (cause.filename is not None or cause.errno in _FILE_ERRORS):
             raise cause from None
-        reason = str(cause) or type(cause).__name__
+        is_network = isinstance(cause, OSError)
+        reason = network_errors.reason(cause) if is_network else str(cause) or type(cause).__name__
         raise CommandError(f"the database cannot be used ({reason}): {_remedy(cause, for_owner=for_owner)}") from error
 
 

@@ -84,12 +84,14 @@ def announce(settings: Settings, host: str, port: int, *, workers: int, database
         return
     query = "{ customerGatewayTokens(first: 3) { nodes { userId gateway gatewayCustomerId isActive } } }"
     body = json.dumps({"query": query}, separators=(",", ":"))
+    first = "ROUTER_SECRET" if len(settings.router_secret) == 1 else "{ROUTER_SECRET%%,*}"
+    secret = f' -H "Router-Authorization: ${first}"' if settings.router_secret else ""
     metrics = f"{base}/metrics" if settings.metrics_port is None else f"http://{shown}:{settings.metrics_port}/metrics"
     print(
         f"""
 In a browser:  {url}
 A query:       {query}
-In a shell:    curl -s {url} -H 'Content-Type: application/json' -d '{body}'
+In a shell:    curl -s {url} -H 'Content-Type: application/json'{secret} -d '{body}'
 Health:        {base}/readyz and {metrics}
 
 Authentication is off, for development: {_everyone(settings, "this address")} can read and change every token.

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.errors import Error, NoServersError
 from nats.js.errors import APIError, NoStreamResponseError
 
+from graphql_api import network_errors
 from graphql_api.deliveries import sending
 from graphql_api.deliveries.sending import Endpoint, ForbiddenAddressError, Line, Outcome, event_of
 
@@ -101,7 +102,8 @@ class JetStreamSender:
         except _NoTlsError:
             outcome = Outcome("does not offer TLS: its address begins with tls://")
         except (Error, OSError, UnicodeError) as error:
-            outcome = Outcome(f"did not answer: the connection failed ({str(error) or type(error).__name__})"[:500])
+            says = str(error) if isinstance(error, Error) else network_errors.reason(error)
+            outcome = Outcome(f"did not answer: {says or type(error).__name__}"[:500])
         else:
             return Outcome()
         await self._close()

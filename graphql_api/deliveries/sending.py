@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import httpx
 import orjson
 
-from graphql_api import __version__
+from graphql_api import __version__, network_errors
 from graphql_api.domain.addresses import is_address, is_loopback, is_private
 from graphql_api.domain.token import Action
 from graphql_api.retry_after import retry_after_seconds
@@ -195,10 +195,8 @@ class Sender:
             return Outcome(f"did not answer within {self._timeout:g} s")
         except ForbiddenAddressError as error:
             return Outcome(str(error))
-        except socket.gaierror:
-            return Outcome("has a host name without an address")
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
-            return Outcome(f"did not answer: the connection failed ({type(error).__name__})")
+            return Outcome(f"did not answer: {network_errors.reason(error)}")
 
     async def _post(self, address: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         # Connected is to the address that was checked: asked again, the name might have another one.

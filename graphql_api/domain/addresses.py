@@ -10,7 +10,7 @@ def is_private(address: str) -> bool:
     """Whether an address is not one of the internet, nor this machine's own.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is not an address.
     """
     ip = _reached(address)
     if isinstance(ip, IPv6Address) and ip not in _UNICAST and not ip.is_loopback:
@@ -22,7 +22,7 @@ def is_loopback(address: str) -> bool:
     """Whether an address is this machine's own.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is not an address.
     """
     return _reached(address, translates=False).is_loopback
 

@@ -16,7 +16,7 @@ SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, EVENTS_SCOPE, ADMIN_SCOPE})
 class Permission(Enum):
     """A permission that a field requires, and the scopes that grant it for every user's tokens."""
 
-    NOTHING = "anybody, even without an access token"
+    NOTHING = "anyone, even without an access token"
     OWNER = "the user whose tokens they are, or the scope gateway-tokens:read", READ_SCOPE, WRITE_SCOPE, ADMIN_SCOPE
     READ = "the scope gateway-tokens:read", READ_SCOPE, WRITE_SCOPE, ADMIN_SCOPE
     WRITE = "the scope gateway-tokens:write", WRITE_SCOPE, ADMIN_SCOPE

@@ -42,6 +42,7 @@ _IDENTIFIERS = re.compile(
     re.IGNORECASE,
 )
 _DIGIT_SUM_OF_DOUBLE = str.maketrans("0123456789", "0246813579")
+MAX_CHARACTERS = 40  # of a number, with what may stand between its digits
 _MIN_DIGITS = 14
 _MAX_PHONE_DIGITS = 15  # ITU-T E.164, with the country's code
 
@@ -105,6 +106,11 @@ def has_card_number(text: str) -> bool:
 def redact_card_numbers(text: str) -> str:
     """The text; if it holds a card number, every number in it is replaced by `…`."""
     return _NUMBERS.sub("…", text) if has_card_number(text) else text
+
+
+def quoted(text: str, most: int = 60) -> str:
+    """The first characters of a text, for a message: in quotation marks, and without card numbers."""
+    return repr(redact_card_numbers(text[: most + MAX_CHARACTERS])[:most])
 
 
 def _is_found(text: str) -> bool:

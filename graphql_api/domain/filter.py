@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenFilter:
-    """Conditions that all have to be true of a token; None is no condition. Times are aware, comparisons strict."""
+    """Conditions that all have to be true of a token; None is not a condition. Times are aware, comparisons strict."""
 
     user_id: str | None = None
     gateway: str | None = None
@@ -26,7 +26,7 @@ class TokenFilter:
 
 
 class FeedFilter(NamedTuple):
-    """Which entries of the change feed are wanted; None is no condition."""
+    """Which entries of the change feed are wanted; None is not a condition."""
 
     gateways: Sequence[str] | None = None
     actions: Sequence[str] | None = None

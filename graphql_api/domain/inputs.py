@@ -11,7 +11,7 @@ from graphql_api.domain.token import Edit, Given
 from graphql_api.domain.values import Problems
 
 MAX_BATCH = 1000  # inputs of one batch
-_NO_FLAG = "`isActive` must be true or false. Omit it to keep its value."
+_NO_FLAG = "`isActive` must be true or false, not null. Omit it to keep its value."
 MIN_LEASE, MAX_LEASE = 1, 300  # seconds
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from unicodedata import category
 from uuid import UUID
 
-from graphql_api.domain.cards import has_card_number
+from graphql_api.domain.cards import has_card_number, quoted
 from graphql_api.domain.errors import Code, InputError, Problem
 
 MAX_ID_LENGTH = 255  # characters of a user id or of a gateway's customer id
@@ -89,7 +89,8 @@ def gateway(text: str) -> str:
     name = text.strip().upper()
     if not _GATEWAY.fullmatch(name):
         raise _invalid(
-            "A gateway name must be a letter, then up to 49 letters, digits or underscores, such as STRIPE_EU."
+            f"{quoted(text)} is not a gateway name: a letter, then up to 49 letters, digits or underscores, such as"
+            " STRIPE_EU."
         )
     return name
 

@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """An HTTP response; its body is None if that is no JSON."""
+    """An HTTP response; its body is None if that is not JSON."""
 
     status: int
     body: Any

@@ -20,6 +20,7 @@ import httpx
 import orjson
 from yarl import URL
 
+from graphql_api import network_errors
 from graphql_api.gateway_apis.answers import Answer, DeletionPage, GatewayAPI, Reply, Request, Verdict, unexpected
 from graphql_api.gateway_apis.keys import GatewayKey
 from graphql_api.retry_after import retry_after_seconds
@@ -245,7 +246,7 @@ class GatewayClient:
         try:
             status, retry_after, content = await self._request(method, request)
         except (aiohttp.ClientError, TimeoutError) as error:
-            return Answer(Verdict.OUTAGE, f"no answer ({type(error).__name__})")
+            return Answer(Verdict.OUTAGE, f"no answer ({network_errors.reason(error)})")
         if len(content) > _MAX_ANSWER_BYTES:
             return Answer(Verdict.OUTAGE, f"an answer of more than {_MAX_ANSWER_BYTES:,} bytes")
         if status in _REFUSED:

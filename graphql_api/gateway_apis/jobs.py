@@ -152,8 +152,7 @@ async def purge_gateway(
     store = TokenStore(pool)
     if options.skipped:
         kept, wanted = await _kept(store, key.gateway, options.skipped), len(options.skipped)
-        others = "; the others are not on the list" if kept < wanted else ""
-        say(f"{title}: keeps {kept:,} of the {wanted:,} customers to be kept{others}")
+        say(f"{title}: --skip-file has {wanted:,} customers; on the list, and kept: {kept:,}")
     with _report(report, ("outcome", "reason", "gateway", "gatewayCustomerId")) as write:
 
         def purged(lines: Sequence[Purged]) -> None:
@@ -168,6 +167,16 @@ async def purge_gateway(
                 await _run(title, purge.run(), purge.tally, show, log=logs and ("purge", key.gateway))
     say(f"{title}: {purge.tally}{_where(report)}")
     return not (purge.tally.unknown or purge.tally.failed)
+
+
+async def question(pool: ConnectionPool, gateway: str, options: PurgeOptions, database: str) -> str | None:
+    """What to ask before a purge of this gateway; None if no customer would be deleted."""
+    store = TokenStore(pool)
+    count = await store.count_erasures(gateway) - await _kept(store, gateway, options.skipped)
+    if count == 0:
+        return None
+    most = count if options.limit is None else min(count, options.limit)
+    return f"Delete {most:,} customers of erased users at {gateway}, as the database {database} lists them?"
 
 
 async def _kept(store: TokenStore, gateway: str, skipped: Collection[str]) -> int:

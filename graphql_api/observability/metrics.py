@@ -33,10 +33,10 @@ _STATEMENT_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 
 _BATCH_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
 
 _EVENT_GAUGES = (
-    ("event_feed_lag_seconds", "Seconds since the oldest change was written that the change feed does not return yet"),
+    ("event_feed_lag_seconds", "Age in seconds of the oldest change that the change feed does not return yet"),
     (
         "event_delivery_lag_seconds",
-        "Seconds since the oldest change was written that the endpoint has not taken yet",
+        "Age in seconds of the oldest change that the endpoint has not accepted yet",
         "endpoint",
     ),
     ("event_endpoint_disabled", "Whether the endpoint is disabled", "endpoint"),
@@ -200,11 +200,11 @@ class Metrics(Collector):
         self._event_feed_lag, self._event_delivery_lag, self._event_endpoint_disabled = feed_lag, delivery_lag, disabled
         for family in of_events:
             family.is_shared = False
-        about = "Answers of gateways to checks of their customers, and requests that came too soon"
+        about = "Answers of gateways to checks, and requests that were throttled"
         self._checks = self._add(_Counter(f"{_PREFIX}_checks", about, ("gateway", "answer"), combine=max))
-        about = "When a check of this gateway last came to its end"
+        about = "When a check of this gateway was last completed"
         self._check_finished = gauge("check_finished_timestamp_seconds", about, "gateway", combine=max)
-        about = "When the customer was checked that, at the end of the last check, was checked longest ago"
+        about = "When the customer that has waited longest was last checked, as of the end of the last check"
         self._check_oldest = gauge("check_oldest_timestamp_seconds", about, "gateway", combine=max)
         self._task_deaths = counter("background_task_deaths", "Background tasks that died and were restarted", "task")
         self._spans_lost = counter("spans_lost", "Spans that the trace collector did not accept")

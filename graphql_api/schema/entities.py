@@ -13,6 +13,7 @@ from strawberry.federation import Schema
 from strawberry.federation.schema import FederationAny
 from strawberry.types.fields.resolver import StrawberryResolver
 
+from graphql_api.domain.cards import quoted
 from graphql_api.domain.errors import BadInputError, ForbiddenError
 from graphql_api.engine import by_class, selection_of
 from graphql_api.schema.context import Info
@@ -82,7 +83,7 @@ def entities(
 
 
 def name_entity_types(schema: Schema) -> None:
-    """Have the union tell its types by the class of the object: what is no user is a row of the store, a token."""
+    """Have the union tell its types by the class of the object: what is not a user is a row of the store, a token."""
 
     @by_class
     def type_name(entity: object, *_: object) -> str:
@@ -116,7 +117,8 @@ def _parsed(representation: Any) -> _TokenKey | BadInputError:
         return BadInputError(_NUL if isinstance(given.get("id"), str) else _NO_USER_KEY)
     if kind == "CustomerGatewayToken":
         return _token_key(given)
-    return BadInputError("`__typename` must be an entity of this subgraph: User or CustomerGatewayToken.")
+    found = quoted(kind) if isinstance(kind, str) else "missing, or not a string"
+    return BadInputError(f"`__typename` must be User or CustomerGatewayToken, the entities here. It is {found}.")
 
 
 def _token_key(given: dict[str, Any]) -> _TokenKey | BadInputError:

@@ -89,7 +89,7 @@ class MergeUserGatewayTokensPayload:
         description=(
             "The losing tokens, as they were, at gateways where both users had a customer. Their ids became former ids"
             " of the winning tokens. Under FAIL, the tokens that could not move. A token that is inactive because of"
-            " GATEWAY_DELETED is no conflict: the other one keeps or takes the place."
+            " GATEWAY_DELETED is not a conflict: the other one keeps or takes the place."
         )
     )
     winners: list[CustomerGatewayToken] = strawberry.field(

@@ -22,6 +22,7 @@ from graphql.pyutils import inspect
 from strawberry.schema.config import StrawberryConfig
 
 from graphql_api.domain import values
+from graphql_api.domain.cards import quoted
 from graphql_api.domain.errors import InputError
 
 Json = NewType("Json", object)
@@ -40,13 +41,15 @@ def instant(value: object) -> datetime:
     if not isinstance(value, str) or not _DATE_TIME.fullmatch(value):
         raise GraphQLError(
             "A DateTime must be ISO 8601 with an offset of hours and minutes, such as 2026-11-22T17:28:02Z, with at"
-            " most nine digits of a second."
+            f" most nine digits of a second, not {quoted(value) if isinstance(value, str) else inspect(value)}."
         )
     try:
         return values.instant(value.upper())
     except InputError:
-        message = "A DateTime must exist, and be after 0001-01-01T00:00:00Z and before 9999-12-31T23:59:59.999999Z."
-        raise GraphQLError(message) from None
+        raise GraphQLError(
+            "A DateTime must exist, and be after 0001-01-01T00:00:00Z and before 9999-12-31T23:59:59.999999Z, unlike"
+            f" {value}."
+        ) from None
 
 
 def written(value: datetime) -> str:
@@ -76,7 +79,10 @@ def omit_missing_variables(schema: GraphQLSchema) -> None:
 
 
 def _parse_literal(type_: GraphQLScalarType, node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
-    return type_.parse_value(_complete(value_from_ast_untyped(node, variables)))
+    try:
+        return type_.parse_value(_complete(value_from_ast_untyped(node, variables)))
+    except GraphQLError as error:
+        raise GraphQLError(error.message, node) from None
 
 
 def _complete(value: Any) -> Any:

@@ -39,7 +39,7 @@ def gateway_argument(context: Context, text: str) -> str:
     """A gateway that an argument names.
 
     Raises:
-        BadInputError: it is no name of a gateway.
+        BadInputError: it is not the name of a gateway.
     """
     try:
         return context.tokens.gateways.parse(text)

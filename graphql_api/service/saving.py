@@ -8,6 +8,7 @@ from typing import NamedTuple
 from uuid_utils import uuid7
 
 from graphql_api.domain import token as tokens
+from graphql_api.domain.cards import quoted
 from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.facts import NO_FACTS, Facts
 from graphql_api.domain.inputs import Save
@@ -163,8 +164,9 @@ def _saved(
     """What this save makes of the stored token; None where it changes nothing."""
     expect_version(token, save.expected_version)
     if token.gateway_customer_id not in {save.customer, save.replaces}:
+        named = "" if save.replaces is None else f", not {quoted(save.replaces)} as `replaces` says"
         message = (
-            f"This user already has the customer {token.gateway_customer_id} at {token.gateway}."
+            f"This user already has the customer {token.gateway_customer_id} at {token.gateway}{named}."
             " Use it only if `isActive` is true; if `deactivationReason` is GATEWAY_DELETED, claim again; otherwise do"
             " not charge it. To replace it, name it in `replaces`."
         )

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from graphql_api.domain.cards import quoted
 from graphql_api.domain.inputs import Gateways
 from graphql_api.settings.addresses import HTTPURL, APIBase, Hosts, Origins, PostgresURL, PostgresURLs
 from graphql_api.settings.endpoints import Actions, Webhooks, WebhookSecrets, endpoints
@@ -183,19 +184,21 @@ class Settings(BaseSettings):
 def _said(problem: ErrorDetails) -> str:
     if not problem["loc"]:
         return problem["msg"].removeprefix("Value error, ")
-    got, limits = repr(problem["input"])[:60], problem.get("ctx", {})
+    got, limits = quoted(str(problem["input"])), problem.get("ctx", {})
     match problem["type"]:
         case "bool_parsing":
             message = f"takes true or false, not {got}"
-        case "int_parsing" | "int_from_float":
+        case "int_parsing" | "int_from_float" | "int_parsing_size":
             message = f"takes a whole number, not {got}"
         case "float_parsing":
             message = f"takes a number of seconds, not {got}"
         case "literal_error":
             message = f"takes {limits['expected']}, not {got}"
         case "greater_than" | "greater_than_equal" | "less_than_equal":
-            bound = {"gt": "more than {}", "ge": "at least {}", "le": "at most {}"}
+            bound = {"gt": "more than {:g}", "ge": "at least {:g}", "le": "at most {:g}"}
             message = f"takes {next(bound[key].format(limits[key]) for key in bound if key in limits)}, not {got}"
+        case "string_unicode":
+            message = "has bytes that are not UTF-8"
         case _:
             message = problem["msg"].removeprefix("Value error, ")
     return f"{str(problem['loc'][0]).upper()}: {message}"

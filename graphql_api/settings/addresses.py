@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
 from graphql_api.domain.addresses import is_address, is_loopback
+from graphql_api.domain.cards import quoted
 from graphql_api.settings.values import Names
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
@@ -102,14 +103,14 @@ def _api(value: str) -> str:
 def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
     for origin in value:
         if wrong := _problem_of_origin(origin):
-            raise ValueError(f"takes origins such as https://shop.example, or * for any; {origin!r} {wrong}")
+            raise ValueError(f"takes origins such as https://shop.example, or * for any; {quoted(origin)} {wrong}")
     return value
 
 
 def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
     for host in value:
         if not _HOST.fullmatch(host):
-            raise ValueError(f"takes hosts such as tokens.example, or * for any; {host!r} has more than a host")
+            raise ValueError(f"takes hosts such as tokens.example, or * for any; {quoted(host)} has more than a host")
     return value
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from graphql_api.domain.addresses import is_address, is_loopback, is_private
+from graphql_api.domain.cards import quoted
 from graphql_api.domain.token import Action
 from graphql_api.settings.addresses import problem_of_http
 from graphql_api.settings.values import Names, Secrets
@@ -108,9 +109,10 @@ def _problem_of_endpoint(address: str, *, allow_private: bool) -> str | None:
 def _webhooks(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
     names: set[str] = set()
     allow_private = bool(info.data.get("event_webhook_allow_private"))
-    for name, address in map(_named_address, value):
+    for number, (name, address) in enumerate(map(_named_address, value), 1):
         if not _NAME.fullmatch(name):
-            raise ValueError("takes endpoints with their names, such as billing=https://billing.example/events")
+            form = "takes endpoints with their names, such as billing=https://billing.example/events"
+            raise ValueError(f"{form}; number {number} has none of letters, digits, _ and -")
         if wrong := _problem_of_endpoint(address, allow_private=allow_private):
             raise ValueError(
                 f"takes endpoints such as billing=https://billing.example/events; the address of {name} {wrong}"
@@ -126,8 +128,10 @@ def _secrets(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[Secret
     known = [_named_address(pair) for pair in info.data.get("event_webhooks", ())]
     streams = {name for name, address in known if _is_stream(address)}
     form = "takes a secret for each endpoint, such as billing:whsec_… with the Base64 of 24 to 64 bytes"
-    if not all(_signing_key(secret) or (name in streams and secret) for name, secret in pairs):
-        raise ValueError(f"{form}; one is not of that form")
+    for name, secret in pairs:
+        if not (_signing_key(secret) or (name in streams and secret)):
+            which = f"that of {name}" if name in dict(known) else "one"
+            raise ValueError(f"{form}; {which} is not of that form")
     given = [name for name, _ in pairs]
     if twice := [name for name in streams if given.count(name) > 1]:
         raise ValueError(f"takes one token, or user:password, for a stream; {twice[0]} has several")
@@ -135,7 +139,7 @@ def _secrets(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[Secret
         if missing := [name for name, _ in known if name not in given and name not in streams]:
             raise ValueError(f"{form}; {missing[0]} has none")
         if unknown := [name for name in given if name not in dict(known)]:
-            raise ValueError(f"{form}; {unknown[0][:50]!r} is not in EVENT_WEBHOOKS")
+            raise ValueError(f"{form}; {quoted(unknown[0])} is not in EVENT_WEBHOOKS")
     return value
 
 
@@ -143,7 +147,7 @@ def _actions(value: tuple[str, ...]) -> tuple[str, ...]:
     actions = tuple(dict.fromkeys(name.upper() for name in value))
     for name in actions:
         if name not in _ACTIONS:
-            raise ValueError(f"takes names of actions: {', '.join(_ACTIONS)}; {name!r} is not one of them")
+            raise ValueError(f"takes names of actions: {', '.join(_ACTIONS)}; {quoted(name)} is not one of them")
     return actions
 
 

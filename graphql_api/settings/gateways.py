@@ -16,15 +16,16 @@ def is_test_gateway(name: str, test_gateways: Sequence[str]) -> bool:
     return name.endswith("_TEST") or name in test_gateways
 
 
-def _named(pair: str, what: str) -> str:
-    """`" stripe : x "` as `"STRIPE:x"`; `what` the variable takes."""
+def _named(pair: str, what: str, *, is_secret: bool = False) -> str:
+    """`" stripe : x "` as `"STRIPE:x"`; `what` the variable takes. No message quotes a secret."""
     gateway, _, rest = pair.partition(":")
     try:
         name = parse_gateway(gateway)
     except InputError as refused:
-        raise ValueError(f"takes {what}. {refused}") from None
+        wrong = "what is in front of a colon is not a gateway name" if is_secret else refused
+        raise ValueError(f"takes {what}; {wrong}") from None
     if not rest.strip():
-        raise ValueError(f"takes {what}; {name} has none")
+        raise ValueError(f"takes {what}; nothing follows {name}")
     return f"{name}:{rest.strip()}"
 
 
@@ -43,7 +44,7 @@ def _names(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(parse_gateway(name) for name in value)
     except InputError as refused:
-        raise ValueError(f"takes comma-separated gateway names, such as STRIPE,PAYPAL. {refused}") from None
+        raise ValueError(f"takes comma-separated gateway names, such as STRIPE,PAYPAL; {refused}") from None
 
 
 def _id_patterns(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,7 +67,10 @@ def _accounts(what: str) -> AfterValidator:
 def _paired(given: tuple[SecretStr, ...], gateway: str, form: str, what: str) -> tuple[SecretStr, ...]:
     """Secrets of this form, each with its gateway before it, which is this one if none is. No message quotes one."""
     texts = [secret.get_secret_value() for secret in given]
-    pairs = [_named(text if ":" in text else f"{gateway}:{text}", f"{what}, or gateway:secret") for text in texts]
+    pairs = [
+        _named(text if ":" in text else f"{gateway}:{text}", f"{what}, or gateway:secret", is_secret=True)
+        for text in texts
+    ]
     secrets = [pair.partition(":")[2] for pair in pairs]
     if not all(re.fullmatch(form, secret) for secret in secrets):
         raise ValueError(f"takes {what}; one is not of that form or too short")

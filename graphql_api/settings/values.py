@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from graphql_api.domain.cards import quoted
+
 _MIN_KEY_BYTES = 32  # RFC 7518, 3.2
 
 
@@ -25,7 +27,7 @@ def _lower(value: object) -> object:
 
 
 def _long(value: SecretStr) -> SecretStr:
-    size = len(value.get_secret_value().encode())
+    size = len(value.get_secret_value().encode(errors="surrogateescape"))
     if size < _MIN_KEY_BYTES:
         raise ValueError(
             f"takes at least {_MIN_KEY_BYTES} bytes, not {size}; generate one with `openssl rand -hex {_MIN_KEY_BYTES}`"
@@ -34,10 +36,11 @@ def _long(value: SecretStr) -> SecretStr:
 
 
 def _readable(value: Path) -> Path:
-    if not (value.is_file() and os.access(value, os.R_OK)):
-        wrong = "cannot be read" if value.is_file() else "is not a file" if value.exists() else "does not exist"
-        raise ValueError(f"takes the path of a readable file; {value} {wrong}")
-    return value
+    if os.access(value, os.R_OK) and value.is_file():
+        return value
+    is_there = os.access(value, os.F_OK)
+    wrong = "does not exist" if not is_there else "cannot be read" if value.is_file() else "is not a file"
+    raise ValueError(f"takes the path of a readable file; {quoted(str(value))} {wrong}")
 
 
 Lower = BeforeValidator(_lower)

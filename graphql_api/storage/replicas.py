@@ -2,7 +2,7 @@
 
 How far it is behind is seen by no clock but our own: the primary is asked now and then for the end of its log, and a
 standby shows all that was written before the last time at which the log was no longer than what it has replayed. So an
-idle primary is no lag, nor is one that is away.
+idle primary is not lag, nor is one that is away.
 """
 
 import asyncio

@@ -23,7 +23,8 @@ class RequestAuthenticator:
         """
         secret = self._router_secret
         if secret.is_required and not secret.accepts(headers.get(b"router-authorization")):
-            raise _unauthenticated("Router-Authorization is missing or invalid.", "Router-Authorization")
+            message = "Router-Authorization is missing or wrong. Send ROUTER_SECRET in it, or ask the router instead."
+            raise _unauthenticated(message, "Router-Authorization")
         try:
             caller = self._authenticator.caller(headers.get(b"authorization") or None)
         except (InvalidTokenError, UnavailableError) as error:

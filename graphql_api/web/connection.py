@@ -256,7 +256,7 @@ class Connection(asyncio.Protocol):
                 if isinstance(cause, RefusedError):
                     self._refuse(cause.status, str(cause))
                 else:
-                    self._refuse(HTTPStatus.BAD_REQUEST, f"This is no valid HTTP/1.1: {error}.")
+                    self._refuse(HTTPStatus.BAD_REQUEST, f"This is not valid HTTP/1.1: {error}.")
         return len(piece)
 
     def _ignore_upgrade(self) -> None:
@@ -287,7 +287,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser, for trailers too, which are counted and dropped."""
-        self._headers.append((name.lower(), value.rstrip(b" \t")))  # white space is no part of it (RFC 9110, 5.5)
+        self._headers.append((name.lower(), value.rstrip(b" \t")))  # white space is not part of it (RFC 9110, 5.5)
 
     def on_headers_complete(self) -> None:
         """Called by the parser when the headers are complete: the answer can start."""

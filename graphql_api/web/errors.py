@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 from graphql import GraphQLError, GraphQLSyntaxError
 
-from graphql_api.domain.cards import redact_card_numbers
+from graphql_api.domain.cards import MAX_CHARACTERS, redact_card_numbers
 from graphql_api.domain.errors import (
     BadInputError,
     ExpiredCursorError,
@@ -44,7 +44,6 @@ _CODES = (
 )
 _UNAVAILABLE = "The database is unavailable right now. Send the request again; its change may already have been made."
 _MAX_CHARACTERS = 1000  # of a message, which may quote all of a document
-_MAX_CARD_NUMBER_CHARACTERS = 40  # with what may stand between its digits
 _MAX_FIELDS_LOGGED = 10
 _MAX_LOGGED_CHARACTERS = 300  # of a path, a name or a caller
 _MAX_EXCEPTIONS_LOGGED = 3
@@ -99,7 +98,7 @@ def loggable(text: str) -> str:
 
 
 def _loggable(text: str) -> str:
-    safe = redact_card_numbers(text[: _MAX_LOGGED_CHARACTERS + _MAX_CARD_NUMBER_CHARACTERS])
+    safe = redact_card_numbers(text[: _MAX_LOGGED_CHARACTERS + MAX_CHARACTERS])
     return safe if len(safe) <= _MAX_LOGGED_CHARACTERS else f"{safe[:_MAX_LOGGED_CHARACTERS]}…"
 
 
@@ -164,7 +163,7 @@ def _shortened(message: str) -> str:
     """The beginning of a message, without card numbers, even one that is cut."""
     if len(message) <= _MAX_CHARACTERS:
         return redact_card_numbers(message)
-    return redact_card_numbers(message[: _MAX_CHARACTERS + _MAX_CARD_NUMBER_CHARACTERS])[:_MAX_CHARACTERS] + " …"
+    return redact_card_numbers(message[: _MAX_CHARACTERS + MAX_CHARACTERS])[:_MAX_CHARACTERS] + " …"
 
 
 def _fields(errors: Sequence[GraphQLError]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def check_framing(request: Request) -> None:
     if request.http_version not in {"1.0", "1.1"}:
         raise RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "Send version 1.1 or 1.0 of HTTP.")
     if request.method == "CONNECT":
-        raise RefusedError(HTTPStatus.NOT_IMPLEMENTED, "This service is no proxy.")
+        raise RefusedError(HTTPStatus.NOT_IMPLEMENTED, "This service is not a proxy.")
     if (coding := headers.get(b"transfer-encoding")) is not None:
         if request.http_version == "1.0":
             raise RefusedError(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding. Send Content-Length.")
@@ -61,14 +61,14 @@ def _parse_target(url: bytes) -> tuple[str, bytes, bytes]:
     Nothing of the path is decoded: no path here needs it, and a proxy's rule for `/metrics` may not know `/%6detrics`.
 
     Raises:
-        RefusedError: it is no path.
+        RefusedError: it is not a path.
     """
     try:
         parsed = httptools.parse_url(url)
         raw_path = parsed.path or b"/"
         path = raw_path.decode("ascii")
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "The target of the request is no path in ASCII.") from None
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "The target of the request is not a path in ASCII.") from None
     return path, raw_path, parsed.query or b""
 
 

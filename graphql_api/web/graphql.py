@@ -228,9 +228,8 @@ class GraphQL:
             logs.access.write(request.id, event)
 
     def _check_host(self, headers: dict[bytes, bytes]) -> None:
-        if self.hosts is not None and not self.hosts.accepts(headers.get(b"host")):
-            message = "This host name is not in ALLOWED_HOSTS."
-            raise HTTPError(421, "MISDIRECTED_REQUEST", message)
+        if self.hosts is not None and (refusal := self.hosts.refusal(headers.get(b"host"))):
+            raise HTTPError(421, "MISDIRECTED_REQUEST", refusal)
 
     # --- what they ask
 

@@ -7,6 +7,8 @@ service; the `Host` that its requests bear gives it away.
 import re
 from collections.abc import Collection
 
+from graphql_api.domain.cards import quoted
+
 _LOOPBACK = re.compile(r"localhost|(.+\.)?localhost|127(\.[0-9]{1,3}){3}|\[::1\]")
 _MAX_CHARACTERS = 255
 
@@ -17,10 +19,15 @@ class AllowedHosts:
     def __init__(self, names: Collection[str] = ()) -> None:
         self._names = frozenset(name.lower() for name in names)
 
-    def accepts(self, header: bytes | None) -> bool:
-        """Whether a `Host` may be answered; a client of HTTP/1.0 need not send one."""
+    def refusal(self, header: bytes | None) -> str | None:
+        """Why a `Host` is not answered; None if it is. A client of HTTP/1.0 need not send one."""
         if header is None or "*" in self._names:
-            return True
-        host = header[:_MAX_CHARACTERS].decode("latin-1").lower()
-        name = re.sub(r":[0-9]*$", "", host)
-        return name in self._names or _LOOPBACK.fullmatch(name) is not None
+            return None
+        host = header[:_MAX_CHARACTERS].decode("latin-1")
+        name = re.sub(r":[0-9]*$", "", host.lower())
+        if name in self._names or _LOOPBACK.fullmatch(name):
+            return None
+        return (
+            f"Authentication is off, and the host {quoted(host)} is not in ALLOWED_HOSTS. Send requests to localhost,"
+            " or add the host."
+        )

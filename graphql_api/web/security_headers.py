@@ -21,9 +21,6 @@ SECURITY_HEADERS = (
     (b"x-frame-options", b"DENY"),
 )
 
-_MISDIRECTED = PlainTextResponse("This host name is not in ALLOWED_HOSTS.\n", 421)
-
-
 # Asked every few seconds for as long as the service runs; only what is not well is worth a line.
 _PROBES = {"/healthz", "/readyz", "/metrics"}
 
@@ -53,8 +50,9 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         try:
-            is_allowed = self._hosts is None or self._hosts.accepts(headers.get(b"host"))
-            await (self._app if is_allowed else _MISDIRECTED)(scope, receive, send_surrounded)
+            refusal = None if self._hosts is None else self._hosts.refusal(headers.get(b"host"))
+            answer = self._app if refusal is None else PlainTextResponse(f"{refusal}\n", 421)
+            await answer(scope, receive, send_surrounded)
         finally:
             is_probe = scope["path"] in _PROBES and status < HTTPStatus.BAD_REQUEST
             if logs.access.is_enabled and not is_probe:

@@ -33,7 +33,7 @@ class Traced:
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request by the app within; whatever is no request to these paths passes."""
+        """Answer one request by the app within; whatever is not a request to these paths passes."""
         if scope["type"] != "http" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return

@@ -66,6 +66,6 @@ def _is_signed(body: bytes, signature: str | None, secret: str, tolerance: int |
 
     try:
         WebhookSignature.verify_header(body, signature, secret, tolerance)
-    except (SignatureVerificationError, UnicodeDecodeError, TypeError):  # the last two for what is no ASCII
+    except (SignatureVerificationError, UnicodeDecodeError, TypeError):  # the last two for what is not ASCII
         return False
     return True

@@ -150,7 +150,7 @@ async def test_the_log_says_once_that_the_key_server_is_down_and_once_that_it_is
                     await keys.refresh()
 
     assert [(line["event"], line["reason"]) for line in lines] == [
-        ("access token keys are not fetched", "the connection failed"),
+        ("access token keys are not fetched", "connection refused"),
         ("access token keys are fetched again", None),
     ]
 

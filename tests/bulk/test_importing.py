@@ -330,7 +330,7 @@ async def test_the_gateways_that_an_operator_allows_are_the_only_ones(command, w
         (
             "t.csv",
             "userId,gateway,gatewayCustomerId,metdata\n",
-            "There is no column 'metdata'. The columns",
+            "The column 'metdata' is none of",
         ),
         ("t.csv", '"userId', "The first line does not name the columns: unexpected end of data."),
         (None, None, "Invalid value for 'FILE': t.csv does not exist or is not readable."),
@@ -500,7 +500,7 @@ async def test_what_was_recognized_is_said(command, folder):
         (["--column", "userId"], "--column takes MEANING=NAME"),
         (["--column", "user=userId"], "--column takes MEANING=NAME, where MEANING is one of id, userId"),
         (["--encoding", "klingon"], "--encoding klingon is unknown"),
-        (["--gateway", "?"], "A gateway name must be"),
+        (["--gateway", "?"], "'?' is not a gateway name"),
         (["--rejects", "why.jsonl"], "need a name that ends in .csv"),
     ],
 )
@@ -718,7 +718,7 @@ async def test_a_number_with_a_fraction_is_no_identifier_and_stays_what_it_is(co
     outcome = await command("import", "t.jsonl")
     assert outcome.status == 1
     assert await table(COUNT) == [(0,)]
-    assert "This number was rounded." in (folder / "t.jsonl.rejects.jsonl").read_text()
+    assert "must be a string or an integer, not " in (folder / "t.jsonl.rejects.jsonl").read_text()
 
 
 @pytest.mark.parametrize("arguments", [["import"], ["remap", "--gateway", "STRIPE"], ["export"]])

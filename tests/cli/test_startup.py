@@ -102,8 +102,12 @@ def test_it_says_what_to_do_next_and_that_works(serve):
 
 
 def test_behind_a_router_it_says_that_only_the_router_is_in_the_way(serve):
-    told = "".join(each for each, _ in zip(serve(ROUTER_SECRET="x" * 32).process.stdout, range(7), strict=False))
+    secrets = {"ROUTER_SECRET": f"{'x' * 32},{'y' * 32}"}
+    told = "".join(each for each, _ in zip(serve(**secrets).process.stdout, range(7), strict=False))
     assert "anyone who can reach your router, or knows ROUTER_SECRET, can read and change every token." in told
+    curl = re.search(r"In a shell: +(curl .*)", told).group(1)
+    answer = subprocess.run(["/bin/sh", "-c", curl], env=os.environ | secrets, capture_output=True, check=True).stdout
+    assert json.loads(answer) == {"data": {"customerGatewayTokens": {"nodes": []}}}
 
 
 def test_on_a_terminal_it_hands_over_an_access_token_of_each_role(serve):

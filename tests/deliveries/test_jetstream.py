@@ -164,7 +164,7 @@ async def test_entries_wait_for_a_stream_and_for_a_server(server, pool, deliveri
     assert await delivery.once() == ""
     server.kill()
     await record(2)
-    assert (await delivery.once()).startswith("it did not answer: the connection failed (")
+    assert (await delivery.once()).startswith("it did not answer: connection refused")
     [state] = await Endpoints(pool, "").states()
     assert state.attempts == 1
     await server.start()
@@ -255,7 +255,7 @@ async def test_tls_is_spoken_if_it_is_asked_for_and_verified(server, delivering_
     assert await delivery.once() == ""
     by_address = await delivering_to_stream(secure.replace("localhost", "127.0.0.1"))
     await record(2)
-    assert "certificate verify failed" in await by_address.once()
+    assert "its certificate is not valid: " in await by_address.once()
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "nats.example"])

@@ -45,9 +45,12 @@ def graph(request, page):
 
 
 @pytest.fixture
-async def reader(graph, new_database, demo_database, tmp_path):
+async def reader(graph, new_database, demo_database, connection, tmp_path):
     """Somebody who tries one page, in an empty folder and on demo tokens of their own."""
-    url = await new_database(demo_database)
+    url, restored = await new_database(demo_database), await new_database()
+    for each in (url, restored):  # PostgreSQL's default, which `doctor` has advice about
+        name = urlsplit(each).path.removeprefix("/")
+        await connection.execute(f"alter database {name} set log_error_verbosity = 'default'")
     async with AsyncExitStack() as stack:
 
         async def serving(**settings):
@@ -58,7 +61,7 @@ async def reader(graph, new_database, demo_database, tmp_path):
         yield Reader(
             tmp_path,
             url,
-            await new_database(),
+            restored,
             everybodys=await serving(auth_mode="disabled"),
             with_tokens=await serving(auth_secret=AUTH_SECRET),
             graph=graph,

@@ -170,7 +170,7 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
         ({"STRIPE_API_BASE": "ftp://x"}, (), "STRIPE_API_BASE: takes a URL such as https://host; it does not begin"),
         ({"STRIPE_ACCOUNTS": "STRIPE:acct_1,STRIPE:acct_2"}, (), "STRIPE_ACCOUNTS: STRIPE has 2 accounts"),
         ({"MOLLIE_API_KEY": "STRIPE:live_abcdefgh"}, (), "STRIPE has keys for Stripe and another API"),
-        ({}, ("--gateway", "S T"), "A gateway name must be a letter"),
+        ({}, ("--gateway", "S T"), "'S T' is not a gateway name: a letter"),
         ({}, ("--gateway", "MOLLIE"), "there are keys for STRIPE. Set MOLLIE_API_KEY=live_…\n"),
         ({}, ("--gateway", "MOLLIE_TEST"), "Set MOLLIE_API_KEY=MOLLIE_TEST:test_…\n"),
         ({}, ("--gateway", "STRIPE_EU"), "Set STRIPE_API_KEY=STRIPE_EU:rk_live_…\n"),
@@ -310,7 +310,7 @@ async def test_a_purge_says_what_it_deleted_and_keeps_what_must_be_kept(
     outcome = await command("purge", "--gateway", "stripe", "--yes", "--skip-file", "hold.txt", "--report", "left.csv")
     assert outcome.status == 1
     assert outcome.err.splitlines() == [
-        "purge of STRIPE: keeps 1 of the 1 customers to be kept",
+        "purge of STRIPE: --skip-file has 1 customers; on the list, and kept: 1",
         "purge of STRIPE: 1 deleted, 0 deleted before, 1 unknown there, 0 failed, 1 skipped; details are in left.csv",
     ]
     assert (folder / "left.csv").read_text() == (
@@ -342,7 +342,7 @@ async def test_a_purge_says_how_many_of_the_customers_are_kept_before_it_deletes
     (folder / "hold.txt").write_text("cus_1\ncus_9\n")
     monkeypatch.setenv("STRIPE_API_KEY", "rk_live_refused")
     outcome = await command("purge", "--gateway", "STRIPE", "--yes", "--skip-file", "hold.txt")
-    says = "purge of STRIPE: keeps 1 of the 2 customers to be kept; the others are not on the list"
+    says = "purge of STRIPE: --skip-file has 2 customers; on the list, and kept: 1"
     assert (outcome.status, outcome.err.splitlines()[0]) == (1, says)
 
 
@@ -418,9 +418,8 @@ async def test_on_a_terminal_a_purge_asks_first(address, erased, stripe, answer,
     out, err = await running.communicate()
     os.close(leader)
     os.close(follower)
-    question = (
-        f"Delete the customers at STRIPE of the erased users in the database {described(os.environ['DATABASE_URL'])}?"
-    )
+    database = described(os.environ["DATABASE_URL"])
+    question = f"Delete 3 customers of erased users at STRIPE, as the database {database} lists them?"
     assert f"{question} This cannot be undone.".encode() in out + err
     assert said in out + err
     assert b"Traceback" not in err

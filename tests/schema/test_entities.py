@@ -143,6 +143,8 @@ async def test_a_malformed_representation_is_an_error_at_its_place_and_leaves_th
     assert error["path"] == ["_entities", 1]
     assert error["extensions"]["code"] == "BAD_USER_INPUT"
     assert "epresentation" in error["message"] or "__typename" in error["message"]
+    if isinstance(wrong, dict) and wrong.get("__typename") == "Order":
+        assert error["message"].endswith(" It is 'Order'.")
 
 
 @pytest.mark.parametrize(

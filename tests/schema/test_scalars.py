@@ -122,6 +122,15 @@ def test_no_scalar_of_ours_is_given_a_variable_that_has_no_value(scalar, literal
 
 
 @pytest.mark.parametrize("engine", ["compiled", "graphql-core"])
+async def test_a_wrong_time_in_a_document_is_quoted_and_has_its_place(service_with, engine):
+    graph = await service_with(engine=engine)
+    answer = await graph.client('{ customerGatewayTokens(filter: {createdAfter: "2025"}) { totalCount } }')
+    [error] = answer["errors"]
+    assert error["message"].endswith(", not '2025'.")
+    assert error["locations"] == [{"line": 1, "column": 48}]
+
+
+@pytest.mark.parametrize("engine", ["compiled", "graphql-core"])
 async def test_a_representation_in_a_literal_may_lack_variables(service_with, engine):
     graph = await service_with(engine=engine)
     ask = "query($v: String) { _entities(representations: [%s]) { ... on User { id } } }"

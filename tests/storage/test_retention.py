@@ -188,7 +188,7 @@ async def test_on_a_terminal_the_command_asks_first(
     before = len(await entries(connection))
     _, printed, _ = await command(*options, answer=answer)
     database = urlsplit(empty_database).path.removeprefix("/")
-    question = f"older than 15d from the database {database} on "
+    question = f"Delete 4 history entries older than 15d from the database {database} on "
     assert (question in printed and "? This cannot be undone." in printed) is not bool(options)
     assert len(await entries(connection)) == before - deleted
 

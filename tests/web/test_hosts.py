@@ -20,17 +20,18 @@ STRANGE = [
 
 @pytest.mark.parametrize("host", LOOPBACK)
 def test_loopback_is_answered(host):
-    assert AllowedHosts().accepts(host.encode())
+    assert AllowedHosts().refusal(host.encode()) is None
 
 
 @pytest.mark.parametrize("host", STRANGE)
 def test_another_host_is_answered_only_if_it_is_named(host):
-    assert not AllowedHosts(["tokens"]).accepts(host.encode())
-    assert AllowedHosts(["*"]).accepts(host.encode())
+    refusal = AllowedHosts(["tokens"]).refusal(host.encode())
+    assert f"the host {host!r} is not in ALLOWED_HOSTS" in refusal
+    assert AllowedHosts(["*"]).refusal(host.encode()) is None
 
 
 def test_a_host_is_named_in_any_case_and_with_any_port():
-    assert AllowedHosts(["Tokens"]).accepts(b"tokens:8000")
+    assert AllowedHosts(["Tokens"]).refusal(b"tokens:8000") is None
 
 
 PATHS = ["/graphql?query={__typename}", "/healthz", "/metrics", "/nowhere"]

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graphql_api.bulk.files.opening import ReadOptions
-from graphql_api.domain.cards import has_card_number
+from graphql_api.domain.cards import quoted
 from graphql_api.domain.errors import BadInputError
 
 # The columns of a file of rejects that say why, and those of a report of `reconcile`; behind them stands what can be
 # imported.
-TEXT = "text"  # of a line that is no record
+TEXT = "text"  # of a line that is not a record
 REASONS = ("line", "field", "code", "message", TEXT)
 _DIFFERENCES = ("difference", "reason")
 _MAX_SHOWN = 40  # characters of a column's name, or names of columns
@@ -90,7 +90,7 @@ class Columns:
             places = [index for index, each in enumerate(header) if like(each) == like(name)]
             if len(places) == 1:
                 return places[0]
-        raise BadInputError(f"There is no column {shown(name)}, or there are two; the file has {_listed(header)}.")
+        raise BadInputError(f"The file has no column {shown(name)}, or two of them; it has {_listed(header)}.")
 
     def _expect_required(self, header: Sequence[str], meanings: Sequence[str | None], options: ReadOptions) -> None:
         for meaning in self.required:
@@ -105,8 +105,8 @@ class Columns:
         for name, meaning in zip(header, meanings, strict=True):
             if meaning is None and name.strip() and name not in reasons:
                 raise BadInputError(
-                    f"There is no column {shown(name)}. The columns are {', '.join(self.names)}. Say what it "
-                    "means with --column MEANING=NAME, or add --skip-unknown-columns."
+                    f"The column {shown(name)} is none of {', '.join(self.names)}. Say which it is with --column "
+                    "MEANING=NAME, or add --skip-unknown-columns."
                 )
 
 
@@ -178,13 +178,13 @@ def renamed(columns: Columns, header: Sequence[str], meanings: Sequence[str | No
 
 
 def text_of(line: bytes | str) -> dict[str, str]:
-    """What is left of a line that is no record, to be corrected."""
+    """What is left of a line that is not a record, to be corrected."""
     return {TEXT: (line.decode(errors="surrogateescape") if isinstance(line, bytes) else line).rstrip("\r\n")}
 
 
 def shown(name: str) -> str:
-    """A column's name for a message, which quotes no card number if the first line is no header."""
-    return "(a card number)" if has_card_number(name) else repr(name[:_MAX_SHOWN])
+    """A column's name for a message, which quotes no card number if the first line is not a header."""
+    return quoted(name, most=_MAX_SHOWN)
 
 
 def _listed(header: Sequence[str]) -> str:

@@ -157,7 +157,8 @@ def _records(texts: Iterator[bytes], source: Source, columns: Columns, *, is_lin
             except orjson.JSONDecodeError as error:
                 if is_lines and _is_cut(text):
                     raise BadInputError(_INCOMPLETE) from None
-                yield number, unreadable(f"This is not valid JSON: {error.msg}.", text_of(text))
+                place = f"line {error.lineno}, column {error.colno}"
+                yield number, unreadable(f"This is not valid JSON: see {place} of the record.", text_of(text))
             except BadInputError as error:
                 yield number, unreadable(str(error), text_of(text))
             else:

@@ -12,6 +12,7 @@ from graphql_api.bulk.files.csv_lines import read_csv
 from graphql_api.bulk.files.json_records import read_json
 from graphql_api.bulk.files.opening import Source
 from graphql_api.bulk.records import Line, Record, Unreadable, unreadable
+from graphql_api.domain.cards import quoted
 
 _NO_TIMES = {"", "0", "null", "\\n", "none", "nan", "-", "false"}
 _EPOCH = re.compile(r"([0-9]{10})(?:[0-9]{3}|\.[0-9]*)?")  # Unix time, in seconds or milliseconds
@@ -84,7 +85,7 @@ def _is_past(column: str, value: object) -> bool:
             return True
     except ValueError:
         pass
-    raise ValueError(f"{column} must be a past time, such as 2026-11-22T17:28:02Z, or empty.")
+    raise ValueError(f"{column} must be a past time, such as 2026-11-22T17:28:02Z, or empty, not {quoted(text)}.")
 
 
 def _at(gateway: str, records: Iterator[Line]) -> Iterator[Line]:
@@ -120,8 +121,8 @@ def _json(column: str) -> Callable[[str], Any]:
     def decode(cell: str) -> Any:
         try:
             return orjson.loads(cell)
-        except orjson.JSONDecodeError as error:
-            raise ValueError(f"{column} is not valid JSON: {error.msg}.") from None
+        except orjson.JSONDecodeError:
+            raise ValueError(f'{column} must be valid JSON, such as {{"plan": "gold"}}, not {quoted(cell)}.') from None
 
     return decode
 
@@ -134,14 +135,14 @@ def _boolean(column: str) -> Callable[[str], bool]:
             case "false" | "f" | "0" | "no":
                 return False
             case _:
-                raise ValueError(f"{column} must be true or false.")
+                raise ValueError(f"{column} must be true or false, not {quoted(cell)}.")
 
     return decode
 
 
 def _integer(cell: str) -> int:
     if not re.fullmatch("[0-9]{1,10}", cell):
-        raise ValueError("version must be a number.")
+        raise ValueError(f"version must be a number, not {quoted(cell)}.")
     return int(cell)
 
 

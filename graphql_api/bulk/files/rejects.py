@@ -30,7 +30,7 @@ def rejects_path(path: Path, source: Source) -> Path:
 def rejects(path: Path, source: Source) -> Generator[Write]:
     """A file for what is not taken of the source, in its format; it is there afterwards if there is any.
 
-    No card number comes into it, nor what is no text: such values are left out.
+    No card number comes into it, nor what is not text: such values are left out.
 
     Raises:
         BadInputError: the file's ending is that of another format, or another process is writing the file.
