@@ -38,7 +38,7 @@ class CommandError(typer.TyperException):
 
 
 def must_be_asked(refusal: str) -> None:
-    """Go on only if somebody is at a terminal, who can be asked.
+    """Go on only if someone at a terminal can be asked.
 
     Raises:
         UsageError: there is no terminal; the message is this refusal.

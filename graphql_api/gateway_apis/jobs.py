@@ -104,7 +104,7 @@ async def check_gateway(
         gateways: what is known of gateways
         key: the gateway, and how to ask it
         options: what is to be checked
-        pace: how often to ask; None for what the gateway bears
+        pace: how often to ask; None for what the gateway allows
         report: where to write what differs
         logs: whether the summary goes into the log, too
         max_facts: for how many customers without a user the gateway's reports are kept

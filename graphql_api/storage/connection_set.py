@@ -419,7 +419,7 @@ class ConnectionSet:
             return
         lost = {each for each in late if each.mark in marks and each.asked_at == asked[each] and each in self.open}
         if lost:
-            _log.warning(f"{self.name} connections were lost without a word", connections=len(lost))
+            _log.warning(f"{self.name} connections were dropped silently", connections=len(lost))
             self.suspect_idle()
             self._drop(lost)
 

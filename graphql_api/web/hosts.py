@@ -1,7 +1,7 @@
 """The hosts that a service without authentication answers to.
 
 A page of any site can have its own name lead to this machine (DNS rebinding), and would then be of one origin with the
-service; the `Host` that its requests bear gives it away.
+service; the `Host` of its requests gives it away.
 """
 
 import re
