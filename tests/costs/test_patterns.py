@@ -36,6 +36,7 @@ PATTERNS = {
     ("domain/cards.py", "_MAYBE"): "bounded",
     ("domain/cards.py", "_MAYBE_IN_ASCII"): "bounded",
     ("retry_after.py", "_SECONDS"): "two runs of digits, with a dot between",
+    ("network_errors.py", "_SEVERAL"): "fixed text, then one run of digits, matched at the beginning",
     ("domain/cards.py", "_NUMBERS"): "a digit has to follow what stands between digits, which is bounded",
     ("domain/cards.py", "_IDENTIFIERS"): "possessive, and begins only at the beginning of a word",
 }
