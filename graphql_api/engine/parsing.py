@@ -1,5 +1,6 @@
 """Parses documents like graphql-core, at a cost that their author cannot drive up."""
 
+import json
 import re
 
 from graphql import DocumentNode, GraphQLSyntaxError, Lexer, Source, SourceLocation, Token, TokenKind
@@ -43,20 +44,131 @@ def count_tokens(query: str, most: int) -> int:
     return count
 
 
-_NAME = re.compile("[_0-9A-Za-z]*")
 MAX_NAME_LENGTH = 128  # of every name in a document, and of the name of the operation to run
+
+_MAX_SHORT = 0xFFFF
+_NAME = re.compile("[_0-9A-Za-z]*")
+_DIGITS = re.compile("[0-9]*")
+_IGNORED = re.compile("[ \t,\ufeff\r\n]*")
+_COMMENT = re.compile("[^\r\n\ud800-\udfff]*")
+_HEX = "[0-9a-fA-F]"
+# A string up to its end, or to what is wrong in it.
+_STRING = re.compile(
+    "(?:"
+    + "|".join(
+        (
+            r'[^"\\\r\n\ud800-\udfff]++',
+            r'\\["\\/bfnrt]',
+            rf"\\u(?![dD][89a-fA-F]){_HEX}{{4}}",
+            rf"\\u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}}",
+            rf"\\u\{{(?={_HEX}{{1,8}}\}})0*+(?![dD][89a-fA-F]{_HEX}{{2}}\}})(?:{_HEX}{{0,5}}|10{_HEX}{{4}})\}}",
+        )
+    )
+    + ")*+"
+)
+_ESCAPE = re.compile(rf"\\u\{{({_HEX}{{1,8}})\}}|\\.")
+_BLOCK = re.compile(r'(?:[^"\\\ud800-\udfff]++|\\"""|\\|"(?!""))*+')
+_BLANK_LINES = re.compile(r"\A(?:[ \t]*+\n)*+")
+_INDENTS = re.compile("\n([ \t]*+)(?=[^ \t\n])")
 
 
 class _Lexer(Lexer):
-    """A lexer that reads a name in one step; graphql-core reads it character by character."""
+    """A lexer that reads names, texts, and what is ignored, in one step each; graphql-core reads them by character.
+
+    A compressed request of a few bytes may have a million characters. What is wrong is left to graphql-core to say.
+    """
+
+    def read_next_token(self, start: int) -> Token:
+        """The token that starts here, or behind what is ignored."""
+        body = self.source.body
+        end = _end(_IGNORED, body, start)
+        self._count_lines(start, end)
+        return super().read_next_token(end)
 
     def read_name(self, start: int) -> Token:
         """The name that starts here."""
         body = self.source.body
-        end = _NAME.match(body, start).end()  # pyright: ignore[reportOptionalMemberAccess] - it may be empty
+        end = _end(_NAME, body, start)
         if end - start > MAX_NAME_LENGTH:
             raise GraphQLSyntaxError(self.source, start, f"A name has at most {MAX_NAME_LENGTH} characters.")
         return self.create_token(TokenKind.NAME, start, end, body[start:end])
+
+    def read_digits(self, start: int, first_char: str) -> int:
+        """Where the digits end that start here."""
+        end = _end(_DIGITS, self.source.body, start)
+        return end if end > start else super().read_digits(start, first_char)
+
+    def read_comment(self, start: int) -> Token:
+        """The comment that starts here."""
+        body = self.source.body
+        end = _end(_COMMENT, body, start + 1)
+        return self.create_token(TokenKind.COMMENT, start, end, body[start + 1 : end])
+
+    def read_string(self, start: int) -> Token:
+        """The string that starts here."""
+        body = self.source.body
+        end = _end(_STRING, body, start + 1)
+        if not body.startswith('"', end):
+            return super().read_string(end - 1)
+        text = body[start + 1 : end]
+        if "\\" in text:
+            if "\\u{" in text:
+                text = _ESCAPE.sub(_as_in_json, text)
+            text = json.loads(f'"{text}"', strict=False)
+        return self.create_token(TokenKind.STRING, start, end + 1, text)
+
+    def read_block_string(self, start: int) -> Token:
+        """The block string that starts here."""
+        body = self.source.body
+        end = _end(_BLOCK, body, start + 3)
+        if not body.startswith('"""', end):
+            return super().read_block_string(end - 3)
+        token = self.create_token(TokenKind.BLOCK_STRING, start, end + 3, _block_value(body[start + 3 : end]))
+        self._count_lines(start, end)
+        return token
+
+    def _count_lines(self, start: int, end: int) -> None:
+        if lines := _lines(self.source.body, start, end):
+            self.line += lines
+            self.line_start = _line_start(self.source.body, start, end)
+
+
+def _end(pattern: re.Pattern[str], body: str, start: int) -> int:
+    """Where a match ends that starts here, of a pattern that matches even nothing."""
+    return pattern.match(body, start).end()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _as_in_json(escape: re.Match[str]) -> str:
+    """An escape of a string, by code point in braces or any other, as JSON has it."""
+    if escape[1] is None:
+        return escape[0]
+    point = int(escape[1], 16)
+    return f"\\u{point:04x}" if point <= _MAX_SHORT else chr(point)
+
+
+def _block_value(text: str) -> str:
+    """The value of a block string: without the common indentation of its lines, and blank ones at both ends."""
+    text = text.replace('\\"""', '"""').replace("\r\n", "\n").replace("\r", "\n")
+    filled = len(text.rstrip(" \t\n"))
+    if not filled:
+        return ""
+    begin, end = _end(_BLANK_LINES, text, 0), text.find("\n", filled)
+    text = text[begin : end if end >= 0 else None]
+    indents = _INDENTS.findall(f"\n{text}" if begin else text)  # the first line of all has none
+    common = min(map(len, indents), default=0)
+    if not common:
+        return text
+    return "\n".join([line[common:] if number or begin else line for number, line in enumerate(text.split("\n"))])
+
+
+def _lines(body: str, start: int, end: int) -> int:
+    """How many lines end between two places."""
+    return body.count("\n", start, end) + body.count("\r", start, end) - body.count("\r\n", start, end)
+
+
+def _line_start(body: str, start: int, end: int) -> int:
+    """Where the last line begins that does so between two places; 0 if none does."""
+    return max(body.rfind("\n", start, end), body.rfind("\r", start, end)) + 1
 
 
 class _Text(Source):
@@ -64,7 +176,5 @@ class _Text(Source):
 
     def get_location(self, position: int) -> SourceLocation:
         """The line and column of a character, both counted from 1."""
-        before = self.body[:position]
-        lines = before.count("\n") + before.count("\r") - before.count("\r\n")
-        start = max(before.rfind("\n"), before.rfind("\r")) + 1
+        lines, start = _lines(self.body, 0, position), _line_start(self.body, 0, position)
         return SourceLocation(lines + 1, position - start + 1)

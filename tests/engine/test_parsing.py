@@ -2,8 +2,10 @@
 
 import pytest
 import strawberry
-from graphql import GraphQLSyntaxError, Source
+from graphql import GraphQLSyntaxError, Lexer, Source, TokenKind
 from graphql import parse as parse_by_graphql_core
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from graphql_api.engine import Engine
 from graphql_api.engine.parsing import _Text, parse
@@ -70,6 +72,84 @@ def test_an_error_is_the_same(text):
         parse_by_graphql_core(text, max_tokens=most if "c" in text else None)
     assert ours.value.formatted == theirs.value.formatted
     assert ours.value.__context__ is None
+
+
+# What texts are made of: their beginnings and ends, escapes, and what is none.
+PIECES = [
+    *(
+        '"',
+        '"""',
+        '""',
+        "\\",
+        '\\"',
+        '\\"""',
+        "\\n",
+        "\\/",
+        "\\x",
+        "\\u",
+        "\\u0041",
+        "\\uD83D",
+        "\\uDE00",
+        "\\ud83d\\ude00",
+        "\\u00",
+    ),
+    *(
+        "\\u{",
+        "\\u{41}",
+        "\\u{22}",
+        "\\u{5c}",
+        "\\u{0001F600}",
+        "\\u{10FFFF}",
+        "\\u{110000}",
+        "\\u{D800}",
+        "\\u{00dfff}",
+        "\\u{1D800}",
+    ),
+    *(
+        "\\u{000000041}",
+        "\\u{}",
+        "\\u{e000}",
+        "}",
+        "\n",
+        "\r",
+        "\r\n",
+        "  ",
+        "\t",
+        ",",
+        "\ufeff",
+        "#",
+        "a",
+        "é",
+        "😀",
+        "\x00",
+        "1",
+        "-0.5e3",
+        "00",
+        "...",
+        "$",
+    ),
+]
+
+
+def tokens(lexer_class, text):
+    """What a lexer reads of a text, and what it says is wrong."""
+    lexer, found, end = lexer_class(Source(text)), [], 0
+    try:
+        while not found or found[-1][0] is not TokenKind.EOF:
+            token = lexer.read_next_token(end)
+            found.append((token.kind, token.start, token.end, token.line, token.column, token.value))
+            end = token.end
+    except GraphQLSyntaxError as error:
+        found.append(error.formatted)
+    return found
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12), st.sampled_from(["", '"', '"""']))
+@example(["\n  a\n \t b\n\n", '\\"""', "\r\n c", '"""'], '"""')
+@settings(max_examples=500, deadline=None)
+def test_tokens_are_those_of_graphql_core(pieces, begin):
+    text = begin + "".join(pieces)
+    assert tokens(parse.__globals__["_Lexer"], text) == tokens(Lexer, text)
 
 
 @pytest.mark.parametrize("text", ["{ a(b: 1) # c\n}", "{ a(b: ["])
