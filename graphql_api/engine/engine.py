@@ -18,7 +18,7 @@ from graphql import (
     validate,
 )
 
-from graphql_api.engine.cache import DocumentCache
+from graphql_api.engine.cache import SharedCache
 from graphql_api.engine.executor import VALIDATION_RULES
 from graphql_api.engine.messages import without_suggestions
 from graphql_api.engine.operation import Operation, Phase, RequestCheck
@@ -98,9 +98,9 @@ class Engine:
         self.max_batch_tokens = max_batch_tokens
         self._suggestions = suggestions
         self._phase = phase
-        self._documents: DocumentCache[_Document] = DocumentCache(max_documents, max_characters)
-        self._large: DocumentCache[_Document] = DocumentCache(max(1, max_documents // 10), max_characters, share=2)
-        self._wrong: DocumentCache[list[GraphQLError]] = DocumentCache(max(1, max_documents // 10), max_characters)
+        self._documents: SharedCache[str, _Document] = SharedCache(max_documents, max_characters)
+        self._large: SharedCache[str, _Document] = SharedCache(max(1, max_documents // 10), max_characters, share=2)
+        self._wrong: SharedCache[str, list[GraphQLError]] = SharedCache(max(1, max_documents // 10), max_characters)
         self._max_shared = max_characters // _LARGE_SHARE
 
     def prepare(

@@ -1,7 +1,7 @@
 """One operation of a valid document, ready to run any number of times."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from graphql import (
 from graphql.execution.collect_fields import FragmentDetails
 from graphql.execution.values import VariableValues
 
+from graphql_api.engine.cache import SharedCache
 from graphql_api.engine.executor import CoreExecutor, is_awaitable
 from graphql_api.engine.generate import Program, generate
 from graphql_api.engine.plan import UnsupportedOperationError, plan_operation
@@ -36,7 +37,9 @@ Phase = Callable[[str], AbstractContextManager[object]]
 """What is entered while something expensive is done, by its name: for those who measure."""
 
 MAX_VARIANTS = 8
-"""Combinations of values for @skip and @include that are compiled; what comes after runs on graphql-core."""
+"""Programs that are kept of one operation, for different values of @skip and @include: the most recently used."""
+
+_SHARE = 2  # one caller has at most half of them
 
 
 class Operation:
@@ -67,13 +70,16 @@ class Operation:
         self._phase = phase
         self._variables = Variables(schema, node, suggestions=suggestions)
         self._conditions = _conditions(document)
-        self._variants: dict[tuple[Any, ...], Program | str] = {}
-        """Programs by the values of the conditions, or the reason why there is none."""
+        self._program: Program | str | None = None
+        """The program of an operation without conditions, or the reason why there is none."""
+        self._variants = SharedCache[tuple[bool, ...], Program | str](MAX_VARIANTS, MAX_VARIANTS, _SHARE)
+        """The same of one with conditions, by their values."""
 
     @property
     def source(self) -> str:
         """The Python that runs this operation, as far as it is compiled: at its first execution, that is."""
-        return "\n".join(variant.source for variant in self._variants.values() if isinstance(variant, Program))
+        programs = [self._program, *self._variants.values()]
+        return "\n".join(program.source for program in programs if isinstance(program, Program))
 
     def execute(
         self,
@@ -83,12 +89,14 @@ class Operation:
         *,
         middleware: MiddlewareManager | None = None,
         compiles: bool = True,
+        owner: Hashable = None,
         room: Room | None = None,
     ) -> Result | Coroutine[Any, Any, Result]:
         """Run the operation: at once where nothing has to be awaited. With middleware, graphql-core does.
 
         If `compiles` is false, an operation that is not compiled yet stays so, and graphql-core runs it: compiling
-        costs most of what a new document costs, and is lost on a caller who will be refused. `room` bounds the answer.
+        costs most of what a new document costs, and is lost on a caller who will be refused. A program counts towards
+        the share of its `owner`, as a document does. `room` bounds the answer.
         """
         if room is None:
             room = Room()
@@ -99,9 +107,9 @@ class Operation:
             coerced = self._variables.coerce(variables or {})
             if isinstance(coerced, list):
                 return Result(None, coerced, executed=False)
-            program = None if self._conditions else self._variants.get(())
-            if program is None:
-                program = self._program(coerced) if compiles else None
+            program = self._program
+            if program is None and compiles:
+                program = self._program_for(coerced, owner)
             if isinstance(program, Program):
                 run = Run(self, variables, coerced, context, root, room)
                 return program.answer(run) if program.answer is not None else run.start(program.steps)
@@ -139,14 +147,17 @@ class Operation:
         """
         return self._variables.of_core(variables or {})
 
-    def _program(self, variables: dict[str, Any]) -> Program | str:
-        values = tuple([variables.get(name) for name in self._conditions]) if self._conditions else ()
+    def _program_for(self, variables: dict[str, Any], owner: Hashable) -> Program | str:
+        if not self._conditions:
+            self._program = self._compile(variables)
+            return self._program
+        values = tuple([variables.get(name) for name in self._conditions])
+        if None in values:
+            return "conditions without a value"
         found = self._variants.get(values)
         if found is None:
-            if len(self._variants) >= MAX_VARIANTS:
-                return "too many variants"
-            with self._phase("compile"):
-                found = self._variants[values] = self._compile(variables)
+            found = self._compile(variables)
+            self._variants.put(values, found, 1, owner)
         return found
 
     def _compile(self, variables: dict[str, Any]) -> Program | str:
@@ -158,8 +169,9 @@ class Operation:
             if isinstance(definition, FragmentDefinitionNode)
         }
         try:
-            plan = plan_operation(self.schema, fragments, self._node, VariableValues({}, variables))
-            return generate(self.schema, self._node, plan, suggestions=self._suggestions)
+            with self._phase("compile"):
+                plan = plan_operation(self.schema, fragments, self._node, VariableValues({}, variables))
+                return generate(self.schema, self._node, plan, suggestions=self._suggestions)
         except UnsupportedOperationError as reason:
             return str(reason)
         except GraphQLError:

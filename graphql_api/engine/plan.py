@@ -31,7 +31,7 @@ from graphql_api.engine.types import strawberry_schema
 
 OutputType: TypeAlias = "GraphQLNamedType | GraphQLList[Any] | GraphQLNonNull[Any]"
 
-MAX_FIELDS = 200
+MAX_FIELDS = 400
 """More than that take longer to compile than one execution is worth waiting for."""
 
 

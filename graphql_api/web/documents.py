@@ -55,6 +55,7 @@ class Documents:
             engine, owner = self.engine_of_services or self.engine, None
         else:
             engine, owner = self.engine, (caller and caller.subject) or ""
+        request.owner = owner
         if request.batch_size:
             _count_tokens(engine, query)
         operation = engine.prepare(query, asked.operation_name, owner)

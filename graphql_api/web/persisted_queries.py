@@ -2,7 +2,7 @@
 
 import hashlib
 
-from graphql_api.engine.cache import DocumentCache
+from graphql_api.engine.cache import SharedCache
 from graphql_api.web.errors import refused
 from graphql_api.web.http_errors import HTTPError
 from graphql_api.web.parameters import Parameters
@@ -16,7 +16,7 @@ class PersistedQueries:
     """Remembers documents that were valid: the most recently used, within bounds."""
 
     def __init__(self, max_documents: int = MAX_DOCUMENTS, max_characters: int = MAX_CHARACTERS) -> None:
-        self._documents: DocumentCache[str] = DocumentCache(max_documents, max_characters)
+        self._documents: SharedCache[str, str] = SharedCache(max_documents, max_characters)
         self._max_document = max_characters // _LARGE_SHARE
 
     def find(self, asked: Parameters) -> str:

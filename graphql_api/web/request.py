@@ -68,9 +68,11 @@ class Request:
     id = ""
     media_type = MediaType.JSON
     caller: "Caller | None" = None
+    owner: str | None = None
     operation: "Operation | None" = None
     mutation: "asyncio.Future[Result] | None" = None
     batch_size = 0
+    failures = 0
     room: "BatchRoom | None" = None
     _is_expected = False
     _waiter: "asyncio.Future[None] | None" = None

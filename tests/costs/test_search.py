@@ -1,47 +1,128 @@
-"""A search for expensive documents finds none, but does find faults that are planted."""
+"""A search for expensive requests finds none, but does find faults that are planted."""
 
+import asyncio
 import gc
+import io
+import json
 import os
 import re
 import time
 import tracemalloc
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
 
+import psutil
 import pytest
 from graphql import FragmentDefinitionNode, FragmentSpreadNode, GraphQLError
 
-from graphql_api.app import _engine
+from graphql_api import limits
+from graphql_api.app import create_app
+from graphql_api.auth import mint
 from graphql_api.engine import Engine
-from graphql_api.engine.cache import DocumentCache
+from graphql_api.engine.cache import SharedCache
+from graphql_api.observability import logs
 from graphql_api.settings import Settings
+from graphql_api.web import graphql, parameters
+from tests.conftest import AUTH_SECRET
 from tests.costs.conftest import MAX_CPU_SECONDS, SLOW_MACHINE
-from tests.costs.search import Genome, climb
+from tests.costs.search import PARTS, climb, request, score
 from tests.costs.shapes import each
+from tests.web.conftest import listening
 
 TRIES = int(os.environ.get("COSTS_TRIES", "60"))
 SEED = int(os.environ.get("COSTS_SEED", "1"))
+LONG = TRIES > 1000
+ENOUGH_TO_BE_FOUND = 20_000
+MAX_RETAINED_BYTES = 64 * 1024 * 1024
+MAX_LOGGED_BYTES = 8 * 1024
+MAX_NEW_SERIES = 500  # lines of outcomes that were not seen before
+SECRETS = {"stripe_webhook_secret": "whsec_c2VjcmV0", "adyen_webhook_hmac_key": "00" * 32}
 
 
-def preparing(engine):
-    """Measures what it takes to prepare a document: twice if that is long, since the garbage collector may come by."""
+class Asking:
+    """Sends requests to the service in this process, and measures what they take."""
 
-    def seconds(document):
+    def __init__(self, address, token, log):
+        self._address = address
+        self._token = token
+        self._log = log
+
+    async def series(self):
+        """How many lines the metrics have."""
+        reader, writer = await asyncio.open_connection(*self._address)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        lines = (await reader.read()).count(b"\n")
+        writer.close()
+        return lines
+
+    def logged(self):
+        """The most bytes of the log that one request left."""
+        logs.access.flush()
+        sizes = Counter()
+        for line in self._log.getvalue().splitlines():
+            sizes[json.loads(line).get("request_id")] += len(line)
+        return max(sizes.values())
+
+    async def seconds(self, sent):
+        reader, writer = await asyncio.open_connection(*self._address)
         began = time.process_time()
-        engine.prepare(document)
-        return time.process_time() - began
+        answer = b""
+        with suppress(ConnectionError):  # of what is refused while it is sent
+            writer.write(sent)
+            answer = await reader.read()
+        taken = time.process_time() - began
+        writer.close()
+        assert not re.match(rb"HTTP/1.1 500|.*\"(INTERNAL|TIMEOUT)\"", answer, re.DOTALL), (answer[:2000], sent[:2000])
+        return taken, len(answer)
 
-    def measure(document):
-        taken = seconds(document)
-        return taken if taken < MAX_CPU_SECONDS else min(taken, seconds(f"{document} "))
+    async def score(self, genome):
+        """How many times what is promised: measured twice if it is much, since the garbage collector may come by.
 
-    return measure
+        What a caller with an access token asks for may cost what it is worth: the bytes of the answer count too.
+        """
+        lowest = None
+        for salt in range(2):
+            sent = request(genome, salt, self._token)
+            taken, answered = await self.seconds(sent)
+            found = score(taken, len(sent) + (answered if self._token else 0))
+            lowest = found if lowest is None else min(lowest, found)
+            if taken < MAX_CPU_SECONDS:
+                break
+        return lowest
 
 
-@pytest.mark.parametrize("introspection", [False, True])
-def test_no_document_is_found_that_costs_more_than_its_length_allows(introspection):
-    engine = _engine(Settings.model_construct(introspection=introspection, auth_secret="x"), None)
-    found, document = climb(preparing(engine), TRIES, SEED, SLOW_MACHINE)
-    print(f"{found:.2f} times the promise: {len(document):,} characters, {document[:200]}")  # noqa: T201 - for make test-costs
-    assert found <= SLOW_MACHINE, document[:2000]
+@asynccontextmanager
+async def asking(database_url, *, introspection=False, subject=None):
+    """Asks a service with these settings; nobody, or this user."""
+    settings = Settings(
+        database_url=database_url, auth_secret=AUTH_SECRET, introspection=introspection, log_format="json", **SECRETS
+    )
+    token = subject and mint(AUTH_SECRET, subject)
+    app, log = create_app(settings), io.BytesIO()
+    logs.configure("info", "json", log)
+    async with listening(app, lifespan="on") as address:
+        yield Asking(address, token, log)
+    logs.configure("info", "json")
+
+
+@pytest.mark.usefixtures("callers")
+@pytest.mark.parametrize(("introspection", "subject"), [(False, None), (True, None), (False, "rich")])
+async def test_no_request_is_found_that_costs_more_than_its_length_allows(database_url, introspection, subject):
+    async with asking(database_url, introspection=introspection, subject=subject) as service:
+        await climb(service.score, TRIES // 2, SEED, SLOW_MACHINE)
+        before, series = psutil.Process().memory_info().rss, await service.series()
+        found, genome = await climb(service.score, TRIES, SEED + 1, SLOW_MACHINE)
+        retained = psutil.Process().memory_info().rss - before
+        assert await service.series() <= series + MAX_NEW_SERIES
+        assert service.logged() <= MAX_LOGGED_BYTES
+    told = {name: value for name, value in genome.items() if value}
+    print(f"{found:.2f} times the promise, {retained:,} bytes retained: {told}")  # noqa: T201 - for make test-costs
+    assert found <= SLOW_MACHINE, told
+    assert retained <= MAX_RETAINED_BYTES
+
+
+CLEARLY = 3  # times the promise
+FAULT_SECONDS = 0.6  # of a planted fault: more than twice what a short request may take on a slow machine
 
 
 class EnoughError(Exception):
@@ -54,7 +135,7 @@ def walks_every_spread(document):
     began = time.process_time()
 
     def walk(node):
-        if time.process_time() - began > 2:
+        if time.process_time() - began > FAULT_SECONDS:
             raise EnoughError
         for selection in node.selection_set.selections if getattr(node, "selection_set", None) else ():
             if isinstance(selection, FragmentSpreadNode):
@@ -62,31 +143,51 @@ def walks_every_spread(document):
             else:
                 walk(selection)
 
-    try:
+    with suppress(EnoughError, KeyError, RecursionError):
         for definition in document.definitions:
             walk(definition)
-    except (EnoughError, KeyError, RecursionError):
-        pass
     return []
-
-
-def test_the_search_finds_a_fragment_walk_that_is_exponential(schema):
-    engine = Engine(schema, before_validation=[walks_every_spread], max_tokens=2000)
-    found, _ = climb(preparing(engine), 2000, SEED, SLOW_MACHINE)
-    assert found > SLOW_MACHINE
 
 
 def looks_for_a_suggestion(document):
     """What a pattern costs that begins anew wherever its first words stand, and looks for its last up to the end."""
-    re.search(r",? did you mean .*?!", document.loc.source.body)
+    re.search(r",? did you mean .*?!", document.loc.source.body[:64_000])
     return [GraphQLError("That was all.")]
 
 
-def test_the_search_finds_a_pattern_that_is_quadratic(schema):
-    engine = Engine(schema, before_validation=[looks_for_a_suggestion], max_tokens=2000)
-    found, document = climb(preparing(engine), 2000, SEED, SLOW_MACHINE)
-    assert found > SLOW_MACHINE
-    assert " did you mean" in document
+def compares_the_ranges(accept):
+    """What a pattern costs that repeats a group from every range of an `Accept` header on."""
+    re.search(rb"(?:, a/b;q=0\.5)+!", accept)
+    return graphql.MediaType.JSON
+
+
+def looks_for_the_end_of_each(body, _max_batch=0):
+    """What a parser costs that looks for the end of an object wherever one begins."""
+    began = time.process_time()
+    for brace in re.finditer(rb"\{", body):
+        body.count(b"}", brace.start())
+        if time.process_time() - began > FAULT_SECONDS:
+            break
+    raise parameters.HTTPError(400, "BAD_REQUEST", "That was all.")
+
+
+# Where each is planted, and the part of a request that shows it.
+PLANTED = {
+    "a fragment walk that is exponential": (limits, "document_check", lambda _: walks_every_spread, "document"),
+    "a pattern that is quadratic": (limits, "document_check", lambda _: looks_for_a_suggestion, "text"),
+    "a pattern for a header that is quadratic": (graphql, "acceptable", compares_the_ranges, "head"),
+    "a parser of bodies that is quadratic": (parameters, "from_body", looks_for_the_end_of_each, "text"),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+async def test_the_search_finds(fault, database_url, monkeypatch):
+    *planted, part = PLANTED[fault]
+    monkeypatch.setattr(*planted)
+    async with asking(database_url) as service:
+        parts, seed = ([*PARTS], SEED) if LONG else ([part], 2)
+        found, _ = await climb(service.score, ENOUGH_TO_BE_FOUND, seed, CLEARLY, parts)
+    assert found > CLEARLY
 
 
 @pytest.fixture
@@ -99,7 +200,7 @@ def retained():
         before, _ = tracemalloc.get_traced_memory()
         for number in range(first, first + count):
             assert not isinstance(engine.prepare(f"{{ {each(20, f'a{number}_#: __typename ')} }}"), list)
-            assert isinstance(engine.prepare(Genome(unit=f"{number:09}", repeats=100).document()), list)
+            assert isinstance(engine.prepare(f"{{ {each(100, f'a{number}_# ')} }}"), list)
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
         return after - before
@@ -116,9 +217,9 @@ def test_what_was_prepared_stays_in_memory_up_to_a_bound(schema, retained):
 
 def test_a_cache_without_a_bound_would_be_found(schema, retained, monkeypatch):
     def put(self, source, document, _size, _owner=None):
-        self._documents[source] = document, None
+        self._values[source] = document, None
 
-    monkeypatch.setattr(DocumentCache, "put", put)
+    monkeypatch.setattr(SharedCache, "put", put)
     engine = Engine(schema, max_documents=50, max_characters=20_000)
     retained(engine, 0, 100)
     assert retained(engine, 100, 100) > 100_000

@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphql_api.engine.cache import DocumentCache
+from graphql_api.engine.cache import SharedCache
 
 PUTS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 60), st.sampled_from([None, "", "u1", "u2"])))
 
 
 @given(PUTS)
 def test_what_is_kept_is_bounded_for_all_and_for_each_owner(puts):
-    cache, sizes = DocumentCache(5, 100, share=2), {}
+    cache, sizes = SharedCache(5, 100, share=2), {}
     for source, size, owner in puts:
         if cache.get(source) is None:
             cache.put(source, source.upper(), size, owner)
@@ -27,7 +27,7 @@ def test_what_is_kept_is_bounded_for_all_and_for_each_owner(puts):
 
 @given(st.lists(st.integers(1, 200), max_size=50))
 def test_one_owner_pushes_out_nothing_of_others(sizes):
-    cache = DocumentCache(16, 1600)
+    cache = SharedCache(16, 1600)
     for number in range(14):
         cache.put(f"honest {number}", "honest", 100, f"user {number // 2}" if number % 2 else None)
     for number, size in enumerate(sizes):
@@ -37,7 +37,7 @@ def test_one_owner_pushes_out_nothing_of_others(sizes):
 
 
 def test_the_least_recently_used_goes_first():
-    cache = DocumentCache(2, 100)
+    cache = SharedCache(2, 100)
     cache.put("a", 1, 10)
     cache.put("b", 2, 10)
     cache.get("a")

@@ -4,8 +4,10 @@
 import pytest
 from graphql import get_introspection_query
 
+from graphql_api.engine import Engine, operation
+from graphql_api.engine.operation import MAX_VARIANTS
 from tests.engine.library import SCHEMA
-from tests.engine.oracle import Pair
+from tests.engine.oracle import Context, Pair
 
 PAIR = Pair(SCHEMA)
 
@@ -213,7 +215,7 @@ async def test_a_subscription_is_left_to_graphql_core():
     assert PAIR.engine.fallbacks["subscription"] == 1
 
 
-@pytest.mark.parametrize(("fields", "fallbacks"), [(200, 0), (201, 1)])
+@pytest.mark.parametrize(("fields", "fallbacks"), [(400, 0), (401, 1)])
 async def test_what_is_too_large_is_left_to_graphql_core(fields, fallbacks):
     pair = Pair(SCHEMA)
     await pair.agree("{ " + " ".join(f"a{number}: plain" for number in range(fields)) + " }")
@@ -226,11 +228,33 @@ async def test_what_is_too_deep_is_left_to_graphql_core():
     assert PAIR.engine.fallbacks["too deep"] == 1
 
 
-async def test_only_so_many_variants_of_an_operation_are_compiled():
+NAMES = "abcde"
+VARIANTS = [{name: bool(number >> bit & 1) for bit, name in enumerate(NAMES)} for number in range(2 ** len(NAMES))]
+CONDITIONAL = (
+    f"query ({', '.join(f'${name}: Boolean! = true' for name in NAMES)})"
+    f" {{ {' '.join(f'{name}: plain @skip(if: ${name})' for name in NAMES)} }}"
+)
+
+
+async def test_every_variant_of_an_operation_is_compiled_and_only_so_many_are_kept():
     pair = Pair(SCHEMA)
-    names = "abcde"
-    declared = ", ".join(f"${name}: Boolean!" for name in names)
-    query = f"query ({declared}) {{ {' '.join(f'{name}: plain @skip(if: ${name})' for name in names)} }}"
-    for number in range(32):
-        await pair.agree(query, {name: bool(number >> bit & 1) for bit, name in enumerate(names)})
-    assert pair.engine.fallbacks == {"too many variants": 24}
+    for values in VARIANTS:
+        await pair.agree(CONDITIONAL, values)
+    assert not pair.engine.fallbacks
+    assert len([*pair.engine.prepare(CONDITIONAL)._variants.values()]) == MAX_VARIANTS
+
+
+async def test_one_caller_evicts_no_variants_that_others_use(monkeypatch):
+    compiled = []
+    generate = operation.generate
+    monkeypatch.setattr(operation, "generate", lambda *given, **more: compiled.append(1) or generate(*given, **more))
+    conditional = Engine(SCHEMA._schema).prepare(CONDITIONAL)
+    used, others = VARIANTS[:4], [*VARIANTS[4:], {"a": None}, {}]
+    for values in used:
+        conditional.execute(values, Context(), owner=f"user {values}")
+    for values in others * 3:
+        conditional.execute(values, Context(), owner="a stranger")
+        compiled.clear()
+        for values_of_others in used:
+            conditional.execute(values_of_others, Context(), owner="a user")
+        assert not compiled

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graphql_api.engine import Engine, generate
+from graphql_api.engine.cache import SharedCache
 from graphql_api.schema import build_schema
 from tests.engine.documents import requests
 from tests.engine.hostile import SCHEMA
@@ -74,7 +75,8 @@ async def both(query, variables, seed):
     if isinstance(operation, list):  # a variable may have been used in a place that is gone now
         return None
     in_steps = copy(operation)
-    in_steps._variants = {}
+    in_steps._program = None
+    in_steps._variants = SharedCache(1, 1)
     with patch.object(generate, "only_awaited", lambda _: None):
         before = await answer(in_steps, variables, seed)
     after = await answer(operation, variables, seed)
