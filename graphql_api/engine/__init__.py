@@ -5,12 +5,21 @@ from graphql_api.engine.fields import batched, longest, reads
 from graphql_api.engine.operation import Operation
 from graphql_api.engine.runtime import Result
 from graphql_api.engine.selection import JSONField, RawJSON, Selection, raw_json, selection_of
-from graphql_api.engine.size import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, AnswerTooLargeError, Room
+from graphql_api.engine.size import (
+    MAX_ANSWER_BYTES,
+    MAX_ANSWER_ERRORS,
+    MAX_ANSWER_OBJECTS,
+    AnswerBounds,
+    AnswerTooLargeError,
+    Room,
+)
 from graphql_api.engine.types import by_class
 
 __all__ = [
     "MAX_ANSWER_BYTES",
     "MAX_ANSWER_ERRORS",
+    "MAX_ANSWER_OBJECTS",
+    "AnswerBounds",
     "AnswerTooLargeError",
     "Engine",
     "JSONField",

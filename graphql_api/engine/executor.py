@@ -11,7 +11,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graphql_api.engine.batching import Refusal
 from graphql_api.engine.fields import refusal_of
-from graphql_api.engine.size import MAX_ANSWER_ERRORS, OBJECT_BYTES, AnswerTooLargeError, Room
+from graphql_api.engine.size import MAX_ANSWER_ERRORS, AnswerTooLargeError, Room
 
 __all__ = ["VALIDATION_RULES", "CoreExecutor", "is_awaitable"]
 
@@ -94,7 +94,7 @@ class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
     def complete_object_value(self, *arguments: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Complete an object, if the answer is not yet too large."""
         self.has_objects = True
-        self.room.count(OBJECT_BYTES)
+        self.room.count(1)
         return super().complete_object_value(*arguments)
 
     def end(self) -> list[GraphQLError]:

@@ -173,7 +173,7 @@ class _Writer:
         lines = ["room = run.room", f"room.counted += {_bytes(plan)} * len(objects)"]
         if unmeasured := sum(map(_value_length, plan.fields)):
             lines.append(f"run.unmeasured += {unmeasured} * len(objects)")
-        lines += ["if room.counted > room.max_bytes:", "    raise AnswerTooLargeError(room.max_bytes)"]
+        lines += ["if room.counted > room.max_counted:", "    raise AnswerTooLargeError(room.bounds)"]
         load = "run.slices.append(({}, path, objects, rows, keys))"
         each_row = [*body, f"rows.append({row})"]
         if field.item and field.item.nullable[0] and _can_fail(plan):

@@ -43,7 +43,7 @@ class CompiledInfo(strawberry.Info):
         Raises:
             AnswerTooLargeError: they are too long.
         """
-        self._run.room.count(sum(map(len, texts)))
+        self._run.room.count_written(sum(map(len, texts)))
         return list(map(RawJSON, texts))
 
     @cached_property

@@ -85,10 +85,10 @@ def bounded(result: Result, room: Room, unmeasured: int | None = None) -> Result
 
     It need not be measured if what was not counted has a bound, and would fit, too.
     """
-    if unmeasured is not None and room.counted + unmeasured <= room.max_bytes:
+    if unmeasured is not None and room.counted + room.written + unmeasured <= room.max_bytes:
         return result
-    if room.counted > room.max_bytes or not fits(result.data, room.max_bytes):
-        return Result(None, [AnswerTooLargeError(room.max_bytes)])
+    if room.counted > room.max_counted or not fits(result.data, room.max_bytes - room.written):
+        return Result(None, [AnswerTooLargeError(room.bounds)])
     return result
 
 
@@ -295,7 +295,7 @@ class Run:
         core, room = self._core, self.room
         if core is None:
             result = _new(Result, (self.data, None, True, 0))
-            if room.counted + self.unmeasured <= room.max_bytes:
+            if room.counted + room.written + self.unmeasured <= room.max_bytes:
                 return result
             return bounded(result, room)
         result = Result(self.data, core.end() or None, errors_left_out=core.errors_left_out)

@@ -1,6 +1,6 @@
 """Bounds the size of an answer while it grows, because lists inside lists multiply."""
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from graphql import GraphQLError
 
@@ -19,12 +19,20 @@ VALUE_LENGTH = 256
 """What a text or a custom scalar may have at most unless its field says otherwise (`fields.longest`)."""
 
 
+class AnswerBounds(NamedTuple):
+    """What an answer may have at most."""
+
+    max_bytes: int = MAX_ANSWER_BYTES
+    max_objects: int = MAX_ANSWER_OBJECTS
+
+
 class AnswerTooLargeError(GraphQLError):
     """The error in place of an answer that would be too large."""
 
-    def __init__(self, most: int = MAX_ANSWER_BYTES) -> None:
+    def __init__(self, bounds: AnswerBounds) -> None:
         super().__init__(
-            f"The answer would be larger than {most // 1024**2} MiB: ask for less at a time.",
+            f"The answer would have more than {bounds.max_bytes // 1024**2} MiB or {bounds.max_objects:,} objects: ask"
+            " for less at a time.",
             extensions={"code": "ANSWER_TOO_LARGE"},
         )
 
@@ -32,25 +40,40 @@ class AnswerTooLargeError(GraphQLError):
 class Room:
     """What an answer may have, or the answers of several requests together, and what is counted while they grow."""
 
-    __slots__ = ("counted", "max_bytes")
+    __slots__ = ("bounds", "counted", "max_bytes", "max_counted", "written")
 
-    def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, bounds: AnswerBounds | None = None) -> None:
+        self.bounds = bounds = bounds or AnswerBounds()
+        self.max_bytes = bounds.max_bytes
+        self.max_counted = bounds.max_objects * OBJECT_BYTES
         self.counted = 0
+        """The bytes of objects without their values, each at least `OBJECT_BYTES`."""
+        self.written = 0
+        """The bytes of what is JSON already."""
 
-    def count(self, size: int) -> None:
-        """Count what will be in an answer.
+    def count(self, objects: int) -> None:
+        """Count objects that will be in an answer.
+
+        Raises:
+            AnswerTooLargeError: they are too many.
+        """
+        self.counted += objects * OBJECT_BYTES
+        if self.counted > self.max_counted:
+            raise AnswerTooLargeError(self.bounds)
+
+    def count_written(self, size: int) -> None:
+        """Count JSON that will be in an answer.
 
         Raises:
             AnswerTooLargeError: it is too much.
         """
-        self.counted += size
-        if self.counted > self.max_bytes:
-            raise AnswerTooLargeError(self.max_bytes)
+        self.written += size
+        if self.written > self.max_bytes:
+            raise AnswerTooLargeError(self.bounds)
 
 
 def fits(data: Any, max_bytes: int) -> bool:
-    """Whether an answer is small enough, measured before it is written; a character counts as a byte."""
+    """Whether an answer is small enough, measured before it is written; a character counts as a byte, JSON not."""
     left = max_bytes
     containers = [data] if data else []
     while containers:

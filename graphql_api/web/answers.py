@@ -5,11 +5,24 @@ from typing import Any
 
 import orjson
 
-from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, AnswerTooLargeError, Result, Room
+from graphql_api.domain.caller import Caller
+from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, AnswerBounds, AnswerTooLargeError, Result, Room
 from graphql_api.web.errors import Formatted, about_variables
 
-MAX_UNSCOPED_BYTES = 1024 * 1024
-"""Of an answer to a caller without a scope, who may read little, and may leave answers unread again and again."""
+OF_SERVICES = AnswerBounds()
+
+OF_USERS = AnswerBounds(MAX_ANSWER_BYTES, max_objects=2_502)
+"""To callers without a scope: as many objects as the largest page has. Lists inside lists multiply."""
+
+OF_NOBODY = AnswerBounds(1024 * 1024, OF_USERS.max_objects)
+"""To callers without an access token, who may read nothing but the schema and what they sent."""
+
+
+def bounds_of(caller: Caller | None) -> AnswerBounds:
+    """What an answer to this caller may have."""
+    if caller is None or (caller.subject is None and not caller.scopes):
+        return OF_NOBODY
+    return OF_SERVICES if caller.scopes else OF_USERS
 
 
 class BatchRoom(Room):
@@ -20,9 +33,9 @@ class BatchRoom(Room):
 
     __slots__ = ("_bytes", "_errors")
 
-    def __init__(self, requests: int, max_bytes: int) -> None:
-        super().__init__(max_bytes)
-        self._bytes = max_bytes
+    def __init__(self, requests: int, bounds: AnswerBounds) -> None:
+        super().__init__(bounds)
+        self._bytes = bounds.max_bytes
         self._errors = max(0, MAX_ANSWER_ERRORS - requests)
 
     def tell(self, told: Sequence[Formatted]) -> Sequence[Formatted]:
@@ -63,9 +76,7 @@ def write(
         answer["extensions"] = extensions
     body = orjson.dumps(answer)
     if room is not None and not room.takes(body):
-        return too_large(room.max_bytes)
-    if len(body) > MAX_ANSWER_BYTES:
-        return too_large()
+        return too_large(room.bounds)
     return body, told[0]["extensions"]["code"] if told else "ok"
 
 
@@ -76,11 +87,10 @@ def refuse(told: Sequence[Formatted], room: BatchRoom | None = None) -> bytes:
 
 def write_data(data: Any) -> tuple[bytes, str]:
     """The answer of an operation that ran without an error, and its outcome."""
-    body = orjson.dumps({"data": data})
-    return (body, "ok") if len(body) <= MAX_ANSWER_BYTES else too_large()
+    return orjson.dumps({"data": data}), "ok"
 
 
-def too_large(max_bytes: int = MAX_ANSWER_BYTES) -> tuple[bytes, str]:
+def too_large(bounds: AnswerBounds) -> tuple[bytes, str]:
     """What is answered instead of too much."""
-    told = about_variables([AnswerTooLargeError(max_bytes)])
+    told = about_variables([AnswerTooLargeError(bounds)])
     return orjson.dumps({"errors": told, "data": None}), told[0]["extensions"]["code"]

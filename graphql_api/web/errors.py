@@ -44,7 +44,7 @@ _CODES = (
 )
 _UNAVAILABLE = "The database is unavailable right now. Send the request again; its change may already have been made."
 _MAX_CHARACTERS = 1000  # of a message, which may quote all of a document
-_MAX_FIELDS_LOGGED = 10
+MAX_FIELDS_LOGGED = 10
 _MAX_LOGGED_CHARACTERS = 300  # of a path, a name or a caller
 _MAX_EXCEPTIONS_LOGGED = 3
 
@@ -72,8 +72,14 @@ def about_variables(errors: Iterable[GraphQLError]) -> list[Formatted]:
     return [_placed(error, refused(_code(error) or "BAD_USER_INPUT", _words(error)), {}) for error in errors]
 
 
-def about_fields(errors: Sequence[GraphQLError], request_id: str, caller: str | None) -> list[Formatted]:
-    """What went wrong while an operation ran. Denials, outages and the unexpected are logged, once for all fields."""
+def about_fields(
+    errors: Sequence[GraphQLError], request_id: str, caller: str | None, max_logged: int = MAX_FIELDS_LOGGED
+) -> list[Formatted]:
+    """What went wrong while an operation ran.
+
+    Denials, outages and the unexpected are logged, once for all fields, of which `max_logged` are named. If that is 0,
+    only the unexpected is logged.
+    """
     answered: list[Formatted] = []
     redacted: dict[str, str] = {}
     logged: dict[str, list[GraphQLError]] = {}
@@ -81,14 +87,14 @@ def about_fields(errors: Sequence[GraphQLError], request_id: str, caller: str | 
         formatted = _expected(error) or internal(request_id)
         answered.append(_placed(error, formatted, redacted))
         logged.setdefault(formatted["extensions"]["code"], []).append(error)
-    for code in logged.keys() & {"UNAUTHENTICATED", "FORBIDDEN"}:
-        _log.warning("denied", code=code, caller=caller and loggable(caller), **_fields(logged[code]))
-    if unavailable := logged.get("UNAVAILABLE"):
-        _log.warning("unavailable", reason=str(_cause(unavailable[0])), **_fields(unavailable))
+    for code in logged.keys() & {"UNAUTHENTICATED", "FORBIDDEN"} if max_logged else ():
+        _log.warning("denied", code=code, caller=caller and loggable(caller), **_fields(logged[code], max_logged))
+    if max_logged and (unavailable := logged.get("UNAVAILABLE")):
+        _log.warning("unavailable", reason=str(_cause(unavailable[0])), **_fields(unavailable, max_logged))
     if unexpected := logged.get("INTERNAL"):
         causes = {(type(cause), str(cause)): cause for cause in map(_cause, unexpected)}
         for cause in list(causes.values())[:_MAX_EXCEPTIONS_LOGGED]:
-            _log.error("unexpected error", exc_info=cause, **_fields(unexpected))
+            _log.error("unexpected error", exc_info=cause, **_fields(unexpected, MAX_FIELDS_LOGGED))
     return answered
 
 
@@ -166,7 +172,7 @@ def _shortened(message: str) -> str:
     return redact_card_numbers(message[: _MAX_CHARACTERS + MAX_CHARACTERS])[:_MAX_CHARACTERS] + " …"
 
 
-def _fields(errors: Sequence[GraphQLError]) -> dict[str, Any]:
+def _fields(errors: Sequence[GraphQLError], most: int) -> dict[str, Any]:
     """Where errors are: by the names in the answer, which are the caller's to choose."""
-    paths = (".".join(map(str, error.path or ())) for error in errors[:_MAX_FIELDS_LOGGED])
+    paths = (".".join(map(str, error.path or ())) for error in errors[:most])
     return {"fields": [loggable(path) for path in paths], "count": len(errors)}

@@ -36,6 +36,7 @@ from graphql_api.web.request import ClientDisconnectedError, Interruption, Reque
 from graphql_api.web.uploads import Uploads
 
 _FEW = 100  # representations
+_MAX_FAILURES_LOGGED, _MAX_FIELDS_LOGGED_OF_BATCHES = 2, 3  # requests of a batch, and fields of each
 _MAX_LOGGED_USER_ERRORS = 20  # codes; a batch of a thousand inputs would make a long line
 _log = structlog.get_logger()
 
@@ -59,7 +60,6 @@ class RequestLimits:
     max_batch: int = 10
     max_body_seconds: float = 10.0
     max_wait_seconds: float = 1.0
-    max_unscoped_bytes: int = answers.MAX_UNSCOPED_BYTES
     answer_share: float = 0.25
 
 
@@ -185,10 +185,10 @@ class GraphQL:
             request.is_interruptible = False
 
         # Say
-        if request.room is None and len(body) > self.limits.max_unscoped_bytes:
-            most = self._max_bytes(request.caller)
-            if len(body) > most:
-                body, outcome = answers.too_large(most)
+        if len(body) > answers.OF_NOBODY.max_bytes and request.room is None:
+            bounds = answers.bounds_of(request.caller)
+            if len(body) > bounds.max_bytes:
+                body, outcome = answers.too_large(bounds)
         self._tell(request, status, outcome, perf_counter() - began)
         if status is None:
             return None
@@ -301,10 +301,16 @@ class GraphQL:
         context: object,
         middleware: MiddlewareManager | None = None,
     ) -> Result | Awaitable[Result]:
-        is_known = request.caller is not None and request.caller.subject is not None
+        caller = request.caller
+        is_known = caller is not None and caller.subject is not None
+        if operation.kind is OperationType.MUTATION and variables and not (caller and caller.scopes):
+            # The caller may change nothing, whatever the values are: rights come before them.
+            variables = {name: value[:1] if isinstance(value, list) else value for name, value in variables.items()}
         compiles = is_known or _has_long_list(variables or {})
-        room = request.room or Room(self._max_bytes(request.caller))
-        result = operation.execute(variables, context, middleware=middleware, compiles=compiles, room=room)
+        room = request.room or Room(answers.bounds_of(caller))
+        result = operation.execute(
+            variables, context, middleware=middleware, compiles=compiles, owner=request.owner, room=room
+        )
         if isinstance(result, Result) or operation.kind is OperationType.QUERY:
             return result
         request.is_interruptible = False
@@ -329,7 +335,7 @@ class GraphQL:
         Limits count over all of them.
         """
         request.batch_size = len(batch)
-        request.room = answers.BatchRoom(len(batch), self._max_bytes(caller))
+        request.room = answers.BatchRoom(len(batch), answers.bounds_of(caller))
         token = limits.spent.set(limits.Spent())
         try:
             if any(_may_change(asked) for asked in batch):
@@ -361,10 +367,6 @@ class GraphQL:
 
     # --- write
 
-    def _max_bytes(self, caller: Caller | None) -> int:
-        """How many bytes an answer to this caller may have."""
-        return answers.MAX_ANSWER_BYTES if caller is not None and caller.scopes else self.limits.max_unscoped_bytes
-
     def _write(self, request: Request, result: Result, extensions: dict[str, Any] | None = None) -> tuple[bytes, str]:
         """The body of the answer, and its outcome.
 
@@ -376,7 +378,11 @@ class GraphQL:
             return answers.write(result, [], extensions, request.room)
         if not result.executed:
             raise not_run(errors.about_variables(found), found)
-        told = errors.about_fields(found, request.id, request.caller.subject if request.caller else None)
+        logged = errors.MAX_FIELDS_LOGGED
+        if request.batch_size:  # whose log is bounded as that of one request
+            request.failures += 1
+            logged = _MAX_FIELDS_LOGGED_OF_BATCHES if request.failures <= _MAX_FAILURES_LOGGED else 0
+        told = errors.about_fields(found, request.id, request.caller.subject if request.caller else None, logged)
         return answers.write(result, told, extensions, request.room)
 
     def _refused(self, request: Request, error: HTTPError) -> tuple[int, bytes, str]:

@@ -3,6 +3,7 @@
 A case makes its request for a number of bytes. The test sends it at two sizes: what it costs may grow only as they do.
 """
 
+import gzip
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,11 @@ def document(before: str, piece: str, after: str) -> Callable[[int], Request]:
     return lambda size: asked(filled(size, before, piece, after))
 
 
+def compressed(make: Callable[[int], Request]) -> Callable[[int], Request]:
+    """Makes a request of fewer bytes than what it holds."""
+    return lambda size: Request(gzip.compress(make(size).body), {"content-encoding": "gzip"})
+
+
 def entities(
     fields: str, count: int, make: Callable[[int], dict[str, Any]], declared: str = "", **variables: Any
 ) -> Request:
@@ -84,6 +90,11 @@ def text_of(unit: str) -> Callable[[int], Request]:
     return lambda size: asked('{ customerGatewayTokens(first: "' + unit * (size // len(unit)) + '") { totalCount } }')
 
 
+LEAVES = (
+    "id userId gateway gatewayCustomerId isActive createdAt updatedAt version deactivatedAt deactivationReason"
+    " lastVerifiedAt"
+)
+LEAVES_OF_MANY = each(30, f'a#: gatewayToken(gateway: "G#") {{ {LEAVES} }} ')
 DENIED = each(29, 'a#: gatewayToken(gateway: "S") { id } ')
 MALFORMED = each(14, 'a#: gatewayToken(gateway: "?") { id } b#: gatewayTokens(gateway: "?") { id } ')
 
@@ -112,6 +123,17 @@ CASES = [
     Case("commas", document("{", ",", " __typename }"), sizes=(64 * KIB, 1000 * KIB)),
     Case("a block string", document('{ f(a: """', "\n  x", '""") }'), sizes=(64 * KIB, 1000 * KIB)),
     Case("a block string of quotes", document('{ f(a: """', '\\"""', '""") }'), sizes=(64 * KIB, 1000 * KIB)),
+    Case(
+        "compressed lines of a block string",
+        compressed(document('{ f(a: """', "\n  x", '""") }')),
+        sizes=(190 * KIB, 760 * KIB),
+    ),
+    Case("compressed escapes", compressed(text_of("\\n")), sizes=(160 * KIB, 640 * KIB)),
+    Case(
+        "compressed inputs of one who may save nothing",
+        compressed(lambda size: asked(SAVING, {"inputs": [saved(number, None) for number in range(size // 80)]})),
+        sizes=(240 * KIB, 960 * KIB),
+    ),
     Case("braces", document("", "{", "")),
     Case("lists", document("{ f(a: ", "[", ") }")),
     Case("a long name", document("{ ", "a", " }"), sizes=(64 * KIB, 1000 * KIB)),
@@ -214,6 +236,15 @@ CASES = [
     ),
     # What answers become
     Case("users inside one another", lambda size: oneself(nested(3), size), caller="user"),
+    Case(
+        "a user's tokens by many aliases, over and over",
+        lambda size: entities(
+            f"... on User {{ {LEAVES_OF_MANY} }}",
+            min(500, size // 32),
+            lambda _: {"__typename": "User", "id": "rich"},
+        ),
+        caller="user",
+    ),
     Case(
         "a batch of users inside one another",
         lambda size: Request(b"[%b]" % b",".join([oneself(nested(3), size // 10).body] * 10)),

@@ -4,13 +4,11 @@ import inspect
 import re
 from pathlib import Path
 
-from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, Engine
+from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, MAX_ANSWER_OBJECTS, Engine
 from graphql_api.engine.parsing import MAX_NAME_LENGTH
-from graphql_api.engine.size import MAX_ANSWER_OBJECTS, OBJECT_BYTES
 from graphql_api.settings import Settings
 from graphql_api.storage import connection
-from graphql_api.web import compression, persisted_queries
-from graphql_api.web.answers import MAX_UNSCOPED_BYTES
+from graphql_api.web import answers, compression, persisted_queries
 from graphql_api.web.connection_registry import ConnectionLimits
 from graphql_api.web.graphql import RequestLimits
 
@@ -24,15 +22,9 @@ FIXED = {
     "requests that wait on one connection": [SOCKET.max_waiting_requests],
     "members of a compressed body": [compression._MAX_MEMBERS],
     "characters in a name, an operation name, a document id": [MAX_NAME_LENGTH],
-    "bytes in an answer, before compression; errors; objects": [
-        MAX_ANSWER_BYTES,
-        MAX_ANSWER_ERRORS,
-        MAX_ANSWER_OBJECTS,
-    ],
-    "bytes in an answer to a caller without a scope, before compression; objects": [
-        MAX_UNSCOPED_BYTES,
-        MAX_UNSCOPED_BYTES // OBJECT_BYTES,
-    ],
+    "bytes in an answer, before compression; errors": [MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS],
+    "bytes in an answer to a caller without an access token": [answers.OF_NOBODY.max_bytes],
+    "objects in an answer; in one to a caller without a scope": [MAX_ANSWER_OBJECTS, answers.OF_USERS.max_objects],
     "bytes of all answers of a worker that clients have not read yet; then the connections that have waited longest are"
     " closed": [SOCKET.max_unread_bytes],
     "documents that are kept; of one caller without the read scope": [

@@ -79,6 +79,14 @@ async def test_a_request_leaves_at_most_eight_kibibytes_whatever_is_long_in_it(w
     assert len(str(log())) < 8 * 1024
 
 
+async def test_so_does_a_batch(web, log):
+    fields = " ".join(f'{"a" * 100}{number}: fail(how: "ForbiddenError")' for number in range(5))
+    caller = {"authorization": token("😀" * 255), "x-request-id": "i" * 128}
+    await web.post("/graphql", json=[{"query": f"{{ {fields} }}"}] * 10, headers=caller)
+    assert [line["event"] for line in log()].count("denied") == 2
+    assert len(json.dumps(log(), ensure_ascii=False).encode()) < 8 * 1024
+
+
 async def test_no_card_number_of_a_caller_gets_into_the_log(web, log):
     await web.post(
         "/graphql", json={"query": '{ fail(how: "ForbiddenError") }'}, headers={"authorization": token(CARD)}

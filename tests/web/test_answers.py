@@ -1,8 +1,9 @@
 """What an answer is at most: a thousand errors, sixteen mebibytes."""
 
+import orjson
 import pytest
 
-from graphql_api.engine import MAX_ANSWER_BYTES, Result
+from graphql_api.engine import AnswerBounds
 from graphql_api.web import answers
 
 USERS = [{"__typename": "User", "id": f"user-{number}"} for number in range(600)]
@@ -24,14 +25,15 @@ async def test_an_answer_without_errors_left_out_says_nothing_of_them(client):
     assert "extensions" not in answer
 
 
-@pytest.mark.parametrize("text", ["x" * MAX_ANSWER_BYTES, "\x01" * (MAX_ANSWER_BYTES // 6)])
-def test_an_answer_is_measured_in_bytes_as_it_is_sent(text):
-    body, outcome = answers.write(Result({"text": text}, None), [])
-    assert outcome == "ANSWER_TOO_LARGE"
-    assert len(body) < 500
-    body, outcome = answers.write(Result({"text": text[:-100]}, None), [])
-    assert outcome == "ok"
-    assert len(body) <= MAX_ANSWER_BYTES
+@pytest.mark.parametrize("unit", ["x", "\x01", "😀"])
+async def test_an_answer_is_measured_in_bytes_as_it_is_sent(web, monkeypatch, unit):
+    monkeypatch.setattr(answers, "OF_NOBODY", AnswerBounds(3000, 2500))
+    size = len(orjson.dumps(unit)) - 2
+    for most, code in ((2900, None), (3100, "ANSWER_TOO_LARGE")):
+        asked = {"query": "query ($n: String!) { hello(name: $n) }", "variables": {"n": unit * (most // size)}}
+        response = await web.post("/graphql", json=asked)
+        assert len(response.content) <= 3000
+        assert [error["extensions"]["code"] for error in response.json().get("errors", [])] == ([code] if code else [])
 
 
 async def test_users_do_not_use_up_the_names_of_operations_in_the_metrics(as_user, as_service):
