@@ -271,16 +271,16 @@ async def save_new(store: TokenStore, user: str) -> None:
         await transaction.write(changes, "b")
 
 
-COSTS = ("CPU µs", "WAL bytes", "µs", "CPU ÷ without", "WAL ÷ without", "time ÷ without")
+COSTS = ("CPU µs", "WAL bytes", "a second", "without", "CPU ÷ without", "WAL ÷ without", "rate ÷ without")
 
 
 @dataclass
 class Cost:
-    """What each batch took."""
+    """What each batch took for one of its entries: bytes of WAL, and microseconds."""
 
     cpu: list[float] = field(default_factory=list)
     wal: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    micros: list[float] = field(default_factory=list)
 
 
 async def compare_writes(console: Console, with_: str, without: str, saves: int, rounds: int) -> None:
@@ -321,7 +321,7 @@ async def compare_writes(console: Console, with_: str, without: str, saves: int,
                     await run(store)
                     if round_ >= 0:  # the first one prepares statements
                         cost.cpu.append((int(schedule.read_text().split()[0]) - cpu) / 1000 / count)
-                        cost.seconds.append((time.perf_counter() - began) * 1e6 / count)
+                        cost.micros.append((time.perf_counter() - began) * 1e6 / count)
                         cost.wal.append((await observer.fetchval(WAL) - wal) / count)
                 inserted += INSERTED
             shown.add_row(name, *compared(*costs))
@@ -329,10 +329,12 @@ async def compare_writes(console: Console, with_: str, without: str, saves: int,
 
 
 def compared(with_: Cost, without: Cost) -> list[str]:
-    """The medians with the position, and of the ratios to those without."""
-    kinds = [(cost.cpu, cost.wal, cost.seconds) for cost in (with_, without)]
-    ratios = [statistics.median(a / b for a, b in zip(*both, strict=True)) for both in zip(*kinds, strict=True)]
-    return [*(f"{statistics.median(each):,.1f}" for each in kinds[0]), *(f"{ratio:.2f}" for ratio in ratios)]
+    """The medians with the position, how many a second with and without it, and the medians of the ratios."""
+    costs = [statistics.median(each) for each in (with_.cpu, with_.wal)]
+    rates = [1e6 / statistics.median(each.micros) for each in (with_, without)]
+    pairs = (with_.cpu, without.cpu), (with_.wal, without.wal), (without.micros, with_.micros)
+    ratios = [statistics.median(a / b for a, b in zip(*pair, strict=True)) for pair in pairs]
+    return [f"{each:,.1f}" for each in costs] + [f"{each:,.0f}" for each in rates] + [f"{each:.2f}" for each in ratios]
 
 
 # Followers
@@ -544,7 +546,7 @@ async def compare_imports(console: Console, with_: str, without: str, folder: Pa
         pairs = list(zip((with_, without), costs, strict=True))
         for url, cost in pairs[:: 1 if round_ % 2 else -1]:
             wal, cpu = await observer.fetchval(WAL), await ended_backends_cpu(observer)
-            cost.seconds.append(await import_(url, path) * 1e6 / rows)
+            cost.micros.append(await import_(url, path) * 1e6 / rows)
             cost.wal.append((await observer.fetchval(WAL) - wal) / rows)
             cost.cpu.append((await ended_backends_cpu(observer) - cpu) * 1e6 / rows)
     await observer.close()

@@ -77,31 +77,32 @@ class _Progress:
         self.position, self.attempts, self.leased_at = position, 0, monotonic()
 
 
+@dataclass
 class Delivery:
-    """The deliveries to one endpoint."""
+    """The deliveries to one endpoint.
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        sender: Sends,
-        feed: Feed,
-        endpoints: Endpoints,
-        wanted: FeedFilter,
-        stop: asyncio.Event,
-        timing: Timing,
-    ) -> None:
-        self.name = endpoint.name
-        self._sender = sender
-        self._feed = feed
-        self._endpoints = endpoints
-        self._wanted = wanted
-        self._stop = stop
-        self._timing = timing
-        self._pass_at = 0.0
+    Attributes:
+        name: the endpoint's
+        sender: sends to it
+        feed: where entries come from
+        endpoints: where its state is stored
+        wanted: which entries it gets
+        stop: is set when nothing more is to be sent
+        timing: how long to wait for what
+    """
+
+    name: str
+    sender: Sends
+    feed: Feed
+    endpoints: Endpoints
+    wanted: FeedFilter
+    stop: asyncio.Event
+    timing: Timing
+    _pass_at: float = 0.0
 
     async def run(self) -> None:
         """Deliver until it is stopped."""
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             try:
                 pause = await self._deliver()
             except (UnavailableError, *FAILURES) as error:
@@ -111,26 +112,26 @@ class Delivery:
 
     async def _deliver(self) -> float:
         """Deliver if there seems to be anything. Returns seconds until the next look."""
-        position = await self._endpoints.due(self.name)
+        position = await self.endpoints.due(self.name)
         if position is None:
-            return self._timing.denied
-        page = await self._feed.read(position, 1, self._wanted)
+            return self.timing.denied
+        page = await self.feed.read(position, 1, self.wanted)
         passed = page.end.position - position
         if not page.lines and (passed == 0 or (passed < _PASS_OVER and monotonic() < self._pass_at)):
             return _POLL_SECONDS
         self._pass_at = monotonic() + _PASS_SECONDS
-        return self._timing.denied if (await self.step()).is_denied else 0.0
+        return self.timing.denied if (await self.step()).is_denied else 0.0
 
     async def _pause(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._stop.wait()
+                await self.stop.wait()
         except TimeoutError:
             pass
 
     async def step(self, *, early: bool = False, until: int | None = None) -> _Progress:
         """Deliver what there is, up to a position if one is given; stop at the first entry that is not taken."""
-        lease = await self._endpoints.lease(self.name, early=early)
+        lease = await self.endpoints.lease(self.name, early=early)
         if lease is None:
             return _Progress(0, 0, is_denied=True)
         progress = _Progress(*lease)
@@ -138,38 +139,38 @@ class Delivery:
             while await self._deliver_page(progress, until):
                 pass
         finally:
-            await self._endpoints.release(self.name)
+            await self.endpoints.release(self.name)
         return progress
 
     async def _deliver_page(self, progress: _Progress, until: int | None) -> bool:
         """Deliver a page. Returns whether to go on."""
-        page = await self._feed.read(progress.position, _PAGE_SIZE, self._wanted)
+        page = await self.feed.read(progress.position, _PAGE_SIZE, self.wanted)
         for line in page.lines:
-            is_late = monotonic() - progress.leased_at > self._timing.lease / 3
-            if (until is not None and line["position"] > until) or is_late or self._stop.is_set():
+            is_late = monotonic() - progress.leased_at > self.timing.lease / 3
+            if (until is not None and line["position"] > until) or is_late or self.stop.is_set():
                 return False
-            outcome = await self._sender.send(line)
+            outcome = await self.sender.send(line)
             if outcome.error:
                 progress.has_failed = True
                 await self._fail(progress, line["position"], outcome)
                 return False
-            if not await self._endpoints.advance(self.name, progress.position, line["position"]):
+            if not await self.endpoints.advance(self.name, progress.position, line["position"]):
                 return False
             progress.moved(line["position"])
             progress.delivered += 1
         if page.end.position > progress.position:
-            if not await self._endpoints.advance(self.name, progress.position, page.end.position):
+            if not await self.endpoints.advance(self.name, progress.position, page.end.position):
                 return False
             progress.moved(page.end.position)
         return page.has_more
 
     async def _fail(self, progress: _Progress, failed: int, outcome: Outcome) -> None:
         attempts, error = progress.attempts + 1, outcome.error
-        schedule = self._timing.schedule
+        schedule = self.timing.schedule
         is_last = outcome.is_gone or attempts > len(schedule)
         delay = schedule[min(attempts, len(schedule)) - 1] * uniform(1, 1 + _JITTER)  # noqa: S311 - no secret
         delay = max(delay, outcome.retry_after or 0.0)
-        await self._endpoints.fail(
+        await self.endpoints.fail(
             self.name, progress.position, failed, error, delay=delay, retry_after=outcome.retry_after, disable=is_last
         )
         if is_last:
@@ -179,17 +180,17 @@ class Delivery:
 
     async def once(self) -> str:
         """Deliver what is there now. Returns why the endpoint stays behind, or nothing."""
-        until, deadline = await self._now(), monotonic() + self._timing.lease + 1
+        until, deadline = await self._now(), monotonic() + self.timing.lease + 1
         if until is None:
             return "a transaction has been running for so long that not all entries can be delivered yet"
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             step = await self.step(early=True, until=until)
-            state = next(each for each in await self._endpoints.states() if each.name == self.name)
-            lines = (await self._feed.read(state.position, 1, self._wanted)).lines
+            state = next(each for each in await self.endpoints.states() if each.name == self.name)
+            lines = (await self.feed.read(state.position, 1, self.wanted)).lines
             if not lines or lines[0]["position"] > until:
                 return ""
             if step.delivered:
-                deadline = monotonic() + self._timing.lease + 1
+                deadline = monotonic() + self.timing.lease + 1
             is_waiting = step.is_denied and state.is_leased
             if step.has_failed or state.disabled_at or (step.is_denied and not is_waiting) or monotonic() > deadline:
                 return _described(state)
@@ -199,10 +200,10 @@ class Delivery:
     async def _now(self) -> int | None:
         """The position up to which there is something, once that is settled."""
         deadline = monotonic() + _SETTLE_SECONDS
-        await self._feed.look()
-        newest = self._feed.newest
-        while (place := await self._feed.now()).position < newest:
-            if monotonic() > deadline or self._stop.is_set():
+        await self.feed.look()
+        newest = self.feed.newest
+        while (place := await self.feed.now()).position < newest:
+            if monotonic() > deadline or self.stop.is_set():
                 return None
         return place.position
 
@@ -238,14 +239,13 @@ async def deliveries(
     feed = Feed(pool)
     states = Endpoints(pool, f"{socket.gethostname()}-{secrets.token_hex(8)}", lease_seconds=timing.lease)
     wanted = FeedFilter(None, list(actions) or None)
-    known = {state.name for state in await states.states()}
+    now = (await feed.now()).position
     async with AsyncExitStack() as stack:
         made: list[Delivery] = []
         for endpoint in endpoints:
-            if endpoint.name not in known:
-                await states.register(endpoint.name, (await feed.now()).position)
+            await states.register(endpoint.name, now)
             sender = await stack.enter_async_context(open_sender(endpoint, timing))
-            made.append(Delivery(endpoint, sender, feed, states, wanted, stop, timing))
+            made.append(Delivery(endpoint.name, sender, feed, states, wanted, stop, timing))
         yield made
 
 

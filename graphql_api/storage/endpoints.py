@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from graphql_api.domain.errors import ExpiredCursorError
-from graphql_api.storage.connection import Reads, Statement
+from graphql_api.storage.connection import Reads, Row, Statement
 from graphql_api.storage.feed import PRUNED
 from graphql_api.storage.pool import ConnectionPool
 
@@ -102,13 +102,6 @@ _LAGS = Statement(
 )
 
 
-class Lease(NamedTuple):
-    """The right to send to an endpoint: the position it continues after, and failed attempts of the next entry."""
-
-    position: int
-    attempts: int
-
-
 class EndpointState(NamedTuple):
     """The stored state of an endpoint."""
 
@@ -139,13 +132,14 @@ class Endpoints:
         rows = await self._pool.fetch(_DUE, name, self._owner)
         return rows[0][0] if rows else None
 
-    async def lease(self, name: str, *, early: bool = False) -> Lease | None:
+    async def lease(self, name: str, *, early: bool = False) -> Row | None:
         """Take the lease on an endpoint; None if another process has it, or the next attempt is not due.
 
-        `early` ignores the time of the next attempt, unless the receiver set it (`Retry-After`).
+        `early` ignores the time of the next attempt, unless the receiver set it (`Retry-After`). Returns the position
+        that the endpoint continues after, and failed attempts of the next entry.
         """
         rows = await self._pool.fetch(_LEASE, name, self._owner, self.lease_seconds, early)
-        return Lease(*rows[0]) if rows else None
+        return rows[0] if rows else None
 
     async def release(self, name: str) -> None:
         """End the lease."""

@@ -1,6 +1,5 @@
 import asyncio
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 
@@ -90,7 +89,7 @@ async def test_the_death_of_each_task_of_the_service_is_counted(monkeypatch, tmp
     before = Counter(supervision.deaths)
     with SharedMemory.open(1) as memory:
         async with opened(create_app(settings, memory)):
-            deliveries = asyncio.create_task(delivering.run([Delivery(SimpleNamespace(name="audit"), *[None] * 6)]))
+            deliveries = asyncio.create_task(delivering.run([Delivery("audit", *[None] * 6)]))
             names = {f"replica {place(database_url)}", "access token keys", "shared metrics", "deliveries to audit"}
             names |= {"database connections", "replica connections", "log of the primary"}
             await until(lambda: (supervision.deaths - before).keys() >= names, f"the deaths of {names} are counted")
