@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphql_api.cli.options import EmbeddedOption
-from graphql_api.cli.process import CommandError, UsageError, database, load_settings, run
+from graphql_api.cli.process import CommandError, UsageError, database, load_settings, run, run_bulk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from graphql_api.settings import Settings
+    from graphql_api.storage.pool import ConnectionPool
 
 
 commands = typer.Typer()
@@ -129,24 +130,17 @@ def _resume_endpoint(settings: "Settings", name: str, *, cursor: str | None, ski
         BadInputError: there is no such endpoint, or no such cursor.
     """
     from graphql_api.deliveries import delivering
-    from graphql_api.storage.pool import ConnectionPool
+    from graphql_api.domain.errors import BadInputError
+    from graphql_api.schema.cursors import to_place
 
-    place = None
-    if cursor is not None:
-        from graphql_api.domain.errors import BadInputError
-        from graphql_api.schema.cursors import to_place
+    try:
+        place = to_place(cursor) if cursor is not None else None
+    except BadInputError as refused:
+        raise BadInputError(f"--from: {refused}") from None
 
-        try:
-            place = to_place(cursor)
-        except BadInputError as refused:
-            raise BadInputError(f"--from: {refused}") from None
+    async def work(pool: "ConnectionPool") -> None:
+        left_out = await delivering.resume(pool, name, place=place, skip=skip)
+        if left_out is not None:
+            print(f"{name} leaves out {left_out}.")
 
-    async def work(url: str) -> None:
-        prepares = settings.database_prepared_statements
-        async with ConnectionPool.open(url, size=1, prepares=prepares) as pool:
-            left_out = await delivering.resume(pool, name, place=place, skip=skip)
-            if left_out is not None:
-                print(f"{name} leaves out {left_out}.")
-
-    with database(settings, embedded=embedded) as opened:
-        run(work(str(opened.database_url)))
+    run_bulk(lambda pool, _: work(pool), embedded=embedded, given=settings)

@@ -477,7 +477,7 @@ async def test_the_command_tells_who_stays_behind_and_enables_them(deliver, reco
 async def test_the_command_names_the_one_that_a_new_database_needs_first(deliver, new_database):
     status, _, errors = await ended(await deliver("--resume", "hook", DATABASE_URL=await new_database()))
     assert status == 1
-    assert "does not exist): run `gateway-tokens migrate`" in errors
+    assert "The database has no tables yet: run `gateway-tokens migrate`" in errors
 
 
 @pytest.mark.parametrize(
