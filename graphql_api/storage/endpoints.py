@@ -163,7 +163,7 @@ class Endpoints:
 
         Args:
             name: the endpoint
-            position: where it continues, if not where it is
+            position: where to continue; None to stay at its place
             pruning: the last deletion of entries that the caller knows of, if the position may be an earlier one
 
         Raises:
