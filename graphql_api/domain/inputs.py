@@ -111,6 +111,12 @@ class Save(NamedTuple):
             raise TypeError("a save names its customer")
         return self.edit.gateway_customer_id
 
+    @property
+    def can_change_text(self) -> bool:
+        """Whether it can change the description or the metadata of a stored token."""
+        is_given = self.edit.description is not None or self.edit.metadata is not None
+        return is_given and self.allow_update and not self.refused_as_new
+
     @classmethod
     def parse(
         cls,

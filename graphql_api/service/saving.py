@@ -38,8 +38,10 @@ async def save(service: Tokens, wanted: Save) -> SaveResult:
 
 
 async def _save(service: Tokens, save: Save) -> SaveResult:
-    reading = await service.store.read_at(save.user_id, save.gateway)
+    reading = await service.store.save(save, service.actor)
     if reading.token is not None and not save.refused_as_new:
+        if reading.is_saved:
+            return SaveResult(reading.token, created=False)
         event = _saved(reading.token, save, reading.now)
         if event is None:
             return SaveResult(reading.token, created=False)

@@ -392,6 +392,17 @@ HISTORY = Statement(
     """,
     reads=Reads.BY_KEY,
 )
+# Whether a token that a user has, or had, changed at this time by this actor.
+RECORDED = Statement(
+    "recorded",
+    """
+    select from (
+      select id as token_id from customer_gateway_tokens where user_id = $1
+      union all select token_id from departed_tokens where user_id = $1
+    ) as theirs join customer_gateway_token_events using (token_id) where at = $2 and actor = $3 limit 1
+    """,
+    reads=Reads.BY_KEY,
+)
 LAST_LINE = Statement(
     "last_line",
     "select user_id from customer_gateway_token_events where token_id = $1 order by version desc limit 1",

@@ -5,8 +5,9 @@ import hmac
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
+from time import time
 from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
@@ -14,16 +15,20 @@ import asyncpg
 
 from graphql_api.domain import deadline
 from graphql_api.domain.claims import idempotency_key
-from graphql_api.domain.token import Event, Token
+from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain.inputs import Save
+from graphql_api.domain.token import Action, Event, Token
 from graphql_api.storage import statements as sql
 from graphql_api.storage.bulkheads import ChangeIsLateError, Share, SharesByKey
 from graphql_api.storage.changes import ConflictError, Lookups, TokenTransaction
+from graphql_api.storage.clock import DatabaseClock
 from graphql_api.storage.coalescing import RequestCoalescer
-from graphql_api.storage.connection import Row
+from graphql_api.storage.connection import Row, Statement
 from graphql_api.storage.connection_set import ACQUIRE_TIMEOUT_SECONDS
 from graphql_api.storage.feed import Feed
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.reads import Pair, TokenReader, token_of, unzip
+from graphql_api.storage.saves import SAVE, SaveRequest, save_object
 from graphql_api.storage.selects import joined_pairs
 
 C = TypeVar("C")
@@ -34,8 +39,6 @@ _STRIPES = 1024
 # Concurrent transactions of one user: more would only wait for each other's locks, with a connection each.
 _TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=1.0)
 _MAX_USERS_IN_TURN = 2
-_MICROSECOND = timedelta(microseconds=1)
-_MAX_LATE = timedelta(seconds=1)
 _RACES = (
     asyncpg.UniqueViolationError,
     asyncpg.DeadlockDetectedError,
@@ -46,10 +49,11 @@ _RACES = (
 
 
 class TokenSnapshot(NamedTuple):
-    """A token, if it exists, and the database's time."""
+    """A token, if it exists, the database's time, and whether a save of it is made."""
 
     token: Token | None
     now: datetime
+    is_saved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +108,10 @@ class TokenStore(TokenReader, Lookups):
         self._note = note
         self._max_facts = max_facts
         self._erasure_key = b""
-        self._latest = datetime.min.replace(tzinfo=UTC)
+        self._clock = DatabaseClock()
         self._turns = SharesByKey(_TURNS)
         self._snapshots = RequestCoalescer(pool, self._read_at)
+        self._saves = RequestCoalescer(pool, self._save)
         self._changes = RequestCoalescer(pool, self._change), RequestCoalescer(pool, self._change)
         self._claims = RequestCoalescer(pool, self._claim), RequestCoalescer(pool, self._claim)
 
@@ -122,15 +127,47 @@ class TokenStore(TokenReader, Lookups):
 
     def _alone(self, snapshot: TokenSnapshot) -> TokenSnapshot:
         """The same with a time that no other change by this process has, which identifies its history entry."""
-        late = self._latest - snapshot.now
-        if timedelta(0) <= late < _MAX_LATE:
-            snapshot = snapshot._replace(now=self._latest + _MICROSECOND)
-        self._latest = snapshot.now
-        return snapshot
+        return TokenSnapshot(snapshot.token, self._clock.alone(snapshot.now))
 
     async def _read_at(self, pairs: list[Pair]) -> dict[Pair, TokenSnapshot]:
+        asked_at = time()
         rows = await self._run.fetch(sql.READ_BY_USERS_AND_GATEWAYS, *joined_pairs(pairs))
+        self._clock.set(rows[0]["now"], asked_at)
         return {(row[-2], row[-1]): _snapshot(row) for row in rows}
+
+    async def save(self, save: Save, actor: str) -> TokenSnapshot:
+        """The same for a save, which is made if it changes only the description or the metadata.
+
+        Concurrent saves share the statement. Not for use in transactions.
+
+        Raises:
+            ConflictError: another transaction has locked the token.
+            UnavailableError: the answer was lost, and the token was deleted since.
+        """
+        user_id, connections = save.user_id, self.pool.connections
+        is_tried = save.can_change_text and not connections.is_read_only and not self.pool.changes.are_slow([user_id])
+        at = self._clock.now() if is_tried else None
+        if at is None:
+            return await self.read_at(user_id, save.gateway)
+        request, losses = SaveRequest(save, at, actor), connections.losses
+        try:
+            found = (await self._saves.load([request])).get(request, TokenSnapshot(None, at))
+            if not found.is_saved and losses != connections.losses and await self._is_recorded(user_id, at, actor):
+                if found.token is None:
+                    raise UnavailableError("The save was made, and its token was deleted since.")
+                found = found._replace(is_saved=True)
+        except asyncpg.LockNotAvailableError:
+            raise ConflictError from None
+        finally:
+            self._note([user_id])
+        return found if found.is_saved else self._alone(found)
+
+    async def _save(self, requests: list[SaveRequest]) -> dict[SaveRequest, TokenSnapshot]:
+        asked_at, users = time(), [request.save.user_id for request in requests]
+        rows = await self._fetch_change(SAVE, list(map(save_object, requests)), Action.UPDATED.value, users=users)
+        if rows:
+            self._clock.set(rows[0]["now"], asked_at)
+        return {requests[row["index"]]: TokenSnapshot(token_of(row), row["now"], row["is_saved"]) for row in rows}
 
     async def token_id(self, gateway: str, customer: str) -> str | None:
         """The id of the token that has or had this customer."""
@@ -150,8 +187,8 @@ class TokenStore(TokenReader, Lookups):
         try:
             is_made = change in await self._of(old.user_id, self._changes).load([change])
             # The transaction's id would be in the lost answer; asking for it first would cost a round trip per change.
-            if not is_made and losses != self.pool.connections.losses:
-                is_made = await self._is_recorded(change)
+            if not is_made and losses != self.pool.connections.losses and event.action is not None:
+                is_made = await self._is_recorded(old.user_id, event.token.updated_at, actor)
         except asyncpg.LockNotAvailableError:
             is_made = False
         finally:
@@ -160,25 +197,23 @@ class TokenStore(TokenReader, Lookups):
             raise ConflictError
         return event.token
 
-    async def _is_recorded(self, change: _Change) -> bool:
-        """Whether the history has this change, which its time identifies."""
-        new, event = change.event.token, change.event
-        if event.action is None:
-            return False  # it has no history entry, and repeating it does no harm
-        rows = await self._run.fetch(sql.HISTORY, [new.id], new.version + 1, 1)
-        written = (new.version, new.updated_at, event.action.value, event.reason, change.actor)
-        return [(row["version"], row["at"], row["action"], row["reason"], row["actor"]) for row in rows] == [written]
+    async def _is_recorded(self, user_id: str, at: datetime, actor: str) -> bool:
+        """Whether the history has a change of a token of this user, which its time identifies."""
+        return bool(await self._run.fetch(sql.RECORDED, user_id, at, actor))
 
     async def _change(self, changes: list[_Change]) -> dict[_Change, None]:
         objects = [sql.change_object(change.old, change.event, change.actor) for change in changes]
         users = [change.old.user_id for change in changes]
+        rows = await self._fetch_change(sql.CHANGE, objects, users, users=users)
+        return {changes[row["index"]]: None for row in rows}
+
+    async def _fetch_change(self, statement: Statement, *arguments: Any, users: list[str]) -> list[Row]:
         try:
-            rows = await self.pool.fetch(sql.CHANGE, objects, users, users=users)
+            return await self.pool.fetch(statement, *arguments, users=users)
         except asyncpg.LockNotAvailableError:
             if len(set(users)) == 1:
                 self.pool.changes.note(users, is_slow=True)
             raise
-        return {changes[row["index"]]: None for row in rows}
 
     async def claim(self, user_id: str, gateway: str, lease_seconds: int) -> Claim | None:
         """Take the lease on this user's customer, if it is free; None if there is nothing to create.

@@ -115,6 +115,13 @@ class Caller:
             change = {"id": token["id"], "description": text, "expectedVersion": token["version"]}
             token = await self.change("update text", "update", token, input=change)
 
+    async def save_text(self, user):
+        token = await self.new(user)
+        for text in ("one", "two"):
+            wanted = {key: token[key] for key in ("userId", "gateway", "gatewayCustomerId")}
+            wanted |= {"description": text, "expectedVersion": token["version"]}
+            token = await self.change("save text", "save", token, input=wanted)
+
     async def update_id(self, user):
         token = await self.new(user)
         change = {"id": token["id"], "gatewayCustomerId": f"new_{user}", "expectedVersion": token["version"]}
@@ -223,6 +230,7 @@ class Caller:
 
 STEPS = (
     Caller.update_text,
+    Caller.save_text,
     Caller.update_id,
     Caller.replace,
     Caller.deactivate,

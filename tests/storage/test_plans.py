@@ -8,6 +8,7 @@ import pytest
 from graphql_api.domain.token import Token
 from graphql_api.storage import checks, feed, retention, selects, statements
 from graphql_api.storage.pool import SESSION, ConnectionPool
+from graphql_api.storage.saves import SAVE
 from tests.storage.plans import nodes_of
 
 MOMENT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -76,6 +77,8 @@ LOOKUPS = {
     "a page of those made since": (page("created_after"), [MOMENT, 51]),
     "a token by id, to change it": (statements.READ_BY_ID, [ID]),
     "a token by user and gateway, to change it": (statements.READ_BY_USERS_AND_GATEWAYS, ["user-7", ",", "STRIPE"]),
+    "a save": (SAVE, [[{"user_id": "user-7", "gateway": "STRIPE"}], "UPDATED"]),
+    "whether a change is recorded": (statements.RECORDED, ["user-7", MOMENT, "test"]),
     "tokens by user and gateway, locked": (statements.LOCK_BY_USERS_AND_GATEWAYS, PAIR),
     "the tokens of users, locked": (statements.LOCK_OF_USERS, [["user-7", "user-8"]]),
     "a user's identifiers at a gateway": (statements.IDENTIFIERS, PAIR),
