@@ -20,8 +20,9 @@ from graphql_api.gateway_apis.client import GatewayClient, Pace, StoppedError
 from graphql_api.gateway_apis.keys import GatewayKey, gateway_keys
 from graphql_api.settings import ConfigurationError, Settings
 from graphql_api.settings.advice import weaknesses
-from graphql_api.storage.connector import FAILURES, addresses, connect_to_primary, described, place
+from graphql_api.storage.connector import FAILURES, adapt, addresses, connect_to_primary, described, place
 from graphql_api.storage.customer_lists import OTHER_OBJECTS
+from graphql_api.storage.distribution import cluster_of, outdated_functions
 from graphql_api.storage.grants import missing_grants
 from graphql_api.storage.migrate import current_revision, newest_revision
 from graphql_api.storage.partitioning import KEYS, parts_of, unfinished
@@ -50,12 +51,18 @@ select * from (
 _ENDPOINTS_BEHIND = """
 select name, last_error, disabled_at is not null from event_endpoints as endpoint
 where last_error is not null or (
-  coalesce(leased_until, '-infinity') < clock_timestamp() and clock_timestamp() - interval '1 minute' > (
-    select at from customer_gateway_token_events as entry
-    where entry.position > 0 and entry.position > endpoint.position order by entry.position limit 1
-  )
+  coalesce(leased_until, '-infinity') < clock_timestamp() and clock_timestamp() - interval '1 minute' > (%s)
 )
 order by name"""
+_NEXT_AT = """
+select at from customer_gateway_token_events as entry
+where entry.position > 0 and entry.position > endpoint.position order by entry.position limit 1"""
+_NEXT_AT_DISTRIBUTED = "select feed_next_at(endpoint.position, 9223372036854775807)"
+_MAY_ERASE = "select has_table_privilege('customer_gateway_token_events', 'update')"
+_ON_CITUS = (
+    "customer ids stay unique, and changes are made on all nodes or on none; but readers may see a merge half-done, "
+    "and everybody must connect to the coordinator"
+)
 _PID = "select pg_backend_pid()"
 _POOLER = (
     "runs in transaction mode, which loses prepared statements: "
@@ -246,6 +253,8 @@ async def _tables(
         yield finding
     async for finding in _partitions(connection):
         yield finding
+    async for finding in _citus(connection):
+        yield finding
     yield await _feed(connection, max_open_seconds)
     async for finding in _endpoints(connection):
         yield finding
@@ -346,6 +355,29 @@ async def _partitions(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
         yield Finding("partitions", is_well=True, says=says, is_note=True)
 
 
+async def _citus(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
+    """Whether the tables are distributed, what of that is wrong, and what does not hold there."""
+    cluster = await cluster_of(connection)
+    if cluster is None:
+        return
+    if not cluster.is_coordinator:
+        yield _wrong("citus", "this node is a worker: set DATABASE_URL to the coordinator")
+        return
+    name = f"version {cluster.version} with {cluster.workers} workers"
+    if not cluster.is_distributed:
+        yield Finding("citus", is_well=True, says=f"{name}: no table is distributed", is_note=True)
+        return
+    for node in cluster.silent:
+        yield _wrong("citus", f"the worker {node} does not answer, and nor does what asks for its users: start it")
+    if not await connection.fetchval(_MAY_ERASE):
+        yield _wrong("citus", "erasures need a grant: run `grant update on customer_gateway_token_events` to this role")
+    if await outdated_functions(connection):
+        yield _wrong("citus", "the functions are of another release: run `gateway-tokens distribute`")
+    shards = ", ".join(f"{count} shards of {table}" for table, count in cluster.shards.items())
+    yield _well("citus", f"{name}: {shards}")
+    yield Finding("citus", is_well=True, says=_ON_CITUS, is_note=True)
+
+
 async def _feed(connection: asyncpg.Connection, max_open_seconds: float) -> Finding:
     """Whether a transaction delays the change feed. PostgreSQL may hide those of other roles."""
     row = await connection.fetchrow(_OLDEST_WRITER)
@@ -358,7 +390,8 @@ async def _feed(connection: asyncpg.Connection, max_open_seconds: float) -> Find
 
 
 async def _endpoints(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
-    for name, error, is_disabled in await connection.fetch(_ENDPOINTS_BEHIND):
+    next_at = _NEXT_AT_DISTRIBUTED if await adapt(connection) else _NEXT_AT
+    for name, error, is_disabled in await connection.fetch(_ENDPOINTS_BEHIND % next_at):
         if error is None:
             yield _wrong(
                 "endpoint", f"{name} gets nothing: run `gateway-tokens deliver`, or see why it does not deliver"

@@ -17,10 +17,12 @@ from graphql_api.embedded import embedded_postgres
 from graphql_api.settings import Settings
 from graphql_api.storage import migrate
 from graphql_api.storage.connection import Connection
+from graphql_api.storage.distribution import distribute
 from graphql_api.storage.migrate import upgrade
 from graphql_api.storage.partitioning import KEYS, Partitioning, alone
 from graphql_api.storage.pool import SESSION, ConnectionPool
 from tests.asgi import Client, opened
+from tests.citus import Cluster
 from tests.coming import Coming
 from tests.faults.proxy import Proxy
 from tests.graph import Graph
@@ -29,6 +31,8 @@ from tests.pooler import count_on_no_session, pgbouncer
 AUTH_SECRET = "a secret of the tests, which is no secret"
 POOLED = "TEST_POOLER" in os.environ
 PARTITIONS = int(os.environ.get("TEST_PARTITIONS", "0"))
+CITUS = os.environ.get("TEST_CITUS_URL", "")
+SHARDS = 4
 
 
 def pytest_configure():
@@ -57,7 +61,7 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory, worker_id):
     """A PostgreSQL to make databases on: the one of TEST_DATABASE_URL, or one of our own that all workers share."""
-    given = os.environ.get("TEST_DATABASE_URL")
+    given = CITUS or os.environ.get("TEST_DATABASE_URL")
     folder = tmp_path_factory.getbasetemp()
     shared = folder if worker_id == "master" else folder.parent
     unsafe = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -108,24 +112,34 @@ async def administrator(server_url):
 
 
 @pytest.fixture(scope="session")
-async def new_database(pooled, straight, administrator):
+async def cluster():
+    """The Citus cluster of TEST_CITUS_URL, the address of its coordinator; None without it."""
+    async with Cluster.of(CITUS) if CITUS else nullcontext() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+async def new_database(pooled, straight, administrator, cluster):
     """Makes databases, empty or as copies of another one, that are gone after the run."""
     names = []
 
     async def make(template="template0"):
         names.append(f"test_{secrets.token_hex(6)}")
-        await administrator.execute(f"create database {names[-1]} template {template}")
+        if cluster and template != "template0":
+            await cluster.copy(template, names[-1])
+        else:
+            await administrator.execute(f"create database {names[-1]} template {template}")
         for name, value in SESSION.items() if POOLED else ():
             await administrator.execute(f"alter database {names[-1]} set {name} = {value}")
         return pooled(straight(f"/{names[-1]}"))
 
     yield make
     for name in names:
-        await administrator.execute(f"drop database {name} with (force)")
+        await (cluster.drop(name) if cluster else administrator.execute(f"drop database {name} with (force)"))
 
 
 @pytest.fixture(scope="session")
-async def migrated_database(new_database, straight):
+async def migrated_database(new_database, straight, cluster):
     """The name of a database that is migrated and otherwise untouched, to copy from."""
     url = await new_database()
     await upgrade(straight(url))  # what a pooler keeps open cannot be copied
@@ -133,7 +147,13 @@ async def migrated_database(new_database, straight):
         async with alone(straight(url)) as connection:
             for table in KEYS:
                 await (await Partitioning.of(connection, table, PARTITIONS)).run(lambda done: None)
-    return urlsplit(url).path.removeprefix("/")
+    name = urlsplit(url).path.removeprefix("/")
+    if cluster:
+        await cluster.join(name)
+        connection = await asyncpg.connect(url)
+        await distribute(connection, SHARDS)
+        await connection.close()
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The commands that look after the database: migrate, check, prune and partition it."""
+"""The commands that look after the database: migrate, check, prune, partition and distribute it."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphql_api.cli.options import EmbeddedOption, YesOption
-from graphql_api.cli.process import database, described, load_settings, must_be_asked, run, run_bulk
+from graphql_api.cli.process import UsageError, database, described, load_settings, must_be_asked, run, run_bulk
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -170,6 +170,53 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
                 with progress(work.table, work.rows) as show:
                     await work.run(lambda done, show=show: show(done, f"{done:,} rows"))
                 print(f"{work.table} has {parts} partitions now.")
+
+
+@commands.command()
+def distribute(
+    *,
+    shards: Annotated[
+        int, typer.Option(help="The number of shards of each table; few are faster.", min=1, max=1024)
+    ] = 4,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be distributed, and change nothing.")
+    ] = False,
+) -> None:
+    """Distribute large tables over the workers of a Citus cluster.
+
+    Run it on the coordinator, as the role that owns the tables, while the service is stopped: the tables are locked
+    while it copies them, in one transaction. Run it again after each upgrade: it renews the functions on the
+    coordinator.
+    """
+    settings = load_settings()
+    if settings.database_url is None:
+        raise UsageError("DATABASE_URL is not set: set it to the coordinator of the cluster")
+    with database(settings) as settings:
+        run(_distribute_tables(str(settings.database_url), shards, dry_run=dry_run), for_owner=True)
+
+
+async def _distribute_tables(url: str, shards: int, *, dry_run: bool) -> None:
+    """Distribute the tables, and say so; or say what would be done.
+
+    Raises:
+        BadInputError: this is not the coordinator of a cluster with workers, or the tables have other shards.
+    """
+    from graphql_api.storage.distribution import KEYS, distribute, must_be_distributable, size_of
+    from graphql_api.storage.migrate import must_be_migrated
+    from graphql_api.storage.partitioning import alone
+
+    await must_be_migrated(url)
+    async with alone(url) as connection:
+        cluster = await must_be_distributable(connection, shards)
+        if dry_run:
+            for table in KEYS:
+                rows, size = await size_of(connection, table)
+                state = f"{shards} shards already" if cluster.is_distributed else f"{shards} shards to be"
+                print(f"{table}: {rows:,} rows here, {_about(size / 1e9)} GB; {state} on {cluster.workers} workers.")
+            return
+        await distribute(connection, shards)
+        for table in KEYS:
+            print(f"{table} has {shards} shards on {cluster.workers} workers.")
 
 
 def _about(number: float) -> str:

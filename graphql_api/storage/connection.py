@@ -54,13 +54,15 @@ class Statement:
     """SQL text, its name in metrics and traces, and the class of its rows.
 
     Create each once, because connections know prepared statements by identity. `sql_pg17` is a faster equivalent for
-    PostgreSQL 17 or newer in a session with the time zone UTC.
+    PostgreSQL 17 or newer in a session with the time zone UTC, `sql_distributed` one for a database whose tables are
+    distributed (`storage/distributed.py`).
     """
 
     name: str
     sql: str
     row: type[Row] = Row
     sql_pg17: str = ""
+    sql_distributed: str = ""
     reads: Reads | None = None
 
 
@@ -90,6 +92,7 @@ class Connection:
         prepares: bool,
         timeout: float,
         observe: Observer,
+        is_distributed: bool = False,
         max_prepared: int = MAX_PREPARED,
         max_prepared_bytes: int = MAX_PREPARED_BYTES,
     ) -> None:
@@ -112,7 +115,9 @@ class Connection:
         self._prepares = prepares
         self._max_prepared = max_prepared
         self._max_prepared_bytes = max_prepared_bytes
-        self._has_pg17 = raw.get_server_version() >= (17,) and getattr(raw.get_settings(), "TimeZone", "") == "UTC"
+        is_utc = getattr(raw.get_settings(), "TimeZone", "") == "UTC"
+        self._has_pg17 = prepares and is_utc and raw.get_server_version() >= (17,)
+        self._is_distributed = is_distributed
         self._timeout = timeout
         self._prepared: OrderedDict[Statement, PreparedStatement] = OrderedDict()
         self._prepared_bytes = 0
@@ -133,7 +138,7 @@ class Connection:
 
     async def _run(self, statement: Statement, arguments: Sequence[Any]) -> list[Row]:
         if not self._prepares:
-            sql = self.mark + statement.sql
+            sql = self._text(statement)
             return await self.raw.fetch(sql, *arguments, timeout=self._timeout, record_class=statement.row)
         prepared = self._prepared.get(statement)
         if prepared is None:
@@ -159,11 +164,17 @@ class Connection:
         while len(self._prepared) >= self._max_prepared or self._prepared_bytes > self._max_prepared_bytes:
             oldest, _ = self._prepared.popitem(last=False)  # asyncpg closes it on the server
             self._prepared_bytes -= len(self.mark + oldest.sql)
-        sql = self.mark + (statement.sql_pg17 if statement.sql_pg17 and self._has_pg17 else statement.sql)
+        sql = self._text(statement)
         prepared = await self.raw.prepare(sql, name=True, timeout=self._timeout, record_class=statement.row)
         self._prepared[statement] = prepared
         self._prepared_bytes += len(self.mark + statement.sql)
         return prepared
+
+    def _text(self, statement: Statement) -> str:
+        """The SQL for this database."""
+        if self._is_distributed and statement.sql_distributed:
+            return self.mark + statement.sql_distributed
+        return self.mark + (statement.sql_pg17 if self._has_pg17 and statement.sql_pg17 else statement.sql)
 
     def waits_for(self, seconds: float) -> bool:
         """Whether a statement has been running for this many seconds."""

@@ -32,7 +32,14 @@ from graphql_api.storage.connection import (
     ShortageError,
     StatementTimeoutError,
 )
-from graphql_api.storage.connector import CONNECT_TIMEOUT_SECONDS, FAILURES, Connector, RawConnection, ReadOnlyError
+from graphql_api.storage.connector import (
+    CONNECT_TIMEOUT_SECONDS,
+    FAILURES,
+    Connector,
+    RawConnection,
+    ReadOnlyError,
+    adapt,
+)
 from graphql_api.storage.transaction import Abandoned
 
 # How long a caller waits for a connection.
@@ -327,6 +334,7 @@ class ConnectionSet:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 await self._ping(raw)
+                is_distributed = await adapt(raw)
         except BaseException:
             raw.terminate()
             raise
@@ -345,6 +353,7 @@ class ConnectionSet:
             prepares=self._prepares,
             timeout=self.timeout,
             observe=self._observe,
+            is_distributed=is_distributed,
             max_prepared=self._options.max_prepared,
             max_prepared_bytes=self._options.max_prepared_bytes,
         )

@@ -31,12 +31,16 @@ _PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
 # A backend that waits for its client has answered it; the answer may be under way for a moment. A statement that no
 # backend has is lost as well: a pooler would have passed it on before this question, which came later. If the
 # question does not see itself, nothing is known: PostgreSQL tracks no statements, or hides them from the current role.
+# A backend of Citus that waits for a worker is active and seems to wait for its client.
 _LOST = """
 select mark from unnest($1::text[]) mark left join pg_stat_activity on left(query, length(mark)) = mark
   and usename = session_user and (state <> 'idle' or state_change > clock_timestamp() - interval '0.25 s')
 where exists (select from pg_stat_activity where pid = pg_backend_pid() and state = 'active') group by mark
-having coalesce(bool_and(wait_event = 'ClientRead' and state_change < clock_timestamp() - interval '0.25 s'), true)
+having coalesce(bool_and(wait_event = 'ClientRead' and state_change < clock_timestamp() - interval '0.25 s'
+  and (state <> 'active' or to_regproc('change_tokens') is null)), true)
 """
+# By a function that `distribute` creates.
+_ADAPT = "select set_config('plan_cache_mode', 'auto', false) where to_regproc('change_tokens') is not null"
 
 
 class ReadOnlyError(UnavailableError):
@@ -171,6 +175,11 @@ async def connect_to_primary(url: str, *, seconds: int = 60) -> RawConnection:
     return await asyncpg.connect(
         url, timeout=seconds, statement_cache_size=0, target_session_attrs=_target(url, PRIMARY)
     )
+
+
+async def adapt(raw: RawConnection) -> bool:
+    """Whether the tables of the database are distributed: then its planner has to know the parameters."""
+    return await raw.fetchval(_ADAPT) is not None
 
 
 def _target(url: str, target: str | None) -> str | None:

@@ -98,6 +98,11 @@ _LAGS = Statement(
     ), 0), disabled_at is not null
     from event_endpoints
     """,
+    sql_distributed=f"""
+    select name, coalesce(greatest(extract(epoch from {_NOW} - feed_next_at(position, $1))::float8, 0), 0),
+      disabled_at is not null
+    from event_endpoints
+    """,
     reads=Reads.LIST,
 )
 

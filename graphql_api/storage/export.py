@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from graphql_api.storage.connector import RawConnection
+from graphql_api.storage.connector import RawConnection, adapt
 
 
 def _instant(name: str) -> str:
@@ -35,6 +35,8 @@ _TEXTS = ("user_id", "gateway_customer_id", "description")
 _FORMULA = "^[-=+@\\t\\r]"
 _SELECTED = ", ".join(f'{value} as "{name}"' for name, value in _EXPORTED.items())
 _EXPORT = f"select {_SELECTED} from customer_gateway_tokens t order by created_at, id"
+# Citus joins no rows of the workers with those of the coordinator one by one, so they come there first.
+_FETCHED = "with customer_gateway_tokens as materialized (select * from customer_gateway_tokens) "
 
 
 async def export_csv(raw: RawConnection, write: Callable[[bytes], object], *, escapes_formulas: bool) -> int:
@@ -42,16 +44,21 @@ async def export_csv(raw: RawConnection, write: Callable[[bytes], object], *, es
     rows = _EXPORT.replace("is_active as", "case when is_active then 'true' else 'false' end as")
     for column in _TEXTS if escapes_formulas else ():
         rows = rows.replace(f"{column} as", f"regexp_replace({column}, '{_FORMULA}', '''\\&') as")
+    rows = await _fetched(raw) + rows
     status = await raw.copy_from_query(rows, output=_as_coroutine(write), format="csv", header=True)
     return _count(status)
 
 
 async def export_json_lines(raw: RawConnection, write: Callable[[bytes], object]) -> int:
     """Write them as JSON Lines instead."""
-    lines = f"select row_to_json(token) from ({_EXPORT}) as token"
+    lines = f"{await _fetched(raw)}select row_to_json(token) from ({_EXPORT}) as token"
     # JSON text contains neither of these two characters, so COPY quotes nothing.
     status = await raw.copy_from_query(lines, output=_as_coroutine(write), format="csv", delimiter="\x01", quote="\x02")
     return _count(status)
+
+
+async def _fetched(raw: RawConnection) -> str:
+    return _FETCHED if await adapt(raw) else ""
 
 
 def _as_coroutine(write: Callable[[bytes], object]) -> Callable[[bytes], Awaitable[None]]:

@@ -32,23 +32,38 @@ PRUNED = "pruned"
 _PATIENCE_SECONDS = 0.25
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.002, 0.02
 _MARK_SECONDS = 1.0
+_MOST = 2**62
 _NEVER = float("-inf")
 
 _NEWEST = f"select coalesce(max(position), 0) as position from {_EVENTS} where position > 0"
 _LINES = f"""
-    left join lateral (
-      select token_id, version, user_id, gateway, gateway_customer_id, is_active, action, reason, actor, at, position
-      from {_EVENTS}
-      where position > 0 and position > $1 and position <= page.until %s
-      order by position limit $3
-    ) as line on true
-    order by line.position
+    select token_id, version, user_id, gateway, gateway_customer_id, is_active, action, reason, actor, at, position
+    from {_EVENTS}
+    where position > 0 and position > $1 and position <= {{until}} {{wanted}}
+    order by position limit $3
 """
 _UNTIL = f"""coalesce((
   select position from {_EVENTS} where position > 0 and position > $1 and position <= $2
   order by position offset %d limit 1
 ), $2)"""
 _WANTED = "and ($4::text[] is null or gateway = any($4)) and ($5::text[] is null or action = any($5))"
+
+
+def _page(name: str, page: str, until: str, wanted: str) -> Statement:
+    return Statement(
+        name,
+        f"""
+        select page.*, line.* from ({page % until}) as page
+        left join lateral ({_LINES.format(until="page.until", wanted=wanted)}) as line on true order by line.position
+        """,
+        sql_distributed=f"""
+        with page as materialized ({page % "null"}), scanned as materialized (select {until} as until),
+        line as materialized ({_LINES.format(until="(select until from scanned)", wanted=wanted)})
+        select timeline, pruned, pruning, timelines, scanned.until, line.*
+        from page cross join scanned left join line on true order by line.position
+        """,
+        reads=Reads.FEED,
+    )
 
 
 class _Statements:
@@ -69,21 +84,22 @@ class _Statements:
               case when newest.position > $1 then pg_current_xact_id()::text::bigint end
             from ({_NEWEST}) as newest
             """,
+            sql_distributed=f"""
+            select {timeline}, feed_settled_since(), {_MOST}, newest.position,
+              case when newest.position > $1 then (extract(epoch from clock_timestamp()) * 1000000)::bigint end
+            from (select feed_newest() as position) as newest
+            """,
             reads=Reads.FEED,
         )
         # Each deletion updates the row, so its transaction identifies the last one.
         page = f"""
-            select page.*, line.* from (
               select {timeline} as timeline, coalesce(known.settled, 0) as pruned,
                 coalesce(known.xmin::text::bigint, 0) as pruning, %s as until,
                 (select 1 + count(*) from event_timelines where timeline not in ({timeline}, '{PRUNED}')) as timelines
               from (values (0)) as one left join event_timelines as known on known.timeline = '{PRUNED}'
-            ) as page
         """
-        self.page = Statement("feed_page", page % "$2::bigint" + _LINES % "", reads=Reads.FEED)
-        self.filtered_page = Statement(
-            "feed_filtered_page", page % (_UNTIL % (max_scanned - 1)) + _LINES % _WANTED, reads=Reads.FEED
-        )
+        self.page = _page("feed_page", page, "$2::bigint", "")
+        self.filtered_page = _page("feed_filtered_page", page, _UNTIL % (max_scanned - 1), _WANTED)
         self.mark = Statement(
             "feed_mark",
             f"""
@@ -231,7 +247,7 @@ class Feed:
     async def look(self) -> None:
         """Update the newest and the settled position."""
         settled, pending = self._settled, self._pending
-        known = 2**62 if pending else settled
+        known = _MOST if pending else settled
         try:
             [(timeline, xmin, xmax, newest, xid)] = await self._pool.fetch(self._sql.look, known)
         except FORBIDDEN:

@@ -27,7 +27,7 @@ def _statement(rows: int, *, dry_run: bool) -> Statement:
     # reused. Entries that a webhook endpoint has not accepted yet stay too; one that goes back waits, or is waited for.
     endpoint = "select position from event_endpoints" + ("" if dry_run else " for share")
     is_old = f"""
-    e.token_id = page.token_id and e.version = page.version and e.at < clock_timestamp() - $3::interval
+    e.token_id = page.token_id and e.version = page.version and e.at < now() - $3::interval
     and e.position <= coalesce((select min(position) from ({endpoint}) as endpoint), e.position)
     and exists (select from {_EVENTS} newer where newer.token_id = e.token_id and newer.version > e.version)"""
     if dry_run:

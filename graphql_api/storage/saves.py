@@ -59,6 +59,12 @@ SAVE = Statement(
     union all
     select {_COLUMNS}, now, place - 1, false from found where place not in (select place from changed)
     """,  # noqa: S608 - names of ours
+    # It only reads: `CHANGE` makes the change.
+    sql_distributed=f"""
+    select {_TOKEN}, clock_timestamp() as now, place - 1 as index, false as is_saved
+    from jsonb_array_elements($1::jsonb) with ordinality as new(save, place)
+    cross join lateral token_at(save ->> 'user_id', save ->> 'gateway') t where $2::text is not null
+    """,  # noqa: S608 - names of ours
 )
 
 

@@ -56,14 +56,19 @@ def statement(
     query: Select[*tuple[Any, ...]],
     arguments: Sequence[str],
     names: Sequence[str],
+    *,
+    distributed: str = "",
 ) -> Statement:
     """The query under this name, with its arguments in this order; its rows have these attributes."""
-    compiled = query.compile(dialect=_DIALECT)
-    text, positions = compiled.string, list(compiled.positiontup or ())
-    if positions != list(arguments):
-        raise TypeError(f"the query takes {positions}, not {arguments}")
     reads = Reads.LIST if name in _LISTS else Reads.BY_KEY
-    return Statement(name, text, rows_with(names), reads=reads)
+    return Statement(name, _sql(query, arguments), rows_with(names), sql_distributed=distributed, reads=reads)
+
+
+def _sql(query: Select[*tuple[Any, ...]], arguments: Sequence[str]) -> str:
+    compiled = query.compile(dialect=_DIALECT)
+    if list(compiled.positiontup or ()) != list(arguments):
+        raise TypeError(f"the query takes {compiled.positiontup}, not {arguments}")
+    return compiled.string
 
 
 _LISTS = {"page", "count"}
@@ -109,7 +114,8 @@ def by_users_and_gateways(wanted: frozenset[str] | None) -> Statement:
     names = columns_of(None if wanted is None else wanted | {"gateway"})
     on = and_(TOKENS.c.user_id == keys.c.user_id, TOKENS.c.gateway == keys.c.gateway)
     query = select(*_columns(TOKENS, names)).select_from(keys.join(TOKENS, on))
-    return statement("by_users_and_gateways", query, ["user_id", "gateway"], names)
+    of_each = _of_each(names, "$1::text[], $2::text[]", "token_at(keys.first, keys.gateway)")
+    return statement("by_users_and_gateways", query, ["user_id", "gateway"], names, distributed=of_each)
 
 
 @lru_cache(_CACHED)
@@ -124,7 +130,10 @@ def by_current_customers(wanted: frozenset[str] | None) -> Statement:
         .select_from(keys.join(TOKENS, on))
         .where(owner.is_(None) | (TOKENS.c.user_id == owner))
     )
-    return statement("by_current_customers", query, ["customer", "separator", "gateway", "owner"], names)
+    split = "string_to_array($1::text, $2::text), string_to_array($3::text, $2)"
+    of_each = _of_each(names, split, "token_of_customer(keys.first, keys.gateway, $4, false)")
+    arguments = ["customer", "separator", "gateway", "owner"]
+    return statement("by_current_customers", query, arguments, names, distributed=of_each)
 
 
 @lru_cache(_CACHED)
@@ -147,8 +156,11 @@ def by_customers(wanted: frozenset[str] | None) -> Statement:
     )
     found = union_all(current.correlate(keys), former.correlate(keys)).limit(literal_column("1")).lateral("found")
     query = select(keys.c.customer, keys.c.gateway, *found.c).select_from(keys.join(found, true()))
+    of_each = _of_each(
+        names, "$1::text[], $2::text[]", "token_of_customer(keys.first, keys.gateway, null, true)", "keys.*"
+    )
     names = ("found_by_customer", "found_by_gateway", *names)
-    return statement("by_customers", query, ["customer", "gateway"], names)
+    return statement("by_customers", query, ["customer", "gateway"], names, distributed=of_each)
 
 
 @lru_cache(_CACHED)
@@ -166,7 +178,12 @@ def of_users_as_json(fields: tuple[JsonField, ...]) -> Statement:
     """
     lists = _lists()
     portable, sql_pg17 = _json_object(fields, pg17=False), _json_object(fields, pg17=True)
-    return replace(lists, sql=lists.sql.replace(_ITEM, portable), sql_pg17=lists.sql.replace(_ITEM, sql_pg17))
+    return replace(
+        lists,
+        sql=lists.sql.replace(_ITEM, portable),
+        sql_pg17=lists.sql.replace(_ITEM, sql_pg17),
+        sql_distributed=lists.sql_distributed.replace(_ITEM, portable),
+    )
 
 
 _ITEM = "what a token looks like"
@@ -182,12 +199,17 @@ def _lists() -> Statement:
 
 
 def _by_user(name: str, query: Select[*tuple[Any, ...]], names: Sequence[str]) -> Statement:
-    """A query of users' tokens, which runs for each user: `= any(…)` looks for all users in all partitions."""
+    """A query of users' tokens, which runs for each user: `= any(…)` looks for all users in all partitions.
+
+    But Citus knows by that in which shards they are.
+    """
     ids = func.string_to_array(bindparam("users", type_=Text()), bindparam("separator", type_=Text()))
     users = select(func.unnest(ids).label("user_id")).subquery("users")
     found = query.where(TOKENS.c.user_id == users.c.user_id).correlate(users).lateral("found")
     of_each = select(*found.c).select_from(users.join(found, true()))
-    return statement(name, of_each, ["users", "separator"], names)
+    arguments = ["users", "separator"]
+    of_all = _sql(query.where(TOKENS.c.user_id == any_(ids)), arguments)
+    return statement(name, of_each, arguments, names, distributed=of_all)
 
 
 @lru_cache(_CACHED)
@@ -234,6 +256,12 @@ FILTERS: dict[str, ColumnElement[bool]] = {
     "not_verified_since": TOKENS.c.last_verified_at.is_(None)
     | (TOKENS.c.last_verified_at < _moment("not_verified_since")),
 }
+
+
+def _of_each(names: Sequence[str], keys: str, token: str, *others: str) -> str:
+    """A query of tokens that a function of a distributed database finds, each on one worker."""
+    columns = ", ".join([*others, *(f"t.{name}" for name in names)])
+    return f"select {columns} from unnest({keys}) as keys(first, gateway) cross join lateral {token} t"  # noqa: S608 - names of ours
 
 
 def _columns(table: FromClause, names: Sequence[str]) -> list[ColumnElement[Any]]:

@@ -103,12 +103,11 @@ _END_CLAIMS = f"""
   where not deferred and report.expires_at > now() and report.gateway = staged.gateway
     and report.gateway_customer_id = any(staged.former_ids || staged.gateway_customer_id)
 """
-# An id that a token had once breaks no constraint. The limit keeps it from being looked for in the whole history.
+_GIVEN_IDS = f"array(select id::uuid from {_TABLE} where has_id and not deferred)"
+# An id that a token had once breaks no constraint.
 _REFUSE_USED_IDS = f"""
   do $$ begin
-    perform from {_TABLE} as staged cross join lateral (
-      select from customer_gateway_token_events where token_id = staged.id::uuid limit 1
-    ) as line where has_id and not deferred;
+    perform from customer_gateway_token_events where token_id = any({_GIVEN_IDS}) limit 1;
     if found then raise unique_violation; end if;
   end $$
 """
@@ -131,8 +130,9 @@ _RESERVE_FREE = f"""
 _CREATE_NEW = f"""
   with created as (
     insert into customer_gateway_tokens ({_COLUMNS}) select {_VALUES} from {_TABLE} as staged
-    where not deferred
-      and not (has_id and exists (select from customer_gateway_token_events where token_id = staged.id::uuid))
+    where not deferred and id::uuid <> all(array(
+      select token_id from customer_gateway_token_events where token_id = any({_GIVEN_IDS})
+    ))
     order by user_id, gateway on conflict do nothing returning id
   )
   update {_TABLE} as staged set deferred = true, conflicting = true, reserved = former_ids || gateway_customer_id
@@ -145,7 +145,11 @@ _RELEASE = f"""
     and gateway_customers.gateway_customer_id = any(staged.reserved)
 """
 _DROP_UNCHANGED = f"""
-  delete from {_TABLE} as staged using customer_gateway_tokens t
+  with t as materialized (
+    select * from customer_gateway_tokens
+    where user_id = any(array(select user_id from {_TABLE} as staged where conflicting))
+  )
+  delete from {_TABLE} as staged using t
   where conflicting and t.user_id = staged.user_id and t.gateway = staged.gateway
     and t.gateway_customer_id = staged.gateway_customer_id
     and (not has_description or t.description is not distinct from staged.description)

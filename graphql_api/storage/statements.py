@@ -14,6 +14,7 @@ _DIALECT = asyncpg.dialect()
 _TYPES = {column.name: column.type.compile(dialect=_DIALECT) for column in TOKENS.c}
 _COLUMNS = ", ".join(ALL)
 _TOKEN = ", ".join(f"t.{name}" for name in ALL)
+_AT_KEYS = "customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway"
 _NEW = "unnest({}, ${}::boolean[]) as new({}, arrives)".format(
     ", ".join(f"${number}::{_TYPES[name]}[]" for number, name in enumerate(ALL, 1)), len(ALL) + 1, _COLUMNS
 )
@@ -39,13 +40,19 @@ def event_arrays(events: Sequence[Event]) -> list[list[Any]]:
 READ_BY_ID = Statement(
     "read_by_id",
     f"select {_TOKEN}, clock_timestamp() as now from (select) as one left join customer_gateway_tokens t on t.id = $1",
+    sql_distributed=f"select {_TOKEN}, clock_timestamp() as now"
+    " from (select) as one left join lateral token_with_id($1) t on true",
     reads=Reads.BY_KEY,
 )
+_READ_BY_USERS_AND_GATEWAYS = f"""
+    select {_TOKEN}, clock_timestamp() as now, keys.user_id, keys.gateway
+    from unnest(string_to_array($1::text, $2::text), string_to_array($3::text, $2)) as keys(user_id, gateway)
+    left join
+"""
 READ_BY_USERS_AND_GATEWAYS = Statement(
     "read_by_users_and_gateways",
-    f"select {_TOKEN}, clock_timestamp() as now, keys.user_id, keys.gateway"
-    " from unnest(string_to_array($1::text, $2::text), string_to_array($3::text, $2)) as keys(user_id, gateway)"
-    " left join customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway",
+    _READ_BY_USERS_AND_GATEWAYS + _AT_KEYS,
+    sql_distributed=f"{_READ_BY_USERS_AND_GATEWAYS} lateral token_at(keys.user_id, keys.gateway) t on true",
     reads=Reads.BY_KEY,
 )
 # What `CHANGE` writes beside the metadata; the token's user and identifiers stay.
@@ -103,6 +110,7 @@ CHANGE = Statement(
     )
     select place - 1 as index from changed
     """,
+    sql_distributed="select change_tokens($1, $2) as index",
 )
 
 
@@ -132,15 +140,23 @@ def change_object(old: Token, event: Event, actor: str) -> dict[str, Any]:
 LOCK_BY_USERS_AND_GATEWAYS = Statement(
     "lock_by_users_and_gateways",
     f"""
-    select {_TOKEN} from unnest($1::text[], $2::text[]) as keys(user_id, gateway)
-    join customer_gateway_tokens t on t.user_id = keys.user_id and t.gateway = keys.gateway
+    select {_TOKEN} from unnest($1::text[], $2::text[]) as keys(user_id, gateway) join {_AT_KEYS}
     order by t.id
     for update of t
+    """,
+    sql_distributed=f"""
+    select {_TOKEN} from (
+      select distinct user_id, gateway from unnest($1::text[], $2::text[]) as keys(user_id, gateway) order by 1, 2
+    ) as keys cross join lateral lock_tokens(user_id, gateway) t
     """,
 )
 LOCK_OF_USERS = Statement(
     "lock_of_users",
     f"select {_TOKEN} from customer_gateway_tokens t where user_id = any($1::text[]) order by id for update",
+    sql_distributed=f"""
+    select {_TOKEN} from (select distinct user_id from unnest($1::text[]) as keys(user_id) order by 1) as keys
+    cross join lateral lock_tokens(user_id, null) t order by t.id
+    """,
 )
 NOW = Statement("now", "select clock_timestamp()")
 # If a token takes a user's place at a gateway, or gets a customer id, the claim on this customer ends, and the facts
@@ -208,8 +224,10 @@ REASSIGN_IDENTIFIERS = Statement(
     """
     with departed as (
       insert into departed_tokens (user_id, token_id)
-      select $2, token_id from departed_tokens d where user_id = $1
-        and not exists (select from customer_gateway_tokens t where t.id = d.token_id)
+      select $2, token_id from departed_tokens where user_id = $1 and token_id <> all(array(
+        select id from customer_gateway_tokens
+        where id = any(array(select token_id from departed_tokens where user_id = $1))
+      ))
       on conflict do nothing
     )
     update gateway_customers set user_id = $2 where user_id = $1
@@ -223,18 +241,18 @@ REASSIGN = Statement(
     """
     with new as (
       select * from unnest($1::text[], $2::text[], $3::text[]) as new(gateway, gateway_customer_id, user_id)
+    ), taken as materialized (
+      select new.*, c.user_id as from_user from new join gateway_customers c
+      on c.gateway_customer_id = new.gateway_customer_id and c.gateway = new.gateway and c.user_id <> new.user_id
+    ), theirs as materialized (
+      select taken.*, token_id from taken join departed_tokens d on d.user_id = from_user
+      union all
+      select taken.*, t.id from taken join customer_gateway_tokens t
+      on t.user_id = from_user and t.gateway = taken.gateway
     ), departed as (
       insert into departed_tokens (user_id, token_id)
-      select distinct new.user_id, token_id from new
-      join gateway_customers c on c.gateway_customer_id = new.gateway_customer_id and c.gateway = new.gateway
-      cross join lateral (
-        select token_id from departed_tokens d where d.user_id = c.user_id
-        union all select id from customer_gateway_tokens t where t.user_id = c.user_id and t.gateway = c.gateway
-      ) as theirs
-      where c.user_id <> new.user_id and exists (
-        select from customer_gateway_token_events e where e.token_id = theirs.token_id
-          and e.gateway_customer_id = new.gateway_customer_id and e.gateway = new.gateway
-      )
+      select distinct theirs.user_id, token_id from theirs join customer_gateway_token_events e
+      using (token_id, gateway, gateway_customer_id)
       on conflict do nothing
     )
     insert into gateway_customers (gateway, gateway_customer_id, user_id) select * from new order by 1, 2
@@ -390,6 +408,10 @@ HISTORY = Statement(
       order by e.version desc limit $3
     ) as line
     """,
+    sql_distributed="""
+    select line.* from unnest($1::uuid[]) as keys(token_id)
+    cross join lateral history_of_token(token_id, $2, $3) as line
+    """,
     reads=Reads.BY_KEY,
 )
 # Whether a token that a user has, or had, changed at this time by this actor.
@@ -400,6 +422,12 @@ RECORDED = Statement(
       select id as token_id from customer_gateway_tokens where user_id = $1
       union all select token_id from departed_tokens where user_id = $1
     ) as theirs join customer_gateway_token_events using (token_id) where at = $2 and actor = $3 limit 1
+    """,
+    sql_distributed="""
+    select 1 from customer_gateway_token_events where at = $2 and actor = $3 and token_id = any(array(
+      select id from customer_gateway_tokens where user_id = $1
+      union all select token_id from departed_tokens where user_id = $1
+    )) limit 1
     """,
     reads=Reads.BY_KEY,
 )
@@ -412,15 +440,12 @@ LAST_LINE = Statement(
 # --- claims and erasures
 
 # Arguments: users, gateways, seconds and hashes of the users. Answers a row where a customer may be created.
-CLAIM = Statement(
-    "claim",
-    """
+_CLAIM = """
     with wanted as (
-      select wanted.*, t.gateway_customer_id as replaces
-      from unnest($1::text[], $2::text[], $3::integer[], $4::bytea[]) as wanted(user_id, gateway, seconds, user_hash)
-      left join customer_gateway_tokens t
-        on t.user_id = wanted.user_id and t.gateway = wanted.gateway
-      where not exists (select from erased_users e where e.user_hash = wanted.user_hash)
+      select keys.*, t.gateway_customer_id as replaces
+      from unnest($1::text[], $2::text[], $3::integer[], $4::bytea[]) as keys(user_id, gateway, seconds, user_hash)
+      left join %s
+      where not exists (select from erased_users e where e.user_hash = keys.user_hash)
         and (t.id is null or t.deactivation_reason = 'GATEWAY_DELETED')
     ), acquired as (
       insert into gateway_customer_claims as claim (user_id, gateway, expires_at)
@@ -435,7 +460,11 @@ CLAIM = Statement(
     select user_id, gateway, claim.generation, claim.expires_at, false, replaces
     from wanted join gateway_customer_claims claim using (user_id, gateway)
     where not exists (select from acquired where (acquired.user_id, acquired.gateway) = (claim.user_id, claim.gateway))
-    """,
+"""
+CLAIM = Statement(
+    "claim",
+    _CLAIM % _AT_KEYS,
+    sql_distributed=_CLAIM % "lateral token_at(keys.user_id, keys.gateway) t on true",
 )
 CLAIMED = Statement(
     "claimed", "select generation from gateway_customer_claims where user_id = $1 and gateway = $2", reads=Reads.BY_KEY
@@ -531,8 +560,8 @@ IS_TO_ERASE = Statement(
     "is_to_erase",
     f"""
     select from gateway_erasures e where gateway_customer_id = $2 and gateway = $1 and {_IS_TO_ERASE} and not exists (
-      select from customer_gateway_tokens t
-      where t.gateway_customer_id = e.gateway_customer_id and t.gateway = e.gateway
+      select 1 from customer_gateway_tokens t
+      where t.gateway_customer_id = $2 and t.gateway = $1
     )
     """,
     reads=Reads.BY_KEY,

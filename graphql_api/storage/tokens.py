@@ -313,6 +313,10 @@ class TokenStore(TokenReader, Lookups):
                 yield transaction
         except _RACES as error:
             raise ConflictError from error
+        except asyncpg.InternalServerError as error:  # so Citus reports a constraint that rows of another node break
+            if "duplicate key" not in str(error):
+                raise
+            raise ConflictError from error
         finally:
             if not dry_run:  # even after an error, since the transaction may have taken effect
                 self._note(users)
