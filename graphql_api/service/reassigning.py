@@ -48,7 +48,8 @@ async def reassign(service: Tokens, wanted: Sequence[Reassignment], reason: str 
     """
     service.caller.authorize("Mutation.reassignGatewayCustomers")
     _check_once(wanted)
-    return await retry_on_conflict(lambda: _attempt(service, wanted, reason))
+    users = {each.user_id for each in wanted}
+    return await retry_on_conflict(lambda: _attempt(service, wanted, users, reason))
 
 
 def _check_once(wanted: Sequence[Reassignment]) -> None:
@@ -60,12 +61,16 @@ def _check_once(wanted: Sequence[Reassignment]) -> None:
     problems.check()
 
 
-async def _attempt(service: Tokens, wanted: Sequence[Reassignment], reason: str | None) -> list[Token | None]:
+async def _attempt(
+    service: Tokens, wanted: Sequence[Reassignment], users: set[str], reason: str | None
+) -> list[Token | None]:
+    """Lock these users and the customers' owners; former owners are locked as well, since customers may go back."""
     keys = [each.key for each in wanted]
-    owners = (await service.store.customers(keys)).owners
-    users = {*owners.values(), *(each.user_id for each in wanted)}
+    users.update((await service.store.customers(keys)).owners.values())
     async with service.store.transaction(users, exclusive=True) as store:
-        if (await store.customers(keys)).owners != owners:
+        owners = (await store.customers(keys)).owners
+        if not users.issuperset(owners.values()):
+            users.update(owners.values())
             raise ConflictError
         return await _reassign(store, service.actor, wanted, owners, reason)
 

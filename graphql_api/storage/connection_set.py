@@ -46,7 +46,7 @@ from graphql_api.storage.transaction import Abandoned
 ACQUIRE_TIMEOUT_SECONDS = 2.5
 _WATCH_INTERVAL_SECONDS = 0.25
 _SEEK_INTERVAL_SECONDS = 1.0
-_CLEANUP_TIMEOUT_SECONDS = 0.5
+_CLOSE_TIMEOUT_SECONDS = 0.5
 _MAX_ABANDONED = 100
 # So long after the last failed change, readiness says what the database lacks.
 _SHORTAGE_SECONDS = 60.0
@@ -65,8 +65,10 @@ class PoolOptions:
         ping_seconds: how long this check may take
         max_idle_seconds: about how long an idle connection is kept, so that no firewall forgets it first
         stall_seconds: after how long without an answer to a statement the database is probed
-        server_grace_seconds: how much later than the client the server ends statements and idle transactions, for
-            clients that were cut off
+        server_grace_seconds: how much later than the client the server ends statements, for clients that were cut off
+        max_pause_seconds: after how long without a statement the server ends a transaction, if the pool `watches`; what
+            lost connections hold of a pooler, where their backends cannot be ended, is free before who waits gives up
+        cleanup_seconds: how long it may take until a connection can be used again whose statement was given up
         max_prepared: prepared statements per connection
         max_prepared_bytes: bytes of their SQL
     """
@@ -76,6 +78,8 @@ class PoolOptions:
     max_idle_seconds: float = 300.0
     stall_seconds: float = 0.75
     server_grace_seconds: float = 5.0
+    max_pause_seconds: float = 2.0
+    cleanup_seconds: float = 0.5
     max_prepared: int = MAX_PREPARED
     max_prepared_bytes: int = MAX_PREPARED_BYTES
 
@@ -133,11 +137,14 @@ class ConnectionSet:
         self._abandoned = [*self._abandoned, *abandoned][-_MAX_ABANDONED:]
 
     async def close(self) -> None:
-        """End what runs in the background, and close all connections."""
+        """End what runs in the background, and close all connections; what still runs on them fails."""
+        self._is_suspended = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        closing = (connection.raw.close(timeout=_CLEANUP_TIMEOUT_SECONDS) for connection in self.open)
+        # The driver answers with None what runs while it closes a connection, as if a COMMIT had gone well.
+        self._drop({connection for connection in self.open if connection.asked_at is not None})
+        closing = (connection.raw.close(timeout=_CLOSE_TIMEOUT_SECONDS) for connection in self.open)
         await asyncio.gather(*closing, return_exceptions=True)
 
     @property
@@ -248,6 +255,7 @@ class ConnectionSet:
 
     def release(self, connection: Connection) -> None:
         """Give the connection to who waits for one, or keep it idle."""
+        connection.xid = None
         if connection.raw.is_closed():
             self.open.discard(connection)
             self._open_more()
@@ -294,7 +302,7 @@ class ConnectionSet:
         """Make the connection whole: the driver first waits until what was under way is cancelled."""
         began = monotonic()
         try:
-            await connection.raw.execute(connection.mark + script, timeout=_CLEANUP_TIMEOUT_SECONDS)
+            await connection.raw.execute(connection.mark + script, timeout=self._options.cleanup_seconds)
         except FAILURES as error:
             self.lose(connection, error)
         else:
@@ -446,7 +454,7 @@ class ConnectionSet:
 
     async def _close_one(self, connection: Connection) -> None:
         with suppress(*FAILURES):
-            await connection.raw.close(timeout=_CLEANUP_TIMEOUT_SECONDS)
+            await connection.raw.close(timeout=_CLOSE_TIMEOUT_SECONDS)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do this in the background, until the connections are closed."""

@@ -23,6 +23,7 @@ CONNECT_TIMEOUT_SECONDS = 1.0
 """How long connecting to one host may take, and the first answer on the new connection."""
 # After this time without an answer from a host, the next host is tried as well.
 _HEAD_START_SECONDS = 0.25
+_SECOND_CONNECTION_SECONDS = 5.0
 # With these, a peer that vanished is noticed after half a minute.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 # With the few requests to cancel a statement, each on a connection of its own, these are at most 20 per second.
@@ -180,6 +181,29 @@ async def connect_to_primary(url: str, *, seconds: int = 60) -> RawConnection:
 async def adapt(raw: RawConnection) -> bool:
     """Whether the tables of the database are distributed: then its planner has to know the parameters."""
     return await raw.fetchval(_ADAPT) is not None
+
+
+async def connect_beside(url: str) -> RawConnection:
+    """Another such connection, beside one in a transaction.
+
+    Raises:
+        UnavailableError: none was to be had, because a pooler has only one connection to PostgreSQL.
+        Exception: as from `connect_to_primary`.
+    """
+    try:
+        async with asyncio.timeout(_SECOND_CONNECTION_SECONDS):
+            raw = await connect_to_primary(url)
+            try:
+                await raw.execute("select")
+            except BaseException:
+                raw.terminate()
+                raise
+            return raw
+    except TimeoutError:
+        raise UnavailableError(
+            "This takes two connections to PostgreSQL at a time, and the second one did not come: set DATABASE_URL to "
+            "PostgreSQL itself, or enlarge the pool of the pooler before it (PgBouncer: default_pool_size)."
+        ) from None
 
 
 def _target(url: str, target: str | None) -> str | None:

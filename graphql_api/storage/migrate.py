@@ -13,7 +13,7 @@ from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.supervision import failing
 from graphql_api.storage.connection import Reads, Statement
 from graphql_api.storage.connection_set import READ_ONLY
-from graphql_api.storage.connector import connect_to_primary
+from graphql_api.storage.connector import connect_beside, connect_to_primary
 from graphql_api.storage.pool import ConnectionPool
 
 LOCK = 0x6761746577617973  # one number for all processes that migrate: "gateways" in ASCII
@@ -119,7 +119,8 @@ async def upgrade(url: str, *, timeout_seconds: float = 60, versions: Path = VER
             if (revision := await _revision(url)) >= newest_revision(versions):
                 return revision
             has_answered = True
-            await _upgrade_alone(url, versions)
+            if not await _upgrade_alone(url, versions):
+                await asyncio.sleep(_PAUSE_SECONDS)
         except Exception as error:
             cause = _cause(error)
             passes = isinstance(cause, _PASSING) or (has_answered and isinstance(cause, _AWAY))
@@ -129,8 +130,8 @@ async def upgrade(url: str, *, timeout_seconds: float = 60, versions: Path = VER
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _upgrade_alone(url: str, versions: Path) -> None:
-    """Migrate, or wait a little for the process that migrates.
+async def _upgrade_alone(url: str, versions: Path) -> bool:
+    """Migrate; false if another process does.
 
     The lock belongs to a transaction, which a pooler keeps on one connection. Building an index concurrently waits for
     every older snapshot, so no process may wait inside a statement, and the connection with the lock must hold no
@@ -139,9 +140,11 @@ async def _upgrade_alone(url: str, versions: Path) -> None:
     connection = await connect_to_primary(url)
     try:
         async with connection.transaction():
-            is_alone = await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK)
-            await connection.execute("set local idle_in_transaction_session_timeout = 0")
-            await (_upgrade(url, versions) if is_alone else asyncio.sleep(_PAUSE_SECONDS))
+            [(is_alone,)] = await connection.fetch("select pg_try_advisory_xact_lock($1)", LOCK)
+            if is_alone:
+                await connection.execute("set local idle_in_transaction_session_timeout = 0")
+                await _upgrade(url, versions)
+            return is_alone
     finally:
         await connection.close()
 
@@ -166,7 +169,7 @@ async def _upgrade(url: str, versions: Path) -> None:
             connection.exec_driver_sql(_BEGIN)
 
     engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=partial(connect_to_primary, url), poolclass=NullPool
+        "postgresql+asyncpg://", async_creator=partial(connect_beside, url), poolclass=NullPool
     )
     event.listen(engine.sync_engine, "begin", begin)
     async with engine.connect() as connection:

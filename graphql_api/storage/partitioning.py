@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from graphql_api.domain.errors import BadInputError, UnavailableError
-from graphql_api.storage.connector import RawConnection, connect_to_primary
+from graphql_api.storage.connector import RawConnection, connect_beside, connect_to_primary
 from graphql_api.storage.migrate import LOCK
 
 KEYS = {
@@ -403,7 +403,7 @@ async def alone(url: str) -> AsyncGenerator[RawConnection]:
     """A connection to the primary with the lock of partitioning and migrating.
 
     Raises:
-        UnavailableError: another process has the lock.
+        UnavailableError: another process has the lock, or a pooler has only one connection.
     """
     guard = await connect_to_primary(url)
     try:
@@ -411,7 +411,7 @@ async def alone(url: str) -> AsyncGenerator[RawConnection]:
             if not await guard.fetchval("select pg_try_advisory_xact_lock($1)", LOCK):
                 raise UnavailableError("Another process migrates or partitions this database.")
             await guard.execute("set local idle_in_transaction_session_timeout = 0")
-            connection = await connect_to_primary(url)
+            connection = await connect_beside(url)
             try:
                 yield connection
             finally:

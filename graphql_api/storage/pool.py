@@ -93,7 +93,8 @@ class ConnectionPool:
             connect_timeout: seconds that connecting to one host may take
             options: how connections are treated
         """
-        limits = _server_limits(timeout + options.server_grace_seconds)
+        statement = timeout + options.server_grace_seconds
+        limits = _server_limits(statement, min(statement, options.max_pause_seconds) if watches else statement)
         session = {**SESSION, **limits} if prepares else None
         connections = ConnectionSet(
             Connector(url, session=session, target=target, timeout_seconds=connect_timeout),
@@ -258,7 +259,7 @@ def _key(statement: Statement, arguments: tuple[Any, ...]) -> Hashable:
     return statement, *[each if type(each) is str else repr(each) for each in arguments]
 
 
-def _server_limits(timeout_seconds: float) -> dict[str, str]:
-    """Settings by which the server ends statements and idle transactions, later than this side, which says why."""
-    milliseconds = str(int(timeout_seconds * 1000))
-    return {"statement_timeout": milliseconds, "idle_in_transaction_session_timeout": milliseconds}
+def _server_limits(statement_seconds: float, pause_seconds: float) -> dict[str, str]:
+    """Settings by which the server ends statements, later than this side, which says why, and idle transactions."""
+    limits = {"statement_timeout": statement_seconds, "idle_in_transaction_session_timeout": pause_seconds}
+    return {name: str(int(1000 * seconds)) for name, seconds in limits.items()}

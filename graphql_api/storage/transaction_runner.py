@@ -24,8 +24,8 @@ from graphql_api.storage.watchdog import Watchdog
 
 _BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
 
-# An answer to COMMIT that takes longer is looked for by the transaction's id, and so long at the most: with what came
-# before it, a first answer takes less than three seconds.
+# An answer to COMMIT that takes longer is looked for by the transaction's id, and so long at the most. Each takes the
+# time that is left before the deadline, or at least a little.
 _COMMIT_TIMEOUT_SECONDS = 0.8
 _OUTCOME_TIMEOUT_SECONDS = 1.7
 _MIN_OUTCOME_SECONDS = 0.2
@@ -78,15 +78,15 @@ class TransactionRunner:
             if isinstance(translated, ConnectionLostError):
                 self._connections.lose(connection, error)
             else:
-                await asyncio.shield(self._connections.start(self._connections.clean(connection, "rollback")))
+                cleaning = self._connections.start(self._connections.clean(connection, "rollback"))
+                if not (limit and limit.expired()):
+                    await asyncio.shield(cleaning)
             if connection.raw.is_closed() and isinstance(translated, ChangeIsLateError):
                 connection.is_late = False  # the connection was, and not this change
                 translated = ConnectionLostError("The database connection was lost.")
             if translated is error:
                 raise
             raise translated from error
-        finally:
-            connection.xid = None
         if transaction.id is None:
             self._connections.release(connection)
         else:

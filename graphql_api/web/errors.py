@@ -42,7 +42,7 @@ _CODES = (
     (BadInputError, "BAD_USER_INPUT"),
     (InputError, "BAD_USER_INPUT"),
 )
-_UNAVAILABLE = "The database is unavailable right now. Send the request again; its change may already have been made."
+_UNAVAILABLE = "The database is unavailable right now. Send the request again"
 _MAX_CHARACTERS = 1000  # of a message, which may quote all of a document
 MAX_FIELDS_LOGGED = 10
 _MAX_LOGGED_CHARACTERS = 300  # of a path, a name or a caller
@@ -73,9 +73,14 @@ def about_variables(errors: Iterable[GraphQLError]) -> list[Formatted]:
 
 
 def about_fields(
-    errors: Sequence[GraphQLError], request_id: str, caller: str | None, max_logged: int = MAX_FIELDS_LOGGED
+    errors: Sequence[GraphQLError],
+    request_id: str,
+    caller: str | None,
+    max_logged: int = MAX_FIELDS_LOGGED,
+    *,
+    changes: bool,
 ) -> list[Formatted]:
-    """What went wrong while an operation ran.
+    """What went wrong while an operation ran, which is a mutation if it `changes` something.
 
     Denials, outages and the unexpected are logged, once for all fields, of which `max_logged` are named. If that is 0,
     only the unexpected is logged.
@@ -84,7 +89,7 @@ def about_fields(
     redacted: dict[str, str] = {}
     logged: dict[str, list[GraphQLError]] = {}
     for error in errors:
-        formatted = _expected(error) or internal(request_id)
+        formatted = _expected(error, changes=changes) or internal(request_id)
         answered.append(_placed(error, formatted, redacted))
         logged.setdefault(formatted["extensions"]["code"], []).append(error)
     for code in logged.keys() & {"UNAUTHENTICATED", "FORBIDDEN"} if max_logged else ():
@@ -111,14 +116,14 @@ def _loggable(text: str) -> str:
 _cached_loggable = lru_cache(maxsize=1000)(_loggable)
 
 
-def _expected(error: GraphQLError) -> Formatted | None:
+def _expected(error: GraphQLError, *, changes: bool) -> Formatted | None:
     """A field's error as callers see it; None if it is unexpected."""
     cause = _cause(error)
     if isinstance(cause, GraphQLError):
         code = _code(cause) or _argument_code(cause)
         return refused(code, _words(cause)) if code else None
     if isinstance(cause, UnavailableError):
-        return refused("UNAVAILABLE", _UNAVAILABLE)
+        return refused("UNAVAILABLE", _UNAVAILABLE + ("; its change may already have been made." if changes else "."))
     code = next((code for kind, code in _CODES if isinstance(cause, kind)), None)
     return refused(code, str(cause)) if code else None
 

@@ -160,9 +160,10 @@ class GraphQL:
                         result = self._execute(request, operation, asked.variables, context)
                         if not isinstance(result, Result):
                             result = await result
-                        body, outcome = (
-                            self._write(request, result) if result.errors else answers.write_data(result.data)
-                        )
+                        if result.errors:
+                            body, outcome = self._write(request, operation, result)
+                        else:
+                            body, outcome = answers.write_data(result.data)
             finally:
                 if request.mutation is None or request.mutation.done():
                     self._places.release()
@@ -325,7 +326,7 @@ class GraphQL:
         with trace.recording():
             executed = self._execute(request, operation, asked.variables, context, trace.middleware)
             result = executed if isinstance(executed, Result) else await executed
-        return self._write(request, result, trace.get_results())
+        return self._write(request, operation, result, trace.get_results())
 
     async def _answer_batch(
         self, request: Request, batch: list[Parameters | HTTPError], caller: Caller
@@ -355,7 +356,8 @@ class GraphQL:
             operation = self.documents.prepare(request, well_formed)
             context = self.context(caller, request.id, request.user_errors)
             executed = self._execute(request, operation, well_formed.variables, context)
-            body, outcome = self._write(request, executed if isinstance(executed, Result) else await executed)
+            result = executed if isinstance(executed, Result) else await executed
+            body, outcome = self._write(request, operation, result)
         except HTTPError as error:
             _, body, outcome = self._refused(request, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other requests are answered
@@ -367,7 +369,9 @@ class GraphQL:
 
     # --- write
 
-    def _write(self, request: Request, result: Result, extensions: dict[str, Any] | None = None) -> tuple[bytes, str]:
+    def _write(
+        self, request: Request, operation: Operation, result: Result, extensions: dict[str, Any] | None = None
+    ) -> tuple[bytes, str]:
         """The body of the answer, and its outcome.
 
         Raises:
@@ -382,7 +386,8 @@ class GraphQL:
         if request.batch_size:  # whose log is bounded as that of one request
             request.failures += 1
             logged = _MAX_FIELDS_LOGGED_OF_BATCHES if request.failures <= _MAX_FAILURES_LOGGED else 0
-        told = errors.about_fields(found, request.id, request.caller.subject if request.caller else None, logged)
+        caller, changes = request.caller and request.caller.subject, operation.kind is OperationType.MUTATION
+        told = errors.about_fields(found, request.id, caller, logged, changes=changes)
         return answers.write(result, told, extensions, request.room)
 
     def _refused(self, request: Request, error: HTTPError) -> tuple[int, bytes, str]:

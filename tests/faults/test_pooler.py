@@ -10,13 +10,15 @@ import pytest
 from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.settings import Settings
 from graphql_api.storage.migrate import _revision, newest_revision, upgrade
+from graphql_api.storage.partitioning import alone
 from tests.asgi import Client, opened
 from tests.faults.load import Load
 from tests.faults.proxy import Proxy
 from tests.faults.service import serving
-from tests.graph import Graph
+from tests.graph import Graph, wanted
 from tests.pooler import pgbouncer
 from tests.until import until
 
@@ -89,6 +91,18 @@ async def test_eight_that_migrate_at_once_all_succeed_and_leave_nothing_behind(u
     assert await left_behind(url) == []
 
 
+async def test_a_pooler_with_one_connection_is_named_by_what_takes_two(postgres, straight, tmp_path):
+    async def partition(url):
+        async with alone(url):
+            pytest.fail("There were two connections.")
+
+    with pgbouncer(tmp_path, postgres.url, default_pool_size=1) as one:
+        asked = asyncio.gather(upgrade(one.to(straight)), partition(one.to("/postgres")), return_exceptions=True)
+        async with asyncio.timeout(30):
+            said = await asked
+    assert [isinstance(each, UnavailableError) and "default_pool_size" in str(each) for each in said] == [True, True]
+
+
 @pytest.mark.parametrize("command", [["demo", "--users", "50"], ["export", "-", "--format", "csv"]])
 async def test_commands_leave_nothing_behind(url, command):
     await upgrade(url)
@@ -141,11 +155,17 @@ async def test_a_time_limit_of_the_role_holds_too(url, straight):
 
 
 @pytest.fixture
-async def by_proxy(url, pooler, straight):
+async def by_proxy(pooler, straight):
+    async with served_by(pooler, straight) as served:
+        yield served
+
+
+@contextlib.asynccontextmanager
+async def served_by(pooler, straight):
     """A service that waits very long for a statement, and the proxy before its pooler."""
     await upgrade(straight)
     async with Proxy.to("127.0.0.1", pooler.port) as proxy:
-        url = url.replace(f":{pooler.port}", f":{proxy.port}")
+        url = pooler.to(straight).replace(f":{pooler.port}", f":{proxy.port}")
         times = {"database_timeout": 60, "request_timeout": 120}
         settings = Settings(database_url=url, database_prepared_statements=False, auth_secret=SECRET, **times)
         async with opened(create_app(settings)) as app:
@@ -186,6 +206,37 @@ async def test_a_transaction_whose_connection_to_the_pooler_is_lost_without_a_wo
         await until(lambda: connection.fetchval(left, name), "no backend is left in a transaction")
     finally:
         await connection.close()
+
+
+SYNC = b"S\0\0\0\4"  # ends a request after which PostgreSQL waits for the next one, outside a statement
+
+
+@pytest.mark.parametrize(
+    ("ends", "settings"),
+    [
+        (SYNC, {"default_pool_size": 2}),
+        (b"", {"default_pool_size": 2, "reserve_pool_size": 2, "reserve_pool_timeout": 1}),
+    ],
+    ids=["between statements", "in a statement, with a reserve"],
+)
+async def test_lost_transactions_that_hold_all_connections_of_a_pooler_are_ended(
+    postgres, straight, tmp_path, ends, settings
+):
+    with pgbouncer(tmp_path, postgres.url, **settings) as pooler:
+        async with served_by(pooler, straight) as (graph, proxy):
+            cuts = iter(["answer"] * 2)
+            proxy.silences = lambda chunk: (
+                next(cuts, None) if b"pg_current_xact_id" in chunk and chunk.endswith(ends) else None
+            )
+            async with asyncio.timeout(30):
+                answers = await asyncio.gather(*(graph.answer("erase", userId=f"u{number}") for number in range(2)))
+            assert proxy.lost == 2
+            assert all(is_unavailable(answer) or "data" in answer for answer in answers)
+
+            async def saves():
+                return not is_unavailable(await graph.answer("save", input=wanted("u9", "STRIPE", "cus_9")))
+
+            await until(saves, "the pooler has a connection again")
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])

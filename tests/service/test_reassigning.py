@@ -1,6 +1,7 @@
 """Customers that were saved for the wrong user: each is given to the right one, together and all or none."""
 
 import asyncio
+from itertools import cycle
 
 import pytest
 
@@ -262,3 +263,20 @@ async def test_a_save_at_once_is_refused_or_comes_first(graph):
         else:
             assert problems(saved)[0][0] == "ALREADY_EXISTS"
             assert token["gatewayCustomerId"] == f"cus_{number}"
+
+
+async def test_a_customer_that_goes_to_and_fro_meanwhile_is_moved_in_the_end(graph, app, connection, monkeypatch):
+    """Whenever its owner was read, another user has it before that one is locked."""
+    await graph.saved("u1", "STRIPE", "cus_1")
+    store, owners = app.state["store"], cycle(("u2", "u1"))
+    read = store.customers
+
+    async def outdated(customers):
+        found, owner = await read(customers), next(owners)
+        await connection.execute("update customer_gateway_tokens set user_id = $1", owner)
+        await connection.execute("update gateway_customers set user_id = $1", owner)
+        return found
+
+    monkeypatch.setattr(store, "customers", outdated)
+    async with asyncio.timeout(5):
+        assert shown(await graph.reassign(("STRIPE", "cus_1", "u3"))) == [("u3", "cus_1")]

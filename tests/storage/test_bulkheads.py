@@ -73,8 +73,9 @@ async def url(connection, server_url, straight):
 
 
 def settings(url):
-    """What is slow holds places of requests as well, of which there are enough here."""
-    return Settings(database_url=url, auth_secret=AUTH_SECRET, max_concurrent_requests=300)
+    """What is slow holds places of requests as well, of which there are enough here, and waits to the end of a test."""
+    times = {"request_timeout": 120, "database_timeout": 60}
+    return Settings(database_url=url, auth_secret=AUTH_SECRET, max_concurrent_requests=300, **times)
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import pytest
 
 from graphql_api.app import create_app
 from graphql_api.auth import mint
+from graphql_api.domain import deadline
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.settings import Settings
-from graphql_api.storage.connection import Statement
+from graphql_api.storage.connection import ConnectionLostError, Reads, Statement
 from graphql_api.storage.connection_set import READ_ONLY, PoolOptions
 from graphql_api.storage.connector import Connector
 from graphql_api.storage.pool import ConnectionPool
@@ -21,6 +22,8 @@ from tests.graph import Graph, wanted
 from tests.storage.test_roles import as_role
 from tests.until import until
 
+TYPES = b"typeinfo_tree"
+"""Part of the statement by which the driver learns about types, such as uuid[]; it does not name the connection."""
 BACKEND = Statement("backend", "select pg_backend_pid()")
 SETTINGS = Statement(
     "settings",
@@ -83,7 +86,39 @@ async def test_the_server_ends_what_was_left_behind(database_url, straight):
         async with ConnectionPool.open(url, timeout=5, prepares=prepares) as pool:
             async with pool.transaction() as transaction:
                 [row] = await transaction.fetch(SETTINGS)
-            assert tuple(row) == ("10s", "10s")
+            assert tuple(row) == ("10s", "2s")
+
+
+async def test_a_transaction_that_pauses_too_long_is_ended_by_the_server_and_may_run_again(database_url, connection):
+    async with ConnectionPool.open(database_url, options=PoolOptions(max_pause_seconds=0.01)) as pool:
+
+        async def pause():
+            async with pool.transaction("select pg_advisory_xact_lock(99)") as transaction:
+                await until(lambda: connection.fetchval("select pg_try_advisory_lock(99)"), "the server ended it")
+                await transaction.fetch(BACKEND)
+
+        with pytest.raises(ConnectionLostError):
+            await pause()
+        await connection.execute("select pg_advisory_unlock(99)")
+        assert await backend(pool)
+
+
+async def test_what_runs_when_the_pool_is_closed_fails_and_is_not_run_again(database_url, connection):
+    waits, holds = "select pg_advisory_xact_lock(97)", "select count(*) from pg_locks where not granted and objid = 97"
+
+    async def change():
+        async with pool.transaction(waits):
+            pytest.fail("There was no lock to wait for.")
+
+    await connection.execute("select pg_advisory_lock(97)")
+    async with ConnectionPool.open(database_url) as pool:
+        under_way = [pool.fetch(Statement("waits", waits, reads=kind)) for kind in (None, Reads.OWN)]
+        running = [asyncio.create_task(each) for each in (*under_way, change())]
+        await until(lambda: connection.fetchval(f"{holds} having count(*) = {len(running)}"), "all of them run")
+    await connection.execute("select pg_advisory_unlock(97)")
+    failed = await asyncio.gather(*running, return_exceptions=True)
+    assert [each for each in failed if not isinstance(each, UnavailableError)] == []
+    assert not pool.connections.open
 
 
 async def test_a_partition_in_the_middle_of_a_transaction_leaves_no_lock(by_tcp, database_url, connection):
@@ -103,16 +138,32 @@ async def test_a_partition_in_the_middle_of_a_transaction_leaves_no_lock(by_tcp,
         assert await backend(pool)
 
 
+async def test_a_change_whose_time_is_over_waits_for_no_connection_that_hangs(by_tcp, database_url):
+    proxy, way = by_tcp
+    options = PoolOptions(cleanup_seconds=60, stall_seconds=60)
+    async with ConnectionPool.open(way(database_url), timeout=60, options=options) as pool:
+
+        async def change():
+            with deadline.until(asyncio.get_running_loop().time() + 0.2):
+                async with pool.transaction() as transaction:
+                    proxy.forget()
+                    await transaction.fetch(BACKEND)
+
+        async with asyncio.timeout(30):
+            with pytest.raises(UnavailableError, match="nothing was changed"):
+                await change()
+
+
 async def cut(pool, proxy, lost, what):
     """Lose the connection of a transaction without a word."""
     cuts = iter([lost])
     proxy.silences = lambda chunk: next(cuts, None) if what in chunk else None
     async with pool.transaction("select pg_advisory_xact_lock(99)") as transaction:
-        await transaction.fetch(Statement("last", "select 'the last one'"))
+        await transaction.fetch(Statement("last", "select 'the last one', null::uuid[]"))
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
-@pytest.mark.parametrize("what", [b"begin", b"pg_current_xact_id", b"the last one"])
+@pytest.mark.parametrize("what", [b"begin", b"pg_current_xact_id", TYPES, b"the last one"])
 async def test_a_connection_that_was_lost_without_a_word_is_noticed_soon_and_its_locks_are_free(
     by_tcp, database_url, connection, lost, what
 ):

@@ -119,6 +119,10 @@ class Mutation:
     def hello(self) -> str:
         return "hello"
 
+    @strawberry.mutation
+    def fail(self, how: str) -> str | None:
+        raise FAILURES[how]
+
 
 def schema():
     return strawberry.Schema(

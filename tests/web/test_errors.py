@@ -10,10 +10,7 @@ TOLD = {
     "ForbiddenError": ("FORBIDDEN", "You may not."),
     "BadInputError": ("BAD_USER_INPUT", "That is no cursor of ours."),
     "InputError": ("BAD_USER_INPUT", "A gateway is a name."),
-    "UnavailableError": (
-        "UNAVAILABLE",
-        "The database is unavailable right now. Send the request again; its change may already have been made.",
-    ),
+    "UnavailableError": ("UNAVAILABLE", "The database is unavailable right now. Send the request again."),
     "coded": ("LIMIT_EXCEEDED", "Too much of it."),
     "card": ("BAD_USER_INPUT", "… is no cursor of ours."),
 }
@@ -36,6 +33,17 @@ async def test_what_the_caller_can_do_something_about_is_said(web, field, how):
 
 
 INTERNAL = {"code": "INTERNAL", "help": "/help/errors#internal", "requestId": "abc"}
+
+
+async def test_a_mutation_that_fails_without_the_database_may_have_changed_something(web):
+    asked = [{"query": f'{kind} {{ fail(how: "UnavailableError") }}'} for kind in ("mutation", "query")]
+    answers = [(await web.post("/graphql", json=each)).json() for each in asked]
+    assert (await web.post("/graphql", json=asked)).json() == answers
+    query = TOLD["UnavailableError"][1]
+    mutation = query.removesuffix(".") + "; its change may already have been made."
+    assert [answer["errors"][0]["message"] for answer in answers] == [mutation, query]
+
+
 UNEXPECTED = {
     **{how: f'{{ fail(how: "{how}") }}' for how in ("ValueError", "uncoded", "RecursionError", "TimeoutError")},
     "later": '{ failLater(how: "ValueError") }',
