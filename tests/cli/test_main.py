@@ -335,6 +335,8 @@ def test_a_word_is_taken_in_any_case(monkeypatch):
         ["import", "t.csv"],
         ["export", "t.csv"],
         ["remap", "t.csv", "--gateway", "S"],
+        ["reconcile", "t.csv", "--gateway", "S"],
+        ["partition"],
         ["migrate"],
         ["demo"],
         ["deliver"],
