@@ -86,7 +86,7 @@ class Authenticator:
             return EVERYBODY
         if authorization is None:
             return NOBODY
-        digest = hashlib.sha256(authorization).digest()
+        digest = hashlib.blake2b(authorization, digest_size=32).digest()  # takes half as long as SHA-256
         verified = self._verified.get(digest)
         if verified is None or verified.expires <= time():
             self.cache_misses += 1

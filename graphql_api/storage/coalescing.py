@@ -70,7 +70,7 @@ class RequestCoalescer(Generic[K, V]):
 
     def load(self, keys: Sequence[K]) -> Awaitable[dict[K, V]]:
         """What is there of these keys; what others asked for may be there too."""
-        if not self._connections.is_open:
+        if not self._connections.open:
             return self._load_connected(keys)
         future = self._loop.create_future()
         request = _new(_Request, (keys, future, monotonic(), deadline.current.get(), spans.current.get()))
@@ -100,11 +100,27 @@ class RequestCoalescer(Generic[K, V]):
             together += 1
         batch, self._waiting = waiting[:together], waiting[together:]
         task = self._latest
-        if batch and task is not None:
-            self._under_way[task] = batch
-            self._latest_at = monotonic()
-            self._look_later()
-            await self._run(batch)
+        if not batch or task is None:
+            return
+        self._under_way[task] = batch
+        self._latest_at = monotonic()
+        self._look_later()
+        try:
+            found = await self._load_for(batch, tries_if_late=-1)
+        except UnavailableError as error:
+            self._fail(batch, error)
+            if not isinstance(error, StatementTimeoutError):
+                old = monotonic() - _MAX_WAIT_SECONDS
+                self._fail([request for request in self._waiting if request.at < old], error)
+        except Exception as error:  # noqa: BLE001 - it is raised to everybody who waits
+            if len(batch) > 1 or isinstance(error, SharedReadIsLateError):  # one of them may have failed the others
+                for request in batch:
+                    self._load_apart(request)
+            else:
+                self._fail(batch, error)
+        else:
+            self._release_next(task)  # the next goes before the answers
+            self._answer(batch, found)
 
     def _look_later(self) -> None:
         if not self._is_looking:
@@ -136,24 +152,6 @@ class RequestCoalescer(Generic[K, V]):
             self._latest = None
         self._start_next()
 
-    async def _run(self, batch: list[_Request]) -> None:
-        try:
-            found = await self._load_for(batch, tries_if_late=-1)
-        except UnavailableError as error:
-            self._fail(batch, error)
-            if not isinstance(error, StatementTimeoutError):
-                old = monotonic() - _MAX_WAIT_SECONDS
-                self._fail([request for request in self._waiting if request.at < old], error)
-        except Exception as error:  # noqa: BLE001 - it is raised to everybody who waits
-            if len(batch) > 1 or isinstance(error, SharedReadIsLateError):  # one of them may have failed the others
-                for request in batch:
-                    self._load_apart(request)
-            else:
-                self._fail(batch, error)
-        else:
-            self._release_next(asyncio.current_task(self._loop))  # the next goes before the answers
-            self._answer(batch, found)
-
     def _load_apart(self, request: _Request) -> None:
         """Load what one request asks for, alone: other requests neither wait for this load nor fail with it."""
         if not request.future.done():
@@ -178,12 +176,13 @@ class RequestCoalescer(Generic[K, V]):
             for key in request.keys:
                 self._slow.note(key, is_slow=was_slow.get())
 
-    async def _load_for(self, batch: list[_Request], *, tries_if_late: int) -> dict[K, V]:
+    def _load_for(self, batch: list[_Request], *, tries_if_late: int) -> Awaitable[dict[K, V]]:
+        """Load what these ask for, in the task that calls this: it has its own context."""
         spans.current.set(tuple([span for request in batch for span in request.spans]))
         deadlines = [request.deadline for request in batch if request.deadline]
         deadline.current.set(Deadline(inf, deadlines) if deadlines else None)
         tries.set(tries_if_late)
-        return await self._load(list({key: None for request in batch for key in request.keys}))
+        return self._load(list({key: None for request in batch for key in request.keys}))
 
     def _answer(self, batch: list[_Request], found: dict[K, V]) -> None:
         for request in batch:

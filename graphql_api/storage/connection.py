@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from operator import itemgetter
@@ -69,7 +69,7 @@ class Statement:
 class Runner(Protocol):
     """Runs statements: the database each in its own transaction, a transaction all together."""
 
-    async def fetch(self, statement: Statement, *arguments: Any) -> list[Row]:
+    def fetch(self, statement: Statement, *arguments: Any) -> Awaitable[list[Row]]:
         """Run the statement and return its rows."""
         ...
 
@@ -136,15 +136,18 @@ class Connection:
         self.answers += 1
         return rows
 
-    async def _run(self, statement: Statement, arguments: Sequence[Any]) -> list[Row]:
+    def _run(self, statement: Statement, arguments: Sequence[Any]) -> Awaitable[list[Row]]:
         if not self._prepares:
             sql = self._text(statement)
-            return await self.raw.fetch(sql, *arguments, timeout=self._timeout, record_class=statement.row)
+            return self.raw.fetch(sql, *arguments, timeout=self._timeout, record_class=statement.row)
         prepared = self._prepared.get(statement)
         if prepared is None:
-            prepared = await self._prepare(statement)
-        else:
-            self._prepared.move_to_end(statement)
+            return self._prepare_and_run(statement, arguments)
+        self._prepared.move_to_end(statement)
+        return prepared.fetch(*arguments, timeout=self._timeout)
+
+    async def _prepare_and_run(self, statement: Statement, arguments: Sequence[Any]) -> list[Row]:
+        prepared = await self._prepare(statement)
         return await prepared.fetch(*arguments, timeout=self._timeout)
 
     async def execute(self, statement: Statement, then: str = "") -> None:

@@ -4,7 +4,7 @@ A statement whose connection was lost runs again if that does no harm. A read th
 """
 
 import sys
-from collections.abc import AsyncGenerator, Collection, Hashable, Mapping
+from collections.abc import AsyncGenerator, Collection, Coroutine, Hashable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from math import inf
@@ -113,7 +113,9 @@ class ConnectionPool:
         finally:
             await connections.close()
 
-    async def fetch(self, statement: Statement, *arguments: Any, users: Collection[str] = ()) -> list[Row]:
+    def fetch(
+        self, statement: Statement, *arguments: Any, users: Collection[str] = ()
+    ) -> Coroutine[Any, Any, list[Row]]:
         """Run the statement in its own transaction, and again if its connection was lost.
 
         So it has to do no harm twice: it reads, or it changes only what is as it was read, of these `users`.
@@ -121,19 +123,17 @@ class ConnectionPool:
         Raises:
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over.
         """
-        if (until := deadline.current.get()) is None or until.at == inf:  # those who share it have their own
-            return await self._fetch_on_share(statement, arguments, users)
-        async with deadline.kept():
-            return await self._fetch_on_share(statement, arguments, users)
-
-    async def _fetch_on_share(
-        self, statement: Statement, arguments: tuple[Any, ...], users: Collection[str]
-    ) -> list[Row]:
-        """Run the statement on a connection of those that its kind may hold."""
         if statement.reads is Reads.OWN or not self.connections.watches:
-            return await self._fetch(statement, arguments, is_early=False)
-        if statement.reads is not None:
-            return await self._read(statement, arguments)
+            fetching = self._fetch(statement, arguments, is_early=False)
+        elif statement.reads is not None:
+            fetching = self._read(statement, arguments)
+        else:
+            fetching = self._change(statement, arguments, users)
+        until = deadline.current.get()  # those who share it have their own
+        return fetching if until is None or until.at == inf else _before_deadline(fetching)
+
+    async def _change(self, statement: Statement, arguments: tuple[Any, ...], users: Collection[str]) -> list[Row]:
+        """Run a statement that changes something."""
         async with self.changes.place(users, records=True) as is_slow:
             began = monotonic()
             try:
@@ -247,6 +247,11 @@ class ConnectionPool:
             finally:
                 if connection.is_late or (is_slow and not self.patience.is_late_change(monotonic() - began)):
                     self.changes.note(keys, is_slow=connection.is_late)
+
+
+async def _before_deadline(fetching: Coroutine[Any, Any, list[Row]]) -> list[Row]:
+    async with deadline.kept():
+        return await fetching
 
 
 def _are_many(keys: Any) -> bool:

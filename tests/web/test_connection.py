@@ -3,11 +3,15 @@
 import asyncio
 import socket
 import struct
+import weakref
 from contextlib import AsyncExitStack, suppress
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+from uvicorn.server import ServerState
 
-from graphql_api.web.connection import RESPOND, Connection
+from graphql_api.web.connection import RESPOND, Connection, Connections
 from graphql_api.web.connection_registry import UNREAD_ANSWERS, ConnectionLimits
 from graphql_api.web.request import Response
 from tests.until import until
@@ -407,3 +411,43 @@ async def test_an_app_that_fails_is_answered_for_and_logged_once(log):
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)) == b"HTTP/1.1 500 Internal Server Error\r\n"
         writer.close()
     assert [line["event"] for line in log() if line["level"] == "error"] == ["unexpected error"]
+
+
+def connected(respond):
+    """A connection and its transport, without a socket."""
+    connection = Connections()(SimpleNamespace(loaded_app=None), ServerState(), {RESPOND: respond})
+    transport = Mock(**{"get_extra_info.return_value": ("127.0.0.1", 1), "is_closing.return_value": False})
+    connection.connection_made(transport)
+    return connection, transport
+
+
+async def responds(_request):
+    return Response(200, b"", b"ok")
+
+
+WHOLE = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD, WHOLE, WHOLE * 2])
+async def test_a_connection_that_is_lost_leaves_no_task(sent):
+    """Even in the turn of the loop in which a request begins."""
+    before = asyncio.all_tasks()
+    connection, transport = connected(responds)
+    connection.data_received(sent)
+    transport.is_closing.return_value = True
+    connection.connection_lost(None)
+    await until(lambda: asyncio.all_tasks() == before, "its task ends")
+
+
+async def test_a_connection_keeps_nothing_of_a_request_that_is_answered():
+    kept = []
+
+    def respond(request):
+        kept.append(weakref.ref(request))
+        return responds(request)
+
+    connection, transport = connected(respond)
+    connection.data_received(WHOLE * 2)
+    await until(lambda: transport.write.call_count == 2, "both are answered")
+    await until(lambda: [each() for each in kept] == [None, None], "they are gone")
+    connection.connection_lost(None)
