@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Refusal: TypeAlias = Callable[[Any, Any], Exception | None]
 """Why a field is not loaded for a parent, in a context; None: it is. It is known at once."""
 
+JSONByKey: TypeAlias = tuple[str, Callable[..., Awaitable[Mapping[Any, str]] | None], str]
+"""The attribute of a parent that is the key; `ask(context, keys, fields, **arguments)`, which finds the JSON by key, or
+says None if anything is unusual, such as the caller's rights; the JSON of a key that is not found."""
+
 BatchFunction: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 """`async def f(parents, info, *, selection, **arguments)`: one field for many parents at once, in their order. An
 exception in the list is that parent's error."""
@@ -22,10 +26,11 @@ exception in the list is that parent's error."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """The batch function of one field, and the check that refuses parents before it is called."""
+    """The batch function of one field, the check that refuses parents before it is called, and what replaces it."""
 
     function: BatchFunction
     refusal: Refusal | None = None
+    by_key: JSONByKey | None = None
 
     async def values(
         self, parents: list[Any], info: Any, selection: Selection | None, arguments: Mapping[str, Any]

@@ -5,7 +5,7 @@ had there.
 """
 
 import datetime as dt
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import groupby
@@ -269,29 +269,23 @@ def selection_below(field: FieldPlan) -> Selection | None:
 class BatchCall:
     """A batched field at one point of an operation: how it is called, and what becomes of the values."""
 
-    __slots__ = ("_arguments", "_complete", "_constant", "_function", "_selection", "_takes_json", "field", "path_in")
+    __slots__ = ("_arguments", "_complete", "_function", "_selection", "_takes_json", "field", "path_in")
 
     def __init__(self, field: FieldPlan, function: BatchFunction, arguments: Arguments, complete: Complete) -> None:
         self.field = field
         self.path_in = field.path_in
         self._function = function
         self._arguments = arguments
-        self._constant = arguments.constant
         self._complete = complete
         self._selection = selection_below(field)
         self._takes_json = field.takes_json
 
-    def begin(self, run: Run, slices: list[BatchSlice]) -> Awaitable[Any]:
-        """Ask for the values of all parents in these slices."""
+    async def begin(self, run: Run, slices: list[BatchSlice]) -> Sequence[Any]:
+        """The values of all parents in these slices."""
         _, path, parents, _, keys = slices[0]
         if len(slices) > 1:
             parents = [parent for slice_ in slices for parent in slice_[2]]
         info = CompiledInfo(run, self.field, path, keys[0])
-        if self._constant is None:
-            return self._values(run, parents, info)
-        return self._function(parents, info, selection=self._selection, **self._constant)
-
-    async def _values(self, run: Run, parents: list[Any], info: CompiledInfo) -> Sequence[Any]:
         return await self._function(parents, info, selection=self._selection, **self._arguments.of(run, info))
 
     def succeed(self, run: Run, slices: list[BatchSlice], values: Any) -> None:

@@ -26,7 +26,7 @@ from strawberry.types.base import (
 from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 
-from graphql_api.engine.batching import Batch, BatchFunction, Refusal
+from graphql_api.engine.batching import Batch, BatchFunction, JSONByKey, Refusal
 from graphql_api.engine.size import VALUE_LENGTH
 
 _BATCH = "engine.batch"
@@ -80,19 +80,24 @@ Resolution: TypeAlias = Attribute | Resolver | Batched | Delegated
 
 
 def batched(
-    function: BatchFunction, *, reads: tuple[str, ...] | None = None, refusal: Refusal | None = None, **options: Any
+    function: BatchFunction,
+    *,
+    reads: tuple[str, ...] | None = None,
+    refusal: Refusal | None = None,
+    by_key: JSONByKey | None = None,
+    **options: Any,
 ) -> Any:
     """A Strawberry field that loads by its parent, declared once for both ways of execution.
 
     `async def function(parents, info, *, selection, **arguments)` returns one value for each parent. Its keyword
     arguments other than `selection` become the field's arguments. `reads` names the attributes that it reads from a
-    parent. `refusal` returns the error for a parent, so that graphql-core need not load anything for it. `options` are
-    those of `strawberry.federation.field`.
+    parent. `refusal` returns the error for a parent, so that graphql-core need not load anything for it. `by_key` finds
+    what the function would return if plain leaves are selected. `options` are those of `strawberry.federation.field`.
 
         class User:
             tokens: list[Token] | None = batched(tokens_of_users, reads=("id",), description="…")
     """
-    batch = Batch(function, refusal)
+    batch = Batch(function, refusal, by_key)
 
     def resolve(root: Any, info: strawberry.Info, **arguments: Any) -> Any:
         return batch.load(root, info, arguments)

@@ -28,7 +28,7 @@ from graphql_api.engine.completion import selection_below
 from graphql_api.engine.fields import Argument, Attribute, Batched, Resolver, longest_of
 from graphql_api.engine.info import CompiledInfo
 from graphql_api.engine.plan import FieldPlan, ObjectPlan, TypeName
-from graphql_api.engine.selection import RawJSON
+from graphql_api.engine.selection import raw_json
 from graphql_api.engine.size import MIN_VALUE_BYTES, OBJECT_BYTES, AnswerTooLargeError
 from graphql_api.engine.types import enum_members
 from graphql_api.engine.values import MAX_INT, MIN_INT, Arguments
@@ -98,13 +98,13 @@ class _Writer:
             "AnswerTooLargeError": AnswerTooLargeError,
             "isfinite": isfinite,
             "Undefined": Undefined,
-            "JSON": frozenset({RawJSON}),
+            "raw_json": raw_json,
             **{name: getattr(completion, name) for name in completion.__all__},
         }
         self._suggestions = suggestions
         self._bound: dict[int, str] = {}
         self._number = 0
-        self._batches: list[tuple[FieldPlan, Arguments, str, str]] = []
+        self._batches: list[tuple[FieldPlan, Arguments, str]] = []
 
     def step(self, fields: Sequence[FieldPlan | TypeName]) -> str:
         """A function for root fields."""
@@ -137,29 +137,30 @@ class _Writer:
         ]
         self.lines += ["", "async def answer(run):", *_indented(body)]
 
-    def _load(self, field: FieldPlan, arguments: Arguments, batch: str, function: str) -> list[str]:
-        """Load a batched field, if that is all there is to wait for."""
-        info = f"Info(run, {self._bind('FIELD', field)}, path, keys[0])"
-        call = f"{batch}.begin(run, [load])"
-        if arguments.constant is not None:
+    def _load(self, field: FieldPlan, arguments: Arguments, batch: str) -> list[str]:
+        """Load a batched field, if that is all there is to wait for: by its key, if everything is as usual."""
+        values, succeed = [f"values = await {batch}.begin(run, [load])"], [f"{batch}.succeed(run, [load], values)"]
+        by_key, selection = cast("Batched", field.resolution).batch.by_key, selection_below(field)
+        if by_key and arguments.constant is not None and selection is not None and selection.json is not None:
+            attribute, ask, missing = by_key
             given = [f"{name}={self._bind('CONSTANT', value)}" for name, value in arguments.constant.items()]
-            selection = self._bind("SELECTION", selection_below(field))
-            call = f"{function}({', '.join(['parents', info, f'selection={selection}', *given])})"
-        succeed = [f"{batch}.succeed(run, [load], values)"]
-        if field.takes_json:
-            succeed = [
-                "if type(values) is list and len(values) == len(rows) and JSON.issuperset(map(type, values)):",
-                "    for row, value in zip(rows, values):",
-                f"        row[{field.key!r}] = value",
+            asked = ", ".join(["run.context", "wanted", self._bind("FIELDS", selection.json), *given])
+            values = [
+                f"wanted = [parent.{attribute} for parent in load[2]]",
+                f"asked = {self._bind('ask_' + field.name, ask)}({asked})",
+                "if asked is None:",
+                f"    {values[0]}",
                 "else:",
-                *_indented(succeed),
+                "    found = await asked",
+                f"    values = raw_json(run, [found.get(key, {missing!r}) for key in wanted])",
             ]
+            each_row = ["for row, value in zip(load[3], values):", f"    row[{field.key!r}] = value"]
+            succeed = ["if asked is None:", *_indented(succeed), "else:", *_indented(each_row)]
         return [
             f"if len(run.slices) == 1 and run.slices[0][0] is {batch} and not run.pending:",
             "    [load], run.slices = run.slices, []",
-            "    _, path, parents, rows, keys = load",
             "    try:",
-            f"        values = await {call}",
+            *_indented(_indented(values)),
             "    except Exception as error:",
             f"        {batch}.fail(run, [load], error)",
             "    else:",
@@ -194,7 +195,7 @@ class _Writer:
         load = self._bind("load_" + field.name, batched.batch.function)
         made_of = [self._bind("FIELD", field), load, self._bind("ARGUMENTS", arguments), self._complete(field)]
         batch = self._made("BATCH", f"BatchCall({', '.join(made_of)})")
-        self._batches.append((field, arguments, batch, load))
+        self._batches.append((field, arguments, batch))
         return batch
 
     # --- fields of an object

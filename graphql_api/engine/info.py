@@ -1,6 +1,5 @@
 """What a resolver knows about the field that is executed."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,10 +10,10 @@ from strawberry.types.field import StrawberryField
 from graphql_api.engine.fields import strawberry_field
 from graphql_api.engine.plan import FieldPlan
 from graphql_api.engine.runtime import Run
-from graphql_api.engine.selection import RawJSON, Selection
 
 if TYPE_CHECKING:
     from graphql_api.engine.paths import PathLink
+    from graphql_api.engine.selection import Selection
 
 
 class CompiledInfo(strawberry.Info):
@@ -29,6 +28,7 @@ class CompiledInfo(strawberry.Info):
         self._above = above
         self._key = key
         self.context = run.context
+        self.room = run.room
         self.selections: dict[str, Selection] = plan.selections
         """What is asked of the objects that the field returns, by the name of their type."""
 
@@ -36,15 +36,6 @@ class CompiledInfo(strawberry.Info):
     def field_name(self) -> str:
         """The field's name in the schema."""
         return self._plan.name
-
-    def raw_json(self, texts: Sequence[str]) -> list[RawJSON]:
-        """These texts as answers, counted.
-
-        Raises:
-            AnswerTooLargeError: they are too long.
-        """
-        self._run.room.count_written(sum(map(len, texts)))
-        return list(map(RawJSON, texts))
 
     @cached_property
     def _raw_info(self) -> GraphQLResolveInfo[Any]:  # pyright: ignore[reportIncompatibleVariableOverride]

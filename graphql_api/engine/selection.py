@@ -35,8 +35,13 @@ class Selection:
 
 
 def raw_json(info: Any, texts: Sequence[str]) -> list[RawJSON]:
-    """JSON texts that a resolver returns if its selection has `json`. Their length counts towards the answer's size."""
-    return info.raw_json(texts)
+    """JSON texts that a resolver returns if its selection has `json`. Their length counts towards the answer's size.
+
+    Raises:
+        AnswerTooLargeError: they are too long.
+    """
+    info.room.count_written(sum(map(len, texts)))
+    return list(map(RawJSON, texts))
 
 
 def selection_of(info: Any, type_name: str | None = None) -> Selection | None:

@@ -188,11 +188,8 @@ _LEAVES: dict[Any, Coercer] = {
 }
 
 
-_NONE = type(None)
-
-
 def _unchanged_list(value: Any) -> Any:
-    return [*value] if type(value) is list and _NONE not in set(map(type, value)) else Undefined
+    return cast("list[Any]", value).copy() if type(value) is list and None not in value else Undefined
 
 
 def _list(item: Any, coerce: Coercer) -> Coercer:

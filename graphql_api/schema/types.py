@@ -4,7 +4,7 @@ A `CustomerGatewayToken` is never made: its fields are read from the rows of the
 is loaded for a whole list of parents at once (`graphql_api.engine.batched`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import repeat
 from operator import attrgetter
@@ -15,7 +15,7 @@ import strawberry
 from graphql_api.domain import values
 from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.token import Token
-from graphql_api.engine import Selection, batched, longest, raw_json, reads
+from graphql_api.engine import JSONField, Selection, batched, longest, raw_json, reads
 from graphql_api.schema.caching import NEVER_SHARED
 from graphql_api.schema.connection import listed
 from graphql_api.schema.context import Context, Info
@@ -86,6 +86,22 @@ async def _tokens_of_users(
     return [refusals.get(user, some) for user, some in zip(ids, lists, strict=True)] if refusals else lists
 
 
+def _json_of_users(
+    context: Context,
+    ids: list[str],
+    fields: tuple[JSONField, ...],
+    *,
+    gateway: object = None,
+    is_active: object = None,
+) -> Awaitable[Mapping[str, str]] | None:
+    """The JSON of these users' tokens, of all of them, for a caller who may read every user's."""
+    tokens = context.tokens
+    if not tokens.caller.reads_all or type(gateway) is str or type(is_active) is bool:
+        return None
+    context.loads("User.gatewayTokens", len(ids))
+    return tokens.of_users_as_json(ids, fields)
+
+
 def _filter(context: Context, gateway: str | None, active: bool | None) -> Callable[[Token], bool]:  # noqa: FBT001
     name = gateway_argument(context, gateway) if isinstance(gateway, str) else None
     any_state = not isinstance(active, bool)
@@ -139,6 +155,7 @@ class User:
         _tokens_of_users,
         reads=("id",),
         refusal=_refusal,
+        by_key=("id", _json_of_users, "[]"),
         directives=[listed(_GATEWAYS_PER_USER), NEVER_SHARED],
         description=(
             "The user's tokens, ordered by gateway; empty if there are none."

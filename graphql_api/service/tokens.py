@@ -131,10 +131,11 @@ class Tokens:
         return self.reads.of_users_as_json(known, fields, coalesce=self.caller.reads_all) if known else _nothing()
 
     def _readable(self, user_ids: Sequence[str]) -> list[str]:
-        if self.caller.reads_all and max(map(len, user_ids)) <= values.MAX_ID_LENGTH:
-            text = "".join(user_ids)
-            if (text.isascii() and "\0" not in text) or values.is_well_formed(text):
-                return list(dict.fromkeys(user_ids))
+        """Those whom the caller may read, each once. Most are looked at as one text."""
+        text = "".join(user_ids)
+        is_usual = self.caller.reads_all and text.isascii() and "\0" not in text
+        if is_usual and (len(text) <= values.MAX_ID_LENGTH or max(map(len, user_ids)) <= values.MAX_ID_LENGTH):
+            return list(dict.fromkeys(user_ids))
         return [
             user_id
             for user_id in dict.fromkeys(user_ids)

@@ -7,6 +7,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Annotated, Any, Generic, TypeVar
 
 import strawberry
@@ -202,15 +203,35 @@ async def batch(info, parents, field, make):
     return values[:-1] if fate < 0.09 else values
 
 
-async def leaves_of(parents: list, info: strawberry.Info, *, selection, first: int = 2) -> list:
+def leaves_by(selection, first, as_json):
     def make(luck):
         leaves = [Leaf(name=f"leaf {luck.randint(0, 99)}", size=luck.randint(0, 9), color=luck.choice([*Color, None]))]
         leaves = leaves * first
         if selection is not None and selection.json is not None and luck.random() < 0.7:
-            return RawJSON(written(leaves, selection))
+            return as_json(written(leaves, selection))
         return leaves
 
-    return await batch(info, parents, "leaves", make)
+    return make
+
+
+async def leaves_of(parents: list, info: strawberry.Info, *, selection, first: int = 2) -> list:
+    return await batch(info, parents, "leaves", leaves_by(selection, first, RawJSON))
+
+
+def leaves_by_key(context, uids, fields, *, first=2):
+    """The same, if all of it is JSON."""
+    info, luck = SimpleNamespace(context=context), chance(context.seed, "leaves")
+    make = leaves_by(SimpleNamespace(json=fields), first, bytes.decode)
+    texts = {uid: of_parent(info, SimpleNamespace(uid=uid), "leaves", make) for uid in uids}
+    luck.randint(0, 2)
+    if not {str}.issuperset(map(type, texts.values())) or 0.05 <= luck.random() < 0.09:
+        return None
+
+    async def found():
+        await batch(info, [], "leaves", make)
+        return {uid: text for uid, text in texts.items() if text != "[]"}
+
+    return found()
 
 
 def written(leaves, selection):
@@ -337,7 +358,7 @@ class First(Node):
         selected = [field.name for field in info.selected_fields]
         return f"{x}{s}{numbers}{filter}{maybe}{when}{color}{path}{info.field_name}{variables}{selected}"
 
-    leaves: list[Leaf] | None = batched(leaves_of, reads=("uid",))
+    leaves: list[Leaf] | None = batched(leaves_of, reads=("uid",), by_key=("uid", leaves_by_key, "[]"))
     needed: "Second" = batched(needed_of)
     number_batched: int = batched(number_of)
     words: list[str] | None = batched(words_of)

@@ -107,6 +107,24 @@ async def test_an_operation_answers_alike_as_one_coroutine_and_in_steps(request,
             assert after == before, (query, request.variables, seed)
 
 
+BY_KEY = [
+    "{ firsts { leaves { name size } } }",
+    "{ firsts { opt leaves(first: 0) { size } number } }",
+    "{ first { all: leaves(first: 3) { __typename name } } }",
+    "{ first { leaves { __typename color } } }",
+    "{ things { ... on First { leaves { color } } } }",
+    "query ($n: Int!) { firsts { leaves(first: $n) { name } } }",
+]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine '(Executor|GraphQLCoreConverter)")
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(query=st.sampled_from(BY_KEY), seed=st.integers(0, 2**16))
+async def test_what_is_loaded_by_key_is_what_the_batch_function_answers(query, seed):
+    before, after = await both(query, {"n": 2}, seed)
+    assert after == before
+
+
 PRINTED = re.findall(
     r"^# ((?:query|mutation) [^\n]*)\n(async def answer.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE
 )

@@ -15,7 +15,7 @@ from hypothesis_graphql import from_schema
 from graphql_api import demo
 from graphql_api.app import create_app
 from graphql_api.auth import mint
-from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.domain.caller import ADMIN_SCOPE, EVENTS_SCOPE, READ_SCOPE
 from graphql_api.domain.filter import TokenFilter
 from graphql_api.schema import build_schema
 from graphql_api.settings import Settings
@@ -155,3 +155,23 @@ async def test_tokens_of_which_a_condition_leaves_nothing_are_empty_objects(serv
     compiled, by_core = [comparable(await client(query), ids) for client in clients]
     assert compiled == by_core
     assert "{}" in compiled[0]
+
+
+OF_USERS = """query ($users: [_Any!]!) {
+  _entities(representations: $users) { ... on User { gatewayTokens { id isActive createdAt __typename } } } }"""
+IDS = ["user-1", "user-2", "user-nobody", "", "x" * 256, "\0", "ü", 5]
+
+
+@pytest.mark.timeout(0)
+@settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    scopes=st.sampled_from([None, [], [READ_SCOPE], [EVENTS_SCOPE]]), ids=st.lists(st.sampled_from(IDS), max_size=60)
+)
+async def test_users_are_answered_the_same_with_either_engine_whoever_asks(services, scopes, ids):
+    clients, known = services
+    headers = {} if scopes is None else {"authorization": f"Bearer {mint(AUTH_SECRET, 'user-1', scopes)}"}
+    users = [{"__typename": "User", "id": each} for each in ids]
+    asked = {"query": OF_USERS, "variables": {"users": users}}
+    answers = [await client.http.post("/graphql", json=asked, headers=headers) for client in clients]
+    compiled, by_core = [comparable(answer.json(), known) for answer in answers]
+    assert compiled == by_core
