@@ -72,7 +72,7 @@ class Operation:
         self._conditions = _conditions(document)
         self._program: Program | str | None = None
         """The program of an operation without conditions, or the reason why there is none."""
-        self._variants = SharedCache[tuple[bool, ...], Program | str](MAX_VARIANTS, MAX_VARIANTS, _SHARE)
+        self._variants = SharedCache[tuple[Any, ...], Program | str](MAX_VARIANTS, MAX_VARIANTS, _SHARE)
         """The same of one with conditions, by their values."""
 
     @property

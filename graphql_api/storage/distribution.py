@@ -73,9 +73,9 @@ async def cluster_of(connection: RawConnection) -> Cluster | None:
     version = await connection.fetchval(_VERSION)
     if version is None:
         return None
-    [row] = await connection.fetch(_CLUSTER)
+    [(is_coordinator, workers, silent)] = await connection.fetch(_CLUSTER)
     shards = await connection.fetch(_SHARDS, [*KEYS])
-    return Cluster(version, *row.values(), {row["name"]: row["shards"] for row in shards})
+    return Cluster(version, is_coordinator, workers, silent, {row["name"]: row["shards"] for row in shards})
 
 
 async def must_be_distributable(connection: RawConnection, shards: int) -> Cluster:
