@@ -132,7 +132,7 @@ async def findings(
         yield _wrong("settings", problem)
     if not problems:
         yield _well("settings", "are valid")
-    yield _access(settings)
+    yield _access(settings, problems)
     if settings.authenticates:
         yield await _keys(settings)
     for key in _gateway_keys(settings):
@@ -162,9 +162,11 @@ def _problems(settings: Settings) -> list[str]:
     return found
 
 
-def _access(settings: Settings) -> Finding:
+def _access(settings: Settings, problems: Sequence[str]) -> Finding:
     if settings.authenticates:
         return _well("access", "access tokens are required")
+    if any(problem.startswith("AUTH_") for problem in problems):
+        return _wrong("access", "authentication is off unless the settings above are valid")
     why = "authentication is off: set AUTH_JWKS_URL, or AUTH_MODE=disabled if that is what you want"
     return Finding("access", settings.auth_mode is not None, why if settings.auth_mode is None else "open to everyone")
 
@@ -211,7 +213,7 @@ async def _gateway(key: GatewayKey) -> Finding:
             await client.probe()
     except StoppedError as wrong:
         return _wrong("gateway", f"{key.gateway}: {wrong}. Check the key and the network")
-    return _well("gateway", f"{key.gateway}: {key.api.name} takes the key")
+    return _well("gateway", f"{key.gateway}: {key.api.name} accepts the key")
 
 
 async def _database(

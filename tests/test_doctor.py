@@ -299,7 +299,7 @@ async def test_each_gateways_key_is_tried_without_changing_anything(database_url
         settings = {"stripe_api_key": (SecretStr(f"STRIPE:{standin.KEY}"),), "stripe_api_base": url}
         line = (await found(database_url=database_url, **settings))["gateway"]
     assert {method for method, _ in stripe.asked} == {"GET"}
-    assert (line.is_well, line.says.startswith(says or "STRIPE: Stripe takes the key")) == (says is None, True), line
+    assert (line.is_well, line.says.startswith(says or "STRIPE: Stripe accepts the key")) == (says is None, True), line
     assert standin.KEY not in line.says
 
 

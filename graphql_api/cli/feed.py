@@ -45,7 +45,7 @@ def deliver(
     if resume is None and (from_ is not None or skip):
         raise typer.BadParameter("--from and --skip need --resume NAME.")
     if resume is not None and (once or (from_ is not None and skip)):
-        raise typer.BadParameter("--resume takes --from or --skip, and not --once.")
+        raise typer.BadParameter("--resume takes --from or --skip, not both, and not --once.")
     settings = load_settings()
     if resume is not None:
         _resume_endpoint(settings, resume, cursor=from_, skip=skip, embedded=embedded)

@@ -78,7 +78,7 @@ def _split(value: object) -> object:
 def _all_postgres(value: tuple[str, ...]) -> tuple[str, ...]:
     if wrong := next(filter(None, map(_problem_of_postgres, value)), None):
         example = "postgresql://user:password@host1:5432,host2:5432/database"
-        raise ValueError(f"takes URLs such as {example}; of one, {wrong}")
+        raise ValueError(f"takes URLs such as {example}; one is wrong: {wrong}")
     return value
 
 

@@ -107,8 +107,8 @@ def _api_keys(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[Secre
         if mode and (mode == "test") is not is_test_gateway(name, info.data.get("test_gateways", ())):
             expected = "live" if mode == "test" else "test"
             raise ValueError(
-                f"takes {what}; that of {name} is for {mode} mode, and {name} is a gateway in {expected} mode. "
-                "Gateways in test mode end in _TEST or are in TEST_GATEWAYS"
+                f"takes {what}; that of {name} is for {mode} mode, but {name} is a gateway in {expected} mode. Use a "
+                f"key for {expected} mode. Gateways in test mode have names that end in _TEST, or are in TEST_GATEWAYS"
             )
     return pairs
 

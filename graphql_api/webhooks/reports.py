@@ -105,7 +105,7 @@ class Endpoint:
         """
         if is_test is not self.is_test:
             mode, other = ("test", "live") if is_test else ("live", "test")
-            message = f"The event is of {mode} mode and the gateway of {other} mode; see TEST_GATEWAYS."
+            message = f"The event is in {mode} mode, but its gateway is in {other} mode; see TEST_GATEWAYS."
             raise IgnoredEventError(self.gateway, "mode", message)
 
 

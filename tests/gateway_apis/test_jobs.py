@@ -156,7 +156,7 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
         (
             {"STRIPE_API_KEY": "rk_test_abcdefgh"},
             (),
-            "that of STRIPE is for test mode, and STRIPE is a gateway in live",
+            "that of STRIPE is for test mode, but STRIPE is a gateway in live",
         ),
         ({"TEST_GATEWAYS": "STRIPE"}, (), "that of STRIPE is for live mode, and STRIPE is a gateway in test mode"),
         (

@@ -110,7 +110,8 @@ def format_of(path: Path, given: Format | None) -> Format:
     if given is None and ending == ".tsv":
         raise BadInputError(f"An export has commas, no tabs: name {path} with .csv instead of {ending}.")
     if found is None:
-        raise BadInputError(f"The extension of {path} does not tell the format. Add --format csv or --format jsonl.")
+        name = "Standard input" if str(path) == "-" else f"The name of {path}"
+        raise BadInputError(f"{name} does not tell the format. Add --format csv or --format jsonl.")
     return found
 
 

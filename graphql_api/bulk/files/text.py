@@ -139,7 +139,8 @@ def _recognized(sample: bytes, name: str) -> str:
         line = sample.count(b"\n", 0, error.start) + 1
         raise BadInputError(
             f"{name} is not UTF-8 (line {line} has the byte 0x{sample[error.start]:02X}): name its encoding, such as "
-            "--encoding windows-1252 if Excel on Windows saved it. With --encoding utf-8 only such lines are rejected."
+            "--encoding windows-1252 if Excel on Windows saved it. With --encoding utf-8, only those lines are "
+            "rejected."
         ) from None
     return "utf-8"
 
