@@ -240,7 +240,10 @@ def test_the_operator_gets_the_same_alerts():
     assert resource["spec"] == YAML(typ="safe").load(RULES), "`make alerts` writes them anew"
 
 
-FIELDS = "id userId gateway gatewayCustomerId isActive createdAt updatedAt version"
+FIELDS = (
+    "id userId gateway gatewayCustomerId isActive createdAt updatedAt version description metadata deactivatedAt"
+    " lastVerifiedAt deactivationReason"
+)
 USER = '{__typename: "User", id: "u"}'
 
 
