@@ -93,7 +93,7 @@ class Asking:
 
 @asynccontextmanager
 async def asking(database_url, *, introspection=False, subject=None):
-    """Asks a service with these settings; nobody, or this user."""
+    """Asks a service with these settings, without an access token or as this user."""
     settings = Settings(
         database_url=database_url, auth_secret=AUTH_SECRET, introspection=introspection, log_format="json", **SECRETS
     )

@@ -33,7 +33,7 @@ NO_LIMITS = {f"max_{limit}": 10**9 for limit in LIMITS}
 # --- operations
 
 USUAL = ["user-1", "user-2", "user-7", "STRIPE", "paypal", "ADYEN", "cus_new"]
-ODD = ["user-nobody", "no gateway", "", "4111111111111111"]
+ODD = ["user-unknown", "no gateway", "", "4111111111111111"]
 MOMENTS = ["2025-01-06T09:00:10Z", "2025-01-06T09:05:00+02:00", "2030-01-01T00:00:00Z", "2025-01-06", "never"]
 JSON = ["null", "{}", '{plan: "gold", seats: 3}', "[1, 2.5, null]", '"text"']
 REPRESENTATIONS = [
@@ -159,7 +159,7 @@ async def test_tokens_of_which_a_condition_leaves_nothing_are_empty_objects(serv
 
 OF_USERS = """query ($users: [_Any!]!) {
   _entities(representations: $users) { ... on User { gatewayTokens { id isActive createdAt __typename } } } }"""
-IDS = ["user-1", "user-2", "user-nobody", "", "x" * 256, "\0", "ü", 5]
+IDS = ["user-1", "user-2", "user-unknown", "", "x" * 256, "\0", "ü", 5]
 
 
 @pytest.mark.timeout(0)

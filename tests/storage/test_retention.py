@@ -107,7 +107,7 @@ async def endpoint(connection, empty_database):
 
 
 def waiting(connection, count):
-    """Until so many statements wait for locks of others."""
+    """Returns once this many statements wait for locks that others hold."""
     sql = "select count(*) = $1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
     return until(lambda: connection.fetchval(sql, count), f"{count} wait for a lock")
 
