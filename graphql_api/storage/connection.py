@@ -55,7 +55,7 @@ class Statement:
 
     Create each once, because connections know prepared statements by identity. `sql_pg17` is a faster equivalent for
     PostgreSQL 17 or newer in a session with the time zone UTC, `sql_distributed` one for a database whose tables are
-    distributed (`storage/distributed.py`).
+    distributed (`storage/distribution.py`).
     """
 
     name: str

@@ -1,7 +1,7 @@
 """What a distributed database has beside the migrations: functions that work on one user, or one token, after another.
 
 Citus locks rows of one shard at a time, and limits rows in a subquery only where it knows the shard. `gateway-tokens
-distribute` creates the functions, and `graphql_api.storage.distributed` calls them.
+distribute` creates the functions. Statements with `sql_distributed` call them.
 """
 
 FUNCTIONS = """
