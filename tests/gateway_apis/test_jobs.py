@@ -158,7 +158,7 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
             (),
             "that of STRIPE is for test mode, but STRIPE is a gateway in live",
         ),
-        ({"TEST_GATEWAYS": "STRIPE"}, (), "that of STRIPE is for live mode, and STRIPE is a gateway in test mode"),
+        ({"TEST_GATEWAYS": "STRIPE"}, (), "that of STRIPE is for live mode, but STRIPE is a gateway in test mode"),
         (
             {"STRIPE_API_KEY": "whsec_abcdefgh"},
             (),

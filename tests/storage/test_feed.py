@@ -427,11 +427,11 @@ async def test_a_copy_of_the_database_is_another_timeline(new_database, migrated
 
     async def record(url, versions):
         connection = await asyncpg.connect(url)
-        for version in versions:
-            await connection.fetchval(RECORD, A, version, "STRIPE")
+        last = [await connection.fetchval(RECORD, A, version, "STRIPE") for version in versions][-1]
         await connection.close()
         async with ConnectionPool.open(url) as pool:
-            return await Feed(pool, statements=getattr(feeds, name)).now()
+            feed = Feed(pool, statements=getattr(feeds, name))
+            return await until(lambda: _settled(feed, last), "all is settled")
 
     original = straight(await new_database(migrated_database))
     at_the_copy = await record(original, [1, 2])
@@ -440,6 +440,7 @@ async def test_a_copy_of_the_database_is_another_timeline(new_database, migrated
     await record(copy, [5, 6, 7])
     async with ConnectionPool.open(copy) as pool:
         feed = Feed(pool, statements=getattr(feeds, name))
+        await until(lambda: _settled(feed, 5), "all is settled")
         for place in (at_the_copy, later):
             assert [line["version"] for line in (await feed.page(place, 10)).lines] == [5, 6, 7]
 
