@@ -102,9 +102,12 @@ async def test_text_is_utf8_and_sorted_by_code_point(folder):
         assert await run(url, "show data_checksums") == "on"
 
 
-async def test_nothing_runs_and_no_socket_is_left_after_the_end(folder):
+async def test_a_server_knows_no_secret_and_neither_it_nor_its_socket_is_left_after_the_end(folder, monkeypatch):
+    for name in ("AUTH_SECRET", "DATABASE_URL", "STRIPE_WEBHOOK_SECRET", "PGPASSWORD"):
+        monkeypatch.setenv(name, f"the secret of {name}")
     with embedded_postgres(folder, QUICK) as url:
         server = postmaster(folder)
+        assert "the secret of" not in str([process.environ() for process in [server, *server.children()]])
         assert socket_of(url).exists()
     assert not runs(server)
     assert not socket_of(url).parent.exists()

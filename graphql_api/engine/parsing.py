@@ -46,7 +46,6 @@ def count_tokens(query: str, most: int) -> int:
 
 MAX_NAME_LENGTH = 128  # of every name in a document, and of the name of the operation to run
 
-_MAX_SHORT = 0xFFFF
 _NAME = re.compile("[_0-9A-Za-z]*")
 _DIGITS = re.compile("[0-9]*")
 _IGNORED = re.compile("[ \t,\ufeff\r\n]*")
@@ -66,7 +65,8 @@ _STRING = re.compile(
     )
     + ")*+"
 )
-_ESCAPE = re.compile(rf"\\u\{{({_HEX}{{1,8}})\}}|\\.")
+_CODE_POINT = re.compile(rf"\\u\{{({_HEX}{{1,8}})\}}")
+_IN_JSON = {'"': r"\"", "\\": r"\\"}
 _BLOCK = re.compile(r'(?:[^"\\\ud800-\udfff]++|\\"""|\\|"(?!""))*+')
 _BLANK_LINES = re.compile(r"\A(?:[ \t]*+\n)*+")
 _INDENTS = re.compile("\n([ \t]*+)(?=[^ \t\n])")
@@ -113,7 +113,7 @@ class _Lexer(Lexer):
         text = body[start + 1 : end]
         if "\\" in text:
             if "\\u{" in text:
-                text = _ESCAPE.sub(_as_in_json, text)
+                text = _as_json(text)
             text = json.loads(f'"{text}"', strict=False)
         return self.create_token(TokenKind.STRING, start, end + 1, text)
 
@@ -138,12 +138,14 @@ def _end(pattern: re.Pattern[str], body: str, start: int) -> int:
     return pattern.match(body, start).end()  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def _as_in_json(escape: re.Match[str]) -> str:
-    """An escape of a string, by code point in braces or any other, as JSON has it."""
-    if escape[1] is None:
-        return escape[0]
-    point = int(escape[1], 16)
-    return f"\\u{point:04x}" if point <= _MAX_SHORT else chr(point)
+def _as_json(text: str) -> str:
+    r"""A string's text with `\u{…}` as JSON has it: the character itself. Each different one is worked out once."""
+    pieces = _CODE_POINT.split(text.replace(r"\\", r"\u005c"))  # now every backslash begins an escape
+    points = pieces[1::2]
+    characters = {point: chr(int(point, 16)) for point in set(points)}
+    in_json = {point: _IN_JSON.get(character, character) for point, character in characters.items()}
+    pieces[1::2] = [in_json[point] for point in points]
+    return "".join(pieces)
 
 
 def _block_value(text: str) -> str:

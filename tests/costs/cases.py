@@ -129,6 +129,7 @@ CASES = [
         sizes=(190 * KIB, 760 * KIB),
     ),
     Case("compressed escapes", compressed(text_of("\\n")), sizes=(160 * KIB, 640 * KIB)),
+    Case("compressed escapes by code point", compressed(text_of("\\u{41}")), sizes=(217 * KIB, 870 * KIB)),
     Case(
         "compressed inputs of one who may save nothing",
         compressed(lambda size: asked(SAVING, {"inputs": [saved(number, None) for number in range(size // 80)]})),

@@ -146,6 +146,7 @@ def tokens(lexer_class, text):
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12), st.sampled_from(["", '"', '"""']))
 @example(["\n  a\n \t b\n\n", '\\"""', "\r\n c", '"""'], '"""')
+@example(["\\", "\\u{41}", "\\u{22}", '"'], '"')
 @settings(max_examples=500, deadline=None)
 def test_tokens_are_those_of_graphql_core(pieces, begin):
     text = begin + "".join(pieces)
