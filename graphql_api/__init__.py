@@ -1,3 +1,6 @@
 """Maps users to their customers at payment gateways: a federated GraphQL subgraph."""
 
 __version__ = "0.1.0"
+
+DEFAULT_PORT = 8000
+"""Where `serve` listens if nothing else is said."""

@@ -42,7 +42,7 @@ from graphql_api.web.documents import Documents
 from graphql_api.web.graphql import GraphQL, RequestLimits
 from graphql_api.web.help import HELP
 from graphql_api.web.hosts import AllowedHosts
-from graphql_api.web.probes import INDEX, METRICS, PROBES, Readiness
+from graphql_api.web.probes import INDEX, METRICS, NOT_FOUND, PROBES, Readiness
 from graphql_api.web.request import Request, Response
 from graphql_api.web.security_headers import SecurityHeadersMiddleware
 from graphql_api.web.tracing import Traced, TracedGraphQL
@@ -132,15 +132,16 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
                     logs.access.flush()
 
     probes = PROBES if settings.metrics_port is None else [route for route in PROBES if route is not METRICS]
-    browsers = graphiql.routes() if settings.introspects else []
     starlette = Starlette(
-        routes=[INDEX, *probes, *HELP, *(events := _webhooks(settings)), *browsers], lifespan=lifespan
+        routes=[INDEX, *probes, *HELP, *(events := _webhooks(settings)), *graphiql.routes(is_on=settings.introspects)],
+        lifespan=lifespan,
+        exception_handlers=NOT_FOUND,
     )
     starlette.router.redirect_slashes = False
     pages: ASGIApp = SecurityHeadersMiddleware(starlette, hosts)
     cors = CORSPolicy(starlette, settings.cors_origins, settings.cors_headers) if settings.cors_origins else None
     preflights = SecurityHeadersMiddleware(cors, hosts) if cors else None
-    operators = Starlette(routes=PROBES)
+    operators = Starlette(routes=PROBES, exception_handlers=NOT_FOUND)
     operators.router.redirect_slashes = False
     operators_pages = SecurityHeadersMiddleware(operators, hosts)
     if tracing:
@@ -154,7 +155,9 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
                 headers = dict(scope["headers"])
                 if preflights and _is_preflight(scope["method"], headers):
                     return preflights(scope, receive, send)
-                if not (settings.introspects and graphiql.is_for_a_browser(scope["method"], headers.get(b"accept"))):
+                if not graphiql.is_for_a_browser(
+                    scope["method"], headers.get(b"accept"), scope["query_string"], is_on=settings.introspects
+                ):
                     return scope["state"]["graphql"](scope, receive, send)
         return pages(scope, receive, send)
 
@@ -170,7 +173,9 @@ def _direct(graphql: GraphQL, settings: Settings) -> Respond:
             return None
         if metrics_port is not None and request.server is not None and request.server[1] == metrics_port:
             return None
-        if introspects and graphiql.is_for_a_browser(request.method, request.headers.get(b"accept")):
+        if graphiql.is_for_a_browser(
+            request.method, request.headers.get(b"accept"), request.query_string, is_on=introspects
+        ):
             return None
         return graphql.respond(request)
 

@@ -4,15 +4,14 @@ It changes nothing and uses the same code as `serve`. Each check yields one find
 """
 
 import asyncio
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from time import monotonic, time
 from typing import NamedTuple
 
 import asyncpg
 
-from graphql_api import network_errors
+from graphql_api import DEFAULT_PORT
 from graphql_api.app import PARTS
 from graphql_api.auth import Authenticator
 from graphql_api.bulk.reconciling import payment_methods
@@ -26,6 +25,7 @@ from graphql_api.storage.distribution import cluster_of, outdated_functions
 from graphql_api.storage.grants import missing_grants
 from graphql_api.storage.migrate import current_revision, newest_revision
 from graphql_api.storage.partitioning import KEYS, parts_of, unfinished
+from graphql_api.storage.remedies import reason, remedy
 from graphql_api.storage.transaction import FORBIDDEN, READ_LOG
 
 TESTED = range(13, 19)
@@ -76,25 +76,6 @@ _LOOK_EVERY = 0.05
 _MAX_WAIT_SECONDS = 10.0  # for a replica to replay what the primary has now
 
 
-# By the first kind that fits.
-_REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    (
-        (asyncpg.InvalidAuthorizationSpecificationError,),
-        "check the user and the password in DATABASE_URL, and PostgreSQL's pg_hba.conf",
-    ),
-    (
-        (asyncpg.InsufficientPrivilegeError,),
-        "grant connect on that database to the role",
-    ),
-    ((asyncpg.InvalidCatalogNameError,), "create that database, or name another one in DATABASE_URL"),
-    ((asyncpg.TooManyConnectionsError,), "raise PostgreSQL's max_connections, or lower DATABASE_POOL_SIZE"),
-    ((socket.gaierror,), "check the host in DATABASE_URL, and that its name resolves here"),
-    ((TimeoutError,), "check the host and the port in DATABASE_URL, and firewalls in between"),
-    ((ConnectionRefusedError,), "start PostgreSQL, or check the host and the port in DATABASE_URL"),
-    ((ConnectionError,), "check that PostgreSQL answers there, and sslmode in DATABASE_URL"),
-)
-
-
 class Finding(NamedTuple):
     """What a check found; if something is wrong or could be better, it says what to do."""
 
@@ -128,10 +109,8 @@ async def findings(
         max_open_seconds: how long a write transaction may be open
     """
     problems = [*problems, *_problems(settings), *weaknesses(settings)]
-    for problem in problems:
-        yield _wrong("settings", problem)
-    if not problems:
-        yield _well("settings", "are valid")
+    for finding in _settings(settings, problems):
+        yield finding
     yield _access(settings, problems)
     if settings.authenticates:
         yield await _keys(settings)
@@ -149,6 +128,16 @@ async def findings(
             yield finding
     for address in (address for each in settings.database_replica_url for address in addresses(each)):
         yield await _replica(address, url, settings.replica_max_lag)
+
+
+def _settings(settings: Settings, problems: Sequence[str]) -> Iterator[Finding]:
+    for problem in problems:
+        yield _wrong("settings", problem)
+    if not problems:
+        yield _well("settings", "are valid")
+    if settings.metrics_port == DEFAULT_PORT:
+        says = f"METRICS_PORT: {DEFAULT_PORT} is also the port of `serve`, unless you pass it another --port"
+        yield Finding("settings", is_well=True, says=says, is_note=True)
 
 
 def _problems(settings: Settings) -> list[str]:
@@ -241,7 +230,7 @@ async def _database(
         standby = "is a read-only standby: set DATABASE_URL to the primary"
         yield _wrong("database", f"{described(url)} {standby}")
     except FAILURES as error:
-        yield _wrong("database", f"{described(url)} cannot be used ({_reason(error)}): {_remedy(error)}")
+        yield _wrong("database", f"{described(url)} cannot be used ({reason(error)}): {remedy(error)}")
 
 
 async def _tables(
@@ -278,18 +267,6 @@ async def _replica_at(address: str) -> AsyncGenerator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {_CONNECT_SECONDS} s"
-    return network_errors.reason(error) if isinstance(error, OSError) else str(error)
-
-
-def _remedy(error: Exception) -> str:
-    """How to fix a database that cannot be used for this reason."""
-    remedy = next((remedy for kinds, remedy in _REMEDIES if isinstance(error, kinds)), None)
-    return remedy or "check DATABASE_URL, the network and permissions"
 
 
 def _server(connection: asyncpg.Connection, name: str, tested: Sequence[int]) -> Finding:
@@ -427,8 +404,8 @@ async def _replica(address: str, primary_url: str, most: float) -> Finding:
     try:
         return await _lag(name, address, primary_url, most)
     except FAILURES as error:
-        remedy = "check DATABASE_REPLICA_URL; reads use the primary"
-        return _wrong("replica", f"{name} cannot be compared with the primary ({_reason(error)}): {remedy}")
+        to_do = "check DATABASE_REPLICA_URL; reads use the primary"
+        return _wrong("replica", f"{name} cannot be compared with the primary ({reason(error)}): {to_do}")
 
 
 async def _lag(name: str, address: str, primary_url: str, most: float) -> Finding:
@@ -453,5 +430,5 @@ async def _lag(name: str, address: str, primary_url: str, most: float) -> Findin
     lag = max(lag, age or 0.0)
     if lag <= most:
         return _well("replica", f"{name} is up to {lag:.0f} s behind")
-    remedy = "check its load, its network and its replication"
-    return _wrong("replica", f"{name} is {lag:.0f} s or more behind, which exceeds REPLICA_MAX_LAG: {remedy}")
+    to_do = "check its load, its network and its replication"
+    return _wrong("replica", f"{name} is {lag:.0f} s or more behind, which exceeds REPLICA_MAX_LAG: {to_do}")

@@ -111,7 +111,7 @@ async def test_a_database_that_cannot_be_reached_is_one_line():
         (asyncpg.InsufficientPrivilegeError("permission denied for database x"), "denied", "grant connect"),
         (asyncpg.TooManyConnectionsError("too many clients"), "too many", "max_connections"),
         (socket.gaierror(-2, "Name or service not known"), "its host name has no address", "the host"),
-        (TimeoutError(), "no answer within 5 s", "firewalls"),
+        (TimeoutError(), "it took too long", "firewalls"),
         (ConnectionError("rejected SSL upgrade"), "SSL", "sslmode"),
         (asyncpg.PostgresError("something new"), "something new", "DATABASE_URL"),
     ],
@@ -191,6 +191,8 @@ async def test_a_version_that_is_not_tested_is_wrong(database_url):
 async def test_a_weak_setting_is_wrong(database_url):
     line = (await found(database_url=database_url, router_secret="a"))["settings"]
     assert (line.is_well, line.says.partition(":")[0]) == (False, "ROUTER_SECRET")
+    line = (await found(database_url=database_url, metrics_port=8000))["settings"]
+    assert (line.is_note, line.says.partition(":")[0]) == (True, "METRICS_PORT")
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"keys": []}'])
@@ -252,6 +254,12 @@ def test_every_setting_that_is_wrong_is_named(monkeypatch, capsys, tmp_path):
     names = *names, "STRIPE_WEBHOOK_SECRET:"
     assert sorted(told[:7]) == sorted(["WRONG", "settings", name] for name in names)
     assert {each[1] for each in told[7:]} == {"access"}
+
+    monkeypatch.setattr(sys, "argv", ["gateway-tokens", "serve"])
+    with pytest.raises(SystemExit):
+        main()
+    told = {line.split()[1] for line in capsys.readouterr().err.splitlines()}
+    assert {"DATABASE_URL:", "AUTH_MODE:", "MAX_DEPTH:", "STRIPE_WEBHOOK_SECRET:"} <= told
 
 
 async def test_a_service_without_keys_is_wrong_unless_it_was_said_so(database_url):

@@ -24,7 +24,7 @@ from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.facts import NO_FACTS, Facts
 from graphql_api.domain.inputs import Gateways, Save
 from graphql_api.domain.token import REPORTED, Action, DeactivationReason, Edit, Event, Given, Token
-from graphql_api.domain.values import Problems, check_not_ahead
+from graphql_api.domain.values import Problems
 from graphql_api.service.problems import taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.saving import BatchSaver
@@ -271,7 +271,9 @@ def _past(problems: Problems, record: Record, now: datetime) -> Mapping[str, Any
         if record.get(name) is not None and record.get("isActive") is not False:
             problems.add(Code.INVALID, "deactivatedAt and deactivationReason need isActive false.", name)
     for name in _TIMES:
-        problems.parse(name, partial(check_not_ahead, now=now), past.get(_PAST[name][0]))
+        at = past.get(_PAST[name][0])
+        if at is not None and at > now + values.MAX_AHEAD:
+            problems.add(Code.INVALID, f"{name} is in the future: correct it.", name)
     created_at, updated_at = past.get("created_at"), past.get("updated_at")
     if created_at and updated_at and updated_at < created_at:
         problems.add(Code.INVALID, "updatedAt must not be before createdAt.", "updatedAt")

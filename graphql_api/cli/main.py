@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -23,48 +24,60 @@ for group in (serving, maintenance, files, gateways, feed, pages):
 
 
 def main() -> NoReturn:
-    """Run the command of this process's arguments; an expected error is one line on standard error."""
+    """Run the command of this process's arguments; an expected error is one line for each cause."""
     try:
         status = cli(prog_name="gateway-tokens", standalone_mode=False)
-        message = "interrupted" if status == interrupts.INTERRUPTED else None
-        if message is not None and interrupts.happened():
+        messages = ["interrupted"] if status == interrupts.INTERRUPTED else []
+        if messages and interrupts.happened():
             status = interrupts.status()
         sys.stdout.flush()
     except BrokenPipeError:  # as Typer ends if the reader of the output, such as `head`, has gone before
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - what is not expected is raised again
-        message, status = _told(error)
+        messages, status = _told(error)
         if interrupts.happened():
             status = interrupts.status()
-    if message is not None:
+    for message in messages:
         from graphql_api.domain.cards import redact_card_numbers
 
         print(f"gateway-tokens: {redact_card_numbers(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(status)
 
 
-def _told(error: Exception) -> tuple[str, int]:
-    """The message for an error and the exit status; a bug is raised again."""
+def _told(error: Exception) -> tuple[Sequence[str], int]:
+    """The lines about an error and the exit status; a bug is raised again."""
     if isinstance(error, typer.Abort):
-        return "interrupted", interrupts.INTERRUPTED
+        return ["interrupted"], interrupts.INTERRUPTED
     if isinstance(error, typer.TyperException):
+        _put_in_plain_words(error)
         context: Any = getattr(error, "ctx", None)
         hint = f" ({context.command_path} --help)" if context else ""
-        return error.format_message() + hint, error.exit_code
+        return [error.format_message() + hint], error.exit_code
 
     from graphql_api.domain.errors import BadInputError, InputError, UnavailableError
     from graphql_api.settings import ConfigurationError
 
     match error:
-        case ConfigurationError() | BadInputError():
-            return str(error), 2
+        case ConfigurationError():
+            return error.problems, 2
+        case BadInputError():
+            return [str(error)], 2
         case OSError():
-            return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 1
+            return [f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"], 1
         case InputError() | UnavailableError():
-            return str(error), 1
+            return [str(error)], 1
         case _:
             raise error
+
+
+def _put_in_plain_words(error: typer.TyperException) -> None:
+    from pydantic import ValidationError
+
+    from graphql_api.settings.values import expected
+
+    if isinstance(error.__cause__, ValidationError):  # Typer passes its words on as they are
+        error.message = expected(error.__cause__.errors(include_url=False)[0])
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - Typer calls it so

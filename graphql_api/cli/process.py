@@ -186,8 +186,8 @@ def run(work: Coroutine[Any, Any, T], *, for_owner: bool = False) -> T:
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     except Exception as error:
-        from graphql_api import network_errors
         from graphql_api.bulk.jobs import JobStoppedError
+        from graphql_api.storage.remedies import reason, remedy
 
         if isinstance(error, JobStoppedError):
             raise CommandError(str(error)) from None
@@ -198,21 +198,8 @@ def run(work: Coroutine[Any, Any, T], *, for_owner: bool = False) -> T:
             raise
         if isinstance(cause, OSError) and (cause.filename is not None or cause.errno in _FILE_ERRORS):
             raise cause from None
-        is_network = isinstance(cause, OSError)
-        reason = network_errors.reason(cause) if is_network else str(cause) or type(cause).__name__
-        raise CommandError(f"the database cannot be used ({reason}): {_remedy(cause, for_owner=for_owner)}") from error
-
-
-def _remedy(cause: Exception, *, for_owner: bool) -> str:
-    from asyncpg import InsufficientPrivilegeError, UndefinedTableError
-
-    if isinstance(cause, InsufficientPrivilegeError):
-        if for_owner and "alembic_version" not in str(cause):  # which every role may read
-            return "run this as the role that owns the tables: `gateway-tokens help database-roles`"
-        return "run the grants of step 3 of `gateway-tokens help database-roles`; `gateway-tokens doctor` lists them"
-    if isinstance(cause, UndefinedTableError):
-        return "run `gateway-tokens migrate`"
-    return "check DATABASE_URL, the network and permissions"
+        to_do = remedy(cause, for_owner=for_owner)
+        raise CommandError(f"the database cannot be used ({reason(cause)}): {to_do}") from error
 
 
 def _outside(error: BaseException | None) -> Exception | None:

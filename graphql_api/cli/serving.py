@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graphql_api import DEFAULT_PORT
 from graphql_api.cli.options import EmbeddedOption
 from graphql_api.cli.process import (
     BULK_TIMEOUT_SECONDS,
@@ -32,7 +33,9 @@ commands = typer.Typer()
 def serve(
     *,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on; 0 picks a free one.", min=0, max=65535)] = 8000,
+    port: Annotated[
+        int, typer.Option(help="The port to listen on; 0 picks a free one.", min=0, max=65535)
+    ] = DEFAULT_PORT,
     workers: Annotated[int, typer.Option(help="The number of worker processes.", min=1)] = 1,
     demo: Annotated[bool, typer.Option("--demo", help="Fill an empty database with demo tokens first.")] = False,
 ) -> None:

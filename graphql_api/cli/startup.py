@@ -27,7 +27,7 @@ def listening(settings: Settings, host: str, port: int, workers: int) -> Generat
     If access tokens are not checked, only this machine can connect, unless AUTH_MODE says that this is intended.
 
     Raises:
-        UsageError: everybody could connect and change everything.
+        UsageError: everybody could connect and change everything, or there is one port for two things.
         CommandError: a socket cannot be opened.
     """
     with ExitStack() as closing:
@@ -51,6 +51,8 @@ def listening(settings: Settings, host: str, port: int, workers: int) -> Generat
                 f"{_everyone(settings, host)} could read and change every token: set AUTH_JWKS_URL, AUTH_JWKS_FILE or "
                 "AUTH_SECRET to require access tokens, or AUTH_MODE=disabled if that is what you want"
             )
+        if port == settings.metrics_port:
+            raise UsageError(f"METRICS_PORT and --port are both {port}: change one of them")
         ports = [port] if settings.metrics_port is None else [port, settings.metrics_port]
         yield [*zip(*map(opened, ports), strict=True)]
 

@@ -20,7 +20,7 @@ from graphql import (
 
 from graphql_api.engine.cache import SharedCache
 from graphql_api.engine.executor import VALIDATION_RULES
-from graphql_api.engine.messages import without_suggestions
+from graphql_api.engine.messages import with_enum_values, without_suggestions
 from graphql_api.engine.operation import Operation, Phase, RequestCheck
 from graphql_api.engine.parsing import MAX_NAME_LENGTH, count_tokens, parse
 from graphql_api.engine.types import strawberry_schema
@@ -155,10 +155,12 @@ class Engine:
         return validate(self.schema, document, [rules], max_errors=max_errors, hide_suggestions=not self._suggestions)
 
     def _detached(self, errors: list[GraphQLError]) -> list[GraphQLError]:
-        """The errors in the form that is cached: without their document, and without suggestions if these are off."""
+        """The errors in the form that is cached: without their document, and with suggestions if these are on."""
         for error in errors:
             error.nodes = error.source = None
-            if not self._suggestions:
+            if self._suggestions:
+                error.message = with_enum_values(error.message, self.schema)
+            else:
                 error.message = without_suggestions(error.message)
         return errors
 

@@ -2,9 +2,10 @@
 
 import re
 
-from graphql import GraphQLError, GraphQLSyntaxError
+from graphql import GraphQLEnumType, GraphQLError, GraphQLSchema, GraphQLSyntaxError
 
 _NUMBER_FOR_STRING = re.compile(r"String cannot represent a non string value: [-+.0-9eE]+\Z")
+_WRONG_ENUM_VALUE = re.compile(r"does not exist in '(\w+)' enum|Enum '(\w+)' cannot represent")
 _SUGGESTION = re.compile(r",? did you mean [^?]*\?", re.IGNORECASE)
 
 
@@ -22,6 +23,13 @@ def without_suggestions(message: str) -> str:
     """The message without what it says about names that may have been meant, in time linear in its length."""
     head, mark, tail = message.rpartition("?")  # up to a question mark, each beginning of a suggestion has its end
     return _SUGGESTION.sub("", head + mark) + tail
+
+
+def with_enum_values(message: str, schema: GraphQLSchema) -> str:
+    """The message, with the values that there are if one of an enum is wrong."""
+    wrong = _WRONG_ENUM_VALUE.search(message)
+    enum = wrong and schema.type_map.get(wrong[1] or wrong[2])
+    return f"{message} Values are: {', '.join(enum.values)}." if isinstance(enum, GraphQLEnumType) else message
 
 
 def without_exception(message: str) -> str:

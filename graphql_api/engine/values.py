@@ -38,6 +38,7 @@ from graphql.execution.values import VariableValues, get_argument_values, get_va
 from graphql.utilities.coerce_input_value import coerce_default_value, coerce_input_literal
 
 from graphql_api.engine.fields import Argument, Conversion, copied
+from graphql_api.engine.messages import with_enum_values
 from graphql_api.engine.runtime import Run
 from graphql_api.engine.types import is_unchanged_input
 
@@ -90,9 +91,13 @@ class Variables:
         return cast("VariableValues", self._of_core(values))
 
     def _of_core(self, values: dict[str, Any]) -> VariableValues | list[GraphQLError]:
-        return get_variable_values(
+        found = get_variable_values(
             self._schema, self._definitions, values, max_errors=MAX_ERRORS, hide_suggestions=not self._suggestions
         )
+        if self._suggestions and isinstance(found, list):
+            for error in found:
+                error.message = with_enum_values(error.message, self._schema)
+        return found
 
     def _short_way(self) -> list[_Variable] | None:
         variables: list[_Variable] = []

@@ -1,6 +1,7 @@
 """Which gateways can be asked: those with an API key in the settings, each with its API."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 from pydantic import SecretStr
@@ -52,16 +53,18 @@ def gateway_key(settings: Settings, gateway: str) -> GatewayKey:
     if gateway not in keys:
         known = f"there are keys for {', '.join(sorted(keys))}" if keys else "there is no key for any gateway"
         mode = "test" if is_test_gateway(gateway, settings.test_gateways) else "live"
-        raise ConfigurationError(f"{gateway} cannot be asked: {known}. {_advice(gateway, mode)}")
+        raise ConfigurationError(f"{gateway} cannot be asked: {known}. {_advice(gateway, mode, keys)}")
     return keys[gateway]
 
 
-def _advice(gateway: str, mode: str) -> str:
-    """Which variable to set for a gateway, by the API that its name begins with."""
+def _advice(gateway: str, mode: str, known: Iterable[str]) -> str:
+    """Which gateway is meant, or which variable to set for this one, by the API that its name begins with."""
     api = gateway.partition("_")[0].lower()
     if api in _APIS:
         key = _KEYS.get(api, "…").format(mode=mode)
         return f"Set {api.upper()}_API_KEY={key if gateway.lower() == api else f'{gateway}:{key}'}"
+    if alike := get_close_matches(gateway, [*known, *map(str.upper, _APIS)], n=1):
+        return f"Did you mean {alike[0]}?"
     *names, last = (each.name for each in _APIS.values())
     return (
         f"Only {', '.join(names)} and {last} have an API here; if {gateway} is the name of a Stripe account, "

@@ -7,7 +7,6 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from graphql_api.domain.cards import quoted
 from graphql_api.domain.inputs import Gateways
 from graphql_api.settings.addresses import HTTPURL, APIBase, Hosts, Origins, PostgresURL, PostgresURLs
 from graphql_api.settings.endpoints import Actions, Webhooks, WebhookSecrets, endpoints
@@ -21,7 +20,16 @@ from graphql_api.settings.gateways import (
     StripeAccounts,
     StripeSecrets,
 )
-from graphql_api.settings.values import Count, Lower, Names, ReadableFile, Seconds, Secrets, SymmetricKey
+from graphql_api.settings.values import (
+    Count,
+    HeaderNames,
+    Lower,
+    ReadableFile,
+    Seconds,
+    Secrets,
+    SymmetricKey,
+    expected,
+)
 
 KEYS = ("auth_jwks_url", "auth_jwks_file", "auth_secret")
 # Variables that are checked together: if one is wrong, all of them count as not set.
@@ -29,10 +37,10 @@ _TOGETHER = (("auth_mode", *KEYS), ("event_webhooks", "event_webhook_secrets"))
 
 
 class ConfigurationError(Exception):
-    """Environment variables are set wrong. The message is one line that names the first one and what it takes."""
+    """Environment variables are set wrong. The message has a line for each: its name and what it takes."""
 
     def __init__(self, *problems: str) -> None:
-        super().__init__(problems[0])
+        super().__init__("\n".join(problems))
         self.problems = problems
 
 
@@ -59,7 +67,7 @@ class Settings(BaseSettings):
     router_secret: Secrets = ()
     introspection: bool | None = None
     cors_origins: Origins = ()
-    cors_headers: Names = ()
+    cors_headers: HeaderNames = ()
     allowed_hosts: Hosts = ()
 
     gateways: GatewayNames = ()
@@ -182,23 +190,5 @@ class Settings(BaseSettings):
 
 
 def _said(problem: ErrorDetails) -> str:
-    if not problem["loc"]:
-        return problem["msg"].removeprefix("Value error, ")
-    got, limits = quoted(str(problem["input"])), problem.get("ctx", {})
-    match problem["type"]:
-        case "bool_parsing":
-            message = f"takes true or false, not {got}"
-        case "int_parsing" | "int_from_float" | "int_parsing_size":
-            message = f"takes a whole number, not {got}"
-        case "float_parsing":
-            message = f"takes a number of seconds, not {got}"
-        case "literal_error":
-            message = f"takes {limits['expected']}, not {got}"
-        case "greater_than" | "greater_than_equal" | "less_than_equal":
-            bound = {"gt": "more than {:g}", "ge": "at least {:g}", "le": "at most {:g}"}
-            message = f"takes {next(bound[key].format(limits[key]) for key in bound if key in limits)}, not {got}"
-        case "string_unicode":
-            message = "has bytes that are not UTF-8"
-        case _:
-            message = problem["msg"].removeprefix("Value error, ")
-    return f"{str(problem['loc'][0]).upper()}: {message}"
+    message = expected(problem, number="a number of seconds")
+    return f"{str(problem['loc'][0]).upper()}: {message}" if problem["loc"] else message

@@ -28,6 +28,8 @@ def problem_of_http(address: str) -> str | None:
         return "does not begin with http:// or https://"
     if not parts.hostname:
         return "names no host"
+    if " " in address or not address.isprintable():
+        return "contains white space or an invisible character"
     return "has port 0" if port == 0 else None
 
 
@@ -41,13 +43,16 @@ def is_unprotected(address: str) -> bool:
 def _problem_of_postgres(address: str) -> str | None:
     try:
         parts = urlsplit(address)
-        ports = [urlsplit(f"//{host}").port for host in parts.netloc.rpartition("@")[2].split(",")]
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        ports = [urlsplit(f"//{host}").port for host in hosts]
     except ValueError:
         return f"a port is not a number from 1 to 65535{f'; {_ESCAPES}' if '@' in address else ''}"
     if parts.scheme not in {"postgresql", "postgres"}:
         return f"it begins with {parts.scheme}://" if "://" in address else "it does not begin with postgresql://"
     if parts.netloc.count("@") > 1 or parts.fragment or ("@" in parts.path and "@" not in parts.netloc):
         return _ESCAPES
+    if any(host.startswith(":") for host in hosts):
+        return "a port has no host before it"
     return "a port is 0" if 0 in ports else None
 
 

@@ -1,19 +1,21 @@
-"""What an operator may not mean: settings that are valid and unsafe, and names that are slips."""
+"""What an operator may not mean: settings that are valid and unsafe or useless, and names that are slips."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from urllib.parse import urlsplit
 
 from graphql_api.settings import KEYS, Settings
 from graphql_api.settings.addresses import is_unprotected
 
 _MIN_SECRET_BYTES = 16  # of a secret that an operator chooses: fewer can be guessed
 _OTHER_DATABASE_URL = re.compile("(POSTGRES|POSTGRESQL|PG|DB|DATABASE|SQLALCHEMY_DATABASE)_?(URL|URI|DSN)")
+_GRPC_PORT = 4317  # of OTLP
 _SIMILAR = 0.9  # how alike an unknown variable's name must be to one of ours to count as a slip
 
 
 def weaknesses(settings: Settings) -> list[str]:
-    """What is valid and unsafe: each names a variable and says what to do."""
+    """What is valid and unsafe, or of no use: each names a variable and says what to do."""
     found: list[str] = []
     named = {
         "ROUTER_SECRET": settings.router_secret,
@@ -33,16 +35,28 @@ def weaknesses(settings: Settings) -> list[str]:
             for key in KEYS
             if getattr(settings, key) is not None
         ]
+    return [*found, *_unsafe_access(settings), *_useless(settings)]
+
+
+def _unsafe_access(settings: Settings) -> Iterator[str]:
     if not settings.authenticates and "*" in settings.cors_origins:
-        found.append("CORS_ORIGINS: with *, any website that you visit can change tokens here; name the origins")
+        yield "CORS_ORIGINS: with *, any website that you visit can change tokens here; name the origins"
     if settings.authenticates and settings.auth_secret is None:
         if settings.auth_audience is None:
-            found.append("AUTH_AUDIENCE: not set, so access tokens issued for other services are accepted; set it")
+            yield "AUTH_AUDIENCE: not set, so access tokens issued for other services are accepted; set it"
         if settings.auth_issuer is None:
-            found.append("AUTH_ISSUER: not set, so access tokens of any issuer with these keys are accepted; set it")
+            yield "AUTH_ISSUER: not set, so access tokens of any issuer with these keys are accepted; set it"
     if settings.auth_jwks_url and is_unprotected(settings.auth_jwks_url):
-        found.append("AUTH_JWKS_URL: http:// lets anyone on the network replace the keys; use https://")
-    return found
+        yield "AUTH_JWKS_URL: http:// lets anyone on the network replace the keys; use https://"
+
+
+def _useless(settings: Settings) -> Iterator[str]:
+    for gateway, form in settings.rules_of_gateways.id_patterns.items():
+        if "*" not in form:
+            yield f"CUSTOMER_IDS: {form} allows only this customer id at {gateway}; did you mean {form}*?"
+    traces = settings.otel_exporter_otlp_endpoint
+    if traces and urlsplit(traces).port == _GRPC_PORT:
+        yield f"OTEL_EXPORTER_OTLP_ENDPOINT: port {_GRPC_PORT} is for gRPC, but traces are sent by HTTP; use port 4318"
 
 
 def _is_guessable(secret: str) -> bool:

@@ -76,7 +76,7 @@ def _unusable(address: str) -> str | None:
     parts = urlsplit(address)
     if parts.username is not None or parts.password is not None:
         return "holds a user or a password"
-    is_usable = len(address) <= _MAX_ADDRESS_LENGTH and address.isprintable() and _is_host(parts.hostname or "")
+    is_usable = len(address) <= _MAX_ADDRESS_LENGTH and _is_host(parts.hostname or "")
     return None if is_usable else "is not one that a program can connect to"
 
 

@@ -1,15 +1,40 @@
-"""Kinds of values that any variable may have: lists, secrets, numbers, words and files."""
+"""Kinds of values that any variable may have: lists, secrets, numbers, words and files; and what a wrong one says."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_core import ErrorDetails
 from pydantic_settings import NoDecode
 
 from graphql_api.domain.cards import quoted
 
 _MIN_KEY_BYTES = 32  # RFC 7518, 3.2
+_HEADER_NAME = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
+
+
+def expected(problem: ErrorDetails, number: str = "a number") -> str:
+    """What a value takes and is not, in plain words, as a predicate; `number` says of what unit a fraction is."""
+    got, limits = quoted(str(problem["input"])), problem.get("ctx", {})
+    match problem["type"]:
+        case "bool_parsing":
+            takes = "true or false"
+        case "int_parsing" | "int_from_float" | "int_parsing_size":
+            takes = "a whole number"
+        case "float_parsing":
+            takes = number
+        case "literal_error":
+            takes = limits["expected"]
+        case "greater_than" | "greater_than_equal" | "less_than_equal":
+            bound = {"gt": "more than {:g}", "ge": "at least {:g}", "le": "at most {:g}"}
+            takes = next(bound[key].format(limits[key]) for key in bound if key in limits)
+        case "string_unicode":
+            return "has bytes that are not UTF-8"
+        case _:
+            return problem["msg"].removeprefix("Value error, ")
+    return f"takes {takes}, not {got}"
 
 
 def _split(value: object) -> object:
@@ -24,6 +49,13 @@ def _split(value: object) -> object:
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _header_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"takes names of HTTP headers, such as X-Client-Name; {quoted(name)} is not one")
+    return value
 
 
 def _long(value: SecretStr) -> SecretStr:
@@ -45,6 +77,7 @@ def _readable(value: Path) -> Path:
 
 Lower = BeforeValidator(_lower)
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+HeaderNames = Annotated[Names, AfterValidator(_header_names)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 SymmetricKey = Annotated[SecretStr, AfterValidator(_long)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]

@@ -229,7 +229,8 @@ def place(address: str) -> str:
     """The host and port of an address, for logs."""
     parts = urlsplit(address)
     query = dict(parse_qsl(parts.query))
-    return parts.netloc.rpartition("@")[2] or f"{query.get('host', '')}:{query.get('port', '')}".rstrip(":")
+    host = query.get("host") or "the default host"
+    return parts.netloc.rpartition("@")[2] or f"{host}:{query.get('port', '')}".rstrip(":")
 
 
 def described(url: str) -> str:

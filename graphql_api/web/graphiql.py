@@ -1,6 +1,7 @@
-"""GraphiQL for browsers that open `/graphql`: its page and its files."""
+"""What browsers get that open `/graphql`: GraphiQL and its files, or how to get it."""
 
 import os
+from http import HTTPStatus
 from mimetypes import guess_type
 from pathlib import Path
 
@@ -21,17 +22,32 @@ _POLICY = (
     "font-src 'self' data:; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 _ENDINGS = {"br": ".br", "gzip": ".gz"}
-_NOT_BUILT = """<!doctype html>
+_PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Customer gateway tokens</title>
-<p>This is a GraphQL endpoint. This installation does not include GraphiQL. The released wheel and the image do; in a
-checkout, run <code>make graphiql</code>. To use another IDE in the browser, add its origin to
-<code>CORS_ORIGINS</code>.</p></html>
+<p>This is a GraphQL endpoint. {}</p></html>
 """
+_NOT_BUILT = _PAGE.format(
+    "This installation does not include GraphiQL. The released wheel and the image do; in a checkout, run "
+    "<code>make graphiql</code>. To use another IDE in the browser, add its origin to <code>CORS_ORIGINS</code>."
+)
+_OFF = _PAGE.format(
+    "GraphiQL, a page to write queries in, is off here. To turn it on, set <code>INTROSPECTION=true</code> and restart "
+    "the service; if that requires access tokens, paste one into GraphiQL. Programs send queries by POST."
+)
 
 
-def is_for_a_browser(method: str, accept: bytes | None) -> bool:
-    """Whether a browser opens the URL: it accepts HTML, and a GraphQL client accepts JSON or does not say."""
-    return method in {"GET", "HEAD"} and accept is not None and b"text/html" in accept and b"json" not in accept
+def is_for_a_browser(method: str, accept: bytes | None, query_string: bytes, *, is_on: bool) -> bool:
+    """Whether a browser opens the URL: it accepts HTML, and a GraphQL client accepts JSON or does not say.
+
+    If GraphiQL is off, a query in the URL is answered.
+    """
+    return (
+        method in {"GET", "HEAD"}
+        and accept is not None
+        and b"text/html" in accept
+        and b"json" not in accept
+        and (is_on or not query_string)
+    )
 
 
 class _Files(StaticFiles):
@@ -58,15 +74,17 @@ class _Files(StaticFiles):
         return NotModifiedResponse(response.headers) if is_known else response
 
 
-def routes(built: Path = BUILT) -> list[Route | Mount]:
-    """The page from this folder, or how to get it if it was not built, and its files."""
+def routes(built: Path = BUILT, *, is_on: bool = True) -> list[Route | Mount]:
+    """The page from this folder and its files, or how to get it if it was not built or is off."""
     index, files = built / "index.html", built / "graphiql"
     headers = {"content-security-policy": _POLICY, "vary": "accept"}
 
     async def page(_request: Request) -> Response:
+        if not is_on:
+            return HTMLResponse(_OFF, HTTPStatus.BAD_REQUEST, headers)
         return FileResponse(index, headers=headers) if index.is_file() else HTMLResponse(_NOT_BUILT, headers=headers)
 
     return [
         Route("/graphql", page),
-        *([Mount("/graphiql", _Files(directory=files))] if files.is_dir() else []),
+        *([Mount("/graphiql", _Files(directory=files))] if is_on and files.is_dir() else []),
     ]

@@ -1,12 +1,14 @@
 """Pages for those who operate the service: whether it lives, whether it is ready, what it counts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
+from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ExceptionHandler
 
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability.metrics import CONTENT_TYPE
@@ -74,6 +76,18 @@ async def index(request: Request) -> Response:
     paths = ["/graphql", "/healthz", "/readyz", ERRORS_PATH]
     return JSONResponse({"service": "Customer gateway tokens, a GraphQL subgraph", "paths": paths})
 
+
+async def _not_found(_request: Request, _error: Exception) -> Response:
+    """Say where the things are, to people and to those who read the logs of programs."""
+    return PlainTextResponse(_NOTHING, 404)
+
+
+_NOTHING = (
+    "Nothing is at this path. GraphQL is at /graphql, without a slash at its end; the path / lists the others. A path "
+    "of webhooks is there if the gateway's secret is set, and /metrics if METRICS_PORT is not.\n"
+)
+NOT_FOUND: Mapping[Any, ExceptionHandler] = {404: _not_found}
+"""What answers for the paths that nothing is at."""
 
 # Relative addresses: a proxy may put a path in front of them.
 _INDEX = f"""<!doctype html>

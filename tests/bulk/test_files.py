@@ -419,9 +419,15 @@ def test_json_of_any_shape_is_read_with_exact_numbers(tmp_path_factory, records,
 
 
 @given(
-    text=st.sampled_from(sorted(SHAPES)), records=st.lists(JSON_RECORD, max_size=3), cuts=st.lists(st.integers(0, 400))
+    text=st.sampled_from(sorted(SHAPES)),
+    records=st.lists(JSON_RECORD, max_size=3),
+    others=st.lists(JSON, max_size=2),
+    cuts=st.lists(st.integers(0, 400)),
 )
-def test_records_are_found_wherever_the_text_is_cut_into_chunks(text, records, cuts):
+def test_records_and_other_values_of_an_array_are_found_wherever_the_text_is_cut_into_chunks(
+    text, records, others, cuts
+):
+    records = records if text == "objects" else [*others, *records]
     data = SHAPES[text](records, 1).encode()
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     chunks = [data[begin:end] for begin, end in itertools.pairwise(places)]
@@ -429,21 +435,22 @@ def test_records_are_found_wherever_the_text_is_cut_into_chunks(text, records, c
 
 
 @pytest.mark.parametrize(
-    ("content", "records", "problems"),
+    ("content", "records", "texts"),
     [
-        ('[{"userId": "u1"}, 7, {"userId": "u2"}, ["x"], "y"]', 2, 3),
-        ('[{"userId": "u1"}, {"userId": }, {"userId": "u3"}]', 2, 1),
-        ('{\n"userId": "u1"\n}\n{\n"userId": \n}\n', 1, 1),
-        ('{"userId": "u1"}\n{"userId": \n{"userId": "u3"}\n', 2, 1),
+        ('[{"userId": "u1"}, 7, {"userId": "u2"}, ["x"], "y"]', 2, ["7", '["x"]', '"y"']),
+        ('[{"userId": "u1"}, {"userId": }, {"userId": "u3"}]', 2, ['{"userId": }']),
+        ('{\n"userId": "u1"\n}\n{\n"userId": \n}\nnull', 1, ['{\n"userId": \n}', "null"]),
+        ('{"userId": "u1"}\n{"userId": \n{"userId": "u3"}\n', 2, ['{"userId": ']),
     ],
 )
-def test_what_is_no_record_is_refused_and_the_rest_is_read(tmp_path, content, records, problems):
+def test_what_is_no_record_is_refused_with_its_text_and_the_rest_is_read(tmp_path, content, records, texts):
     path = tmp_path / "t.json"
     path.write_text(content)
     with reading(path, ReadOptions()) as source:
         lines = [record for _, record in read_tokens(source)]
     refused = [record for record in lines if isinstance(record, Unreadable)]
-    assert (len(lines) - len(refused), len(refused)) == (records, problems)
+    assert [each.record["text"] for each in refused] == texts
+    assert len(lines) - len(refused) == records
 
 
 def pages(flags, **kwargs):

@@ -671,6 +671,7 @@ async def test_a_time_of_the_future_is_refused(command, write, reasons, name):
     file = write("t.jsonl", token(**rest, **{name: "2099-01-01T00:00:00Z"}))
     assert (await command("import", file)).status == 1
     assert (name, "INVALID") in {(reason[1], reason[2]) for reason in reasons("t.jsonl.rejects.jsonl")}
+    assert f"{name} is in the future: correct it." in Path("t.jsonl.rejects.jsonl").read_text()  # noqa: ASYNC240
 
 
 async def test_others_wait_for_the_locks_of_a_thousand_lines_at_the_most(empty_database):

@@ -122,7 +122,9 @@ def test_no_suggestion_is_made_where_they_are_off(what):
 
 @pytest.mark.parametrize("what", ["a field", "an argument", "a type", "an enum value", "an input field"])
 def test_suggestions_are_made_where_they_are_on(what):
-    assert any("Did you mean" in message for message in messages(engine().prepare(MISSPELLED[what])))
+    told = messages(engine().prepare(MISSPELLED[what]))
+    assert any("Did you mean" in message for message in told)
+    assert (" Values are: " in told[0]) is (what == "an enum value")
 
 
 @pytest.mark.parametrize("mode", ["compiled", "graphql-core"])

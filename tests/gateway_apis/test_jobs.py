@@ -171,6 +171,8 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
         ({"STRIPE_ACCOUNTS": "STRIPE:acct_1,STRIPE:acct_2"}, (), "STRIPE_ACCOUNTS: STRIPE has 2 accounts"),
         ({"MOLLIE_API_KEY": "STRIPE:live_abcdefgh"}, (), "STRIPE has keys for Stripe and another API"),
         ({}, ("--gateway", "S T"), "'S T' is not a gateway name: a letter"),
+        ({}, ("--gateway", "STRYPE"), "STRYPE cannot be asked: there are keys for STRIPE. Did you mean STRIPE?\n"),
+        ({}, ("--gateway", "ADYEN"), "if ADYEN is the name of a Stripe account, set STRIPE_API_KEY=ADYEN:rk_live_…\n"),
         ({}, ("--gateway", "MOLLIE"), "there are keys for STRIPE. Set MOLLIE_API_KEY=live_…\n"),
         ({}, ("--gateway", "MOLLIE_TEST"), "Set MOLLIE_API_KEY=MOLLIE_TEST:test_…\n"),
         ({}, ("--gateway", "STRIPE_EU"), "Set STRIPE_API_KEY=STRIPE_EU:rk_live_…\n"),

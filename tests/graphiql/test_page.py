@@ -82,9 +82,12 @@ async def test_a_browser_that_posts_gets_no_page(open_service):
     assert response.json() == {"data": {"__typename": "Query"}}
 
 
-async def test_where_introspection_is_off_there_is_no_page_and_there_are_no_files(closed_service, built):
+async def test_if_introspection_is_off_the_page_says_how_to_turn_it_on_and_there_are_no_files(closed_service, built):
     response = await closed_service.get("/graphql", headers=BROWSER)
-    assert response.json()["errors"][0]["message"] == "`query` is missing."
+    assert response.status_code == 400
+    assert "INTROSPECTION=true" in response.text
+    answer = await closed_service.get("/graphql", params={"query": "{ __typename }"}, headers=BROWSER)
+    assert answer.json() == {"data": {"__typename": "Query"}}
     (script,) = (ROOT / "graphql_api/web/static/graphiql/graphiql").glob("index-*.js")
     assert (await closed_service.get(f"/graphiql/{script.name}")).status_code == 404
 

@@ -11,6 +11,8 @@ WEAK = [
     ({"router_secret": f"{SECRET},b"}, "ROUTER_SECRET: "),
     ({"stripe_webhook_secret": "STRIPE_EU:whsec_12345678"}, "STRIPE_WEBHOOK_SECRET: "),
     ({"stripe_api_key": "sk_live_12345678"}, "STRIPE_API_KEY: a secret key may do everything"),
+    ({"customer_ids": "MOLLIE:cst_*,STRIPE:cus_"}, "CUSTOMER_IDS: cus_ allows only this customer id at STRIPE"),
+    ({"otel_exporter_otlp_endpoint": "http://collector:4317"}, "OTEL_EXPORTER_OTLP_ENDPOINT: port 4317"),
     ({"auth_mode": "disabled"}, "AUTH_SECRET: has no effect"),
     ({"auth_mode": "disabled", "auth_secret": None, "cors_origins": "*"}, "CORS_ORIGINS: "),
     ({"auth_secret": None, "auth_jwks_url": "https://a.example/k", "auth_issuer": "i"}, "AUTH_AUDIENCE: not set"),
@@ -21,7 +23,7 @@ WEAK = [
     ),
 ]
 SOUND = [
-    {"auth_secret": SECRET, "router_secret": SECRET},
+    {"auth_secret": SECRET, "router_secret": SECRET, "otel_exporter_otlp_endpoint": "http://collector:4318"},
     {"auth_mode": "disabled"},
     {"auth_secret": SECRET, "stripe_api_key": "STRIPE_EU:rk_live_12345678,STRIPE_TEST:sk_test_12345678"},
     {"auth_jwks_url": "https://a.example/k", "auth_issuer": "i", "auth_audience": "a"},

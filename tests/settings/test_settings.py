@@ -90,13 +90,12 @@ def test_a_limit_is_taken_as_it_is(number, name):
     assert getattr(Settings(**{name: str(number)}), name) == number
 
 
-def test_every_problem_is_told_and_the_first_one_is_the_message(environment):
+def test_every_problem_is_told(environment):
     environment(max_depth="deep", introspection="maybe")
     with pytest.raises(ConfigurationError) as refused:
         Settings.load()
 
     assert len(refused.value.problems) == 2
-    assert str(refused.value) == refused.value.problems[0]
     assert {problem.split(":")[0] for problem in refused.value.problems} == {"MAX_DEPTH", "INTROSPECTION"}
 
 
@@ -106,6 +105,8 @@ def test_every_problem_is_told_and_the_first_one_is_the_message(environment):
         ("max_depth", "9" * 5000, "takes a whole number, not '999"),
         ("max_depth", "0", "takes at least 1, not '0'"),
         ("max_depth", "\udcff", "has bytes that are not UTF-8"),
+        ("cors_headers", "X-Ok,a b", "takes names of HTTP headers, such as X-Client-Name; 'a b' is not one"),
+        ("event_webhooks", "a=https://a b/", "the address of a contains white space or an invisible character"),
         ("request_timeout", "0", "takes more than 0, not '0'"),
         ("request_timeout", "1e9", "takes at most 3600, not '1e9'"),
         ("trusted_documents", "x" * 5000, "takes the path of a readable file; 'xxx"),
@@ -320,7 +321,7 @@ def test_a_stream_has_a_token_or_a_user_or_neither(environment, secrets, credent
             {"event_webhooks": f"a=https://b.example/{'c' * 70_000}"},
             "the address of a is not one that a program can connect to",
         ),
-        ({"event_webhooks": "a=https://b.example/\x7f"}, "the address of a is not one that a program can connect to"),
+        ({"event_webhooks": "a=https://b.example/\x7f"}, "the address of a contains white space or an invisible"),
         ({"event_webhooks": "a=https://b…/"}, "the address of a is not one that a program can connect to"),
         (
             {"event_webhooks": "a=https://\uff11\uff10.0.0.1/"},

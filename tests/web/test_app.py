@@ -65,6 +65,7 @@ async def test_with_a_database_that_was_never_migrated_it_is_not_ready(service, 
 async def test_what_is_nowhere_is_not_found(client):
     response = await client.http.get("/nowhere")
     assert response.status_code == 404
+    assert "GraphQL is at /graphql, without a slash" in response.text
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["content-security-policy"].startswith("default-src 'none'")
     assert response.headers["cache-control"] == "private, no-store"

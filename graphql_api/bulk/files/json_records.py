@@ -22,6 +22,7 @@ from graphql_api.bulk.records import Line, unreadable
 from graphql_api.domain.errors import BadInputError
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]|[^\s",:\[\]{}]+', re.DOTALL)
+_ENDS = {b"[", b"]", b"{", b"}"}
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _INCOMPLETE = "The file is incomplete: it ends inside a record or list. Get the whole file again."
 _NOWHERE = sys.maxsize  # the level of records behind a list object's `data`
@@ -32,7 +33,8 @@ def read_json(source: Source, columns: Columns) -> Iterator[Line]:
     first = source.file.readline(MAX_LINE_BYTES)
     if (shape := _shape(first)) is not None:
         source.recognized.append(shape)
-        texts = _Splitter().split(chain([first], iter(lambda: source.file.read(SAMPLE_BYTES), b"")))
+        chunks = iter(lambda: source.file.read(SAMPLE_BYTES), b"")
+        texts = _Splitter().split(chain([first], chunks, [b"\n"]))
     else:
         texts = _split_at_cr(chain([first], lines(source.file)))
     records = _records(texts, source, columns, is_lines=shape is None)
@@ -84,8 +86,8 @@ class _Splitter:
                     "missing in it."
                 )
             for token in _TOKEN.finditer(self._text, self._place):
-                if token[0] == b'"':  # a string that goes on in the next chunk
-                    break
+                if token[0] == b'"' or (token.end() == len(self._text) and token[0] not in _ENDS):
+                    break  # it may go on in the next chunk
                 self._place = token.end()
                 if (record := self._take(token[0], token.start())) is not None:
                     yield record
@@ -102,12 +104,12 @@ class _Splitter:
             return self._close()
         record = None
         if self._depth == self._level and self._begin < 0:
-            if mark == b"{":
-                self._begin = start
-            elif mark == b"[" and self._depth == 0:
+            if mark == b"[" and self._depth == 0:
                 self._level = 1
+            elif mark in {b"{", b"["}:
+                self._begin = start
             else:
-                record = b"[]" if mark == b"[" else b'""'
+                record = mark
         elif mark == b"[" and self._depth == 1 and self._level == 0 and self._last == b'"data"':
             self._begin, self._level = -1, 2
         elif self._depth == 1 and self._last == b'"has_more"':

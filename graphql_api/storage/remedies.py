@@ -1,0 +1,43 @@
+"""What to say of a database that cannot be used: why, and what to do."""
+
+import socket
+
+import asyncpg
+
+from graphql_api import network_errors
+
+_GRANTS = "run the grants of step 3 of `gateway-tokens help database-roles`; `gateway-tokens doctor` lists them"
+# By the first kind that fits.
+_REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    (
+        (asyncpg.InvalidAuthorizationSpecificationError,),
+        "check the user and the password in DATABASE_URL, and PostgreSQL's pg_hba.conf",
+    ),
+    ((asyncpg.InvalidCatalogNameError,), "create that database, or name another one in DATABASE_URL"),
+    ((asyncpg.TooManyConnectionsError,), "raise PostgreSQL's max_connections, or lower DATABASE_POOL_SIZE"),
+    ((asyncpg.UndefinedTableError,), "run `gateway-tokens migrate`"),
+    ((socket.gaierror,), "check the host in DATABASE_URL, and that its name resolves here"),
+    ((TimeoutError,), "check the host and the port in DATABASE_URL, and firewalls in between"),
+    (
+        (ConnectionRefusedError, FileNotFoundError),
+        "start PostgreSQL, or check the host and the port in DATABASE_URL",
+    ),
+    ((ConnectionError,), "check that PostgreSQL answers there, and sslmode in DATABASE_URL"),
+)
+
+
+def reason(error: Exception) -> str:
+    """Why the database cannot be used."""
+    return network_errors.reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+
+
+def remedy(error: Exception, *, for_owner: bool = False) -> str:
+    """What to do about it; `for_owner` says whether only the role that owns the tables can do what failed."""
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        if "for database" in str(error):
+            return "grant connect on that database to the role"
+        if for_owner and "alembic_version" not in str(error):  # which every role may read
+            return "run this as the role that owns the tables: `gateway-tokens help database-roles`"
+        return _GRANTS
+    found = next((remedy for kinds, remedy in _REMEDIES if isinstance(error, kinds)), None)
+    return found or "check DATABASE_URL, the network and permissions"
