@@ -184,7 +184,7 @@ class ChangeShares:
     """Limits on the connections that changes may hold: a half of the pool's.
 
     One of those is kept for what leaves no history, which is claims: they go on while the history is locked. Of users
-    whose last change was late, changes may hold a half of it.
+    whose last change was late, changes may hold a half of it, and transactions of one such user one connection.
 
     Args:
         size: the pool's connections
@@ -199,6 +199,7 @@ class ChangeShares:
         self._recorded = share(max(2, places - 1))
         self._slow = share(max(1, places // 2))
         self._slow_users = SlowKeys()
+        self._slow_turns = SharesByKey(partial(share, 1))
 
     def are_slow(self, users: Iterable[str]) -> bool:
         """Whether the last change of one of these users, or on one of these customers, was late."""
@@ -211,7 +212,9 @@ class ChangeShares:
                 self._slow_users.note(user, is_slow=is_slow)
 
     @asynccontextmanager
-    async def place(self, users: Collection[str], *, records: bool) -> AsyncGenerator[bool]:
+    async def place(
+        self, users: Collection[str], *, records: bool, waits_for_locks: bool = False
+    ) -> AsyncGenerator[bool]:
         """A place for a change of these users, which `records` what it does or not; answers whether it is slow.
 
         Raises:
@@ -221,6 +224,9 @@ class ChangeShares:
         async with AsyncExitStack() as stack:
             while True:
                 if is_slow:
+                    if waits_for_locks:
+                        slow = [user for user in users if user in self._slow_users]
+                        await stack.enter_async_context(self._slow_turns.places(slow))
                     await stack.enter_async_context(self._slow.place())
                 if records:
                     await stack.enter_async_context(self._recorded.place())

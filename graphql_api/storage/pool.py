@@ -234,7 +234,8 @@ class ConnectionPool:
             is_slow = False
             async with deadline.kept():
                 if self.connections.watches:
-                    is_slow = await stack.enter_async_context(self.changes.place(keys, records=records))
+                    place = self.changes.place(keys, records=records, waits_for_locks=True)
+                    is_slow = await stack.enter_async_context(place)
                 until = monotonic() + ACQUIRE_TIMEOUT_SECONDS
                 connection = await self.connections.acquire(until)
             began = monotonic()
