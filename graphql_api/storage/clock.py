@@ -1,22 +1,16 @@
-"""The database's time, also between its answers, and never the same time twice."""
+"""The database's time, also between its answers."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import time
 
-_MICROSECOND = timedelta(microseconds=1)
-_MAX_LATE = timedelta(seconds=1)
 # Without an answer for so long, the time is not known any more: a clock may have been set, or a machine stood still.
 _KNOWN_SECONDS = 5.0
 
 
 class DatabaseClock:
-    """Knows the database's time as exactly as its answers take, by the clock of this machine in between.
-
-    No time is given twice, so the time of a change identifies its history entry among those of this process.
-    """
+    """Knows the database's time as exactly as its answers take, by the clock of this machine in between."""
 
     def __init__(self) -> None:
-        self._latest = datetime.min.replace(tzinfo=UTC)
         self._ahead = 0.0  # how many seconds the database's clock is ahead of ours
         self._set_at = 0.0
 
@@ -25,17 +19,10 @@ class DatabaseClock:
         seconds = time()
         if not 0 <= seconds - self._set_at < _KNOWN_SECONDS:
             return None
-        return self.alone(datetime.fromtimestamp(seconds + self._ahead, UTC))
+        return datetime.fromtimestamp(seconds + self._ahead, UTC)
 
     def set(self, now: datetime, asked_at: float) -> None:
         """The database said this time at some moment since then, by this machine's clock (`time.time`)."""
         self._set_at = time()
         seconds = now.timestamp()
         self._ahead = min(max(self._ahead, seconds - self._set_at), seconds - asked_at)
-
-    def alone(self, now: datetime) -> datetime:
-        """This time, or one shortly after it that was not given yet."""
-        if timedelta(0) <= self._latest - now < _MAX_LATE:
-            now = self._latest + _MICROSECOND
-        self._latest = now
-        return now

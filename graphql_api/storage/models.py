@@ -130,6 +130,7 @@ class EventRow(SQLModel, table=True):
     actor: str = Field(sa_column=Column(Text, nullable=False))
     at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
     position: int = Field(sa_column=Column(BigInteger, Identity(always=True), nullable=False))
+    call_id: int | None = Field(sa_column=Column(BigInteger))
 
 
 class EventTimelineRow(SQLModel, table=True):

@@ -22,6 +22,7 @@ _OBJECT = {
     "metadata": "jsonb",
     "at": "timestamptz",
     "actor": "text",
+    "call_id": "bigint",
 }
 # Arguments: saves as JSON, and the action. Answers each token that is there, as it is now, with the database's time,
 # and whether this changed it: if only its description or metadata changes, as `domain.token.edited` would. A token that
@@ -31,7 +32,7 @@ SAVE = Statement(
     "save",
     f"""
     with found as (
-      select {_TOKEN}, clock_timestamp() as now, new.at, actor, place,
+      select {_TOKEN}, clock_timestamp() as now, new.at, actor, call_id, place,
         case when gives_description then new.description else t.description end as new_description,
         case when gives_metadata then new.metadata else t.metadata end as new_metadata,
         t.gateway_customer_id = customer and t.version = coalesce(expected_version, t.version)
@@ -49,11 +50,11 @@ SAVE = Statement(
       set description = new_description, metadata = new_metadata, version = t.version + 1, updated_at = at
       from found where changes and (select set_config('lock_timeout', '50ms', true)) is not null
         and t.user_id = found.user_id and t.id = found.id and t.version = found.version
-      returning {_TOKEN}, now, actor, place
+      returning {_TOKEN}, now, actor, call_id, place
     ), recorded as (
       insert into customer_gateway_token_events
-        (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, actor)
-      select id, version, user_id, gateway, gateway_customer_id, is_active, updated_at, $2, actor from changed
+        (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, actor, call_id)
+      select id, version, user_id, gateway, gateway_customer_id, is_active, updated_at, $2, actor, call_id from changed
     )
     select {_COLUMNS}, now, place - 1 as index, true as is_saved from changed
     union all
@@ -70,11 +71,12 @@ SAVE = Statement(
 
 @dataclass(slots=True, eq=False)
 class SaveRequest:
-    """A save, and when and by whom it changes a token."""
+    """A save, when and by whom it changes a token, and the number by which its history entry is found."""
 
     save: Save
     at: datetime
     actor: str
+    call_id: int
 
 
 def save_object(request: SaveRequest) -> dict[str, Any]:
@@ -92,4 +94,5 @@ def save_object(request: SaveRequest) -> dict[str, Any]:
         "metadata": edit.metadata and edit.metadata.value,
         "at": request.at,
         "actor": request.actor,
+        "call_id": request.call_id,
     }

@@ -79,6 +79,7 @@ _CHANGE = {
     "action": "text",
     "reason": "text",
     "actor": "text",
+    "call_id": "bigint",
 }
 # Arguments: `change_object`s, as JSON, for which the driver takes half the time of as many arrays, and their users.
 # Answers the index of each change that found its token as it was read; reports and decisions change three of its times,
@@ -101,11 +102,11 @@ CHANGE = Statement(
         and t.last_verified_at is not distinct from new.old_verified_at
         and t.activated_at = new.old_activated_at
       returning t.id, t.version, t.user_id, t.gateway, t.gateway_customer_id, t.is_active, t.updated_at,
-        new.action, new.reason, new.actor, new.place
+        new.action, new.reason, new.actor, new.call_id, new.place
     ), recorded as (
       insert into customer_gateway_token_events
-        (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor)
-      select id, version, user_id, gateway, gateway_customer_id, is_active, updated_at, action, reason, actor
+        (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor, call_id)
+      select id, version, user_id, gateway, gateway_customer_id, is_active, updated_at, action, reason, actor, call_id
       from changed where action is not null
     )
     select place - 1 as index from changed
@@ -114,7 +115,7 @@ CHANGE = Statement(
 )
 
 
-def change_object(old: Token, event: Event, actor: str) -> dict[str, Any]:
+def change_object(old: Token, event: Event, actor: str, call_id: int) -> dict[str, Any]:
     """What `CHANGE` takes for a change of this token."""
     new = event.token
     keeps_metadata = new.metadata is old.metadata
@@ -131,6 +132,7 @@ def change_object(old: Token, event: Event, actor: str) -> dict[str, Any]:
         "action": event.action,  # an enum is its value in JSON
         "reason": event.reason,
         "actor": actor,
+        "call_id": call_id,
     }
 
 
@@ -414,17 +416,17 @@ HISTORY = Statement(
     """,
     reads=Reads.BY_KEY,
 )
-# Whether a token that a user has, or had, changed at this time by this actor.
+# Whether this call changed a token that a user has, or had.
 RECORDED = Statement(
     "recorded",
     """
     select from (
       select id as token_id from customer_gateway_tokens where user_id = $1
       union all select token_id from departed_tokens where user_id = $1
-    ) as theirs join customer_gateway_token_events using (token_id) where at = $2 and actor = $3 limit 1
+    ) as theirs join customer_gateway_token_events using (token_id) where call_id = $2 limit 1
     """,
     sql_distributed="""
-    select 1 from customer_gateway_token_events where at = $2 and actor = $3 and token_id = any(array(
+    select 1 from customer_gateway_token_events where call_id = $2 and token_id = any(array(
       select id from customer_gateway_tokens where user_id = $1
       union all select token_id from departed_tokens where user_id = $1
     )) limit 1

@@ -1,5 +1,6 @@
 """TokenStore: reads and changes tokens on the primary."""
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
@@ -7,7 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from time import time
+from secrets import randbits
+from time import monotonic, time
 from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
@@ -26,12 +28,13 @@ from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connection import Row, Statement
 from graphql_api.storage.connection_set import ACQUIRE_TIMEOUT_SECONDS
 from graphql_api.storage.feed import Feed
-from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.pool import RETRY_WINDOW_SECONDS, ConnectionPool
 from graphql_api.storage.reads import Pair, TokenReader, token_of, unzip
 from graphql_api.storage.saves import SAVE, SaveRequest, save_object
 from graphql_api.storage.selects import joined_pairs
 
 C = TypeVar("C")
+V = TypeVar("V")
 
 _LOCKS = 0x746F6B65  # the first key of the service's advisory locks: "toke" in ASCII
 # All users and customers share this many locks: a batch of a thousand must not exhaust PostgreSQL's lock table.
@@ -39,6 +42,7 @@ _STRIPES = 1024
 # Concurrent transactions of one user: more would only wait for each other's locks, with a connection each.
 _TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=1.0)
 _MAX_USERS_IN_TURN = 2
+_LOCK_PAUSE_SECONDS = 0.05
 _RACES = (
     asyncpg.UniqueViolationError,
     asyncpg.DeadlockDetectedError,
@@ -73,6 +77,7 @@ class _Change:
     old: Token
     event: Event
     actor: str
+    call_id: int
 
 
 @dataclass(slots=True, eq=False)
@@ -117,17 +122,12 @@ class TokenStore(TokenReader, Lookups):
 
     async def read(self, token_id: str) -> TokenSnapshot:
         """A token with what a change of it must know."""
-        return self._alone(_snapshot((await self._run.fetch(sql.READ_BY_ID, token_id))[0]))
+        return _snapshot((await self._run.fetch(sql.READ_BY_ID, token_id))[0])
 
     async def read_at(self, user_id: str, gateway: str) -> TokenSnapshot:
         """A user's token at a gateway, with what a change of it must know."""
         pair = (user_id, gateway)
-        found = await self._snapshots.load([pair])
-        return self._alone(found[pair])
-
-    def _alone(self, snapshot: TokenSnapshot) -> TokenSnapshot:
-        """The same with a time that no other change by this process has, which identifies its history entry."""
-        return TokenSnapshot(snapshot.token, self._clock.alone(snapshot.now))
+        return (await self._snapshots.load([pair]))[pair]
 
     async def _read_at(self, pairs: list[Pair]) -> dict[Pair, TokenSnapshot]:
         asked_at = time()
@@ -142,25 +142,23 @@ class TokenStore(TokenReader, Lookups):
 
         Raises:
             ConflictError: another transaction has locked the token.
-            UnavailableError: the answer was lost, and the token was deleted since.
+            UnavailableError: the answer was lost, and what was done is not known, or the token was deleted since.
         """
         user_id, connections = save.user_id, self.pool.connections
         is_tried = save.can_change_text and not connections.is_read_only and not self.pool.changes.are_slow([user_id])
         at = self._clock.now() if is_tried else None
         if at is None:
             return await self.read_at(user_id, save.gateway)
-        request, losses = SaveRequest(save, at, actor), connections.losses
+        request, losses = SaveRequest(save, at, actor, _new_call_id()), connections.losses
         try:
-            found = (await self._saves.load([request])).get(request, TokenSnapshot(None, at))
-            if not found.is_saved and losses != connections.losses and await self._is_recorded(user_id, at, actor):
+            found = (await self._load_change(self._saves, request, losses)).get(request, TokenSnapshot(None, at))
+            if not found.is_saved and await self._was_made(user_id, request.call_id, losses):
                 if found.token is None:
                     raise UnavailableError("The save was made, and its token was deleted since.")
                 found = found._replace(is_saved=True)
-        except asyncpg.LockNotAvailableError:
-            raise ConflictError from None
         finally:
             self._note([user_id])
-        return found if found.is_saved else self._alone(found)
+        return found
 
     async def _save(self, requests: list[SaveRequest]) -> dict[SaveRequest, TokenSnapshot]:
         asked_at, users = time(), [request.save.user_id for request in requests]
@@ -181,28 +179,46 @@ class TokenStore(TokenReader, Lookups):
         Concurrent changes of other tokens share the statement. Not for use in transactions.
 
         Raises:
-            ConflictError: the token changed after it was read.
+            ConflictError: the token changed after it was read, or another transaction has locked it.
+            UnavailableError: the answer was lost, and what was done is not known.
         """
-        change, losses = _Change(old, event, actor), self.pool.connections.losses
+        change, losses = _Change(old, event, actor, _new_call_id()), self.pool.connections.losses
         try:
-            is_made = change in await self._of(old.user_id, self._changes).load([change])
-            # The transaction's id would be in the lost answer; asking for it first would cost a round trip per change.
-            if not is_made and losses != self.pool.connections.losses and event.action is not None:
-                is_made = await self._is_recorded(old.user_id, event.token.updated_at, actor)
-        except asyncpg.LockNotAvailableError:
-            is_made = False
+            made = await self._load_change(self._of(old.user_id, self._changes), change, losses)
+            if change not in made and not (event.action and await self._was_made(old.user_id, change.call_id, losses)):
+                raise ConflictError
         finally:
             self._note([old.user_id])
-        if not is_made:
-            raise ConflictError
         return event.token
 
-    async def _is_recorded(self, user_id: str, at: datetime, actor: str) -> bool:
-        """Whether the history has a change of a token of this user, which its time identifies."""
-        return bool(await self._run.fetch(sql.RECORDED, user_id, at, actor))
+    async def _load_change(self, changes: RequestCoalescer[C, V], change: C, losses: int) -> dict[C, V]:
+        """What was made of this change, when no lost connection is still making it.
+
+        Args:
+            changes: makes it together with others
+            change: what is to be made
+            losses: how many connections were lost before
+        """
+        until = monotonic() + RETRY_WINDOW_SECONDS
+        while True:
+            try:
+                return await changes.load([change])
+            except asyncpg.LockNotAvailableError:
+                if losses == self.pool.connections.losses:
+                    raise ConflictError from None
+                if deadline.is_over() or monotonic() > until:
+                    raise deadline.over() from None
+                await asyncio.sleep(_LOCK_PAUSE_SECONDS)
+
+    async def _was_made(self, user_id: str, call_id: int, losses: int) -> bool:
+        """Whether this call changed a token of this user, although the answer was lost.
+
+        The transaction's id would be in the lost answer; asking for it first would cost a round trip per change.
+        """
+        return losses != self.pool.connections.losses and bool(await self._run.fetch(sql.RECORDED, user_id, call_id))
 
     async def _change(self, changes: list[_Change]) -> dict[_Change, None]:
-        objects = [sql.change_object(change.old, change.event, change.actor) for change in changes]
+        objects = [sql.change_object(change.old, change.event, change.actor, change.call_id) for change in changes]
         users = [change.old.user_id for change in changes]
         rows = await self._fetch_change(sql.CHANGE, objects, users, users=users)
         return {changes[row["index"]]: None for row in rows}
@@ -327,6 +343,11 @@ class TokenStore(TokenReader, Lookups):
 
     def _hash_user(self, user_id: str) -> bytes:
         return hmac.digest(self._erasure_key, user_id.encode(), hashlib.sha256)
+
+
+def _new_call_id() -> int:
+    """A number that no other call has, in this process or another."""
+    return randbits(63)
 
 
 def _snapshot(row: Row) -> TokenSnapshot:

@@ -78,7 +78,7 @@ LOOKUPS = {
     "a token by id, to change it": (statements.READ_BY_ID, [ID]),
     "a token by user and gateway, to change it": (statements.READ_BY_USERS_AND_GATEWAYS, ["user-7", ",", "STRIPE"]),
     "a save": (SAVE, [[{"user_id": "user-7", "gateway": "STRIPE"}], "UPDATED"]),
-    "whether a change is recorded": (statements.RECORDED, ["user-7", MOMENT, "test"]),
+    "whether a change is recorded": (statements.RECORDED, ["user-7", 7]),
     "tokens by user and gateway, locked": (statements.LOCK_BY_USERS_AND_GATEWAYS, PAIR),
     "the tokens of users, locked": (statements.LOCK_OF_USERS, [["user-7", "user-8"]]),
     "a user's identifiers at a gateway": (statements.IDENTIFIERS, PAIR),

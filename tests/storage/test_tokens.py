@@ -99,7 +99,7 @@ async def test_changes_of_many_tokens_and_locks_on_them_wait_for_each_other(stor
         await transaction.write(new_tokens(users[::-1], "cus_{}"), "a-test")
         tokens = await transaction.lock_of(users)
     pairs = [(user, "STRIPE") for user in users]
-    changes = [_Change(token, reported(token, Facts(gone_at=NOW), NOW), "a-test") for token in tokens]
+    changes = [_Change(token, reported(token, Facts(gone_at=NOW), NOW), "a-test", 1) for token in tokens]
 
     async def lock():
         async with store.transaction(users) as transaction:

@@ -32,11 +32,11 @@ begin
       id uuid, version integer, new_version integer, old_deactivated_at timestamptz, old_verified_at timestamptz,
       old_activated_at timestamptz, description text, is_active boolean, activated_at timestamptz,
       deactivated_at timestamptz, deactivation_reason text, last_verified_at timestamptz, updated_at timestamptz,
-      keeps_metadata boolean, metadata jsonb, action text, reason text, actor text
+      keeps_metadata boolean, metadata jsonb, action text, reason text, actor text, call_id bigint
     )) with ordinality as new(
       id, version, new_version, old_deactivated_at, old_verified_at, old_activated_at, description, is_active,
       activated_at, deactivated_at, deactivation_reason, last_verified_at, updated_at, keeps_metadata, metadata, action,
-      reason, actor, place
+      reason, actor, call_id, place
     ) order by users[place], id
   loop
     whose := users[change.place];
@@ -53,9 +53,9 @@ begin
     if found then
       if change.action is not null then
         insert into customer_gateway_token_events
-          (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor)
+          (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor, call_id)
         values (change.id, change.new_version, whose, changed.gateway, changed.gateway_customer_id, change.is_active,
-          change.updated_at, change.action, change.reason, change.actor);
+          change.updated_at, change.action, change.reason, change.actor, change.call_id);
       end if;
       return next change.place - 1;
     end if;
