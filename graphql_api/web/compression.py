@@ -11,7 +11,7 @@ import brotli
 from starlette.requests import Request
 from starlette.responses import Response
 
-from graphql_api.web.http_errors import HTTPError
+from graphql_api.web.http_errors import Headers, HTTPError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -31,6 +31,7 @@ _CODINGS = ("gzip", "deflate", "br", "zstd")
 PREFERRED = ("zstd", "br", "gzip", "deflate")
 """In the order of how quickly they compress well."""
 
+_VARY = (b"vary", b"accept-encoding")
 _ACCEPTS = [(b"accept-encoding", ", ".join(_CODINGS).encode())]
 
 
@@ -75,22 +76,26 @@ def decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
     return plain
 
 
-async def compress(body: bytes, coding: str) -> bytes:
-    """The body in this coding."""
+async def compress(body: bytes, accept_encoding: bytes | None) -> tuple[bytes, Headers]:
+    """The body in the coding that a client likes best, if it accepts any, and the headers that say so."""
+    coding = accepted(accept_encoding)
+    if coding is None:
+        return body, [_VARY]
     if len(body) > _IN_THREAD_BYTES:
-        return await asyncio.to_thread(_COMPRESS[coding], body)
-    return _COMPRESS[coding](body)
+        body = await asyncio.to_thread(_COMPRESS[coding], body)
+    else:
+        body = _COMPRESS[coding](body)
+    return body, [_VARY, (b"content-encoding", coding.encode())]
 
 
 async def page(request: Request, body: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
     """A page, compressed for clients who accept that."""
-    said = dict(headers or {})
+    about_coding: Headers = ()
     if request.state.compresses and len(body) > MIN_BYTES:
-        said["vary"] = "accept-encoding"
-        if coding := accepted(request.headers.get("accept-encoding", "").encode("latin-1")):
-            said["content-encoding"] = coding
-            body = await compress(body, coding)
-    return Response(body, media_type=media_type, headers=said)
+        body, about_coding = await compress(body, request.headers.get("accept-encoding", "").encode("latin-1"))
+    response = Response(body, media_type=media_type, headers=headers)
+    response.raw_headers.extend(about_coding)
+    return response
 
 
 def accepted(accept_encoding: bytes | None, codings: tuple[str, ...] = PREFERRED) -> str | None:

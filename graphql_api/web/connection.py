@@ -20,7 +20,15 @@ from uvicorn.server import ServerState
 
 from graphql_api.web import asgi
 from graphql_api.web.connection_registry import ConnectionRegistry
-from graphql_api.web.framing import RefusedError, check_framing, refusal, target
+from graphql_api.web.framing import (
+    RefusedError,
+    check_framing,
+    framing_lines,
+    head_too_large,
+    is_head_too_large,
+    refusal,
+    target,
+)
 from graphql_api.web.request import MAX_UNREAD_BODY_BYTES, Request, Response
 
 if TYPE_CHECKING:
@@ -35,7 +43,6 @@ RESPOND = "respond"
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 _FEED_BYTES = 4096  # parsed at once, which bounds the short requests that are read before reading pauses
-_MAX_COPIED = 64 * 1024  # bytes of a body that are joined with its head; more take as long as another piece
 _CLOSE = b"connection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -240,15 +247,15 @@ class Connection(asyncio.Protocol):
             place += self._parse(data[place : place + _FEED_BYTES])
             if self._headers or self._is_in_head:  # a head, or trailers, that go beyond this piece
                 self._is_long_head = True
-                if self._is_head_too_large() and not self._is_ending:
-                    self._refuse(self._head_too_large())
+                if not self._is_ending and is_head_too_large(self._url, self._headers, self._limits):
+                    self._refuse(head_too_large(self._limits))
         receiving = self._receiving
         if self._held or (receiving is not None and receiving.unread_bytes > MAX_UNREAD_BODY_BYTES):
             self._pause()
         if receiving is not was_receiving:
             self._patience, self._waits_since = self._limits.max_head_seconds, self._loop.time()
         if self._idle_bytes > self._limits.max_head_bytes and not self._is_ending:
-            self._refuse(self._head_too_large())
+            self._refuse(head_too_large(self._limits))
         elif self._is_in_head and not was_in_head and not self._requests:
             self._wait(self._limits.max_head_seconds)
 
@@ -269,16 +276,10 @@ class Connection(asyncio.Protocol):
 
     def _ignore_upgrade(self) -> None:
         """Read on behind a head that offers an upgrade, where the parser stops: a new one is told of the framing."""
-        headers = self._receiving.headers
-        framing = b""
-        if b"transfer-encoding" in headers:
-            framing = b"transfer-encoding: chunked\r\n"
-        elif (length := headers.get(b"content-length")) is not None:
-            framing = b"content-length: %b\r\n" % length
         self._is_upgrading = False
         self._is_replaying = True
         self._parser = httptools.HttpRequestParser(self)
-        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing_lines(self._receiving))
         self._is_replaying = False
 
     def on_message_begin(self) -> None:
@@ -302,8 +303,8 @@ class Connection(asyncio.Protocol):
         if self._is_replaying:
             return
         parser, headers, url, limits = self._parser, self._headers, self._url, self._limits
-        if len(headers) > limits.max_header_lines or (self._is_long_head and self._is_head_too_large()):
-            raise self._head_too_large()
+        if len(headers) > limits.max_header_lines or (self._is_long_head and is_head_too_large(url, headers, limits)):
+            raise head_too_large(limits)
         version = parser.get_http_version()
         path, raw_path, query_string = target(url)
         request = Request(
@@ -353,20 +354,10 @@ class Connection(asyncio.Protocol):
         request.refusal = refusal(refused.status, str(refused), self._headers if self._is_in_head else ())
         self._accept(request)
 
-    def _is_head_too_large(self) -> bool:
-        limits, headers = self._limits, self._headers
-        size = len(self._url) + sum([len(name) + len(value) + 4 for name, value in headers])
-        return len(headers) > limits.max_header_lines or size > limits.max_head_bytes
-
     def _refuse_at_once(self, status: HTTPStatus, message: str) -> None:
         """Answer a client that has not sent a whole head."""
         answer = refusal(status, message, self._headers if self._is_in_head else ())
         self._transport.write(b"".join((STATUS_LINES[status.value], answer.head, _CLOSE, answer.body)))
-
-    def _head_too_large(self) -> RefusedError:
-        limits = self._limits
-        message = f"The head has more than {limits.max_head_bytes:,} bytes or {limits.max_header_lines} header lines."
-        return RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
 
     # --- requests to answers
 
@@ -454,10 +445,7 @@ class Connection(asyncio.Protocol):
         status, head, body = response
         if request.method == "HEAD":
             body = b""
-        if len(body) > _MAX_COPIED:
-            self._transport.writelines((self._piece(request, status, head, b""), body))
-        else:
-            self._transport.write(self._piece(request, status, head, body))
+        self._transport.write(self._piece(request, status, head, body))
 
     def begin(self, request: Request, status: int, head: bytes) -> None:
         """Write the head of an answer whose body follows by `write_body`."""

@@ -10,6 +10,7 @@ from http import HTTPStatus
 import httptools
 
 from graphql_api.web import request_ids
+from graphql_api.web.connection_registry import ConnectionLimits
 from graphql_api.web.request import RawHeaders, Request, Response
 
 _MAX_LENGTH_DIGITS = 18
@@ -53,6 +54,26 @@ def check_framing(request: Request) -> None:
             raise RefusedError(HTTPStatus.BAD_REQUEST, "Host is missing.")
     elif len(headers) < len(request.raw_headers) and [name for name, _ in request.raw_headers].count(b"host") > 1:
         raise RefusedError(HTTPStatus.BAD_REQUEST, "Host occurs twice.")
+
+
+def framing_lines(request: Request) -> bytes:
+    """The header lines by which a request's body is framed."""
+    if b"transfer-encoding" in request.headers:
+        return b"transfer-encoding: chunked\r\n"
+    length = request.headers.get(b"content-length")
+    return b"" if length is None else b"content-length: %b\r\n" % length
+
+
+def is_head_too_large(url: bytes, headers: RawHeaders, limits: ConnectionLimits) -> bool:
+    """Whether a head, as far as it has come, has more bytes or lines than it may."""
+    size = len(url) + sum([len(name) + len(value) + 4 for name, value in headers])
+    return len(headers) > limits.max_header_lines or size > limits.max_head_bytes
+
+
+def head_too_large(limits: ConnectionLimits) -> RefusedError:
+    """The error of such a head."""
+    message = f"The head has more than {limits.max_head_bytes:,} bytes or {limits.max_header_lines} header lines."
+    return RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
 
 
 def _parse_target(url: bytes) -> tuple[str, bytes, bytes]:

@@ -117,8 +117,8 @@ class GraphQL:
         self._in_flight.enter(request)
         request.is_interruptible = True
         try:
-            if self.hosts is not None:
-                self._check_host(headers)
+            if self.hosts is not None and (refusal := self.hosts.refusal(headers.get(b"host"))):
+                raise HTTPError(421, "MISDIRECTED_REQUEST", refusal)  # noqa: TRY301 - left here like all that is refused
             if b"accept" in headers:
                 request.media_type = acceptable(headers[b"accept"])
 
@@ -194,8 +194,8 @@ class GraphQL:
         if status is None:
             return None
         if self.compresses and len(body) > compression.MIN_BYTES:
-            body, coding_lines = await _compressed(request, body)
-            more += coding_lines
+            body, about_coding = await compression.compress(body, headers.get(b"accept-encoding"))
+            more += _lines(about_coding)
         if self.cors_headers is not None and b"origin" in headers:
             more += _lines(self.cors_headers(headers[b"origin"]))
         return _new(Response, (status, request.media_type.head % (len(body), request_id.encode()) + more, body))
@@ -227,10 +227,6 @@ class GraphQL:
             if request.user_errors:
                 event["user_errors"] = request.user_errors[:_MAX_LOGGED_USER_ERRORS]
             logs.access.write(request.id, event)
-
-    def _check_host(self, headers: dict[bytes, bytes]) -> None:
-        if self.hosts is not None and (refusal := self.hosts.refusal(headers.get(b"host"))):
-            raise HTTPError(421, "MISDIRECTED_REQUEST", refusal)
 
     # --- what they ask
 
@@ -424,15 +420,6 @@ def _from_url(request: Request) -> Parameters:
     if request.method not in {"GET", "HEAD"}:
         raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send GET or POST.", [(b"allow", b"GET, HEAD, POST")])
     return parameters.from_query_string(request.query_string)
-
-
-async def _compressed(request: Request, body: bytes) -> tuple[bytes, bytes]:
-    """The body in a coding that the client accepts, if it does, and the header lines that say so."""
-    coding = compression.accepted(request.headers.get(b"accept-encoding"))
-    if coding is None:
-        return body, b"vary: accept-encoding\r\n"
-    lines = b"vary: accept-encoding\r\ncontent-encoding: %b\r\n" % coding.encode()
-    return await compression.compress(body, coding), lines
 
 
 def _well_formed(asked: Parameters | HTTPError) -> Parameters:
