@@ -27,6 +27,11 @@ QUERY = """
 """
 PREPARED = Statement("prepared", "select count(*), sum(octet_length(statement)) as bytes from pg_prepared_statements")
 
+NAMING = Statement(
+    "naming",
+    "select count(*), count(*) filter (where statement like '%cho'||'sen%') as named from pg_prepared_statements",
+)
+
 
 @pytest.fixture
 def pools(monkeypatch):
@@ -53,3 +58,23 @@ async def test_selections_that_all_differ_leave_a_bounded_number_of_statements(d
         [row] = await pool.fetch(PREPARED)
     assert MAX_PREPARED <= row["count"] <= MAX_PREPARED + 1  # asyncpg closes one when it prepares the next
     assert row["bytes"] <= MAX_PREPARED_BYTES
+
+
+async def test_no_name_that_a_caller_chooses_is_in_a_statement(database_url, straight, pools):
+    options = {"database_pool_size": 1, "database_prepared_statements": True}
+    settings = Settings(database_url=straight(database_url), auth_secret=AUTH_SECRET, **options)
+    counts = []
+    async with opened(create_app(settings)) as app:
+        service = Client(app, mint(AUTH_SECRET, "s", (ADMIN_SCOPE,)))
+        for name in ("chosen", "chosen_too", "chosen" * 20):
+            answer = await service(
+                f"query {name}(${name}: [_Any!]!) {{ {name}: _entities(representations: ${name}) {{ ...{name} }} }}"
+                f" fragment {name} on User {{ {name}: gatewayTokens {{ {name}: metadata id }}"
+                f' {name}_one: gatewayToken(gateway: "S") {{ {name}: gatewayCustomerId }} }}',
+                **{name: [{"__typename": "User", "id": "u1"}]},
+            )
+            assert "errors" not in answer
+            [pool] = pools
+            [row] = await pool.fetch(NAMING)
+            counts.append((row["count"], row["named"]))
+    assert counts == [(counts[0][0], 0)] * 3

@@ -30,6 +30,7 @@ from graphql_api.web.documents import Documents
 from graphql_api.web.graphql import GraphQL, RequestLimits
 from graphql_api.web.uploads import Uploads
 from tests.asgi import opened
+from tests.until import until
 from tests.web import standin
 
 AUTH_SECRET = "0123456789abcdef0123456789abcdef"
@@ -111,8 +112,27 @@ async def web(graphql):
 
 
 class _Server(uvicorn.Server):
+    """uvicorn's, without the tenths of a second that it sleeps until it looks whether to stop, and while it does."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
     def capture_signals(self):
         return nullcontext()
+
+    async def main_loop(self):
+        await self.on_tick(0)
+        await self.stopping.wait()
+
+    async def shutdown(self, sockets=None):
+        for listener in (*self.servers, *sockets):
+            listener.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        await until(lambda: not state.connections and not state.tasks, "what is under way has ended")
+        await self.lifespan.shutdown()
 
 
 def with_state(app):
@@ -140,7 +160,7 @@ async def listening(app, limits=None, **options):
         server = _Server(uvicorn.Config(with_state(app), http=connections, log_config=None, ws="none", **options))
         running = asyncio.create_task(server.serve([listener]))
         yield listener.getsockname()
-        server.should_exit = True
+        server.stopping.set()
         await running
 
 
