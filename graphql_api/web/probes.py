@@ -78,13 +78,13 @@ async def index(request: Request) -> Response:
 
 
 async def _not_found(_request: Request, _error: Exception) -> Response:
-    """Say where the things are, to people and to those who read the logs of programs."""
+    """Say which paths there are."""
     return PlainTextResponse(_NOTHING, 404)
 
 
 _NOTHING = (
-    "Nothing is at this path. GraphQL is at /graphql, without a slash at its end; the path / lists the others. A path "
-    "of webhooks is there if the gateway's secret is set, and /metrics if METRICS_PORT is not.\n"
+    "Nothing is at this path. GraphQL is at /graphql, without a slash at its end; / lists the other paths. Webhooks "
+    "need the secret of their gateway to be set. With METRICS_PORT, /metrics is at that port.\n"
 )
 NOT_FOUND: Mapping[Any, ExceptionHandler] = {404: _not_found}
 """What answers for the paths that nothing is at."""
