@@ -117,7 +117,7 @@ class Operation:
                 self._fallbacks[program] += 1
         executor = self.core_executor(variables, context, root, middleware)
         if isinstance(executor, list):
-            return Result(None, executor, executed=False)
+            return Result(None, self._variables.told(executor), executed=False)
         executor.room = room
         # The engine takes no schema with @defer or @stream, so there is one result, never a series of them.
         result = cast("ExecutionResult | Awaitable[ExecutionResult]", executor.execute_operation())

@@ -94,10 +94,14 @@ class Variables:
         found = get_variable_values(
             self._schema, self._definitions, values, max_errors=MAX_ERRORS, hide_suggestions=not self._suggestions
         )
-        if self._suggestions and isinstance(found, list):
-            for error in found:
+        return self.told(found) if isinstance(found, list) else found
+
+    def told(self, errors: list[GraphQLError]) -> list[GraphQLError]:
+        """Errors in variables as callers are told of them: with the values of an enum, if suggestions are on."""
+        if self._suggestions:
+            for error in errors:
                 error.message = with_enum_values(error.message, self._schema)
-        return found
+        return errors
 
     def _short_way(self) -> list[_Variable] | None:
         variables: list[_Variable] = []

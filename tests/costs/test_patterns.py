@@ -18,6 +18,7 @@ USES = {"compile", "match", "search", "fullmatch", "sub", "split", "findall", "f
 PATTERNS = {
     ("engine/messages.py", "_NUMBER_FOR_STRING"): "fixed text, then one class up to the end",
     ("engine/messages.py", "_SUGGESTION"): "runs on a text that ends with a question mark: each beginning has its end",
+    ("engine/messages.py", "_WRONG_ENUM_VALUE"): "fixed text, then one class, up to a quote, which is not in it",
     ("engine/parsing.py", "_NAME"): "one class, matched at a place",
     ("engine/parsing.py", "_DIGITS"): "one class, matched at a place",
     ("engine/parsing.py", "_IGNORED"): "one class, matched at a place",

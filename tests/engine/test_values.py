@@ -74,8 +74,9 @@ def told(outcome):
 def both(type_, default, values):
     node = parse(f"query ($v: {type_}{default}) {{ plain }}").definitions[0]
     expected = get_variable_values(SCHEMA, node.variable_definitions, values, max_errors=50)
-    expected = expected if isinstance(expected, list) else expected.coerced
-    return told(expected), told(Variables(SCHEMA, node, suggestions=True).coerce(values))
+    variables = Variables(SCHEMA, node, suggestions=True)
+    expected = variables.told(expected) if isinstance(expected, list) else expected.coerced
+    return told(expected), told(variables.coerce(values))
 
 
 @settings(deadline=None, max_examples=300)
