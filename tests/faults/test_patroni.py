@@ -27,6 +27,7 @@ _PATH = f"{os.environ['PATH']}:/usr/sbin"
 _MISSING = [name for name in _PROGRAMS if shutil.which(name, path=_PATH) is None]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(_MISSING, reason=f"not installed: {', '.join(_MISSING)}"),
     pytest.mark.skipif(not LONG, reason="a failover takes Patroni half a minute: make test-faults"),
 ]

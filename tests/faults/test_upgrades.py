@@ -12,6 +12,7 @@ from tests.faults.load import Load
 from tests.faults.service import serving
 from tests.until import until
 
+pytestmark = pytest.mark.slow
 TABLE = "customer_gateway_tokens"
 
 

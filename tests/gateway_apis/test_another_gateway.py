@@ -12,6 +12,7 @@ from tests.docs.pages import ROOT, blocks
 from tests.gateway_apis import standin
 from tests.gateway_apis.standin import serving
 
+pytestmark = pytest.mark.slow
 KEY = "acme_live_0123456789abcdef"
 SHOWN = {block.language: block for block in blocks(ROOT / "docs/checks.md") if "acme" in block.text}
 

@@ -235,6 +235,7 @@ async def test_a_proxy_is_used_unless_it_is_not_for_that_host(command, address, 
     assert (outcome.status, "1 asked: 1 verified" in outcome.err) == (0, True), outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 async def test_a_check_that_is_ended_goes_on_where_it_was(process, address, tokens, stripe, connection, ending):
     await tokens(150)
@@ -256,6 +257,7 @@ async def test_a_check_that_is_ended_goes_on_where_it_was(process, address, toke
     assert len(again) <= 50  # what was asked for and not written down yet: one batch
 
 
+@pytest.mark.slow
 async def test_a_check_that_is_killed_at_any_moment_loses_no_deletion(process, address, tokens, stripe, connection):
     """The list has four pages; then customers are asked for."""
     await tokens(40)
@@ -440,6 +442,7 @@ async def test_a_file_of_customers_to_keep_must_be_there(command, address, erase
     assert (outcome.status, "hold.txt does not exist" in outcome.err, stripe.asked) == (2, True, [])
 
 
+@pytest.mark.slow
 async def test_a_purge_that_is_killed_at_any_moment_deletes_all_at_last_and_nothing_else(
     process, address, tokens, stripe, graph
 ):

@@ -6,6 +6,7 @@ from tests.gateways.conftest import apollo_gateway, grafbase_gateway, hive_gatew
 from tests.gateways.graph import Endpoint, access_token, compose
 from tests.until import until
 
+pytestmark = pytest.mark.slow
 SAVE = """
 mutation Save($inputs: [SaveCustomerGatewayTokenInput!]!) {
   saveCustomerGatewayTokens(inputs: $inputs) { createdCount }

@@ -7,6 +7,7 @@ from graphql import build_schema
 from tests.docs.pages import blocks
 from tests.gateways.graph import GRAPH, TESTS, compose
 
+pytestmark = pytest.mark.slow
 LIBRARIES = ["apollo", "guild", "wundergraph"]
 LINK = 'extend schema @link(url: "https://specs.apollo.dev/federation/v2.9", import: ["@key", "@shareable"])'
 OURS = {"name": "tokens", "url": "http://127.0.0.1:1", "sdl": (GRAPH.parent / "schema.graphql").read_text()}

@@ -8,6 +8,7 @@ import pytest
 from tests.gateways.graph import ROUTER_SECRET, TESTS, access_token
 from tests.node import install
 
+pytestmark = pytest.mark.slow
 ADMIN = access_token("admin", "gateway-tokens:admin")
 TRACED = {"apollo-federation-include-trace": "ftv1"}
 SAVE = """mutation { saveCustomerGatewayToken(input: {userId: "user-1", gateway: "STRIPE", gatewayCustomerId: "cus_1"})

@@ -4,6 +4,7 @@ import pytest
 
 from tests.gateways.graph import access_token
 
+pytestmark = pytest.mark.slow
 READER = access_token("billing", "gateway-tokens:read")
 WRITER = access_token("checkout", "gateway-tokens:write")
 

