@@ -12,7 +12,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-
 WRITING = threading.Lock()  # requests come at the same time
 
 
@@ -24,14 +23,13 @@ class Collector(BaseHTTPRequestHandler):
         if self.path != "/v1/traces" or self.headers["content-type"] != "application/x-protobuf":
             self.send_error(404)
             return
-        lines = []
-        for resource_spans in ExportTraceServiceRequest.FromString(body).resource_spans:
-            resource = values(resource_spans.resource.attributes)
-            for scope_spans in resource_spans.scope_spans:
-                for span in scope_spans.spans:
-                    lines.append(
-                        json.dumps({**plain(span), "resource": resource, "headers": dict(self.headers)}) + "\n"
-                    )
+        lines = [
+            json.dumps({**plain(span), "resource": values(of.resource.attributes), "headers": dict(self.headers)})
+            + "\n"
+            for sent in ExportTraceServiceRequest.FromString(body).resource_spans
+            for scope_spans in sent.scope_spans
+            for span in scope_spans.spans
+        ]
         with WRITING:
             print(*lines, sep="", end="", flush=True)  # noqa: T201
         answer = ExportTraceServiceResponse().SerializeToString()
