@@ -24,7 +24,7 @@ class Collector(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         lines = [
-            json.dumps({**plain(span), "resource": values(of.resource.attributes), "headers": dict(self.headers)})
+            json.dumps({**plain(span), "resource": values(sent.resource.attributes), "headers": dict(self.headers)})
             + "\n"
             for sent in ExportTraceServiceRequest.FromString(body).resource_spans
             for scope_spans in sent.scope_spans
