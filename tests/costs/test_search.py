@@ -232,9 +232,9 @@ BLOCKS_OF_A_DOCUMENT = 100  # at least, of one that is kept
 
 
 def test_what_was_prepared_stays_in_memory_up_to_a_bound(schema):
-    engine = Engine(schema, max_documents=20, max_characters=8_000)
-    retained(engine, 0, 40)
-    assert min(retained(engine, start, 40) for start in (40, 80, 120)) < 40 * BLOCKS_OF_A_DOCUMENT
+    engine = Engine(schema, max_documents=10, max_characters=4_000)
+    retained(engine, 0, 20)
+    assert min(retained(engine, start, 20) for start in (20, 40)) < 20 * BLOCKS_OF_A_DOCUMENT
 
 
 def test_a_cache_without_a_bound_would_be_found(schema, monkeypatch):
@@ -242,6 +242,6 @@ def test_a_cache_without_a_bound_would_be_found(schema, monkeypatch):
         self._values[source] = document, None
 
     monkeypatch.setattr(SharedCache, "put", put)
-    engine = Engine(schema, max_documents=20, max_characters=8_000)
-    retained(engine, 0, 40)
-    assert retained(engine, 40, 40) > 40 * BLOCKS_OF_A_DOCUMENT
+    engine = Engine(schema, max_documents=10, max_characters=4_000)
+    retained(engine, 0, 20)
+    assert retained(engine, 20, 20) > 20 * BLOCKS_OF_A_DOCUMENT
