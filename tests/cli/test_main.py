@@ -333,34 +333,45 @@ def test_a_word_is_taken_in_any_case(monkeypatch):
     assert (settings.log_level, settings.engine) == ("info", "graphql-core")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["import", "t.csv"],
-        ["export", "t.csv"],
-        ["remap", "t.csv", "--gateway", "S"],
-        ["reconcile", "t.csv", "--gateway", "S"],
-        ["partition"],
-        ["migrate"],
-        ["demo"],
-        ["deliver"],
-        ["deliver", "--resume", "billing"],
-        ["prune", "--history-older-than", "9d", "--yes"],
-    ],
-)
+ON_A_DATABASE = [
+    ["import", "t.csv"],
+    ["export", "t.csv"],
+    ["remap", "t.csv", "--gateway", "STRIPE"],
+    ["reconcile", "t.csv", "--gateway", "STRIPE"],
+    ["check", "--gateway", "STRIPE"],
+    ["purge", "--gateway", "STRIPE", "--yes"],
+    ["partition"],
+    ["distribute"],
+    ["migrate"],
+    ["demo"],
+    ["deliver"],
+    ["deliver", "--resume", "billing"],
+    ["prune", "--history-older-than", "9d", "--yes"],
+]
+
+
+def test_all_commands_that_need_a_database_are_known():
+    commands = typer.main.get_command(cli).commands.items()
+    with_database = {name for name, command in commands if "embedded" in {each.name for each in command.params}}
+    assert {*with_database, "distribute"} == {name for name, *_ in ON_A_DATABASE}
+
+
+@pytest.mark.parametrize("command", ON_A_DATABASE)
 def test_no_command_but_serve_starts_a_database_unless_told_to(call, monkeypatch, tmp_path, command):
     (tmp_path / "t.csv").write_text("old,new\n" if command[0] == "remap" else "userId,gateway,gatewayCustomerId\n")
     monkeypatch.delenv("DATA_DIR")
     monkeypatch.setenv("DATABSE_URL", "postgresql://db.example/tokens")
     monkeypatch.setenv("EVENT_WEBHOOKS", "billing=https://billing.example/events")
     monkeypatch.setenv("EVENT_WEBHOOK_SECRETS", f"billing:whsec_{'A' * 32}")
+    monkeypatch.setenv("STRIPE_API_KEY", f"rk_live_{'a' * 24}")
     status, out, err = call(*command)
     assert (status, out) == (2, "")
     warning, said = err.splitlines()
     assert warning == (
         "gateway-tokens: warning: DATABSE_URL is set, which this service does not read; did you mean DATABASE_URL?"
     )
-    assert said.startswith("gateway-tokens: DATABASE_URL is not set: set it, or pass --embedded")
+    way_out = " to the coordinator of the cluster" if command == ["distribute"] else ", or pass --embedded"
+    assert said.startswith(f"gateway-tokens: DATABASE_URL is not set: set it{way_out}")
     assert not (tmp_path / ".data").exists()
 
 

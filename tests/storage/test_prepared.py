@@ -8,6 +8,7 @@ from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.settings import Settings
+from graphql_api.storage import bulkheads
 from graphql_api.storage.connection import MAX_PREPARED, MAX_PREPARED_BYTES, Statement
 from graphql_api.storage.pool import ConnectionPool
 from tests.asgi import Client, opened
@@ -46,7 +47,10 @@ def pools(monkeypatch):
     return found
 
 
-async def test_selections_that_all_differ_leave_a_bounded_number_of_statements(database_url, straight, pools):
+async def test_selections_that_all_differ_leave_a_bounded_number_of_statements(
+    database_url, straight, pools, monkeypatch
+):
+    monkeypatch.setattr(bulkheads, "_MIN_SECONDS", 60)  # a read that is late costs its connection
     options = {"database_pool_size": 1, "database_prepared_statements": True}
     settings = Settings(database_url=straight(database_url), auth_secret=AUTH_SECRET, **options)
     async with opened(create_app(settings)) as app:
