@@ -1,7 +1,7 @@
 """Until when a mutation may change something: what is not committed by then is given up."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from math import inf
@@ -90,11 +90,11 @@ def limit() -> AbstractAsyncContextManager[asyncio.Timeout]:
 
 
 @asynccontextmanager
-async def kept() -> AsyncGenerator[None]:
+async def kept(error: Callable[[], UnavailableError] | None = None) -> AsyncGenerator[None]:
     """Give up what is done in this at the deadline.
 
     Raises:
-        UnavailableError: it was given up.
+        UnavailableError: it was given up; `error` is raised instead if it is given.
     """
     entered: asyncio.Timeout | None = None
     try:
@@ -102,7 +102,8 @@ async def kept() -> AsyncGenerator[None]:
             yield
     except TimeoutError:
         if entered is not None and entered.expired():
-            raise over() from None
+            given_up = over() if error is None else error()
+            raise given_up from None
         raise
 
 

@@ -7,6 +7,7 @@ Exception
 ├── BadInputError      the request cannot be understood; `message` says why
 │   └── ExpiredCursorError     … because entries after a cursor of the change feed were deleted
 └── UnavailableError        the database cannot be asked right now
+    └── BusyError           other changes came first for too long, and nothing was changed
 """
 
 from collections.abc import Sequence
@@ -72,3 +73,12 @@ class ExpiredCursorError(BadInputError):
 
 class UnavailableError(Exception):
     """The database cannot be asked in time, or the service has no room; the same request may work later."""
+
+
+class BusyError(UnavailableError):
+    """Other changes of the same users came first for too long. This one changed nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Other changes of the same users took too long, and nothing was changed. Send the request again."
+        )

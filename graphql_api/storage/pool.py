@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, Self
 
 from graphql_api.domain import deadline
-from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain.errors import BusyError, UnavailableError
 from graphql_api.storage.bulkheads import ChangeShares, Share, SharedReadIsLateError, SlowKeys, tries, was_slow
 from graphql_api.storage.connection import ConnectionLostError, Observer, Reads, Row, Statement, unobserved
 from graphql_api.storage.connection_set import (
@@ -232,12 +232,12 @@ class ConnectionPool:
             raise UnavailableError(READ_ONLY)
         async with AsyncExitStack() as stack:
             is_slow = False
-            async with deadline.kept():
-                if self.connections.watches:
+            if self.connections.watches:
+                async with deadline.kept(BusyError):
                     place = self.changes.place(keys, records=records, waits_for_locks=True)
                     is_slow = await stack.enter_async_context(place)
-                until = monotonic() + ACQUIRE_TIMEOUT_SECONDS
-                connection = await self.connections.acquire(until)
+            async with deadline.kept():
+                connection = await self.connections.acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
             began = monotonic()
             ends_early = repeats and self.connections.watches and not is_slow
             try:

@@ -17,7 +17,7 @@ import asyncpg
 
 from graphql_api.domain import deadline
 from graphql_api.domain.claims import idempotency_key
-from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain.errors import BusyError, UnavailableError
 from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Action, Event, Token
 from graphql_api.storage import statements as sql
@@ -311,7 +311,7 @@ class TokenStore(TokenReader, Lookups):
         try:
             async with AsyncExitStack() as stack:
                 if before is None and len(users) <= _MAX_USERS_IN_TURN:
-                    async with deadline.kept():
+                    async with deadline.kept(BusyError):
                         await stack.enter_async_context(self._turns.places(users))
                 is_shared = claims and len(users) > 1  # then each claims again alone, which shows who is slow
                 opening = self.pool.transaction(

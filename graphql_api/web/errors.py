@@ -23,6 +23,7 @@ from graphql import GraphQLError, GraphQLSyntaxError
 from graphql_api.domain.cards import MAX_CHARACTERS, redact_card_numbers
 from graphql_api.domain.errors import (
     BadInputError,
+    BusyError,
     ExpiredCursorError,
     ForbiddenError,
     InputError,
@@ -122,6 +123,8 @@ def _expected(error: GraphQLError, *, changes: bool) -> Formatted | None:
     if isinstance(cause, GraphQLError):
         code = _code(cause) or _argument_code(cause)
         return refused(code, _words(cause)) if code else None
+    if isinstance(cause, BusyError):
+        return refused("UNAVAILABLE", str(cause))
     if isinstance(cause, UnavailableError):
         return refused("UNAVAILABLE", _UNAVAILABLE + ("; its change may already have been made." if changes else "."))
     code = next((code for kind, code in _CODES if isinstance(cause, kind)), None)

@@ -8,6 +8,7 @@ from graphql import GraphQLError
 
 from graphql_api.domain.errors import (
     BadInputError,
+    BusyError,
     Code,
     ForbiddenError,
     InputError,
@@ -23,6 +24,7 @@ FAILURES = {
     "BadInputError": BadInputError("That is no cursor of ours."),
     "InputError": InputError([Problem(Code.INVALID, "A gateway is a name.")]),
     "UnavailableError": UnavailableError(SECRET),
+    "BusyError": BusyError(),
     "coded": GraphQLError("Too much of it.", extensions={"code": "LIMIT_EXCEEDED"}),
     "uncoded": GraphQLError(SECRET),
     "ValueError": ValueError(SECRET),
