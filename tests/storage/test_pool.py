@@ -162,6 +162,14 @@ async def cut(pool, proxy, lost, what):
         await transaction.fetch(Statement("last", "select 'the last one', null::uuid[]"))
 
 
+async def test_a_mutation_that_lost_its_connection_has_little_time_left(database_url, connection, straight):
+    async with ConnectionPool.open(straight(database_url)) as pool:
+        with deadline.until(asyncio.get_running_loop().time() + 60):
+            await connection.fetch("select pg_terminate_backend($1)", await backend(pool))
+            await backend(pool)
+            assert deadline.left() < 2.5
+
+
 @pytest.mark.parametrize("lost", ["request", "answer"])
 @pytest.mark.parametrize("what", [b"begin", b"pg_current_xact_id", TYPES, b"the last one"])
 async def test_a_connection_that_was_lost_without_a_word_is_noticed_soon_and_its_locks_are_free(
