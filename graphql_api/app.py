@@ -47,7 +47,7 @@ from graphql_api.web.request import Request, Response
 from graphql_api.web.security_headers import SecurityHeadersMiddleware
 from graphql_api.web.tracing import Traced, TracedGraphQL
 from graphql_api.web.uploads import Uploads
-from graphql_api.webhooks import Endpoint, webhooks
+from graphql_api.webhooks import WebhookEndpoint, webhooks
 
 GRAPHQL_PATH = "/graphql"
 
@@ -354,11 +354,11 @@ def _graphql(
 
 
 def _webhooks(settings: Settings) -> list[Route]:
-    def endpoints(secrets: Iterable[SecretStr], accounts: Iterable[str]) -> list[Endpoint]:
+    def endpoints(secrets: Iterable[SecretStr], accounts: Iterable[str]) -> list[WebhookEndpoint]:
         pairs = [secret.get_secret_value().split(":", 1) for secret in secrets]
         named = [account.split(":", 1) for account in accounts]
         return [
-            Endpoint(
+            WebhookEndpoint(
                 gateway,
                 secret,
                 frozenset(account for of, account in named if of == gateway),

@@ -25,7 +25,7 @@ MAX_BYTES = 256 * 1024  # of a key server's answer
 _log = structlog.get_logger(__name__)
 
 
-class Timing(NamedTuple):
+class KeyTiming(NamedTuple):
     """When keys are fetched, and how long that may take, in seconds."""
 
     fetch_timeout_seconds: float = 3.0
@@ -34,7 +34,7 @@ class Timing(NamedTuple):
     look_seconds: float = 1.0  # between looks at a file
 
 
-DEFAULT_TIMING = Timing()
+DEFAULT_TIMING = KeyTiming()
 
 
 class Keys:
@@ -63,7 +63,7 @@ class Keys:
 class FileKeys(Keys):
     """The keys of a file, which is read again when it changes."""
 
-    def __init__(self, path: Path, timing: Timing = DEFAULT_TIMING) -> None:
+    def __init__(self, path: Path, timing: KeyTiming = DEFAULT_TIMING) -> None:
         """Read the file.
 
         Raises:
@@ -116,7 +116,7 @@ class ServedKeys(Keys):
         self,
         client: httpx.AsyncClient,
         url: str,
-        timing: Timing = DEFAULT_TIMING,
+        timing: KeyTiming = DEFAULT_TIMING,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ async def watched(keys: FileKeys) -> AsyncGenerator[Keys]:
 
 
 @asynccontextmanager
-async def served_keys(url: str, timing: Timing = DEFAULT_TIMING) -> AsyncGenerator[Keys]:
+async def served_keys(url: str, timing: KeyTiming = DEFAULT_TIMING) -> AsyncGenerator[Keys]:
     """The keys of a key server, which may be down at startup, until the context ends."""
     # No redirects: the operator decides where keys come from. No compression: the limit counts bytes read.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}

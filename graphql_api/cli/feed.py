@@ -85,7 +85,7 @@ def _deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict
             ) from error
         open_stream = JetStreamSender.open
 
-    def open_sender(endpoint: Endpoint, timing: delivering.Timing) -> AbstractAsyncContextManager[Sends]:
+    def open_sender(endpoint: Endpoint, timing: delivering.DeliveryTiming) -> AbstractAsyncContextManager[Sends]:
         allow_private = settings.event_webhook_allow_private
         if endpoint.is_stream and open_stream is not None:
             return open_stream(endpoint, allow_private=allow_private, timeout=timing.answer)

@@ -16,7 +16,14 @@ from time import monotonic
 
 import structlog
 
-from graphql_api.deliveries.sending import MAX_READ_SECONDS, TIMEOUT_SECONDS, Endpoint, Outcome, Sends, message_id
+from graphql_api.deliveries.sending import (
+    MAX_READ_SECONDS,
+    TIMEOUT_SECONDS,
+    DeliveryOutcome,
+    Endpoint,
+    Sends,
+    message_id,
+)
 from graphql_api.domain.errors import BadInputError, UnavailableError
 from graphql_api.domain.filter import FeedFilter, Place
 from graphql_api.observability.supervision import supervise
@@ -40,7 +47,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class DeliveryTiming:
     """How long deliveries wait.
 
     Attributes:
@@ -58,7 +65,7 @@ class Timing:
     read: float = MAX_READ_SECONDS
 
 
-_STANDARD = Timing()
+_STANDARD = DeliveryTiming()
 
 
 @dataclass(slots=True)
@@ -97,7 +104,7 @@ class Delivery:
     endpoints: Endpoints
     wanted: FeedFilter
     stop: asyncio.Event
-    timing: Timing
+    timing: DeliveryTiming
     _pass_at: float = 0.0
 
     async def run(self) -> None:
@@ -164,7 +171,7 @@ class Delivery:
             progress.moved(page.end.position)
         return page.has_more
 
-    async def _fail(self, progress: _Progress, failed: int, outcome: Outcome) -> None:
+    async def _fail(self, progress: _Progress, failed: int, outcome: DeliveryOutcome) -> None:
         attempts, error = progress.attempts + 1, outcome.error
         schedule = self.timing.schedule
         is_last = outcome.is_gone or attempts > len(schedule)
@@ -222,9 +229,9 @@ async def deliveries(
     endpoints: Sequence[Endpoint],
     *,
     actions: Sequence[str],
-    open_sender: Callable[[Endpoint, Timing], AbstractAsyncContextManager[Sends]],
+    open_sender: Callable[[Endpoint, DeliveryTiming], AbstractAsyncContextManager[Sends]],
     stop: asyncio.Event,
-    timing: Timing = _STANDARD,
+    timing: DeliveryTiming = _STANDARD,
 ) -> AsyncGenerator[list[Delivery]]:
     """The deliveries to these endpoints. A new endpoint gets the entries from now on.
 

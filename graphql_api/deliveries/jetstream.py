@@ -17,7 +17,7 @@ from nats.js.errors import APIError, NoStreamResponseError
 
 from graphql_api import network_errors
 from graphql_api.deliveries import sending
-from graphql_api.deliveries.sending import Endpoint, ForbiddenAddressError, Line, Outcome, event_of
+from graphql_api.deliveries.sending import DeliveryOutcome, Endpoint, ForbiddenAddressError, Line, event_of
 
 _PORT = 4222
 _CONNECT_SECONDS = 5
@@ -70,7 +70,7 @@ class JetStreamSender:
         finally:
             await sender._close()
 
-    async def send(self, line: Line) -> Outcome:
+    async def send(self, line: Line) -> DeliveryOutcome:
         """Publish an entry of the feed, and wait until its stream has stored it."""
         outcome = await self._publish(line)
         task = asyncio.current_task()
@@ -78,7 +78,7 @@ class JetStreamSender:
             raise asyncio.CancelledError
         return outcome
 
-    async def _publish(self, line: Line) -> Outcome:
+    async def _publish(self, line: Line) -> DeliveryOutcome:
         message_id, event = event_of(line)
         data = event.pop("data")
         subject = f"{self._prefix}.{data['id']}"
@@ -92,20 +92,20 @@ class JetStreamSender:
                     headers={"Nats-Msg-Id": message_id},
                 )
         except TimeoutError:
-            outcome = Outcome(f"did not answer within {self._timeout:g} s")
+            outcome = DeliveryOutcome(f"did not answer within {self._timeout:g} s")
         except NoStreamResponseError:
-            return Outcome(f"has no stream for the subject {self._prefix}.*")
+            return DeliveryOutcome(f"has no stream for the subject {self._prefix}.*")
         except APIError as error:
-            return Outcome(f"answered {error.code}: {error.description}")
+            return DeliveryOutcome(f"answered {error.code}: {error.description}")
         except ForbiddenAddressError as error:
-            outcome = Outcome(str(error))
+            outcome = DeliveryOutcome(str(error))
         except _NoTlsError:
-            outcome = Outcome("does not offer TLS: its address begins with tls://")
+            outcome = DeliveryOutcome("does not offer TLS: its address begins with tls://")
         except (Error, OSError, UnicodeError) as error:
             says = str(error) if isinstance(error, Error) else network_errors.reason(error)
-            outcome = Outcome(f"did not answer: {says or type(error).__name__}"[:500])
+            outcome = DeliveryOutcome(f"did not answer: {says or type(error).__name__}"[:500])
         else:
-            return Outcome()
+            return DeliveryOutcome()
         await self._close()
         return outcome
 

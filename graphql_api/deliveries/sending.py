@@ -54,7 +54,7 @@ class Endpoint:
         return self.url.startswith(STREAM_SCHEMES)
 
 
-class Outcome(NamedTuple):
+class DeliveryOutcome(NamedTuple):
     """What became of a request.
 
     Attributes:
@@ -83,7 +83,7 @@ class ForbiddenAddressError(Exception):
 class Sends(Protocol):
     """What sends to one endpoint."""
 
-    async def send(self, line: Line) -> Outcome:
+    async def send(self, line: Line) -> DeliveryOutcome:
         """Send an entry of the feed."""
         ...
 
@@ -176,7 +176,7 @@ class Sender:
         ) as client:
             yield cls(client, endpoint, allow_private=allow_private, timeout=timeout, read_timeout=read_timeout)
 
-    async def send(self, line: Line) -> Outcome:
+    async def send(self, line: Line) -> DeliveryOutcome:
         """Send an entry of the feed."""
         message_id, event = event_of(line)
         body = orjson.dumps(event)
@@ -192,13 +192,13 @@ class Sender:
                         return await self._post(address, headers, body)
                 return await self._post(last, headers, body)
         except (TimeoutError, httpx.TimeoutException):
-            return Outcome(f"did not answer within {self._timeout:g} s")
+            return DeliveryOutcome(f"did not answer within {self._timeout:g} s")
         except ForbiddenAddressError as error:
-            return Outcome(str(error))
+            return DeliveryOutcome(str(error))
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
-            return Outcome(f"did not answer: {network_errors.reason(error)}")
+            return DeliveryOutcome(f"did not answer: {network_errors.reason(error)}")
 
-    async def _post(self, address: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+    async def _post(self, address: str, headers: Mapping[str, str], body: bytes) -> DeliveryOutcome:
         # Connected is to the address that was checked: asked again, the name might have another one.
         host = self._url.raw_host.decode()
         extensions = {} if host == address or self._url.scheme == "http" else {"sni_hostname": host}
@@ -247,10 +247,10 @@ async def _read(response: httpx.Response) -> None:
             return
 
 
-def _outcome(response: httpx.Response) -> Outcome:
+def _outcome(response: httpx.Response) -> DeliveryOutcome:
     if response.is_success:
-        return Outcome()
-    return Outcome(
+        return DeliveryOutcome()
+    return DeliveryOutcome(
         f"answered {response.status_code}",
         is_gone=response.status_code == HTTPStatus.GONE,
         retry_after=_retry_after(response.headers.get("retry-after")),

@@ -63,7 +63,7 @@ class DeletionPage(NamedTuple):
     after: str | None
 
 
-class Request(NamedTuple):
+class APIRequest(NamedTuple):
     """The path and the query of a request."""
 
     path: str
@@ -104,11 +104,11 @@ class GatewayAPI(ABC):
         return {"Authorization": f"Bearer {key}"}
 
     @abstractmethod
-    def probes(self) -> list[Request]:
+    def probes(self) -> list[APIRequest]:
         """Requests that show whether the key has all permissions to read."""
 
     @abstractmethod
-    def customer(self, customer: str) -> Request:
+    def customer(self, customer: str) -> APIRequest:
         """Asks for a customer by GET, and deletes it by DELETE."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class GatewayAPI(ABC):
     def read_deleted(self, reply: Reply, customer: str) -> Answer:
         """What DELETE answered."""
 
-    def deletions(self, since: datetime, after: str | None) -> Request:
+    def deletions(self, since: datetime, after: str | None) -> APIRequest:
         """Asks for a page of the list of deletions since this time; `after` comes from the page before."""
         raise NotImplementedError
 

@@ -21,7 +21,7 @@ import orjson
 from yarl import URL
 
 from graphql_api import network_errors
-from graphql_api.gateway_apis.answers import Answer, DeletionPage, GatewayAPI, Reply, Request, Verdict, unexpected
+from graphql_api.gateway_apis.answers import Answer, APIRequest, DeletionPage, GatewayAPI, Reply, Verdict, unexpected
 from graphql_api.gateway_apis.keys import GatewayKey
 from graphql_api.retry_after import retry_after_seconds
 
@@ -45,7 +45,7 @@ _RECOVERY = 0.001  # of the rate that was set, with each answer
 _NO_ID = re.compile(r"\.+|.*[/\\%?#].*", re.DOTALL)
 
 
-class Response(NamedTuple):
+class APIResponse(NamedTuple):
     """An HTTP response; a body that is too large is cut after that."""
 
     status: int
@@ -53,7 +53,7 @@ class Response(NamedTuple):
     content: bytes
 
 
-Send = Callable[[str, Request], Awaitable[Response]]
+Send = Callable[[str, APIRequest], Awaitable[APIResponse]]
 """Sends a request by this method. Raises `aiohttp.ClientError` or `TimeoutError` if no whole response comes."""
 
 
@@ -187,7 +187,7 @@ class GatewayClient:
             return Answer(Verdict.UNKNOWN, sent=self.pace.clock())
         return await self._send(method, self.api.customer(customer), partial(_read_with, read, customer), until)
 
-    async def _send(self, method: str, request: Request, read: Callable[[Reply], Answer], until: float) -> Answer:
+    async def _send(self, method: str, request: APIRequest, read: Callable[[Reply], Answer], until: float) -> Answer:
         """Send a request, again if it came too soon or failed."""
         pauses = iter(_PAUSES)
         while True:
@@ -242,7 +242,7 @@ class GatewayClient:
             )
         return answer
 
-    async def _send_once(self, method: str, request: Request, read: Callable[[Reply], Answer]) -> Answer:
+    async def _send_once(self, method: str, request: APIRequest, read: Callable[[Reply], Answer]) -> Answer:
         try:
             status, retry_after, content = await self._request(method, request)
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -268,7 +268,7 @@ def _proxy(base_url: str) -> str | None:
     return None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
 
 
-async def _request(session: aiohttp.ClientSession, base_url: str, method: str, request: Request) -> Response:
+async def _request(session: aiohttp.ClientSession, base_url: str, method: str, request: APIRequest) -> APIResponse:
     query = f"?{urlencode(request.query)}" if request.query else ""
     url = URL(f"{base_url.rstrip('/')}{request.path}{query}", encoded=True)
     async with session.request(method, url, allow_redirects=False) as response:
@@ -277,7 +277,7 @@ async def _request(session: aiohttp.ClientSession, base_url: str, method: str, r
             content += piece
             if len(content) > _MAX_ANSWER_BYTES:
                 break
-        return Response(response.status, response.headers.get("retry-after"), bytes(content))
+        return APIResponse(response.status, response.headers.get("retry-after"), bytes(content))
 
 
 def _read_with(read: Callable[[Reply, str], Answer], customer: str, reply: Reply) -> Answer:

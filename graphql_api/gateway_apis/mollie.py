@@ -5,7 +5,7 @@ Mollie tells a deleted customer (410) from an unknown one (404). It has no list 
 
 from urllib.parse import quote
 
-from graphql_api.gateway_apis.answers import Answer, GatewayAPI, Reply, Request, Verdict, unexpected
+from graphql_api.gateway_apis.answers import Answer, APIRequest, GatewayAPI, Reply, Verdict, unexpected
 
 
 class Mollie(GatewayAPI):
@@ -16,11 +16,11 @@ class Mollie(GatewayAPI):
     rate = 5.0  # Mollie names no limit
     permissions = "an API key of the profile"
 
-    def probes(self) -> list[Request]:
-        return [Request("/v2/customers", {"limit": "1"})]
+    def probes(self) -> list[APIRequest]:
+        return [APIRequest("/v2/customers", {"limit": "1"})]
 
-    def customer(self, customer: str) -> Request:
-        return Request(f"/v2/customers/{quote(customer, safe='')}")
+    def customer(self, customer: str) -> APIRequest:
+        return APIRequest(f"/v2/customers/{quote(customer, safe='')}")
 
     def read_customer(self, reply: Reply, customer: str) -> Answer:
         match reply:

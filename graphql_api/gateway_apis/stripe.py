@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from graphql_api.gateway_apis.answers import (
     Answer,
+    APIRequest,
     Deletion,
     DeletionPage,
     GatewayAPI,
     Reply,
-    Request,
     Verdict,
     deletion,
     unexpected,
@@ -39,11 +39,11 @@ class Stripe(GatewayAPI):
         account = {} if self.account is None else {"Stripe-Account": self.account}
         return {**super().headers(key), **account}
 
-    def probes(self) -> list[Request]:
-        return [Request("/v1/customers", {"limit": "1"}), Request("/v1/events", {"limit": "1"})]
+    def probes(self) -> list[APIRequest]:
+        return [APIRequest("/v1/customers", {"limit": "1"}), APIRequest("/v1/events", {"limit": "1"})]
 
-    def customer(self, customer: str) -> Request:
-        return Request(f"/v1/customers/{quote(customer, safe='')}")
+    def customer(self, customer: str) -> APIRequest:
+        return APIRequest(f"/v1/customers/{quote(customer, safe='')}")
 
     def read_customer(self, reply: Reply, customer: str) -> Answer:
         """See `GatewayAPI`: a deleted customer is found, and says so."""
@@ -63,10 +63,10 @@ class Stripe(GatewayAPI):
         """See `GatewayAPI`: a customer that was deleted before is unknown to DELETE, and found by GET."""
         return self.read_customer(reply, customer)
 
-    def deletions(self, since: datetime, after: str | None) -> Request:
+    def deletions(self, since: datetime, after: str | None) -> APIRequest:
         """See `GatewayAPI`: events, the newest first."""
         query = {"type": "customer.deleted", "created[gte]": str(int(since.timestamp())), "limit": str(_PAGE)}
-        return Request("/v1/events", query if after is None else {**query, "starting_after": after})
+        return APIRequest("/v1/events", query if after is None else {**query, "starting_after": after})
 
     def read_deletions(self, reply: Reply) -> DeletionPage | Answer:
         match reply:

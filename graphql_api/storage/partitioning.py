@@ -92,7 +92,7 @@ _PARTS = "select count(*)::int from pg_inherits where inhparent = to_regclass($1
 _IS_THERE = "select to_regclass($1) is not null"
 
 
-class Estimate(NamedTuple):
+class PartitioningEstimate(NamedTuple):
     """What it takes to partition a table: rows, bytes of disk until it is done, and seconds without other load."""
 
     rows: int
@@ -138,7 +138,7 @@ class Partitioning:
             )
         return cls(connection, table, parts, batch, row, await connection.fetch(_COLUMNS, table))
 
-    async def estimate(self) -> Estimate:
+    async def estimate(self) -> PartitioningEstimate:
         """Copy a few rows to see how long all take; nothing of it stays."""
         transaction = self._connection.transaction()
         await transaction.start()
@@ -150,7 +150,7 @@ class Partitioning:
         finally:
             await transaction.rollback()
         rows = max(self.rows, copied)
-        return Estimate(rows, self._row["bytes"], seconds * rows / max(copied, 1))
+        return PartitioningEstimate(rows, self._row["bytes"], seconds * rows / max(copied, 1))
 
     @property
     def rows(self) -> int:

@@ -117,7 +117,7 @@ class Transaction:
         return await self.connection.fetch(statement, *arguments)
 
 
-class Outcome(Enum):
+class CommitStatus(Enum):
     """Whether a transaction took effect."""
 
     COMMITTED = auto()
@@ -126,16 +126,20 @@ class Outcome(Enum):
     UNKNOWN = auto()
 
 
-async def ask(runner: Runner, transaction: TransactionId) -> Outcome:
+async def ask(runner: Runner, transaction: TransactionId) -> CommitStatus:
     """Ask the database for the outcome of the transaction."""
     try:
         [(is_same_process, status)] = await runner.fetch(_ASK, transaction.server, transaction.began, transaction.xid)
     except asyncpg.InvalidParameterValueError:  # no transaction has this id: a crash lost it
         is_same_process, status = False, "aborted"
     if not is_same_process and not await _is_shown_by_log(runner, transaction, status):
-        return Outcome.UNKNOWN
-    known = {"committed": Outcome.COMMITTED, "aborted": Outcome.ABORTED, "in progress": Outcome.IN_PROGRESS}
-    return known.get(status, Outcome.UNKNOWN)
+        return CommitStatus.UNKNOWN
+    known = {
+        "committed": CommitStatus.COMMITTED,
+        "aborted": CommitStatus.ABORTED,
+        "in progress": CommitStatus.IN_PROGRESS,
+    }
+    return known.get(status, CommitStatus.UNKNOWN)
 
 
 async def _is_shown_by_log(runner: Runner, transaction: TransactionId, status: str | None) -> bool:

@@ -19,7 +19,7 @@ from graphql_api.storage.connection import (
 )
 from graphql_api.storage.connection_set import ConnectionSet
 from graphql_api.storage.connector import FAILURES
-from graphql_api.storage.transaction import Abandoned, LogForbiddenError, Outcome, Transaction, TransactionId
+from graphql_api.storage.transaction import Abandoned, CommitStatus, LogForbiddenError, Transaction, TransactionId
 from graphql_api.storage.watchdog import Watchdog
 
 _BEGIN, _COMMIT, _ROLLBACK = (Statement(word, word) for word in ("begin", "commit", "rollback"))
@@ -146,15 +146,15 @@ class TransactionRunner:
                 with deadline.lifted():
                     outcome = await self._outcome(transaction)
         except (TimeoutError, UnavailableError, *FAILURES):
-            outcome = Outcome.UNKNOWN
-        if outcome is Outcome.ABORTED:
+            outcome = CommitStatus.UNKNOWN
+        if outcome is CommitStatus.ABORTED:
             raise ConnectionLostError("The database's connection was lost, and nothing was changed.") from error
-        if outcome is Outcome.UNKNOWN:
+        if outcome is CommitStatus.UNKNOWN:
             raise UnavailableError("The database was lost during the change, which may have been made.") from error
 
-    async def _outcome(self, transaction: TransactionId) -> Outcome:
+    async def _outcome(self, transaction: TransactionId) -> CommitStatus:
         looks = 0
-        while (outcome := await transactions.ask(self._runner, transaction)) is Outcome.IN_PROGRESS:
+        while (outcome := await transactions.ask(self._runner, transaction)) is CommitStatus.IN_PROGRESS:
             looks += 1
             if looks == _LOOKS_BEFORE_END:
                 await transactions.end(self._runner, transaction)

@@ -62,12 +62,12 @@ class Connections(ConnectionRegistry):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> "Connection":
+    ) -> "HTTPProtocol":
         """Make the protocol of a new connection."""
-        return Connection(self, config, server_state, app_state, _loop or asyncio.get_running_loop())
+        return HTTPProtocol(self, config, server_state, app_state, _loop or asyncio.get_running_loop())
 
 
-class Connection(asyncio.Protocol):
+class HTTPProtocol(asyncio.Protocol):
     """One client: its requests are answered one after the other, in their order."""
 
     def __init__(

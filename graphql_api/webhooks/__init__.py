@@ -1,6 +1,6 @@
 """Webhooks of gateways: one module per gateway checks signatures and reads events."""
 
 from graphql_api.webhooks.endpoint import webhooks
-from graphql_api.webhooks.reports import Endpoint
+from graphql_api.webhooks.reports import WebhookEndpoint
 
-__all__ = ["Endpoint", "webhooks"]
+__all__ = ["WebhookEndpoint", "webhooks"]

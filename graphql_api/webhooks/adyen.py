@@ -11,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from graphql_api.domain import values
-from graphql_api.webhooks.reports import Endpoint, Report, SignatureError, UnreadableEventError, field, read, time
+from graphql_api.webhooks.reports import (
+    Report,
+    SignatureError,
+    UnreadableEventError,
+    WebhookEndpoint,
+    field,
+    read,
+    time,
+)
 
 _CONFIRMING = {"recurring.token.created", "recurring.token.updated", "recurring.token.alreadyExisting"}
 _DISABLING = "recurring.token.disabled"
@@ -23,7 +31,7 @@ class Adyen:
     path = "/webhooks/adyen"
     name = "adyen-webhook"
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, endpoints: Sequence[WebhookEndpoint]) -> None:
         self._endpoints = [(endpoint, bytes.fromhex(endpoint.secret)) for endpoint in endpoints]
 
     def reports(self, body: bytes, headers: Mapping[str, str]) -> list[Report]:
@@ -44,7 +52,7 @@ class Adyen:
             return [Report(endpoint.gateway, stored, at, is_gone=True)]
         return [Report(endpoint.gateway, customer, at, is_gone=False) for customer in (stored, shopper)]
 
-    def _signer(self, body: bytes, signature: str) -> Endpoint:
+    def _signer(self, body: bytes, signature: str) -> WebhookEndpoint:
         for endpoint, key in self._endpoints:
             expected = b64encode(hmac.digest(key, body, sha256))
             if hmac.compare_digest(expected, signature.encode()):

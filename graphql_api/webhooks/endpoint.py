@@ -20,12 +20,12 @@ from graphql_api.service import gateway_reports
 from graphql_api.service.tokens import Tokens
 from graphql_api.webhooks.adyen import Adyen
 from graphql_api.webhooks.reports import (
-    Endpoint,
     IgnoredEventError,
     Report,
-    Sender,
     SignatureError,
     UnreadableEventError,
+    WebhookEndpoint,
+    WebhookSender,
 )
 from graphql_api.webhooks.stripe import Stripe
 
@@ -40,8 +40,8 @@ def webhooks(
     max_body_bytes: int,
     max_body_seconds: float = 10,
     max_seconds: float = 10,
-    stripe: Sequence[Endpoint] = (),
-    adyen: Sequence[Endpoint] = (),
+    stripe: Sequence[WebhookEndpoint] = (),
+    adyen: Sequence[WebhookEndpoint] = (),
 ) -> list[Route]:
     """An endpoint for each gateway with signing secrets.
 
@@ -53,7 +53,7 @@ def webhooks(
         stripe: endpoints whose secrets are Stripe's, `whsec_…`
         adyen: endpoints whose secrets are Adyen's HMAC keys, in hexadecimal
     """
-    senders: list[Sender] = [
+    senders: list[WebhookSender] = [
         *([Stripe(stripe)] if stripe else ()),
         *([Adyen(adyen)] if adyen else ()),
     ]
@@ -65,7 +65,12 @@ class _Page:
     """The endpoint for the events of one gateway."""
 
     def __init__(
-        self, sender: Sender, gateways: Gateways, max_body_bytes: int, max_body_seconds: float, max_seconds: float
+        self,
+        sender: WebhookSender,
+        gateways: Gateways,
+        max_body_bytes: int,
+        max_body_seconds: float,
+        max_seconds: float,
     ) -> None:
         self._sender = sender
         self._caller = Caller(sender.name, frozenset({WRITE_SCOPE}))

@@ -68,7 +68,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class WebhookEndpoint:
     """A secret and its gateway, so that the signature determines the gateway of an event.
 
     Attributes:
@@ -109,7 +109,7 @@ class Endpoint:
             raise IgnoredEventError(self.gateway, "mode", message)
 
 
-class Sender(Protocol):
+class WebhookSender(Protocol):
     """A gateway that sends webhooks."""
 
     path: str

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from graphql_api.domain import values
 from graphql_api.webhooks.reports import (
-    Endpoint,
     IgnoredEventError,
     Report,
     SignatureError,
     UnreadableEventError,
+    WebhookEndpoint,
     field,
     read,
     time,
@@ -25,7 +25,7 @@ class Stripe:
     path = "/webhooks/stripe"
     name = "stripe-webhook"
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, endpoints: Sequence[WebhookEndpoint]) -> None:
         self._endpoints = endpoints
 
     def reports(self, body: bytes, headers: Mapping[str, str]) -> list[Report]:
@@ -47,7 +47,7 @@ class Stripe:
         endpoint.check_mode(is_test=not is_live)
         return [Report(endpoint.gateway, customer, at, _IS_GONE[kind])]
 
-    def _signer(self, body: bytes, signature: str | None) -> Endpoint:
+    def _signer(self, body: bytes, signature: str | None) -> WebhookEndpoint:
         for endpoint in self._endpoints:
             if _is_signed(body, signature, endpoint.secret, _TOLERANCE_SECONDS):
                 return endpoint

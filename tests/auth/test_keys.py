@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from graphql_api.auth import Authenticator, InvalidTokenError
 from graphql_api.auth.access_tokens import Requirements
-from graphql_api.auth.keys import MAX_BYTES, FileKeys, Timing, served_keys, watched
+from graphql_api.auth.keys import MAX_BYTES, FileKeys, KeyTiming, served_keys, watched
 from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
 from tests.auth.issuer import bearer, es256, key_set, new_key
@@ -25,7 +25,7 @@ def by_server(server):
 
 @asynccontextmanager
 async def by_impatient_server(server, **timing):
-    async with served_keys(server.url, Timing(**timing)) as keys:
+    async with served_keys(server.url, KeyTiming(**timing)) as keys:
         yield Authenticator(keys, Requirements(None, None))
 
 
@@ -237,7 +237,7 @@ async def test_closing_does_not_wait_for_a_key_server(key_server):
 
 @asynccontextmanager
 async def by_file(path):
-    async with watched(FileKeys(path, Timing(look_seconds=0.02))) as keys:
+    async with watched(FileKeys(path, KeyTiming(look_seconds=0.02))) as keys:
         yield Authenticator(keys, Requirements(None, None))
 
 

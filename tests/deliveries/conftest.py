@@ -11,11 +11,11 @@ import pytest
 from standardwebhooks import Webhook
 
 from graphql_api.deliveries import delivering
-from graphql_api.deliveries.delivering import Timing
+from graphql_api.deliveries.delivering import DeliveryTiming
 from graphql_api.deliveries.sending import Endpoint, Sender
 
 KEY = bytes(range(32))
-STANDARD = Timing()
+STANDARD = DeliveryTiming()
 
 
 def opens_sender(endpoint, timing, *, allow_private):

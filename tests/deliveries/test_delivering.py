@@ -18,7 +18,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from graphql_api.deliveries import delivering, sending
-from graphql_api.deliveries.delivering import SCHEDULE, Timing
+from graphql_api.deliveries.delivering import SCHEDULE, DeliveryTiming
 from graphql_api.domain.errors import BadInputError
 from graphql_api.domain.filter import Place
 from graphql_api.storage.endpoints import Endpoints
@@ -34,7 +34,7 @@ RECORD = """
   from generate_series($2::int, $3::int) as version
 """
 TOKEN = "00000000-0000-7000-8000-000000000001"
-QUICK = Timing(schedule=(0.01,) * 50, denied=0.01)
+QUICK = DeliveryTiming(schedule=(0.01,) * 50, denied=0.01)
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ async def test_what_comes_after_a_success_does_not_matter(receiver, delivering_t
     ],
 )
 async def test_what_is_not_taken_stays_and_says_why(receiver, delivering_to, record, state, answer, error):
-    delivery = await delivering_to(receiver, timing=Timing(answer=0.1))
+    delivery = await delivering_to(receiver, timing=DeliveryTiming(answer=0.1))
     before = (await state()).position
     receiver.default = answer
     await record(1, 2)

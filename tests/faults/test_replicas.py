@@ -20,7 +20,7 @@ from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.settings import Settings
 from graphql_api.storage import replicas, transaction
 from graphql_api.storage.migrate import upgrade
-from graphql_api.storage.transaction import Outcome
+from graphql_api.storage.transaction import CommitStatus
 from tests.asgi import Client, opened
 from tests.faults.load import Load
 from tests.faults.proxy import Proxy
@@ -194,7 +194,7 @@ async def test_what_may_have_been_written_is_read_though_the_answer_to_its_commi
     service_on, primary, standby, monkeypatch
 ):
     async def nobody_knows(_runner, _transaction):
-        return Outcome.UNKNOWN
+        return CommitStatus.UNKNOWN
 
     monkeypatch.setattr(transaction, "ask", nobody_knows)
     async with Proxy.to("127.0.0.1", primary.port) as proxy:

@@ -20,7 +20,7 @@ from graphql_api.storage import transaction as transactions
 from graphql_api.storage.migrate import upgrade
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.statements import NOW
-from graphql_api.storage.transaction import Outcome
+from graphql_api.storage.transaction import CommitStatus
 from tests.asgi import Client, opened
 from tests.faults.conftest import LONG
 from tests.faults.proxy import Proxy
@@ -317,7 +317,7 @@ async def test_every_answer_is_true_while_answers_to_commits_are_lost(callers, p
     assert max(truth.seconds) < 3 or truth.answers["unavailable"] < sum(truth.answers.values()) / 100
 
 
-@pytest.mark.parametrize("answer", [Outcome.UNKNOWN, UnavailableError(), asyncpg.PostgresError()], ids=repr)
+@pytest.mark.parametrize("answer", [CommitStatus.UNKNOWN, UnavailableError(), asyncpg.PostgresError()], ids=repr)
 async def test_a_change_whose_outcome_is_not_known_is_not_said_to_be_made(callers, proxy, monkeypatch, answer):
     async def ask(_runner, _transaction):
         if isinstance(answer, Exception):
@@ -499,7 +499,7 @@ async def test_the_outcome_is_unknown_after_a_restart_where_postgresql_hides_its
                 raise KeyError
         never = made.id._replace(xid="99999999")
         known = [await transactions.ask(pool, each) for each in (made.id, undone.id, never)]
-        assert known == [Outcome.COMMITTED, Outcome.ABORTED, Outcome.UNKNOWN]
+        assert known == [CommitStatus.COMMITTED, CommitStatus.ABORTED, CommitStatus.UNKNOWN]
         postgres.kill_a_backend()
 
         async def outcomes():
@@ -507,7 +507,7 @@ async def test_the_outcome_is_unknown_after_a_restart_where_postgresql_hides_its
                 return [await transactions.ask(pool, each) for each in (made.id, undone.id, never)]
 
         async def are_unknown():
-            return await outcomes() == [Outcome.UNKNOWN] * 3
+            return await outcomes() == [CommitStatus.UNKNOWN] * 3
 
         await until(are_unknown, "the outcomes are unknown")
 
@@ -525,17 +525,28 @@ async def test_the_outcome_of_a_transaction_is_known_but_for_another_one_with_it
                 raise KeyError
         with suppress(UnavailableError):
             async with pool.transaction("insert into outcomes values (1)") as ended:
-                assert await outcomes(ended.id) == [Outcome.IN_PROGRESS]
+                assert await outcomes(ended.id) == [CommitStatus.IN_PROGRESS]
                 await transactions.end(pool, ended.id)
                 await ended.fetch(NOW)
         other = made.id._replace(server=made.id.began)
         later_timeline, never = other._replace(timeline="00000009"), made.id._replace(xid="99999999")
-        assert await outcomes(other) == [Outcome.COMMITTED]
-        assert await outcomes(made.id, undone.id, ended.id) == [Outcome.COMMITTED, Outcome.ABORTED, Outcome.ABORTED]
-        assert await outcomes(later_timeline) == [Outcome.UNKNOWN]
+        assert await outcomes(other) == [CommitStatus.COMMITTED]
+        assert await outcomes(made.id, undone.id, ended.id) == [
+            CommitStatus.COMMITTED,
+            CommitStatus.ABORTED,
+            CommitStatus.ABORTED,
+        ]
+        assert await outcomes(later_timeline) == [CommitStatus.UNKNOWN]
 
         postgres.kill_a_backend()
-        assert await outcomes(made.id, undone.id, never) == [Outcome.COMMITTED, Outcome.ABORTED, Outcome.ABORTED]
+        assert await outcomes(made.id, undone.id, never) == [
+            CommitStatus.COMMITTED,
+            CommitStatus.ABORTED,
+            CommitStatus.ABORTED,
+        ]
         async with pool.transaction("insert into outcomes values (1)") as later:
             pass
-        assert await outcomes(later.id, later.id._replace(began=made.id.began)) == [Outcome.COMMITTED, Outcome.UNKNOWN]
+        assert await outcomes(later.id, later.id._replace(began=made.id.began)) == [
+            CommitStatus.COMMITTED,
+            CommitStatus.UNKNOWN,
+        ]

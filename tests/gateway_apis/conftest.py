@@ -8,7 +8,7 @@ import pytest
 
 from graphql_api.domain.inputs import Gateways
 from graphql_api.gateway_apis.checking import Check, CheckOptions
-from graphql_api.gateway_apis.client import GatewayClient, Pace, Response
+from graphql_api.gateway_apis.client import APIResponse, GatewayClient, Pace
 from graphql_api.gateway_apis.purging import Purge, PurgeOptions
 from graphql_api.gateway_apis.stripe import Stripe
 from graphql_api.storage.pool import ConnectionPool
@@ -45,7 +45,7 @@ async def client_of(gateway, clock, *, rate=1e6, api=None):
     async def send(method, request):
         address = f"http://gateway{request.path}"
         answer = await gateway.handle(httpx.Request(method, address, params=request.query or None, headers=headers))
-        return Response(answer.status_code, answer.headers.get("retry-after"), answer.content)
+        return APIResponse(answer.status_code, answer.headers.get("retry-after"), answer.content)
 
     yield GatewayClient(api, send, Pace(rate, clock, clock.sleep))
 

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 from uvicorn.server import ServerState
 
-from graphql_api.web.connection import RESPOND, Connection, Connections
+from graphql_api.web.connection import RESPOND, Connections, HTTPProtocol
 from graphql_api.web.connection_registry import UNREAD_ANSWERS, ConnectionLimits
 from graphql_api.web.request import Response
 from tests.until import until
@@ -366,9 +366,9 @@ class Slow:
 
 async def test_reading_pauses_while_requests_wait_and_goes_on_afterwards(monkeypatch):
     waiting = []
-    accept = Connection._accept
+    accept = HTTPProtocol._accept
     monkeypatch.setattr(
-        Connection, "_accept", lambda self, request: (accept(self, request), waiting.append(len(self._requests)))[0]
+        HTTPProtocol, "_accept", lambda self, request: (accept(self, request), waiting.append(len(self._requests)))[0]
     )
     app, request, count = Slow(), b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n", 3000
     async with listening(app) as address:

@@ -493,8 +493,8 @@ def test_stripes_library_is_loaded_by_the_first_event_and_not_before():
     code = """if True:
         import sys
         from graphql_api.domain.inputs import Gateways
-        from graphql_api.webhooks import Endpoint, webhooks
-        endpoint = Endpoint("STRIPE", "whsec_1", frozenset(), False)
+        from graphql_api.webhooks import WebhookEndpoint, webhooks
+        endpoint = WebhookEndpoint("STRIPE", "whsec_1", frozenset(), False)
         pages = webhooks(gateways=Gateways(), max_body_bytes=1, stripe=[endpoint])
         assert len(pages) == 1 and "stripe" not in sys.modules
     """
