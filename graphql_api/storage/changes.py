@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from graphql_api.domain.facts import NO_FACTS, Facts
 from graphql_api.domain.token import Changes, Token
+from graphql_api.storage import erasure_statements as erasure_sql
 from graphql_api.storage import statements as sql
 from graphql_api.storage.connection import Row, Runner, Statement
 from graphql_api.storage.connector import RawConnection
@@ -66,29 +67,29 @@ class Lookups:
     async def erased(self, user_ids: Iterable[str]) -> set[str]:
         """Which of these users were erased."""
         hashes = {self._hash(user_id): user_id for user_id in user_ids}
-        return {hashes[row[0]] for row in await self._run.fetch(sql.ERASED, list(hashes))}
+        return {hashes[row[0]] for row in await self._run.fetch(erasure_sql.ERASED, list(hashes))}
 
     async def erasures(self, gateway: str | None, *, size: int, after: tuple[datetime, str, str] | None) -> list[Row]:
         """Customers that are still to be deleted at their gateways, oldest first, after this cursor."""
-        return await self._run.fetch(sql.ERASURES, gateway, *(after or (None, None, None)), size)
+        return await self._run.fetch(erasure_sql.ERASURES, gateway, *(after or (None, None, None)), size)
 
     async def erasures_precede(self, gateway: str | None, cursor: tuple[datetime, str, str]) -> bool:
         """Whether there is a page before the one after this cursor."""
-        return (await self._run.fetch(sql.ERASURES_PRECEDE, gateway, *cursor))[0][0]
+        return (await self._run.fetch(erasure_sql.ERASURES_PRECEDE, gateway, *cursor))[0][0]
 
     async def count_erasures(self, gateway: str) -> int:
         """How many customers are still to be deleted at this gateway."""
-        return (await self._run.fetch(sql.COUNT_ERASURES, gateway))[0][0]
+        return (await self._run.fetch(erasure_sql.COUNT_ERASURES, gateway))[0][0]
 
     async def erasures_like(self, gateway: str, customers: Collection[str]) -> set[str]:
         """Which customers are still to be deleted at this gateway that have these ids, in upper or lower case."""
         ids = list(customers)
-        rows = await self._run.fetch(sql.ERASURES_LIKE, gateway, ids, [customer.lower() for customer in ids])
+        rows = await self._run.fetch(erasure_sql.ERASURES_LIKE, gateway, ids, [customer.lower() for customer in ids])
         return {row[0] for row in rows}
 
     async def is_to_erase(self, gateway: str, customer: str) -> bool:
         """Whether this customer is still to be deleted at its gateway, and was not saved since."""
-        return bool(await self._run.fetch(sql.IS_TO_ERASE, gateway, customer))
+        return bool(await self._run.fetch(erasure_sql.IS_TO_ERASE, gateway, customer))
 
 
 class TokenTransaction(Lookups):
@@ -199,21 +200,21 @@ class TokenTransaction(Lookups):
         user_hash = self._hash(user_id)
         await self.lock_identifiers_of(user_id)
         identifiers = await self._run.fetch(sql.IDENTIFIERS_OF, user_id)
-        rows = await self._run.fetch(sql.FORGET_DEPARTED, user_id)
+        rows = await self._run.fetch(erasure_sql.FORGET_DEPARTED, user_id)
         token_ids = [row["token_id"] for row in rows]
-        await self._run.fetch(sql.ERASE_HISTORY, token_ids, user_id)
-        await self._run.fetch(sql.FORGET_NAMELESS, token_ids)
-        await self._run.fetch(sql.ADD_ERASURES, *unzip([tuple(row) for row in identifiers]), user_hash)
+        await self._run.fetch(erasure_sql.ERASE_HISTORY, token_ids, user_id)
+        await self._run.fetch(erasure_sql.FORGET_NAMELESS, token_ids)
+        await self._run.fetch(erasure_sql.ADD_ERASURES, *unzip([tuple(row) for row in identifiers]), user_hash)
         await self._run.fetch(sql.FORGET_FACTS, user_id)
-        await self._run.fetch(sql.FORGET_IDENTIFIERS, user_id)
-        await self._run.fetch(sql.FORGET_CLAIMS, user_id)
-        await self._run.fetch(sql.REMEMBER_ERASURE, user_hash)
-        return [tuple(row) for row in await self._run.fetch(sql.ERASURES_OF, user_hash)]
+        await self._run.fetch(erasure_sql.FORGET_IDENTIFIERS, user_id)
+        await self._run.fetch(erasure_sql.FORGET_CLAIMS, user_id)
+        await self._run.fetch(erasure_sql.REMEMBER_ERASURE, user_hash)
+        return [tuple(row) for row in await self._run.fetch(erasure_sql.ERASURES_OF, user_hash)]
 
     async def confirm_erasures(self, customers: Sequence[Pair]) -> int:
         """Remove customers from the list of those to delete at their gateways. Returns how many were on it."""
-        return len(await self._run.fetch(sql.CONFIRM_ERASURES, *unzip(customers)))
+        return len(await self._run.fetch(erasure_sql.CONFIRM_ERASURES, *unzip(customers)))
 
     async def lift_erasure(self, user_id: str) -> None:
         """Allow tokens of this user to be saved again."""
-        await self._run.fetch(sql.LIFT_ERASURE, self._hash(user_id))
+        await self._run.fetch(erasure_sql.LIFT_ERASURE, self._hash(user_id))

@@ -20,6 +20,7 @@ from graphql_api.domain.claims import idempotency_key
 from graphql_api.domain.errors import BusyError, UnavailableError
 from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Action, Event, Token
+from graphql_api.storage import erasure_statements as erasure_sql
 from graphql_api.storage import statements as sql
 from graphql_api.storage.bulkheads import ChangeIsLateError, Share, SharesByKey
 from graphql_api.storage.changes import ConflictError, Lookups, TokenTransaction
@@ -339,7 +340,7 @@ class TokenStore(TokenReader, Lookups):
 
     async def _load_erasure_key(self) -> None:
         if not self._erasure_key:
-            self._erasure_key = bytes((await self._run.fetch(sql.ERASURE_KEY))[0][0])
+            self._erasure_key = bytes((await self._run.fetch(erasure_sql.ERASURE_KEY))[0][0])
 
     def _hash_user(self, user_id: str) -> bytes:
         return hmac.digest(self._erasure_key, user_id.encode(), hashlib.sha256)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from graphql_api.domain.token import Token
-from graphql_api.storage import checks, feed, retention, selects, statements
+from graphql_api.storage import checks, erasure_statements, feed, retention, selects, statements
 from graphql_api.storage.pool import SESSION, ConnectionPool
 from graphql_api.storage.saves import SAVE
 from tests.storage.plans import nodes_of
@@ -60,7 +60,7 @@ def page(*filters, **options):
 LOOKUPS = {
     "customers that were verified last": (checks._LAST_VERIFIED, ["STRIPE", 3]),
     "tokens to check, leased": (checks._LEASE, [[ID], MOMENT, 300.0]),
-    "whether a customer is to be deleted": (statements.IS_TO_ERASE, ["STRIPE", "cus_7"]),
+    "whether a customer is to be deleted": (erasure_statements.IS_TO_ERASE, ["STRIPE", "cus_7"]),
     "tokens by id": (selects.by_ids(None), [[ID]]),
     "tokens by user and gateway": (selects.by_users_and_gateways(None), PAIR),
     "a token by its gateway and customer": (selects.by_current_customers(None), ["cus_7", ",", "STRIPE", None]),
@@ -86,14 +86,14 @@ LOOKUPS = {
     "whose an identifier is": (statements.CUSTOMERS, CUSTOMER[::-1]),
     "a token's history": (statements.HISTORY, [[ID], None, 51]),
     "the last line of a token": (statements.LAST_LINE, [ID]),
-    "whether users were erased": (statements.ERASED, [[b"hash"]]),
+    "whether users were erased": (erasure_statements.ERASED, [[b"hash"]]),
     "a claim": (statements.CLAIM, [["user-7"], ["STRIPE"], [30], [b"hash"]]),
     "a replacement": (statements.UPDATE, statements.token_arrays([TOKEN], {ID})),
     "identifiers that are taken": (statements.RESERVE, [["STRIPE"], ["cus_7"], ["user-7"]]),
     "identifiers that are reported on": (statements.SHARE_IDENTIFIERS, [["STRIPE"], ["cus_7"]]),
     "which identifiers are current": (statements.CURRENT, [["STRIPE"], ["cus_7"]]),
     "the moving of identifiers and of tokens that are gone": (statements.REASSIGN_IDENTIFIERS, ["user-7", "user-8"]),
-    "the tokens that a user had": (statements.FORGET_DEPARTED, ["user-7"]),
+    "the tokens that a user had": (erasure_statements.FORGET_DEPARTED, ["user-7"]),
     "what is new in the feed": (feed.STATEMENTS.look, [0]),
     "a page of the feed": (feed.STATEMENTS.page, [5000, 20000, 501]),
     "a page of the feed with a filter": (feed.STATEMENTS.filtered_page, [5000, 20000, 501, ["STRIPE"], ["DELETED"]]),
@@ -101,7 +101,7 @@ LOOKUPS = {
     "the age of an entry": (feed.AGE, [5000]),
     "old entries to delete": (retention._statement(5, dry_run=False), [ID, 0, timedelta()]),
     "old entries to count": (retention._statement(5, dry_run=True), [ID, 0, timedelta()]),
-    "who else had them": (statements.FORGET_NAMELESS, [[ID]]),
+    "who else had them": (erasure_statements.FORGET_NAMELESS, [[ID]]),
 }
 
 
