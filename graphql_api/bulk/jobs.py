@@ -153,7 +153,7 @@ async def _run_job(
             except Exception:
                 say(_stop(title, totals))
                 raise
-    say(f"{title}: {totals}" + (f"; reasons are in {named(rejected)}" if totals.rejected else ""))
+    say(f"{title}: {totals}{_about_rejects(rejected, totals.rejected)}")
     return not totals.rejected
 
 
@@ -164,6 +164,12 @@ def _say_what_was_recognized(title: str, source: Source) -> None:
 
 def _rejects_path(options: FileOptions, source: Source) -> Path:
     return options.rejects or rejects_path(_beside(options.path), source)
+
+
+def _about_rejects(path: Path, count: int) -> str:
+    if count:
+        return f"; reasons are in {named(path)}"
+    return f"; {named(path)} is not of this run" if path.exists() else ""
 
 
 def _beside(path: Path) -> Path:
@@ -332,8 +338,8 @@ async def _load(customer_list: CustomerList, title: str, options: FileOptions, g
                         show(source.position, f"{line:,} lines")
 
             await customer_list.load(customers())
-    if unreadable:
-        say(f"{title}: {unreadable:,} rejected; reasons are in {named(rejected)}")
+    if about := _about_rejects(rejected, unreadable):
+        say(f"{title}: {unreadable:,} rejected{about}")
     return unreadable
 
 

@@ -20,7 +20,10 @@ FormatOption = Annotated[
 RejectsOption = Annotated[
     Path | None,
     typer.Option(
-        "--rejects", help="Where to write rejected lines and reasons. Default: FILE.rejects.csv.", dir_okay=False
+        "--rejects",
+        help="Where to write rejected lines and reasons, also with --check. They overwrite the file; without any, an "
+        "existing file stays. Default: FILE.rejects.csv.",
+        dir_okay=False,
     ),
 ]
 EncodingOption = Annotated[
@@ -37,7 +40,7 @@ ColumnOption = Annotated[
     ),
 ]
 CheckOption = Annotated[
-    bool, typer.Option("--check", "--dry-run", help="Read everything, report what would change, and change nothing.")
+    bool, typer.Option("--check", "--dry-run", help="Read everything, report what would change, and save nothing.")
 ]
 FileToRead = Annotated[
     Path,

@@ -345,11 +345,24 @@ async def test_a_file_that_cannot_be_understood_is_a_wrong_call(command, folder,
     assert not list(folder.glob("*.rejects.csv"))
 
 
-async def test_rejects_of_an_earlier_run_do_not_stay(command, write, folder):
-    await command("import", write("t.csv", token(gateway="?")))
-    assert (folder / "t.csv.rejects.csv").exists()
-    assert (await command("import", write("t.csv", token()))).status == 0
-    assert not (folder / "t.csv.rejects.csv").exists()
+@pytest.mark.parametrize("options", [[], ["--check"], ["--rejects", "note.txt"], ["--check", "--rejects", "note.txt"]])
+async def test_only_a_rejected_line_overwrites_the_file_for_rejects(command, write, folder, options):
+    path = folder / (options[-1] if "note.txt" in options else "t.csv.rejects.csv")
+    path.write_text("my corrections\n")
+    path.chmod(0o640)
+    outcome = await command("import", write("t.csv", token()), *options)
+    assert (outcome.status, path.read_text(), path.stat().st_mode & 0o777) == (0, "my corrections\n", 0o640)
+    assert outcome.err.endswith(f"1 created; {path.name} is not of this run\n")
+    assert (await command("import", write("t.csv", token(gateway="?")), *options)).status == 1
+    assert path.read_text().startswith("line,field,code")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_rejects_never_take_the_place_of_a_device(command, write, folder):
+    os.mkfifo("pipe")
+    outcome = await command("import", write("t.csv", token(gateway="?")), "--rejects", "pipe")
+    assert (outcome.status, (folder / "pipe").is_fifo()) == (2, True)
+    assert "--rejects pipe is no regular file" in outcome.err
 
 
 async def test_a_pipe_is_read_to_its_end(command, folder, reasons):

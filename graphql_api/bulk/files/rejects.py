@@ -28,12 +28,14 @@ def rejects_path(path: Path, source: Source) -> Path:
 
 @contextmanager
 def rejects(path: Path, source: Source) -> Generator[Write]:
-    """A file for what is not taken of the source, in its format; it is there afterwards if there is any.
+    """A file for what is not taken of the source, in its format. The first such line overwrites what is in the file.
 
-    No card number comes into it, nor what is not text: such values are left out.
+    Without such a line, a file that was there stays as it was, and no new one stays. No card number comes into it, nor
+    what is not text: such values are left out.
 
     Raises:
-        BadInputError: the file's ending is that of another format, or another process is writing the file.
+        BadInputError: the file's ending is that of another format, it is a device or a pipe, or another process is
+            writing it.
         OSError: it cannot be written.
     """
     if path.suffix.lower() == _ENDINGS["csv" if source.format == "jsonl" else "jsonl"]:
@@ -50,40 +52,48 @@ def rejects(path: Path, source: Source) -> Generator[Write]:
         way_out = "rejected lines are reported there; use a directory that you can write to"
         raise OSError(error.errno, f"{error.strerror}: {way_out}", str(path)) from None
     with opened as file:
-        if source.options.encoding:  # which is said once more if they are imported, and a mark takes precedence
-            file.write(codecs.BOM_UTF8)
-        write_line = _csv_lines(file, source.columns) if source.format == "csv" else _json_lines(file)
-        any_written = False
+        write_line: Callable[[Rejection], None] | None = None
 
         def write(some: Iterable[Rejection]) -> None:
-            nonlocal any_written
+            nonlocal write_line
             for rejection in some:
+                write_line = write_line or _begin(file, source)
                 write_line(rejection)
-                any_written = True
             file.flush()
 
         try:
             yield write
         finally:
-            if not any_written:
+            file.flush()
+            if not os.fstat(file.fileno()).st_size:
                 path.unlink()
 
 
+def _begin(file: BinaryIO, source: Source) -> Callable[[Rejection], None]:
+    """Overwrite the file. Returns what writes a line."""
+    os.fchmod(file.fileno(), 0o600)
+    file.truncate()
+    if source.options.encoding:  # which is said once more if they are imported, and a mark takes precedence
+        file.write(codecs.BOM_UTF8)
+    return _csv_lines(file, source.columns) if source.format == "csv" else _json_lines(file)
+
+
 def _open_alone(path: Path) -> BinaryIO:
-    """A new file in the place of what is there, held until it is closed.
+    """The file, as it is or new, held until it is closed. A link is replaced by a new file.
 
     Raises:
+        BadInputError: it is a device or a pipe.
         BlockingIOError: another process holds it.
         OSError: it cannot be written.
     """
-    if path.is_symlink() or (path.exists() and (not path.is_file() or path.stat().st_nlink > 1)):
+    if path.exists() and not path.is_file():
+        raise BadInputError(f"--rejects {path} is no regular file. Name another one.")
+    if path.is_symlink() or (path.exists() and path.stat().st_nlink > 1):
         path.unlink()
     while True:
         file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.fchmod(file.fileno(), 0o600)
-            file.truncate()
             with suppress(FileNotFoundError):
                 if os.path.samestat(path.lstat(), os.fstat(file.fileno())):
                     return file
