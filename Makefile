@@ -57,7 +57,7 @@ test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in trans
 DIRECTORIES = tests/storage tests/service tests/schema tests/bulk
 
 .PHONY: test-partitions
-test-partitions: .venv/dev ## runs what speaks SQL on a database with four partitions of each large table
+test-partitions: .venv/dev ## runs the database tests on a database with four partitions of each large table
 	@TEST_PARTITIONS=4 .venv/bin/pytest --numprocesses logical --dist loadfile \
 		$(DIRECTORIES) $(ARGS)
 
@@ -70,7 +70,7 @@ POSTGRES_17 = 17.10.0-beta.17
 POSTGRES_18 = 18.4.0-beta.17
 
 .PHONY: test-postgres
-test-postgres: $(foreach major,13 14 15 16 17 18,test-postgres-$(major)) ## runs what speaks SQL on PostgreSQL 13 to 18; `make test-postgres-13` on one of them
+test-postgres: $(foreach major,13 14 15 16 17 18,test-postgres-$(major)) ## runs the database tests on PostgreSQL 13 to 18; `make test-postgres-13` on one of them
 
 test-postgres-%: .venv/dev .venv/postgres-%/package.json
 	@echo "PostgreSQL $*:"
@@ -107,7 +107,7 @@ drawing: .venv/dev ## draws the imports between packages into docs/architecture.
 	@.venv/bin/python docs/drawing.py
 
 .PHONY: alerts
-alerts: ## writes the alerts of deploy/monitoring once more for the Prometheus operator
+alerts: ## regenerates the alerts of deploy/monitoring for the Prometheus operator
 	@python3 deploy/prometheus_rule.py
 
 .PHONY: lint

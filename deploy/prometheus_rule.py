@@ -1,4 +1,4 @@
-"""Writes the alerts once more as a resource of the Prometheus operator: `make alerts`, after a change of them."""
+"""Regenerates the alerts as a resource of the Prometheus operator: `make alerts`, after a change of them."""
 
 from pathlib import Path
 

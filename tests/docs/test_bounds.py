@@ -42,26 +42,26 @@ FIXED = {
         SOCKET.max_unread_seconds,
     ],
     "requests that wait on one connection": [SOCKET.max_waiting_requests],
-    "bytes in an access token; verified ones that are kept": [MAX_TOKEN_BYTES, defaults(Authenticator)["max_cached"]],
+    "bytes in an access token; cached verified tokens": [MAX_TOKEN_BYTES, defaults(Authenticator)["max_cached"]],
     "members of a compressed body": [compression._MAX_MEMBERS],
     "characters in a name, an operation name, a document id": [MAX_NAME_LENGTH],
-    "errors that are told of an invalid document; of invalid variables": [engine.MAX_ERRORS, values.MAX_ERRORS],
+    "errors reported for an invalid document; for invalid variables": [engine.MAX_ERRORS, values.MAX_ERRORS],
     "bytes in an answer, before compression; errors": [MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS],
     "bytes in an answer to a caller without an access token": [answers.OF_NOBODY.max_bytes],
     "objects in an answer; in one to a caller without a scope": [MAX_ANSWER_OBJECTS, answers.OF_USERS.max_objects],
     "bytes of all answers of a worker that clients have not read yet; then the connections that have waited longest are"
     " closed": [SOCKET.max_unread_bytes],
-    "documents that are kept; of one caller without the read scope": [
+    "cached documents; for one caller without the read scope": [
         DOCUMENTS["max_documents"],
         DOCUMENTS["max_documents"] // 8,
     ],
-    "characters of the documents that are kept": [DOCUMENTS["max_characters"]],
-    "compiled forms of an operation with `@skip` or `@include`; of one caller": [
+    "characters of the cached documents": [DOCUMENTS["max_characters"]],
+    "compiled forms of an operation with `@skip` or `@include`; for one caller": [
         operation.MAX_VARIANTS,
         operation.MAX_VARIANTS // 2,
     ],
-    "names of operations that the metrics of a worker tell apart": [metrics.MAX_OPERATIONS],
-    "persisted queries that are kept, and their characters": [
+    "names of operations that the metrics of a worker distinguish": [metrics.MAX_OPERATIONS],
+    "cached persisted queries, and their characters": [
         persisted_queries.MAX_DOCUMENTS,
         persisted_queries.MAX_CHARACTERS,
     ],

@@ -14,7 +14,9 @@ from tests.graph import Graph, problems
 
 
 class StripeError(Exception):
-    pass
+    def __init__(self, message="", http_status=None):
+        super().__init__(message)
+        self.http_status = http_status
 
 
 class APIConnectionError(StripeError):
@@ -22,7 +24,7 @@ class APIConnectionError(StripeError):
 
 
 class Stripe:
-    """Stores the first answer to a key, failures included, and refuses a key with other parameters."""
+    """Stores the first answer to a key, failures included but 409 and 429; refuses a key with other parameters."""
 
     StripeError, APIConnectionError = StripeError, APIConnectionError
 
@@ -35,6 +37,8 @@ class Stripe:
     def create(self, *, idempotency_key, **parameters):
         if idempotency_key not in self.answers:
             failure = self.failures.pop(0) if self.failures else None
+            if isinstance(failure, StripeError) and failure.http_status in {409, 429}:
+                raise failure
             if not isinstance(failure, StripeError) or isinstance(failure, APIConnectionError):
                 self.customers.append(f"cus_{len(self.customers)}")
             answer = failure if type(failure) is StripeError else SimpleNamespace(id=self.customers[-1])
@@ -80,10 +84,19 @@ async def test_of_many_checkouts_at_once_one_customer_is_made_and_all_get_it(che
 
 
 async def test_a_stored_failure_is_not_met_twice(checkout):
-    stripe = Stripe(StripeError("card_error"))
+    stripe = Stripe(StripeError("card_error", 402))
     with pytest.raises(StripeError):
         await checkout(stripe)
     assert await checkout(stripe) == "cus_0"
+
+
+@pytest.mark.parametrize("status", [409, 429])
+async def test_a_refusal_that_stripe_does_not_store_keeps_the_key(status, checkout, graph_of_all, connection):
+    key = (await graph_of_all.claim("u1", "STRIPE"))["claim"]["idempotencyKey"]
+    await connection.execute("update gateway_customer_claims set expires_at = now()")
+    with pytest.raises(StripeError):
+        await checkout(Stripe(StripeError("refused", status)))
+    assert (await graph_of_all.claim("u1", "STRIPE"))["claim"]["idempotencyKey"] == key
 
 
 async def test_after_a_lost_answer_the_same_customer_is_found(checkout, connection):
