@@ -39,6 +39,13 @@ T = TypeVar("T")
 _LINES_BETWEEN_UPDATES = 10_000
 
 
+class _StepAbandonedError(asyncio.CancelledError):
+    """A step was left before its end, so it is not known whether its change was made."""
+
+
+_OUTCOME_UNKNOWN = (_StepAbandonedError, UnavailableError, *FAILURES)
+
+
 class JobStoppedError(Exception):
     """A command was interrupted; the message says where."""
 
@@ -145,13 +152,13 @@ async def _run_job(
                         totals.add(tally)
                         reject(tally.rejected)
                         show(source.position, f"{totals.line:,} lines, {totals}")
-            except asyncio.CancelledError:
-                raise JobStoppedError(_stop(title, totals)) from None
-            except BadInputError:  # the file itself is wrong: to run the command again would not help
-                say(_stop(title, totals, advice=""))
+            except asyncio.CancelledError as cancelled:
+                raise JobStoppedError(_stop(title, totals, cancelled)) from None
+            except BadInputError as wrong:  # the file itself is wrong: to run the command again would not help
+                say(_stop(title, totals, wrong, advice=""))
                 raise
-            except Exception:
-                say(_stop(title, totals))
+            except Exception as error:
+                say(_stop(title, totals, error))
                 raise
     say(f"{title}: {totals}{_about_rejects(rejected, totals.rejected)}")
     return not totals.rejected
@@ -178,13 +185,21 @@ def _beside(path: Path) -> Path:
 
 
 async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """These steps; an interruption lets the one under way end, and be told, before it takes effect."""
+    """These steps; an interruption lets the one under way end, and be told, before it takes effect.
+
+    Raises:
+        _StepAbandonedError: a second interruption ended the wait for that step.
+    """
     while True:
         step = asyncio.ensure_future(anext(steps, None))
         try:
             done = await asyncio.shield(step)
         except asyncio.CancelledError:
-            if (done := await step) is not None:
+            try:
+                done = await step
+            except asyncio.CancelledError:
+                raise _StepAbandonedError from None
+            if done is not None:
                 yield done
             raise
         if done is None:
@@ -192,10 +207,13 @@ async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
         yield done
 
 
-def _stop(title: str, totals: _Totals, advice: str = ": run the same command again to continue") -> str:
-    if not totals.line:
-        return f"{title} stopped: nothing was changed"
-    return f"{title} stopped after line {totals.line:,} ({totals}){advice}"
+def _stop(
+    title: str, totals: _Totals, cause: BaseException, advice: str = ": run the same command again to continue"
+) -> str:
+    how_far = f"{title} stopped after line {totals.line:,} ({totals})" if totals.line else f"{title} stopped"
+    if isinstance(cause, _OUTCOME_UNKNOWN):
+        return f"{how_far}; {'later' if totals.line else 'its first'} lines may have taken effect{advice}"
+    return f"{how_far}{advice}" if totals.line else f"{how_far}: nothing was changed"
 
 
 async def export_file(
@@ -283,8 +301,10 @@ async def reconcile_file(
             raise
         message = f"{title} stopped, because the database was lost ({total}): run the same command again to continue"
         raise JobStoppedError(message) from lost
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as cancelled:
         how_far = f"{total}" if total.done else "nothing was changed"
+        if isinstance(cancelled, _StepAbandonedError):
+            how_far = f"{total}; later customers may have been changed"
         raise JobStoppedError(f"{title} was interrupted ({how_far}): run the same command again to continue") from None
     return not (unreadable or counts.differences)
 

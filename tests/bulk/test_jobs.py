@@ -59,6 +59,33 @@ async def test_ctrl_c_says_where_an_import_stopped(process, write, table):
     assert [int(number.replace(",", "")) for number in said.groups()] == [stored, stored]
 
 
+async def test_a_second_ctrl_c_does_not_say_that_nothing_was_changed(process, write, connection, table):
+    """It ends the wait for a chunk, of whose commit nothing is known then."""
+    async with connection.transaction():
+        await connection.execute("lock table customer_gateway_tokens in share mode")
+        running = await process("import", write("t.jsonl", *many(10)))
+
+        async def waits():
+            return (
+                await table(
+                    "select count(*) from pg_locks where not granted and database = "
+                    "(select oid from pg_database where datname = current_database())"
+                )
+            )[0][0]
+
+        await until(waits, "the import waits for the lock")
+        ended = asyncio.ensure_future(running.communicate())
+        while not ended.done():
+            running.send_signal(signal.SIGINT)
+            await asyncio.wait([ended], timeout=0.2)
+        _, err = await ended
+    assert running.returncode == 130
+    assert err.decode().endswith(
+        "gateway-tokens: import t.jsonl stopped; its first lines may have taken effect:"
+        " run the same command again to continue\n"
+    )
+
+
 async def test_imports_and_saves_at_once_store_each_token_once(process, write, graph, table):
     file = write("t.csv", *many(6000))
     reversed_file = write("r.csv", *reversed(many(6000)))

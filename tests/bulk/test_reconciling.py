@@ -278,10 +278,10 @@ async def test_a_reconcile_that_is_interrupted_says_how_far_it_came(
     monkeypatch.setattr(CustomerList, "changes", changes_and_then_interrupted)
     arguments = ["reconcile", listing("cus_1", "cus_2", "cus_3"), "--gateway", "STRIPE", "--exported-at", now()]
     stopped = await command(*arguments, "--apply", "--max-missing", "100")
-    how_far = "1 deactivated, 0 activated, 3 verified" if after_chunks else "nothing was changed"
+    how_far = f"{after_chunks} deactivated, 0 activated, {3 * after_chunks} verified"
     assert stopped.err.splitlines()[-1] == (
-        f"gateway-tokens: reconcile list.csv with STRIPE was interrupted ({how_far}): run the same command again to"
-        " continue"
+        f"gateway-tokens: reconcile list.csv with STRIPE was interrupted ({how_far}; later customers may have been"
+        " changed): run the same command again to continue"
     )
     assert (await graph.customer("STRIPE", "cus_4"))["isActive"] is not bool(after_chunks)
 

@@ -373,7 +373,7 @@ async def test_nothing_is_sent_to_private_addresses_nor_without_tls(
         return [(0, 0, 0, "", (address, 0)) for address in addresses]
 
     async def connected(self, address, *_):
-        return sending.Outcome(f"connected to {address}")
+        return sending.DeliveryOutcome(f"connected to {address}")
 
     monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", looked_up)
     monkeypatch.setattr(sending.Sender, "_post", connected)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.docs.pages import PAGES, ROOT, Block, blocks, examples, name_of
-from tests.docs.reader import fits
+from tests.docs.reader import IN_THE_GRAPH, fits
 
 TOOLS_VERSION = 18  # of the wheel that has pg_restore
 # What is not tried here, by page and how it begins; the reason says where it is tried instead, or why nowhere.
@@ -53,7 +53,8 @@ def elsewhere(block: Block):
 
 def installs(page):
     """Whether it takes packages of Node, or many starts of Python, to try the page."""
-    return name_of(page) == "graphql_api/engine/README.md" or any("npx" in block.text for block in blocks(page))
+    needs_node = any("npx" in block.text or block.words.startswith(IN_THE_GRAPH) for block in blocks(page))
+    return needs_node or name_of(page) == "graphql_api/engine/README.md"
 
 
 @pytest.mark.parametrize(

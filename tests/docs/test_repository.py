@@ -33,6 +33,7 @@ def test_a_wheel_has_graphiql_if_it_was_built(tmp_path):
     assert ("graphql_api/web/static/graphiql/index.html" in built("wheel", tmp_path)) == page.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_the_licence_is_in_what_is_published(kind, tmp_path):
     contents = built(kind, tmp_path)
