@@ -122,7 +122,7 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
                                 timeout_seconds=0.6,  # of which the feed takes up to 0.25
                             ),
                         ],
-                        "readiness": Readiness(partial(must_be_ready, database)),
+                        "readiness": Readiness(partial(_must_be_ready, database, authenticator)),
                         "respond": _direct(graphql, settings),
                         "store": store,
                         "uploads": uploads,
@@ -301,6 +301,14 @@ def _authentication(settings: Settings) -> AbstractAsyncContextManager[Authentic
         )
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{'AUTH_JWKS_FILE' if settings.auth_jwks_file else 'AUTH_SECRET'}: {error}") from None
+
+
+async def _must_be_ready(database: ConnectionPool, authenticator: Authenticator) -> str:
+    """As `must_be_ready`; the text also says that no access token can be verified yet."""
+    note = await must_be_ready(database)
+    if note or authenticator.has_keys or authenticator.problem is None:
+        return note
+    return f"Access tokens cannot be verified, because AUTH_JWKS_URL gave no keys yet: {authenticator.problem}."
 
 
 def _trusted_documents(settings: Settings) -> TrustedDocuments | None:

@@ -306,7 +306,8 @@ async def _is_shared(connection: asyncpg.Connection, url: str) -> bool:
 async def _migrations(connection: asyncpg.Connection) -> Finding:
     current, newest = await current_revision(connection), newest_revision()
     if current is not None and current >= newest:
-        return _well("migrations", f"are current, {current}")
+        newer = "" if current == newest else f", newer than this release's {newest}"
+        return _well("migrations", f"are current, {current}{newer}")
     state = f"are at {current}, not {newest}" if current else "have not run, the database is empty"
     return _wrong("migrations", f"{state}: run `gateway-tokens migrate`")
 

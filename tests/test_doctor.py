@@ -110,6 +110,7 @@ async def test_a_database_that_cannot_be_reached_is_one_line():
         (asyncpg.InvalidCatalogNameError('database "x" does not exist'), "does not exist", "create that database"),
         (asyncpg.InsufficientPrivilegeError("permission denied for database x"), "denied", "grant connect"),
         (asyncpg.TooManyConnectionsError("too many clients"), "too many", "max_connections"),
+        (asyncpg.TooManyConnectionsError('too many connections for role "x"'), "too many", "limit of the role"),
         (socket.gaierror(-2, "Name or service not known"), "its host name has no address", "the host"),
         (TimeoutError(), "it took too long", "firewalls"),
         (ConnectionError("rejected SSL upgrade"), "SSL", "sslmode"),
@@ -237,6 +238,7 @@ async def test_a_setting_that_only_its_part_can_check_is_wrong(database_url, tmp
     line = (await found(database_url=database_url, trusted_documents=documents))["settings"]
     assert not line.is_well
     assert line.says.startswith("TRUSTED_DOCUMENTS: takes")
+    assert line.says.endswith("not valid JSON: Expecting value in line 1, column 1")
 
 
 def test_every_setting_that_is_wrong_is_named(monkeypatch, capsys, tmp_path):

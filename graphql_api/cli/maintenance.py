@@ -39,8 +39,11 @@ def doctor() -> None:
     Lines that start with WRONG say how to fix the problem.
     """
     from graphql_api.doctor import findings
+    from graphql_api.observability import logs
     from graphql_api.settings import Settings
     from graphql_api.settings.advice import slips
+
+    logs.configure("error")  # a finding tells what a warning would
 
     async def told() -> bool:
         settings, problems = Settings.inspect()

@@ -97,7 +97,8 @@ In a shell:    curl -s {url} -H 'Content-Type: application/json'{secret} -d '{bo
 Health:        {base}/readyz and {metrics}
 
 Authentication is off, for development: {_everyone(settings, "this address")} can read and change every token.
-To require access tokens, set AUTH_JWKS_URL or AUTH_SECRET. `gateway-tokens help configuration` explains all.""",
+To require access tokens, set AUTH_JWKS_URL or AUTH_SECRET.
+`gateway-tokens help configuration` explains all settings.""",
         flush=True,
     )
 

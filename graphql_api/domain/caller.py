@@ -61,14 +61,14 @@ class Caller:
         if self.scopes.isdisjoint(need.scopes):
             self.require(need)
 
-    def require(self, need: Permission) -> None:
-        """Check this permission; raises as `authorize` does."""
+    def require(self, need: Permission, advice: str = "") -> None:
+        """Check this permission; raises as `authorize` does. `advice` ends the message about a missing scope."""
         if self.has(need):
             return
         if self.subject is None:
             raise UnauthenticatedError("This needs an access token: send it as `Authorization: Bearer …`.")
         if need is not Permission.OWNER:
-            raise ForbiddenError(f"This needs {need.what}.")
+            raise ForbiddenError(f"This needs {need.what}.{advice}")
 
     def authorize_read(self, user_id: str) -> None:
         """Check that the caller may read this user's tokens.

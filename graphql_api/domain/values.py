@@ -33,6 +33,7 @@ _BLANK = re.compile(
 _GATEWAY = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what JSON libraries keep exactly
 _LONGER_THAN_CARD_NUMBERS = 1e19
+_IN_METADATA = "Remove it from the metadata."
 _TOO_LONG = "Metadata contains a number of more than 64 bits, which would be rounded. Send it as a string."
 
 # These two are what the database driver takes for the infinities.
@@ -131,7 +132,7 @@ def gateway_customer_id(text: str) -> str:
     if not 1 <= len(text) <= MAX_ID_LENGTH:
         raise _invalid(f"A gateway customer id must have 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
     if not text.isprintable() or " " in text or has_invisible(text):
-        raise _invalid("A gateway customer id must have only printable characters and no white space.")
+        raise _invalid("A gateway customer id may contain only printable characters and no white space.")
     return text
 
 
@@ -145,7 +146,7 @@ def description(text: str | None, what: str = "description") -> str | None:
         return None
     if len(text) > MAX_DESCRIPTION_LENGTH:
         raise _invalid(f"A {what} can have at most {MAX_DESCRIPTION_LENGTH} characters; this one has {len(text)}.")
-    return without_card_number(well_formed(text))
+    return without_card_number(well_formed(text), f"Remove it from the {what}.")
 
 
 def metadata(value: Any) -> dict[str, Any] | None:
@@ -255,14 +256,14 @@ def well_formed(text: str) -> str:
     return text
 
 
-def without_card_number(text: str) -> str:
-    """The text itself.
+def without_card_number(text: str, advice: str = "Send the gateway's customer id.") -> str:
+    """The text itself; `advice` ends the refusal.
 
     Raises:
         InputError: it contains a payment card number.
     """
     if has_card_number(text):
-        message = "This looks like a payment card number. Never send one. Send the gateway's customer id."
+        message = f"This looks like a payment card number. Never send one. {advice}"
         raise InputError([Problem(Code.CARD_NUMBER, message)])
     return text
 
@@ -303,13 +304,13 @@ def _digits(number: float) -> int:
 
 def _check_leaf(leaf: Any) -> None:
     if isinstance(leaf, str):
-        without_card_number(well_formed(leaf))
+        without_card_number(well_formed(leaf), _IN_METADATA)
     elif isinstance(leaf, float):
         if not _LEAST_INTEGER < leaf <= _GREATEST_INTEGER and not _is_as_sent(leaf):
             raise _invalid(_TOO_LONG)
         if abs(leaf) < _LONGER_THAN_CARD_NUMBERS:
-            without_card_number(str(int(leaf)))
+            without_card_number(str(int(leaf)), _IN_METADATA)
     elif isinstance(leaf, int) and not isinstance(leaf, bool):
         if not _LEAST_INTEGER <= leaf <= _GREATEST_INTEGER:
             raise _invalid(_TOO_LONG)
-        without_card_number(str(leaf))
+        without_card_number(str(leaf), _IN_METADATA)

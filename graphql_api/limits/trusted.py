@@ -46,6 +46,9 @@ class TrustedDocuments:
         try:
             text = path.read_text("utf-8")
             found = [text] if path.suffix == ".graphql" else json.loads(text)
+        except json.JSONDecodeError as error:
+            wrong = f"this is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+            raise ValueError(f"{_FORMS}; {wrong}") from None
         except (ValueError, RecursionError):
             raise ValueError(_FORMS) from None
         return cls(_pairs(found))

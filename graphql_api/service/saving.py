@@ -103,6 +103,7 @@ class BatchSaver:
         self._facts = customers.facts
         self._now = now
         self._erased = erased
+        self._changed: set[Pair] = set()  # by the saves before
         self._action = action
 
     def save(self, save: Save, born: tokens.Event | None = None, said: Facts | None = None) -> SaveResult | InputError:
@@ -127,7 +128,7 @@ class BatchSaver:
         if token is None:
             event = _born(born, facts) if born else _created(save, self._now, facts)
         else:
-            event = _saved(token, save, self._now, facts, said)
+            event = _saved(token, save, self._now, facts, said, is_of_batch=place in self._changed)
         if token is None and save.user_id in self._erased:
             raise InputError([erased_problem("userId")])
         if token is not None and said is not None and tokens.cannot_carry(event.token if event else token, said):
@@ -140,6 +141,7 @@ class BatchSaver:
             event = event._replace(action=self._action)
         new = self.changes.create(event) if token is None else self.changes.change(token, event)
         self.stored[place] = new
+        self._changed.add(place)
         return SaveResult(new, created=token is None)
 
     def _known(self, customer: Pair) -> Facts:
@@ -161,14 +163,21 @@ def _created(save: Save, now: datetime, facts: Facts) -> tokens.Event:
 
 
 def _saved(
-    token: Token, save: Save, now: datetime, facts: Facts = NO_FACTS, said: Facts | None = None
+    token: Token,
+    save: Save,
+    now: datetime,
+    facts: Facts = NO_FACTS,
+    said: Facts | None = None,
+    *,
+    is_of_batch: bool = False,
 ) -> tokens.Event | None:
     """What this save makes of the stored token; None where it changes nothing."""
     expect_version(token, save.expected_version)
     if token.gateway_customer_id not in {save.customer, save.replaces}:
         named = "" if save.replaces is None else f", not {quoted(save.replaces)} as `replaces` says"
+        has = "An earlier item of this batch gives this user" if is_of_batch else "This user already has"
         message = (
-            f"This user already has the customer {token.gateway_customer_id} at {token.gateway}{named}."
+            f"{has} the customer {token.gateway_customer_id} at {token.gateway}{named}."
             " Use it only if `isActive` is true; if `deactivationReason` is GATEWAY_DELETED, claim again; otherwise do"
             " not charge it. To replace it, name it in `replaces`."
         )

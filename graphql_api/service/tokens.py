@@ -190,7 +190,7 @@ class Tokens:
             ForbiddenError: the tokens are another user's, or every user's, and the caller lacks the scope.
         """
         if wanted.user_id is None:
-            self.caller.require(Permission.ADMIN)
+            self.caller.require(Permission.ADMIN, " To list one user's tokens, set `filter.userId`.")
         else:
             self.caller.authorize_read(wanted.user_id)
 

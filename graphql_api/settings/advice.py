@@ -10,6 +10,7 @@ from graphql_api.settings.addresses import is_unprotected
 
 _MIN_SECRET_BYTES = 16  # of a secret that an operator chooses: fewer can be guessed
 _OTHER_DATABASE_URL = re.compile("(POSTGRES|POSTGRESQL|PG|DB|DATABASE|SQLALCHEMY_DATABASE)_?(URL|URI|DSN)")
+_WITHOUT = {"DATABASE_URL": " Without it, `serve` starts an embedded database."}
 _GRPC_PORT = 4317  # of OTLP
 _SIMILAR = 0.9  # how alike an unknown variable's name must be to one of ours to count as a slip
 
@@ -68,7 +69,7 @@ def slips(environment: Mapping[str, str]) -> list[str]:
     ours = {name.upper() for name in Settings.model_fields}
     unset = [name for name in ours if not environment.get(name)]
     return [
-        f"{name} is set, which this service does not read; did you mean {alike}?"
+        f"{name} is set, which this service does not read; did you mean {alike}?{_WITHOUT.get(alike, '')}"
         for name in sorted(environment.keys() - ours)
         for alike in _meant(name, unset)
     ]

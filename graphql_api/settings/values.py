@@ -28,7 +28,7 @@ def expected(problem: ErrorDetails, number: str = "a number") -> str:
         case "literal_error":
             takes = limits["expected"]
         case "greater_than" | "greater_than_equal" | "less_than_equal":
-            bound = {"gt": "more than {:g}", "ge": "at least {:g}", "le": "at most {:g}"}
+            bound = {"gt": "a value greater than {:g}", "ge": "at least {:g}", "le": "at most {:g}"}
             takes = next(bound[key].format(limits[key]) for key in bound if key in limits)
         case "string_unicode":
             return "has bytes that are not UTF-8"

@@ -1,5 +1,6 @@
 """What to say of a database that cannot be used: why, and what to do."""
 
+import re
 import socket
 
 import asyncpg
@@ -7,6 +8,7 @@ import asyncpg
 from graphql_api import network_errors
 
 _GRANTS = "run the grants of step 3 of `gateway-tokens help database-roles`; `gateway-tokens doctor` lists them"
+_LIMITED = re.compile("too many connections for (role|database)")  # `connection limit` of one, not of the server
 # By the first kind that fits.
 _REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (
@@ -39,5 +41,7 @@ def remedy(error: Exception, *, for_owner: bool = False) -> str:
         if for_owner and "alembic_version" not in str(error):  # which every role may read
             return "run this as the role that owns the tables: `gateway-tokens help database-roles`"
         return _GRANTS
+    if isinstance(error, asyncpg.TooManyConnectionsError) and (limited := _LIMITED.search(str(error))):
+        return f"raise the connection limit of the {limited[1]}, or lower DATABASE_POOL_SIZE"
     found = next((remedy for kinds, remedy in _REMEDIES if isinstance(error, kinds)), None)
     return found or "check DATABASE_URL, the network and permissions"

@@ -52,7 +52,7 @@ async def healthz(_request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Answer 200 while the database answers, is migrated, and the process is to go on; else 503 with the reason.
 
-    A database that is read-only answers 200 with the reason: reads are answered.
+    While the database is read-only, or there are no keys for access tokens yet, it is 200 with the reason.
     """
     if "draining" in request.scope["state"]:
         return JSONResponse({"status": "unavailable", "reason": "This process is shutting down."}, 503)
@@ -83,8 +83,9 @@ async def _not_found(_request: Request, _error: Exception) -> Response:
 
 
 _NOTHING = (
-    "Nothing is at this path. GraphQL is at /graphql, without a slash at its end; / lists the other paths. Webhooks "
-    "need the secret of their gateway to be set. With METRICS_PORT, /metrics is at that port.\n"
+    "Nothing is at this path. GraphQL is at /graphql, without a slash at its end. The other paths are /healthz, "
+    "/readyz, /metrics, /help/errors, and /webhooks/stripe and /webhooks/adyen if the secret of the gateway is set. "
+    "With METRICS_PORT, /metrics is at that port only, which has no other paths than /metrics, /healthz and /readyz.\n"
 )
 NOT_FOUND: Mapping[Any, ExceptionHandler] = {404: _not_found}
 """What answers for the paths that nothing is at."""

@@ -46,7 +46,7 @@ class Adyen:
             raise UnreadableEventError("its environment is neither test nor live")
         at = time(event, "createdAt", values.instant)
         if endpoint.accounts:
-            endpoint.check_account(event["data"].get("merchantAccount") or "")
+            endpoint.check_account(event["data"].get("merchantAccount") or "", setting="ADYEN_MERCHANT_ACCOUNTS")
         endpoint.check_mode(is_test=environment == "test")
         if kind == _DISABLING:
             return [Report(endpoint.gateway, stored, at, is_gone=True)]

@@ -83,8 +83,8 @@ class WebhookEndpoint:
     accounts: frozenset[str]
     is_test: bool
 
-    def check_account(self, *named: object) -> None:
-        """Check that an event names no other account than these.
+    def check_account(self, *named: object, setting: str) -> None:
+        """Check that an event names no other account than these, which the `setting` lists.
 
         Raises:
             UnreadableEventError: an account's name is malformed text.
@@ -94,7 +94,7 @@ class WebhookEndpoint:
             if isinstance(account, str) and not values.is_well_formed(account):
                 raise UnreadableEventError("the account has a character that cannot be stored")
             if account is not None and not (isinstance(account, str) and account in self.accounts):
-                message = f"The event is another account's, {str(account)[:100]}."
+                message = f"The event is another account's, {str(account)[:100]}; see {setting}."
                 raise IgnoredEventError(self.gateway, "account", message)
 
     def check_mode(self, *, is_test: bool) -> None:

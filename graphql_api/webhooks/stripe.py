@@ -43,7 +43,7 @@ class Stripe:
             raise UnreadableEventError("it is not an event about a customer")
         is_live = field(event, "livemode", bool)
         at = time(event, "created", values.second)
-        endpoint.check_account(event.get("account"), event.get("context"))
+        endpoint.check_account(event.get("account"), event.get("context"), setting="STRIPE_ACCOUNTS")
         endpoint.check_mode(is_test=not is_live)
         return [Report(endpoint.gateway, customer, at, _IS_GONE[kind])]
 

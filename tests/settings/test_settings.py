@@ -107,7 +107,7 @@ def test_every_problem_is_told(environment):
         ("max_depth", "\udcff", "has bytes that are not UTF-8"),
         ("cors_headers", "X-Ok,a b", "takes names of HTTP headers, such as X-Client-Name; 'a b' is not one"),
         ("event_webhooks", "a=https://a b/", "the address of a contains white space or an invisible character"),
-        ("request_timeout", "0", "takes more than 0, not '0'"),
+        ("request_timeout", "0", "takes a value greater than 0, not '0'"),
         ("request_timeout", "1e9", "takes at most 3600, not '1e9'"),
         ("trusted_documents", "x" * 5000, "takes the path of a readable file; 'xxx"),
         ("trusted_documents", "\udcff", r"takes the path of a readable file; '\udcff' does not exist"),

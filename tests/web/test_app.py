@@ -62,6 +62,13 @@ async def test_with_a_database_that_was_never_migrated_it_is_not_ready(service, 
     assert response.json()["reason"] == "The database is not migrated: run `gateway-tokens migrate`."
 
 
+async def test_without_keys_it_is_ready_and_says_what_is_missing(service):
+    running = Client(await service(auth_secret=None, auth_jwks_url="http://127.0.0.1:1/keys"))
+    response = await running.http.get("/readyz")
+    assert response.status_code == 200
+    assert response.json()["reason"].endswith("AUTH_JWKS_URL gave no keys yet: connection refused.")
+
+
 async def test_what_is_nowhere_is_not_found(client):
     response = await client.http.get("/nowhere")
     assert response.status_code == 404
