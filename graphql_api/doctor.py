@@ -217,18 +217,19 @@ async def _database(
             for statement in missing:
                 yield _wrong("grants", f"one is missing: as the owner or a superuser, run `{statement}`")
             if not missing:
-                yield _well("grants", "are complete")
-                async for finding in _tables(connection, settings, max_open_seconds):
-                    yield finding
+                migrations = await _migrations(connection)
+                if migrations.is_well:
+                    yield _well("grants", "are complete")
+                yield migrations
+                if migrations.is_well:
+                    async for finding in _tables(connection, settings, max_open_seconds):
+                        yield finding
             yield await _indexes(connection)
             yield await _clock(connection)
             async for finding in _log(connection):
                 yield finding
             async for finding in _outcomes(connection):
                 yield finding
-    except asyncpg.TargetServerAttributeNotMatched:
-        standby = "is a read-only standby: set DATABASE_URL to the primary"
-        yield _wrong("database", f"{described(url)} {standby}")
     except FAILURES as error:
         yield _wrong("database", f"{described(url)} cannot be used ({reason(error)}): {remedy(error)}")
 
@@ -237,9 +238,6 @@ async def _tables(
     connection: asyncpg.Connection, settings: Settings, max_open_seconds: float
 ) -> AsyncIterator[Finding]:
     """What is in the tables, which takes the grants."""
-    yield (migrations := await _migrations(connection))
-    if not migrations.is_well:
-        return
     if finding := await _customer_ids(connection, settings):
         yield finding
     async for finding in _partitions(connection):
@@ -309,7 +307,7 @@ async def _migrations(connection: asyncpg.Connection) -> Finding:
         newer = "" if current == newest else f", newer than this release's {newest}"
         return _well("migrations", f"are current, {current}{newer}")
     state = f"are at {current}, not {newest}" if current else "have not run, the database is empty"
-    return _wrong("migrations", f"{state}: run `gateway-tokens migrate`")
+    return _wrong("migrations", f"{state}: run `gateway-tokens migrate` as the role that owns the tables, then `doctor`")
 
 
 async def _customer_ids(connection: asyncpg.Connection, settings: Settings) -> Finding | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import sys
 from unittest.mock import AsyncMock
 
@@ -103,6 +104,10 @@ async def test_a_database_that_cannot_be_reached_is_one_line():
     assert lines["database"].says.endswith("start PostgreSQL, or check the host and the port in DATABASE_URL")
 
 
+UNKNOWN_CA = ssl.SSLCertVerificationError(1, "x")
+UNKNOWN_CA.verify_message = "unable to get local issuer certificate"
+
+
 @pytest.mark.parametrize(
     ("error", "reason", "mending"),
     [
@@ -112,6 +117,14 @@ async def test_a_database_that_cannot_be_reached_is_one_line():
         (asyncpg.TooManyConnectionsError("too many clients"), "too many", "max_connections"),
         (asyncpg.TooManyConnectionsError('too many connections for role "x"'), "too many", "limit of the role"),
         (socket.gaierror(-2, "Name or service not known"), "its host name has no address", "the host"),
+        (FileNotFoundError(2, ""), "no such file", "sslrootcert"),
+        (UNKNOWN_CA, "its certificate is not valid", "set sslrootcert"),
+        (
+            asyncpg.exceptions.ClientConfigurationError('root certificate file "x" does not exist', hint="a\nb"),
+            'root certificate file "x" does not exist',
+            "set sslrootcert",
+        ),
+        (asyncpg.InsufficientPrivilegeError("permission denied for schema x"), "schema", "migrate` as the role"),
         (TimeoutError(), "it took too long", "firewalls"),
         (ConnectionError("rejected SSL upgrade"), "SSL", "sslmode"),
         (asyncpg.PostgresError("something new"), "something new", "DATABASE_URL"),
@@ -122,6 +135,7 @@ async def test_each_reason_why_the_database_cannot_be_used_has_its_mending(monke
     line = (await found(database_url="postgresql://somebody@127.0.0.1/some"))["database"]
     assert not line.is_well
     told, _, to_do = line.says.partition("): ")
+    assert "\n" not in line.says
     assert reason in told
     assert mending in to_do
 
@@ -137,7 +151,7 @@ async def test_a_standby_is_no_database_to_serve_from(tmp_path):
         both = primary.url.replace("@", f"@127.0.0.1:{standby.port},")
         line_of_both = (await found(database_url=both))["database"]
     assert not line.is_well
-    assert line.says.startswith(f"postgres on 127.0.0.1:{standby.port} is a read-only standby")
+    assert line.says.startswith(f"postgres on 127.0.0.1:{standby.port} cannot be used (it is read-only): set ")
     assert line_of_both.is_well
 
 
@@ -161,7 +175,9 @@ async def test_a_pooler_that_keeps_connections_for_their_clients_is_none_to_be_t
 
 
 async def test_an_empty_database_is_to_be_migrated(new_database):
-    line = (await found(database_url=await new_database()))["migrations"]
+    lines = await found(database_url=await new_database())
+    line = lines["migrations"]
+    assert "grants" not in lines  # which are complete only after a migration
     assert not line.is_well
     assert "gateway-tokens migrate" in line.says
 

@@ -61,6 +61,7 @@ def serve(
         app = create_app(settings, shared)
         server.keep_signals()
         startup.warn_of_weak(settings)
+        run(startup.warn_of_missing_grants(str(settings.database_url)))
         startup.announce(settings, *listeners[0][0].getsockname()[:2], workers=workers, database=name)
         server.serve(app, listeners, settings.drain_seconds)
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
 from socket import socket
 from urllib.parse import urlencode
@@ -16,6 +16,8 @@ from graphql_api.auth.access_tokens import mint
 from graphql_api.cli.process import CommandError, UsageError
 from graphql_api.settings import Settings
 from graphql_api.settings.advice import weaknesses
+from graphql_api.storage.connector import FAILURES, connect_to_primary
+from graphql_api.storage.grants import missing_grants
 
 _PORTS = "--host, --port or METRICS_PORT"
 
@@ -61,6 +63,17 @@ def warn_of_weak(settings: Settings) -> None:
     """Name in the log each setting that is valid and unsafe."""
     for problem in weaknesses(settings):
         structlog.get_logger().warning("weak setting", problem=problem)
+
+
+async def warn_of_missing_grants(url: str) -> None:
+    """Name in the log each grant that the role of this database URL lacks: what needs it will answer `INTERNAL`."""
+    with suppress(*FAILURES):  # which readiness tells
+        connection = await connect_to_primary(url)
+        try:
+            for statement in await missing_grants(connection):
+                structlog.get_logger().warning("missing grant", run=statement)
+        finally:
+            await connection.close()
 
 
 def announce(settings: Settings, host: str, port: int, *, workers: int, database: str) -> None:

@@ -22,6 +22,7 @@ Format = Literal["console", "json"]
 Event = MutableMapping[str, Any]
 Stamp = Callable[[object, str, Event], Event]
 
+_NO_PRIVILEGE = "42501"
 MAX_EXCEPTION_CHARACTERS = 4000
 """What is kept of an exception: its end, where it was raised."""
 
@@ -214,6 +215,8 @@ def _frames(error: BaseException) -> list[str]:
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     before = [*_frames(cause), "\nwhich led to:\n\n"] if cause else []
     codes = "".join(f" {name}={code}" for name in ("sqlstate", "errno") if (code := getattr(error, name, None)))
+    if getattr(error, "sqlstate", None) == _NO_PRIVILEGE:  # whose message names a table or a function, and no value
+        codes += f" ({error.args[0]}: a grant is missing, `gateway-tokens doctor` lists it)"
     kind = type(error)
     return [*before, *traceback.format_tb(error.__traceback__), f"{kind.__module__}.{kind.__qualname__}{codes}\n"]
 

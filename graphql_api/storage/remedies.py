@@ -2,6 +2,7 @@
 
 import re
 import socket
+import ssl
 
 import asyncpg
 
@@ -9,6 +10,10 @@ from graphql_api import network_errors
 
 _GRANTS = "run the grants of step 3 of `gateway-tokens help database-roles`; `gateway-tokens doctor` lists them"
 _LIMITED = re.compile("too many connections for (role|database)")  # `connection limit` of one, not of the server
+_CERTIFICATE = (
+    "set sslrootcert in DATABASE_URL to the file with the certificates of the database's CA: "
+    "`gateway-tokens help configuration`"
+)
 # By the first kind that fits.
 _REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (
@@ -21,8 +26,18 @@ _REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((socket.gaierror,), "check the host in DATABASE_URL, and that its name resolves here"),
     ((TimeoutError,), "check the host and the port in DATABASE_URL, and firewalls in between"),
     (
-        (ConnectionRefusedError, FileNotFoundError),
+        (ConnectionRefusedError,),
         "start PostgreSQL, or check the host and the port in DATABASE_URL",
+    ),
+    (
+        (FileNotFoundError,),
+        "check the files that sslrootcert, sslcert and sslkey in DATABASE_URL name (sslrootcert=system is not "
+        "supported), or the directory of the socket",
+    ),
+    ((ssl.SSLCertVerificationError,), _CERTIFICATE),
+    (
+        (asyncpg.TargetServerAttributeNotMatched,),
+        "set DATABASE_URL to the primary; if it is the primary, turn default_transaction_read_only off",
     ),
     ((ConnectionError,), "check that PostgreSQL answers there, and sslmode in DATABASE_URL"),
 )
@@ -30,7 +45,11 @@ _REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 
 def reason(error: Exception) -> str:
     """Why the database cannot be used."""
-    return network_errors.reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+    if isinstance(error, OSError):
+        return network_errors.reason(error)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "it is read-only"
+    return str(error).partition("\n")[0] or type(error).__name__  # without the driver's hint
 
 
 def remedy(error: Exception, *, for_owner: bool = False) -> str:
@@ -40,8 +59,12 @@ def remedy(error: Exception, *, for_owner: bool = False) -> str:
             return "grant connect on that database to the role"
         if for_owner and "alembic_version" not in str(error):  # which every role may read
             return "run this as the role that owns the tables: `gateway-tokens help database-roles`"
+        if "for schema" in str(error):
+            return "run `gateway-tokens migrate` as the role that owns the tables: `gateway-tokens help database-roles`"
         return _GRANTS
     if isinstance(error, asyncpg.TooManyConnectionsError) and (limited := _LIMITED.search(str(error))):
         return f"raise the connection limit of the {limited[1]}, or lower DATABASE_POOL_SIZE"
+    if "root certificate file" in str(error):
+        return _CERTIFICATE
     found = next((remedy for kinds, remedy in _REMEDIES if isinstance(error, kinds)), None)
     return found or "check DATABASE_URL, the network and permissions"

@@ -1,6 +1,8 @@
 """The service does all of its work without the right to change history."""
 
 import asyncio
+import io
+import json
 import os
 import re
 import secrets
@@ -19,6 +21,7 @@ from graphql_api.auth import mint
 from graphql_api.bulk import jobs
 from graphql_api.bulk.files.opening import ReadOptions
 from graphql_api.bulk.reconciling import Guards
+from graphql_api.cli.startup import warn_of_missing_grants
 from graphql_api.doctor import findings
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.inputs import Gateways
@@ -27,6 +30,7 @@ from graphql_api.gateway_apis.checking import CheckOptions
 from graphql_api.gateway_apis.keys import GatewayKey
 from graphql_api.gateway_apis.purging import PurgeOptions
 from graphql_api.gateway_apis.stripe import Stripe
+from graphql_api.observability import logs
 from graphql_api.settings import Settings
 from graphql_api.storage.connection import Statement
 from graphql_api.storage.migrate import upgrade
@@ -208,6 +212,28 @@ async def test_doctor_names_the_grant_that_is_missing_and_it_is_what_is_missing(
         assert (await lacking(service_url))[0] == ["are complete"]
     finally:
         await administrator.close()
+
+
+async def test_serving_without_a_grant_is_told_in_the_log_before_and_after_a_request_fails(service_url):
+    parts = urlsplit(service_url)
+    role = dict(parse_qsl(parts.query))["role"]
+    as_superuser = [(name, value) for name, value in parse_qsl(parts.query) if name != "role"]
+    administrator = parts._replace(query=urlencode(as_superuser)).geturl()
+    grant = "insert on customer_gateway_tokens"
+    await run(administrator, f"revoke {grant} from {role}")
+    try:
+        async with opened(create_app(Settings(database_url=service_url, auth_secret=AUTH_SECRET))) as app:
+            logs.configure("info", "json", stream := io.BytesIO())
+            await warn_of_missing_grants(service_url)
+            client = Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE]))
+            save = 'saveCustomerGatewayToken(input: {userId: "u9", gateway: "STRIPE", gatewayCustomerId: "cus_99"})'
+            await client(f"mutation {{ {save} {{ created }} }}")
+    finally:
+        logs.configure("info", "json")
+        await run(administrator, f"grant {grant} to {role}")
+    lines = {line["event"]: line for line in map(json.loads, stream.getvalue().splitlines())}
+    assert lines["missing grant"]["run"] == f"grant {grant} to {role}"
+    assert "permission denied for table customer_gateway_tokens: a grant is missing" in str(lines["unexpected error"])
 
 
 async def test_doctor_says_that_it_may_not_see_how_long_others_have_been_writing(service_url, straight, database_url):
