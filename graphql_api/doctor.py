@@ -307,7 +307,9 @@ async def _migrations(connection: asyncpg.Connection) -> Finding:
         newer = "" if current == newest else f", newer than this release's {newest}"
         return _well("migrations", f"are current, {current}{newer}")
     state = f"are at {current}, not {newest}" if current else "have not run, the database is empty"
-    return _wrong("migrations", f"{state}: run `gateway-tokens migrate` as the role that owns the tables, then `doctor`")
+    return _wrong(
+        "migrations", f"{state}: run `gateway-tokens migrate` as the role that owns the tables, then `doctor`"
+    )
 
 
 async def _customer_ids(connection: asyncpg.Connection, settings: Settings) -> Finding | None:

@@ -31,8 +31,10 @@ _REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ),
     (
         (FileNotFoundError,),
-        "check the files that sslrootcert, sslcert and sslkey in DATABASE_URL name (sslrootcert=system is not "
-        "supported), or the directory of the socket",
+        (
+            "start PostgreSQL, or check the directory of its socket and the files in DATABASE_URL: sslrootcert (not "
+            "`system`), sslcert, sslkey"
+        ),
     ),
     ((ssl.SSLCertVerificationError,), _CERTIFICATE),
     (

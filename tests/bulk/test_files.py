@@ -441,6 +441,8 @@ def test_records_and_other_values_of_an_array_are_found_wherever_the_text_is_cut
         ('[{"userId": "u1"}, {"userId": }, {"userId": "u3"}]', 2, ['{"userId": }']),
         ('{\n"userId": "u1"\n}\n{\n"userId": \n}\nnull', 1, ['{\n"userId": \n}', "null"]),
         ('{"userId": "u1"}\n{"userId": \n{"userId": "u3"}\n', 2, ['{"userId": ']),
+        ('{"userId": "u1", "userId": "u2"}\n{"userId": "u3"}\n', 1, ['{"userId": "u1", "userId": "u2"}']),
+        ('{"metadata": {"a": [{"b": 1, "b": 1}]}}\n', 0, ['{"metadata": {"a": [{"b": 1, "b": 1}]}}']),
     ],
 )
 def test_what_is_no_record_is_refused_with_its_text_and_the_rest_is_read(tmp_path, content, records, texts):
@@ -489,6 +491,15 @@ def test_a_json_text_that_was_cut_is_refused_wherever_that_was(tmp_path_factory,
     path = tmp_path_factory.mktemp("files") / "t.json"
     path.write_bytes(text[: data.draw(st.integers(1, len(text) - 1))])
     with pytest.raises(BadInputError, match="is incomplete"):
+        read(path)
+
+
+@given(before=st.integers(0, 5), size=st.sampled_from([1, 40_000]))
+def test_a_json_text_that_is_not_cut_but_wrong_says_where(tmp_path_factory, before, size):
+    path = tmp_path_factory.mktemp("files") / "t.json"
+    record = json.dumps({"userId": "ü" * size}, ensure_ascii=False)
+    path.write_text("[" + f"{record},\n" * before + ' {"userId": "ü",]')
+    with pytest.raises(BadInputError, match=f"not valid JSON: line {before + 1}, column {17 + (not before)} has ]"):
         read(path)
 
 

@@ -19,6 +19,7 @@ from graphql_api.bulk.files.columns import Columns, renamed, text_of
 from graphql_api.bulk.files.opening import Source
 from graphql_api.bulk.files.text import MAX_LINE_BYTES, SAMPLE_BYTES, lines
 from graphql_api.bulk.records import Line, unreadable
+from graphql_api.domain.cards import quoted
 from graphql_api.domain.errors import BadInputError
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]|[^\s",:\[\]{}]+', re.DOTALL)
@@ -63,7 +64,10 @@ class _Splitter:
         self._text = b""  # from where a record begins, or from what was not looked at
         self._place = 0  # up to where it was looked at
         self._begin = -1  # where a record begins, if one does
-        self._depth = 0  # how many objects and arrays are open
+        self._open: list[bytes] = []  # the marks of the objects and arrays that are open
+        self._dropped = b""  # what is before the text of its last line
+        self._dropped_lines = 0
+        self._wrong = ""  # the first place where an object or array ends like the other
         self._level = 0  # how many are where records begin
         self._last = b""
         self._says_more = False  # whether the list object that is open has more
@@ -78,6 +82,7 @@ class _Splitter:
         """
         for chunk in chunks:
             kept = self._place if self._begin < 0 else self._begin
+            self._drop(self._text[:kept])
             self._text = self._text[kept:] + chunk
             self._place, self._begin = self._place - kept, min(self._begin, 0)
             if len(self._text) - len(chunk) > MAX_LINE_BYTES:
@@ -91,43 +96,55 @@ class _Splitter:
                 self._place = token.end()
                 if (record := self._take(token[0], token.start())) is not None:
                     yield record
-        if self._depth:
-            raise BadInputError(_INCOMPLETE)
+        if self._open:
+            raise BadInputError(self._wrong or _INCOMPLETE)
         if self._has_more:
             raise BadInputError(
                 "The file is one page of a list: it ends with has_more true. Get the other pages too, and join them."
             )
 
+    def _drop(self, text: bytes) -> None:
+        begin = text.rfind(b"\n") + 1
+        self._dropped_lines += text.count(b"\n")
+        self._dropped = text[begin:] if begin else (self._dropped + text)[-MAX_LINE_BYTES:]
+
     def _take(self, mark: bytes, start: int) -> bytes | None:
         """The record that ends with this mark, or is none."""
         if mark in {b"}", b"]"}:
-            return self._close()
-        record = None
-        if self._depth == self._level and self._begin < 0:
-            if mark == b"[" and self._depth == 0:
+            return self._close(mark, start)
+        record, depth = None, len(self._open)
+        if depth == self._level and self._begin < 0:
+            if mark == b"[" and depth == 0:
                 self._level = 1
             elif mark in {b"{", b"["}:
                 self._begin = start
             else:
                 record = mark
-        elif mark == b"[" and self._depth == 1 and self._level == 0 and self._last == b'"data"':
+        elif mark == b"[" and depth == 1 and self._level == 0 and self._last == b'"data"':
             self._begin, self._level = -1, 2
-        elif self._depth == 1 and self._last == b'"has_more"':
+        elif depth == 1 and self._last == b'"has_more"':
             self._says_more = mark == b"true"
-        self._depth += mark in {b"{", b"["}
+        if mark in {b"{", b"["}:
+            self._open.append(mark)
         self._last = mark
         return record
 
-    def _close(self) -> bytes | None:
+    def _close(self, mark: bytes, start: int) -> bytes | None:
         record = None
-        self._depth = max(self._depth - 1, 0)
-        if self._begin >= 0 and self._depth == self._level:
+        if self._open and (opened := self._open.pop() + mark) not in {b"{}", b"[]"} and not self._wrong:
+            lines, opening = (self._dropped + self._text[:start]).split(b"\n"), opened[:1].decode()
+            self._wrong = (
+                f"The file is not valid JSON: line {self._dropped_lines + len(lines):,}, column "
+                f"{len(lines[-1].decode(errors='replace')) + 1:,} has {mark.decode()}, but {opening} is open."
+            )
+        depth = len(self._open)
+        if self._begin >= 0 and depth == self._level:
             record = self._text[self._begin : self._place]
             self._begin = -1
-        if self._depth == 0:
+        if depth == 0:
             self._has_more = self._says_more and self._level == _NOWHERE
             self._level, self._says_more = 0, False
-        elif self._depth < self._level:
+        elif depth < self._level:
             self._level = _NOWHERE
         return record
 
@@ -186,8 +203,22 @@ def _object(text: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadInputError("A record must be a JSON object.")
     record = cast("dict[str, Any]", value)
+    if text.count(b":") > len(record):  # else no key is there twice
+        try:
+            json.loads(text, object_pairs_hook=_once, parse_int=float)
+        except RecursionError:
+            raise BadInputError("The record is nested too deeply.") from None
     if _has_float(record) and _LONG_NUMBER.search(text):
         return json.loads(text)  # orjson makes a float of an integer of more than 64 bits
+    return record
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadInputError(f"There are two keys {quoted(twice)}. Rename or remove one.")
     return record
 
 
