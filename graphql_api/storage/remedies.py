@@ -66,7 +66,7 @@ def remedy(error: Exception, *, for_owner: bool = False) -> str:
         return _GRANTS
     if isinstance(error, asyncpg.TooManyConnectionsError) and (limited := _LIMITED.search(str(error))):
         return f"raise the connection limit of the {limited[1]}, or lower DATABASE_POOL_SIZE"
-    if "root certificate file" in str(error):
-        return _CERTIFICATE
     found = next((remedy for kinds, remedy in _REMEDIES if isinstance(error, kinds)), None)
+    if "root certificate file" in str(error):
+        found = _CERTIFICATE
     return found or "check DATABASE_URL, the network and permissions"
