@@ -155,7 +155,7 @@ def _access(settings: Settings, problems: Sequence[str]) -> Finding:
     if settings.authenticates:
         return _well("access", "access tokens are required")
     if any(problem.startswith("AUTH_") for problem in problems):
-        return _wrong("access", "authentication is off unless the settings above are valid")
+        return _wrong("access", "cannot be judged until the settings above are valid")
     why = "authentication is off: set AUTH_JWKS_URL, or AUTH_MODE=disabled if that is what you want"
     return Finding("access", settings.auth_mode is not None, why if settings.auth_mode is None else "open to everyone")
 

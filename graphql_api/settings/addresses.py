@@ -49,6 +49,8 @@ def _problem_of_postgres(address: str) -> str | None:
         return f"a port is not a number from 1 to 65535{f'; {_ESCAPES}' if '@' in address else ''}"
     if parts.scheme not in {"postgresql", "postgres"}:
         return f"it begins with {parts.scheme}://" if "://" in address else "it does not begin with postgresql://"
+    if address != address.strip() or re.search(r"\s", parts.netloc + parts.path):
+        return "it contains white space, which is %20 in a name or a password"
     if parts.netloc.count("@") > 1 or parts.fragment or ("@" in parts.path and "@" not in parts.netloc):
         return _ESCAPES
     if any(host.startswith(":") for host in hosts):

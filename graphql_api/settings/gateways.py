@@ -18,13 +18,15 @@ def is_test_gateway(name: str, test_gateways: Sequence[str]) -> bool:
 
 def _named(pair: str, what: str, *, is_secret: bool = False) -> str:
     """`" stripe : x "` as `"STRIPE:x"`; `what` the variable takes. No message quotes a secret."""
-    gateway, _, rest = pair.partition(":")
+    gateway, colon, rest = pair.partition(":")
     try:
         name = parse_gateway(gateway)
     except InputError as refused:
         wrong = "what is in front of a colon is not a gateway name" if is_secret else refused
         raise ValueError(f"takes {what}; {wrong}") from None
     if not rest.strip():
+        if not colon and not is_secret:
+            raise ValueError(f"takes {what}; {gateway.strip()} has no gateway and colon before it")
         raise ValueError(f"takes {what}; nothing follows {name}")
     return f"{name}:{rest.strip()}"
 

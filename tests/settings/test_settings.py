@@ -118,6 +118,10 @@ def test_every_problem_is_told(environment):
             "STRIPE:",
             "takes accounts with their gateways, such as STRIPE:acct_1; nothing follows STRIPE",
         ),
+        ("stripe_accounts", "acct_1", "such as STRIPE:acct_1; acct_1 has no gateway and colon before it"),
+        ("database_url", "postgresql://u@127.0.0.1 :5432/d", "it contains white space"),
+        ("database_url", "postgresql://u@127.0.0.1/d ", "it contains white space"),
+        ("database_url", "postgresql://u@127.0.0.1/d?sslmode=disable ", "it contains white space"),
         ("event_webhooks", "a=https://a.example,https://b.example", "number 2 has none of letters, digits, _ and -"),
     ],
 )
