@@ -224,6 +224,8 @@ def zipped(_):
         (bz2.compress, "compressed with bzip2: decompress it"),
         (lzma.compress, "compressed with xz: decompress it"),
         (lambda text: gzip.compress(gzip.compress(text)), "compressed twice"),
+        (lambda text: b"PAR1" + text, "a Parquet file"),
+        (lambda text: gzip.compress(b"<!doctype html>" + text), "an HTML page"),
         (lambda text: zstd.compress(gzip.compress(text)), "compressed twice"),
         (lambda text: gzip.compress(zipped(text)), "a ZIP archive"),
     ],

@@ -50,6 +50,8 @@ _OTHERS: Mapping[bytes, str] = {
     b"\xd0\xcf\x11\xe0": "an Excel workbook: save it as CSV UTF-8",
     b"BZh": "compressed with bzip2: decompress it, such as with bunzip2",
     b"\xfd7zXZ\0": "compressed with xz: decompress it, such as with unxz",
+    b"PAR1": "a Parquet file: export it as CSV or JSON Lines",
+    b"<": "XML or an HTML page, such as that of a login: get the file itself as CSV or JSON",
     b"%PDF": "a PDF document: export a CSV file",
     **dict.fromkeys(_DECOMPRESSORS, "compressed twice: decompress it once"),
 }
