@@ -25,6 +25,7 @@ from graphql_api.bulk.reconciling import (
 )
 from graphql_api.bulk.records import Format, Line, Tally
 from graphql_api.bulk.remapping import remap
+from graphql_api.domain.cards import quoted
 from graphql_api.domain.errors import BadInputError, InputError, UnavailableError
 from graphql_api.domain.filter import TokenFilter
 from graphql_api.domain.inputs import Gateways
@@ -333,7 +334,7 @@ def _instant(text: str) -> datetime:
     try:
         return instant(text)
     except InputError as refused:
-        raise BadInputError(f"--exported-at: {refused}") from None
+        raise BadInputError(f"--exported-at {quoted(text)}: {refused}") from None
 
 
 async def _load(customer_list: CustomerList, title: str, options: FileOptions, gateways: Gateways, report: Path) -> int:

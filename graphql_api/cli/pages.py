@@ -1,6 +1,7 @@
 """The command that shows the documentation, which the wheel and the image contain."""
 
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +26,10 @@ def show(
         for name, file in pages.items():
             with file.open(encoding="utf-8") as lines:
                 print(f"{name:<16}{next(lines).lstrip('# ').rstrip()}")
-    elif (name := page.lower().removesuffix(".md")) not in pages:
-        raise UsageError(f"There is no page {page}. `gateway-tokens help` lists the pages")
+    elif (name := Path(page.lower()).name.removesuffix(".md")) not in pages:
+        alike = get_close_matches(name, pages, n=1)
+        meant = f" Did you mean {alike[0]}?" if alike else ""
+        raise UsageError(f"There is no page {page}.{meant} `gateway-tokens help` lists the pages")
     elif sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown

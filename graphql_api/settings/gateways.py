@@ -74,8 +74,9 @@ def _paired(given: tuple[SecretStr, ...], gateway: str, form: str, what: str) ->
         for text in texts
     ]
     secrets = [pair.partition(":")[2] for pair in pairs]
-    if not all(re.fullmatch(form, secret) for secret in secrets):
-        raise ValueError(f"takes {what}; one is not of that form or too short")
+    for pair, secret in zip(pairs, secrets, strict=True):
+        if not re.fullmatch(form, secret):
+            raise ValueError(f"takes {what}; that of {pair.partition(':')[0]} has another form or is too short")
     if len(set(secrets)) < len(secrets):
         raise ValueError(f"takes {what}, each once; one is there twice")
     return tuple(map(SecretStr, pairs))

@@ -605,7 +605,7 @@ def test_every_page_that_a_message_names_can_be_shown(call):
         assert re.search(rf"^{name} ", call("help")[1], re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["payments.md", "Payments"])
+@pytest.mark.parametrize("name", ["payments.md", "Payments", "docs/payments.md"])
 def test_a_page_is_found_by_the_name_of_its_file_and_in_any_case(call, name):
     assert call("help", name) == call("help", "payments")
 
@@ -614,6 +614,7 @@ def test_a_page_that_is_not_there_is_refused(call):
     status, printed, said = call("help", "nothing")
     assert (status, printed) == (2, "")
     assert said.startswith("gateway-tokens: There is no page nothing. `gateway-tokens help` lists")
+    assert "Did you mean configuration?" in call("help", "confguration")[2]
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in typer.main.get_group(cli).commands)])
