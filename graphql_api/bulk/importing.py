@@ -248,7 +248,7 @@ def _check_kinds(problems: Problems, record: Record) -> None:
         if name in _KINDS and type(value) not in _KINDS[name][0]:
             problems.add(Code.INVALID, _KINDS[name][1], name)
     if "gateway" not in record:
-        problems.add(Code.INVALID, "The gateway is empty.", "gateway")
+        problems.add(Code.INVALID, "gateway is required.", "gateway")
     problems.check()
 
 

@@ -297,7 +297,7 @@ async def test_a_first_customer_that_is_imported_ends_its_claim(command, write, 
 
 async def test_an_empty_gateway_is_called_empty(command, write, folder):
     await command("import", write("t.csv", token(gateway="")))
-    assert "The gateway is empty." in (folder / "t.csv.rejects.csv").read_text()
+    assert "gateway is required." in (folder / "t.csv.rejects.csv").read_text()
 
 
 async def test_the_gateways_that_an_operator_allows_are_the_only_ones(command, write, reasons, monkeypatch):
