@@ -491,7 +491,10 @@ async def test_identifiers_of_payment_methods_are_reported_unless_a_form_is_aske
     ("arguments", "says"),
     [
         (["list.csv", "--gateway", "STRIPE", "--exported-at", "2999-01-01T00:00:00Z"], "is in the future"),
-        (["list.csv", "--gateway", "STRIPE", "--exported-at", "yesterday"], "--exported-at 'yesterday': A time must be"),
+        (
+            ["list.csv", "--gateway", "STRIPE", "--exported-at", "yesterday"],
+            "--exported-at 'yesterday': A time",
+        ),
         (["list.csv", "--gateway", "STRIPE", "--column", "no"], "The file has no column 'no'"),
         (["list.csv", "--gateway", "STRIPE", "--column", "4111111111111111"], "The file has no column '…'"),
         (["list.csv", "--gateway", "STRIPE", "--check", "--apply"], "cannot be used together"),

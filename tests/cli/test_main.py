@@ -400,6 +400,7 @@ async def behind(request, new_database, migrated_database):
     await connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -481,6 +482,7 @@ finally:
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "gateway-tokens: interrupted\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "name", "times"),
     [

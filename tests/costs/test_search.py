@@ -231,12 +231,14 @@ def retained(engine, first, count):
 BLOCKS_OF_A_DOCUMENT = 100  # at least, of one that is kept
 
 
+@pytest.mark.slow
 def test_what_was_prepared_stays_in_memory_up_to_a_bound(schema):
     engine = Engine(schema, max_documents=10, max_characters=4_000)
     retained(engine, 0, 20)
     assert min(retained(engine, start, 20) for start in (20, 40)) < 20 * BLOCKS_OF_A_DOCUMENT
 
 
+@pytest.mark.slow
 def test_a_cache_without_a_bound_would_be_found(schema, monkeypatch):
     def put(self, source, document, _size, _owner=None):
         self._values[source] = document, None

@@ -459,6 +459,7 @@ async def test_the_command_delivers_survives_being_killed_and_ends_when_told(
     assert not (await state()).is_leased
 
 
+@pytest.mark.slow
 async def test_the_command_tells_who_stays_behind_and_enables_them(deliver, record, receiver):
     assert (await ended(await deliver("--once")))[0] == 0
     await record(1)
@@ -480,6 +481,7 @@ async def test_the_command_names_the_one_that_a_new_database_needs_first(deliver
     assert "The database has no tables yet: run `gateway-tokens migrate`" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "environment", "says"),
     [

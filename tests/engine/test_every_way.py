@@ -251,6 +251,7 @@ PAIR = Pair(strawberry.Schema(query=Query, types=[Leaf, Other, Plain]))
 AT_ONCE = 20
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:coroutine '(Executor|GraphQLCoreConverter)")
 @pytest.mark.parametrize(("way", "kind"), [(way, kind) for way, kinds in WAYS.items() for kind in kinds])
 async def test_what_comes_out_is_answered_as_by_graphql_core(way, kind):

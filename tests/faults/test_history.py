@@ -67,6 +67,7 @@ class Faults:
 NAMES = sorted(name for name in vars(Faults) if not name.startswith("_"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20 if LONG else 2))
 async def test_what_was_acknowledged_is_what_is_stored(service, postgres, proxy, measured, seed):
     random.seed(seed)

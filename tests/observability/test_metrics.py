@@ -353,6 +353,7 @@ def test_what_a_worker_counted_outlives_it_and_what_was_true_of_it_does_not(work
     assert found["process_start_time_seconds",] > started
 
 
+@pytest.mark.slow
 def test_workers_leave_no_file_in_shared_memory(workers):
     ask(workers, 4)
     until_counted(workers, 4)
