@@ -55,6 +55,7 @@ OPERATORS = {
     "settings/": "the environment",
     "bulk/": "files that an operator imports, cell by cell",
     "gateway_apis/": "options, customer ids of at most 255 characters, bounded headers of a gateway's API",
+    "storage/remedies.py": "an error of the database",
     "web/help.py": "a page of ours",
 }
 

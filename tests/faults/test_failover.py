@@ -98,7 +98,7 @@ async def test_migrating_a_standby_fails_with_one_line(pair):
     assert migrating.returncode == 1
     database, line = told.splitlines()
     assert database.startswith(b"Database: ")
-    assert line.startswith(b"gateway-tokens: the database cannot be used (None of the hosts match")
+    assert line.startswith(b"gateway-tokens: the database cannot be used (it is read-only): set DATABASE_URL")
 
 
 async def test_connections_to_a_server_that_became_read_only_are_left(pair, tmp_path):
