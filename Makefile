@@ -53,7 +53,7 @@ test-faults: .venv/dev ## runs long fault-injection tests and prints the measure
 test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in transaction mode, except the fault-injection tests
 	@TEST_POOLER=1 .venv/bin/pytest --numprocesses logical --dist loadfile --ignore tests/faults $(ARGS)
 
-# What speaks SQL.
+# The database tests.
 DIRECTORIES = tests/storage tests/service tests/schema tests/bulk
 
 .PHONY: test-partitions

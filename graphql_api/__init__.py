@@ -3,4 +3,4 @@
 __version__ = "0.1.0"
 
 DEFAULT_PORT = 8000
-"""Where `serve` listens if nothing else is said."""
+"""The port on which `serve` listens by default."""

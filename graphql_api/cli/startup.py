@@ -67,7 +67,7 @@ def warn_of_weak(settings: Settings) -> None:
 
 async def warn_of_missing_grants(url: str) -> None:
     """Name in the log each grant that the role of this database URL lacks: what needs it will answer `INTERNAL`."""
-    with suppress(*FAILURES):  # which readiness tells
+    with suppress(*FAILURES):  # which `/readyz` reports
         connection = await connect_to_primary(url)
         try:
             for statement in await missing_grants(connection):

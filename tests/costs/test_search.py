@@ -217,7 +217,7 @@ async def test_what_a_request_takes_is_measured(database_url, monkeypatch):
 
 
 def retained(engine, first, count):
-    """Blocks of memory that stay after so many documents more, each another one."""
+    """Count the memory blocks that stay allocated after `count` more documents, all different."""
     gc.collect()  # other tests leave garbage, too, and may have made collections rare
     before = sys.getallocatedblocks()
     for number in range(first, first + count):
