@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     max_arguments: Count = 100
     max_selections: Count = 1000
     max_introspection_depth: Count = 20
-    max_introspection_lists: Count = 15
+    max_introspection_lists: Count = 10
     max_root_fields: Count = 50
     max_repeated_fields: Count = 100
     max_cost: Count = 100_000

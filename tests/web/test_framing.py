@@ -4,6 +4,8 @@ Every request bears a canary in its body: a request for `/canary`, which the ser
 """
 
 import asyncio
+import io
+import json
 import re
 import shutil
 import socket
@@ -15,12 +17,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphql_api.app import create_app
+from graphql_api.observability import logs
+from graphql_api.settings import Settings
 from graphql_api.web.connection import RESPOND
 from graphql_api.web.connection_registry import ConnectionLimits
 from graphql_api.web.request import ClientDisconnectedError, Request, Response
+from tests.conftest import AUTH_SECRET
 from tests.web.conftest import listening
 
 CANARY = b"GET /canary HTTP/1.1\r\nHost: canary\r\n\r\n"
+SECRETS = {"stripe_webhook_secret": "whsec_c2VjcmV0", "adyen_webhook_hmac_key": "00" * 32}
 BODY = b'{"query": "' + CANARY + b'"}'
 NEXT = b"GET /next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
@@ -309,6 +316,22 @@ def test_requests_that_are_sent_together_are_answered_one_by_one(names, cuts):
         assert received.count(b"HTTP/1.1 200 OK\r\n") == len(names) + 1
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("path", ["/webhooks/stripe", "/readyz", "/x"])
+async def test_no_path_of_the_service_reads_a_body_as_a_request(path, database_url):
+    service = create_app(Settings(database_url=database_url, auth_secret=AUTH_SECRET, log_format="json", **SECRETS))
+    async with listening(service, lifespan="on") as address:
+        logs.configure("info", "json", log := io.BytesIO())
+        for name, request in READ.items():
+            sent = request.replace(b"/graphql", path.encode(), 1) + NEXT
+            received = await exchange(address, *(sent[i : i + 1] for i in range(len(sent))))
+            told = re.findall(rb"HTTP/1.1 (?!100)(\d+)", received)
+            assert len(told) == 2 or b"connection: close\r\n" in received, (name, received)
+        logs.access.flush()
+    logs.configure("info", "json")
+    paths = {json.loads(line).get("path") for line in log.getvalue().splitlines()}
+    assert set() < paths <= {path, "/next", None}
 
 
 async def test_a_bad_request_behind_good_ones_is_refused_after_they_are_answered(seen, address):
