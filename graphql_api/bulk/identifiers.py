@@ -27,9 +27,8 @@ def identifier(value: object, name: str) -> str:
         return value
     if type(value) is int:
         return str(value)
-    if type(value) is float:
-        raise _invalid(f"{name} must be a string or an integer, not {redact_card_numbers(str(value))}.")
-    raise _invalid(f"{name} is required and must be a string.")
+    got = f", not {redact_card_numbers(str(value))}" if type(value) is float else ""
+    raise _invalid(f"{name} is required and must be a string or an integer{got}.")
 
 
 def _damage(text: str) -> str | None:

@@ -10,7 +10,6 @@ from graphql_api.settings.addresses import is_unprotected
 
 _MIN_SECRET_BYTES = 16  # of a secret that an operator chooses: fewer can be guessed
 _OTHER_DATABASE_URL = re.compile("(POSTGRES|POSTGRESQL|PG|DB|DATABASE|SQLALCHEMY_DATABASE)_?(URL|URI|DSN)")
-_WITHOUT = {"DATABASE_URL": " Without it, `serve` starts an embedded database."}
 _GRPC_PORT = 4317  # of OTLP
 _SIMILAR = 0.9  # how alike an unknown variable's name must be to one of ours to count as a slip
 
@@ -24,10 +23,11 @@ def weaknesses(settings: Settings) -> list[str]:
         "ADYEN_WEBHOOK_HMAC_KEY": settings.adyen_webhook_hmac_key,
     }
     for name, secrets in named.items():
-        if any(_is_guessable(secret.get_secret_value()) for secret in secrets):
-            found.append(
-                f"{name}: a secret has fewer than {_MIN_SECRET_BYTES} bytes and can be guessed; use a longer one"
-            )
+        found += [
+            f"{name}: secret {number} has fewer than {_MIN_SECRET_BYTES} bytes and can be guessed; use a longer one"
+            for number, secret in enumerate(secrets, 1)
+            if _is_guessable(secret.get_secret_value())
+        ]
     if any("sk_live_" in key.get_secret_value() for key in settings.stripe_api_key):
         found.append("STRIPE_API_KEY: a secret key may do everything at Stripe; use a restricted key, rk_live_…")
     if settings.auth_mode == "disabled":
@@ -69,7 +69,7 @@ def slips(environment: Mapping[str, str]) -> list[str]:
     ours = {name.upper() for name in Settings.model_fields}
     unset = [name for name in ours if not environment.get(name)]
     return [
-        f"{name} is set, which this service does not read; did you mean {alike}?{_WITHOUT.get(alike, '')}"
+        f"{name} is set, which this service does not read; did you mean {alike}?"
         for name in sorted(environment.keys() - ours)
         for alike in _meant(name, unset)
     ]

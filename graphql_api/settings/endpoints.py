@@ -128,10 +128,10 @@ def _secrets(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[Secret
     known = [_named_address(pair) for pair in info.data.get("event_webhooks", ())]
     streams = {name for name, address in known if _is_stream(address)}
     form = "takes a secret for each endpoint, such as billing:whsec_… with the Base64 of 24 to 64 bytes"
-    for name, secret in pairs:
+    for number, (name, secret) in enumerate(pairs, 1):
         if not (_signing_key(secret) or (name in streams and secret)):
-            which = f"that of {name}" if name in dict(known) else "one"
-            raise ValueError(f"{form}; {which} is not of that form")
+            of = f", of {name}," if name in dict(known) else ""
+            raise ValueError(f"{form}; secret {number}{of} has another form or length")
     given = [name for name, _ in pairs]
     if twice := [name for name in streams if given.count(name) > 1]:
         raise ValueError(f"takes one token, or user:password, for a stream; {twice[0]} has several")

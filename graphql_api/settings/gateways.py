@@ -16,16 +16,16 @@ def is_test_gateway(name: str, test_gateways: Sequence[str]) -> bool:
     return name.endswith("_TEST") or name in test_gateways
 
 
-def _named(pair: str, what: str, *, is_secret: bool = False) -> str:
-    """`" stripe : x "` as `"STRIPE:x"`; `what` the variable takes. No message quotes a secret."""
+def _named(pair: str, what: str, secret: int | None = None) -> str:
+    """`" stripe : x "` as `"STRIPE:x"`; `what` the variable takes. No message quotes a secret, but its number."""
     gateway, colon, rest = pair.partition(":")
     try:
         name = parse_gateway(gateway)
     except InputError as refused:
-        wrong = "what is in front of a colon is not a gateway name" if is_secret else refused
+        wrong = f"secret {secret} has no gateway name before its colon" if secret else refused
         raise ValueError(f"takes {what}; {wrong}") from None
     if not rest.strip():
-        if not colon and not is_secret:
+        if not colon and not secret:
             raise ValueError(f"takes {what}; {gateway.strip()} has no gateway and colon before it")
         raise ValueError(f"takes {what}; nothing follows {name}")
     return f"{name}:{rest.strip()}"
@@ -68,17 +68,17 @@ def _accounts(what: str) -> AfterValidator:
 
 def _paired(given: tuple[SecretStr, ...], gateway: str, form: str, what: str) -> tuple[SecretStr, ...]:
     """Secrets of this form, each with its gateway before it, which is this one if none is. No message quotes one."""
-    texts = [secret.get_secret_value() for secret in given]
-    pairs = [
-        _named(text if ":" in text else f"{gateway}:{text}", f"{what}, or gateway:secret", is_secret=True)
-        for text in texts
-    ]
-    secrets = [pair.partition(":")[2] for pair in pairs]
-    for pair, secret in zip(pairs, secrets, strict=True):
+    pairs: list[str] = []
+    numbers: dict[str, int] = {}
+    for number, each in enumerate(given, 1):
+        text = each.get_secret_value()
+        pair = _named(text if ":" in text else f"{gateway}:{text}", f"{what}, or gateway:secret", number)
+        name, _, secret = pair.partition(":")
         if not re.fullmatch(form, secret):
-            raise ValueError(f"takes {what}; that of {pair.partition(':')[0]} has another form or is too short")
-    if len(set(secrets)) < len(secrets):
-        raise ValueError(f"takes {what}, each once; one is there twice")
+            raise ValueError(f"takes {what}; secret {number}, of {name}, has another form or is too short")
+        if (first := numbers.setdefault(secret, number)) < number:
+            raise ValueError(f"takes {what}, each once; secrets {first} and {number} are the same")
+        pairs.append(pair)
     return tuple(map(SecretStr, pairs))
 
 
@@ -89,8 +89,11 @@ def _secrets(gateway: str, form: str, what: str) -> AfterValidator:
 # The keys of APIs, by the gateway in their variable's name: their form, with a group if it shows their mode, and what
 # they are.
 _API_KEYS = {
-    "STRIPE": (r"(?:rk|sk)_(live|test)_[0-9A-Za-z_]{5,}", "restricted API keys, which begin with rk_live_ or rk_test_"),
-    "MOLLIE": (r"(live|test)_[0-9A-Za-z]{5,}", "API keys, which begin with live_ or test_"),
+    "STRIPE": (
+        r"(?:rk|sk)_(live|test)_[0-9A-Za-z_]{5,}",
+        "restricted API keys: rk_live_… or rk_test_…, at least 13 characters long",
+    ),
+    "MOLLIE": (r"(live|test)_[0-9A-Za-z]{5,}", "API keys: live_… or test_…, at least 10 characters long"),
 }
 
 
@@ -127,7 +130,9 @@ AdyenAccounts = Annotated[
 ]
 StripeSecrets = Annotated[
     Secrets,
-    _secrets("STRIPE", "whsec_[!-~]{8,}", "the signing secrets of webhook endpoints, which begin with whsec_"),
+    _secrets(
+        "STRIPE", "whsec_[!-~]{8,}", "the signing secrets of webhook endpoints: whsec_…, at least 14 characters long"
+    ),
     _ON_THE_PLATFORM,
 ]
 AdyenKeys = Annotated[

@@ -436,6 +436,29 @@ def test_records_and_other_values_of_an_array_are_found_wherever_the_text_is_cut
     assert [json.loads(each) for each in _Splitter().split(iter(chunks))] == records
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("before", ["", '"over\ntwo"', '"with ""two"" marks"', '""'])
+@pytest.mark.parametrize("after", [0, 1, 20_000])
+def test_a_quotation_mark_that_is_not_closed_is_named_with_its_line(tmp_path, quote, before, after):
+    rows = [f'"id","x","y"\n"cus_1",{before},', '"open ""and ""\n', "cus_2,b,c\n" * after]
+    (path := tmp_path / "t.csv").write_text("".join(rows).replace('"', quote))
+    with reading(path, ReadOptions()) as source:
+        refused = [(at, each.problem.message) for at, each in read_customers(source) if isinstance(each, Unreadable)]
+    line = 3 if "\n" in before else 2
+    reason = f"This line is not valid CSV: the quotation mark that opens in line {line} is not closed."
+    assert refused[0] == (2, reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "where"), [('cus_1,"a "b" c"\n', "here"), ('cus_1,"a\ncus_2,"b"\n', "in lines 2 to 3")]
+)
+def test_a_quotation_mark_that_closes_a_cell_too_early_is_named(tmp_path, text, where):
+    (path := tmp_path / "t.csv").write_text(f"id,x\n{text}")
+    with reading(path, ReadOptions()) as source:
+        (_, refused), *_ = read_customers(source)
+    assert f"a quotation mark is missing {where}, or one inside a cell is not doubled" in refused.problem.message
+
+
 @pytest.mark.parametrize(
     ("content", "records", "texts"),
     [
@@ -466,8 +489,9 @@ def pages(flags, **kwargs):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ('[{"id": "' + "x" * 3_000_000, "cannot be read on"),
-        ('{"id": "cus_1"}\n{"id": "cus_2", "x": "\u00fc', "is incomplete"),
+        ('[{"id": "' + "x" * 3_000_000, "the value in line 1, column 2 is longer"),
+        ('{"id": "cus_1"}\n{"id": "cus_2", "x": "\u00fc', "is incomplete: it ends inside"),
+        ('[{"id": "cus_1"},\n {"id": "cus_2}]', "the quotation mark in line 2, column 9 is not closed"),
         (pages([True]), "one page of a list"),
         (pages([True], indent=2), "one page of a list"),
         (pages([False, True]), "one page of a list"),

@@ -332,7 +332,11 @@ async def test_the_gateways_that_an_operator_allows_are_the_only_ones(command, w
             "userId,gateway,gatewayCustomerId,metdata\n",
             "The column 'metdata' is none of",
         ),
-        ("t.csv", '"userId', "The first line does not name the columns: unexpected end of data."),
+        (
+            "t.csv",
+            '"userId',
+            "The first line does not name the columns: the quotation mark that opens in line 1 is not closed.",
+        ),
         (None, None, "Invalid value for 'FILE': t.csv does not exist or is not readable."),
     ],
 )
@@ -732,7 +736,9 @@ async def test_a_number_with_a_fraction_is_no_identifier_and_stays_what_it_is(co
     outcome = await command("import", "t.jsonl")
     assert outcome.status == 1
     assert await table(COUNT) == [(0,)]
-    assert "must be a string or an integer, not " in (folder / "t.jsonl.rejects.jsonl").read_text()
+    assert (
+        "userId is required and must be a string or an integer, not " in (folder / "t.jsonl.rejects.jsonl").read_text()
+    )
 
 
 @pytest.mark.parametrize("arguments", [["import"], ["remap", "--gateway", "STRIPE"], ["export"]])

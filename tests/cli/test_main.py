@@ -369,7 +369,6 @@ def test_no_command_but_serve_starts_a_database_unless_told_to(call, monkeypatch
     warning, said = err.splitlines()
     assert warning == (
         "gateway-tokens: warning: DATABSE_URL is set, which this service does not read; did you mean DATABASE_URL?"
-        " Without it, `serve` starts an embedded database."
     )
     way_out = " to the coordinator of the cluster" if command == ["distribute"] else ", or pass --embedded"
     assert said.startswith(f"gateway-tokens: DATABASE_URL is not set: set it{way_out}")

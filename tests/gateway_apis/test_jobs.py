@@ -162,7 +162,7 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
         (
             {"STRIPE_API_KEY": "whsec_abcdefgh"},
             (),
-            "STRIPE_API_KEY: takes restricted API keys, which begin with rk_live_",
+            "STRIPE_API_KEY: takes restricted API keys: rk_live_",
         ),
         ({"STRIPE_API_KEY": "rk_live_abcdefgh,rk_live_other123"}, (), "takes one key for each gateway; STRIPE has two"),
         ({"GATEWAYS": "PAYPAL"}, (), "STRIPE_API_KEY: takes gateways of this platform; STRIPE is not in GATEWAYS"),

@@ -339,11 +339,21 @@ def test_a_stream_has_a_token_or_a_user_or_neither(environment, secrets, credent
         ({"event_webhooks": "a=https://a.example,a=https://b.example"}, "a is there twice"),
         ({"event_webhooks": "a=https://a.example"}, "EVENT_WEBHOOK_SECRETS: takes a secret for each"),
         ({"event_webhook_secrets": f"a:{WHSEC}"}, "'a' is not in EVENT_WEBHOOKS"),
-        ({"event_webhook_secrets": WHSEC}, "one is not of that form"),
-        ({"event_webhook_secrets": "a:whsec_" + "A" * 31}, "one is not of that form"),  # 23 bytes
-        ({"event_webhook_secrets": "a:whsec_" + "A" * 87}, "one is not of that form"),  # 65 bytes
-        ({"event_webhook_secrets": "a:whsec_" + "!" * 32}, "one is not of that form"),
-        ({"event_webhook_secrets": "a:" + "A" * 32}, "one is not of that form"),
+        ({"event_webhook_secrets": WHSEC}, "secret 1 has another form or length"),
+        (
+            {"event_webhook_secrets": "a:whsec_" + "A" * 31},
+            "24 to 64 bytes; secret 1 has another form or length",
+        ),  # 23 bytes
+        (
+            {"event_webhook_secrets": "a:whsec_" + "A" * 87},
+            "24 to 64 bytes; secret 1 has another form or length",
+        ),  # 65 bytes
+        ({"event_webhook_secrets": "a:whsec_" + "!" * 32}, "24 to 64 bytes; secret 1 has another form or length"),
+        ({"event_webhook_secrets": "a:" + "A" * 32}, "24 to 64 bytes; secret 1 has another form or length"),
+        (
+            {"event_webhooks": "a=https://a.example", "event_webhook_secrets": f"a:{WHSEC},a:short"},
+            "secret 2, of a, has another form or length",
+        ),
         ({"event_webhook_actions": "DEACTIVATE"}, "'DEACTIVATE' is not one of them"),
         ({"event_webhooks": "a=nats://127.0.0.1"}, "the address of a does not end with a subject"),
         ({"event_webhooks": "a=nats://127.0.0.1/"}, "the address of a does not end with a subject"),

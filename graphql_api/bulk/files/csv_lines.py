@@ -51,7 +51,7 @@ def read_csv(source: Source, columns: Columns) -> Iterator[Line]:
     try:
         header = next(reader, [])
     except csv.Error as error:
-        raise BadInputError(f"The first line does not name the columns: {error}.") from None
+        raise BadInputError(f"The first line does not name the columns: {_wrong(error, text, quote)}.") from None
     if _is_pair_of_identifiers(header, columns):
         header = list(columns.required)
         text.keep_all()
@@ -173,8 +173,8 @@ def _records(
         except csv.Error as error:
             if text.split_first():
                 continue
+            reason = f"This line is not valid CSV: {_wrong(error, text, quote)}."
             text.keep_first()
-            reason = f"This line is not valid CSV: {str(error).partition(' - ')[0]}."
             yield number, unreadable(reason, text_of(text.taken[0]))
             continue
         taken = text.taken[0] if len(text.taken) == 1 else "".join(text.taken)
@@ -191,6 +191,19 @@ def _records(
                 if cell[1] == empty and meaning is not None:
                     record[meaning] = ""
         yield number, _undecodable(record) if text.has_undecodable and not _is_text(text.taken) else record
+
+
+def _wrong(error: csv.Error, text: _Text, quote: str) -> str:
+    """Why the lines that were taken are not a record."""
+    if "expected after" in str(error):
+        first = text.number - len(text.taken) + 1
+        where = f"in lines {first:,} to {text.number:,}" if first < text.number else "here"
+        return f"a quotation mark is missing {where}, or one inside a cell is not doubled"
+    marks = [line.replace(quote * 2, "").count(quote) for line in text.taken]  # a pair in a cell stands for one
+    if not re.match("unexpected end of data|field larger than", str(error)) or sum(marks) % 2 == 0:
+        return str(error).partition(" - ")[0]
+    after = next(lines for lines, count in enumerate(reversed(marks)) if count)
+    return f"the quotation mark that opens in line {text.number - after:,} is not closed"
 
 
 def _is_no_record(cells: list[str], header: list[str]) -> bool:

@@ -26,6 +26,10 @@ _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]|[^\s",:\[\]{}]+', re.D
 _ENDS = {b"[", b"]", b"{", b"}"}
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _INCOMPLETE = "The file is incomplete: it ends inside a record or list. Get the whole file again."
+_UNCLOSED = (
+    "The file is incomplete: the quotation mark in {} is not closed, or one is missing before it. Correct it, or get the "
+    "whole file again."
+)
 _NOWHERE = sys.maxsize  # the level of records behind a list object's `data`
 
 
@@ -87,8 +91,8 @@ class _Splitter:
             self._place, self._begin = self._place - kept, min(self._begin, 0)
             if len(self._text) - len(chunk) > MAX_LINE_BYTES:
                 raise BadInputError(
-                    "The file cannot be read on: a value is longer than 1 MiB, or a brace or a quotation mark is "
-                    "missing in it."
+                    f"The file cannot be read on: the value in {self._at(0)} is longer than 1 MiB, or a brace or a "
+                    "quotation mark is missing in it."
                 )
             for token in _TOKEN.finditer(self._text, self._place):
                 if token[0] == b'"' or (token.end() == len(self._text) and token[0] not in _ENDS):
@@ -97,11 +101,17 @@ class _Splitter:
                 if (record := self._take(token[0], token.start())) is not None:
                     yield record
         if self._open:
-            raise BadInputError(self._wrong or _INCOMPLETE)
+            cut = _TOKEN.search(self._text, self._place)
+            is_text = cut is not None and cut[0] == b'"'
+            raise BadInputError(self._wrong or (_UNCLOSED.format(self._at(cut.start())) if is_text else _INCOMPLETE))
         if self._has_more:
             raise BadInputError(
                 "The file is one page of a list: it ends with has_more true. Get the other pages too, and join them."
             )
+
+    def _at(self, place: int) -> str:
+        lines = (self._dropped + self._text[:place]).split(b"\n")
+        return f"line {self._dropped_lines + len(lines):,}, column {len(lines[-1].decode(errors='replace')) + 1:,}"
 
     def _drop(self, text: bytes) -> None:
         begin = text.rfind(b"\n") + 1
@@ -132,11 +142,8 @@ class _Splitter:
     def _close(self, mark: bytes, start: int) -> bytes | None:
         record = None
         if self._open and (opened := self._open.pop() + mark) not in {b"{}", b"[]"} and not self._wrong:
-            lines, opening = (self._dropped + self._text[:start]).split(b"\n"), opened[:1].decode()
-            self._wrong = (
-                f"The file is not valid JSON: line {self._dropped_lines + len(lines):,}, column "
-                f"{len(lines[-1].decode(errors='replace')) + 1:,} has {mark.decode()}, but {opening} is open."
-            )
+            opening = opened[:1].decode()
+            self._wrong = f"The file is not valid JSON: {self._at(start)} has {mark.decode()}, but {opening} is open."
         depth = len(self._open)
         if self._begin >= 0 and depth == self._level:
             record = self._text[self._begin : self._place]
