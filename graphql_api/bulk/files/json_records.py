@@ -27,8 +27,8 @@ _ENDS = {b"[", b"]", b"{", b"}"}
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _INCOMPLETE = "The file is incomplete: it ends inside a record or list. Get the whole file again."
 _UNCLOSED = (
-    "The file is incomplete: the quotation mark in {} is not closed, or one is missing before it. Correct it, or get the "
-    "whole file again."
+    "The file is incomplete: the quotation mark in {} is not closed, or one is missing before it. Correct it, or get "
+    "the whole file again."
 )
 _NOWHERE = sys.maxsize  # the level of records behind a list object's `data`
 
