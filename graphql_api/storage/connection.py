@@ -110,7 +110,7 @@ class Connection:
         self.change: asyncio.Timeout | None = None  # the end of the transaction, if it may be rolled back and run again
         self.is_late = False  # whether a statement of the transaction was
         self._seen = 0  # answers at the last look at the transaction
-        self.cancellations: int | None = None  # the cancellation requests of its task when it was given up
+        self._is_given_up = False  # that read
         self.patience = uniform(0.8, 1.2)  # noqa: S311 - so that connections of one age are not closed at once
         self._prepares = prepares
         self._max_prepared = max_prepared
@@ -190,19 +190,19 @@ class Connection:
         return self.looks
 
     def give_up(self) -> None:
-        """Cancel the running read, unless it has just ended."""
-        if self.reader is not None:
-            self.cancellations = self.reader.cancelling()
+        """Cancel the running read, unless it has just ended, or its request has been cancelled."""
+        if self.reader is not None and not self.reader.cancelling():
+            self._is_given_up = True
             self.reader.cancel()
             self.reader = None
 
     def is_given_up(self, error: BaseException) -> bool:
         """Whether this error comes from giving up the read. This also clears the mark."""
-        cancellations, self.cancellations, self.reader = self.cancellations, None, None
-        if cancellations is None:
-            return False
+        is_given_up, self._is_given_up, self.reader = self._is_given_up, False, None
         task = asyncio.current_task()
-        return task is not None and task.uncancel() <= cancellations and isinstance(error, asyncio.CancelledError)
+        if not is_given_up or task is None:
+            return False
+        return not task.uncancel() and isinstance(error, asyncio.CancelledError)
 
     def translate_error(self, error: BaseException) -> BaseException:
         """Translate an error of the connection; errors about the statement, and others than the driver's, stay."""

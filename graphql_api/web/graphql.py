@@ -22,8 +22,8 @@ from graphql_api.engine import Operation, Result, Room
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics
 from graphql_api.web import answers, asgi, compression, errors, field_trace, parameters, request_ids
+from graphql_api.web.admission import LATER, Admission
 from graphql_api.web.authentication import RequestAuthenticator
-from graphql_api.web.concurrency import ConcurrencyLimiter
 from graphql_api.web.documents import Documents, not_run
 from graphql_api.web.field_trace import FieldTrace
 from graphql_api.web.hosts import AllowedHosts
@@ -43,7 +43,6 @@ _log = structlog.get_logger()
 CLIENT_HAS_GONE = "CLIENT_HAS_GONE"
 _JSON = b"application/json"
 _new = tuple.__new__  # of a named tuple: its class would be a call more, for each request
-_LATER: Headers = [(b"retry-after", b"1")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,14 @@ class GraphQL:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._places = ConcurrencyLimiter(self.limits.max_concurrent)
         self._in_flight = RequestsInFlight()
+        self._admission = Admission(
+            self.limits.max_concurrent,
+            wait_seconds=self.limits.max_wait_seconds,
+            timeout_seconds=self.limits.timeout_seconds,
+            in_flight=self._in_flight,
+            wait_connected=self.wait_connected,
+        )
         self._mutations = Mutations()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,15 +149,20 @@ class GraphQL:
                 asked = _from_url(request)
 
             # May they, now
-            if not self._places.acquire():
-                await self._wait_for_a_place(request)
+            if not self._admission.places.acquire():
+                await self._admission.wait(request, self._admission.places)
+            request.place = self._admission.places
             try:
                 # Run, write
                 request.deadline = self._loop.time() + self.limits.timeout_seconds
                 if isinstance(asked, list):
+                    if any(map(_may_change, asked)):
+                        await self._admission.move(request)
                     body, outcome = await self._answer_batch(request, asked, caller)
                 else:
                     request.operation = operation = self.documents.prepare(request, asked)
+                    if operation.kind is OperationType.MUTATION:
+                        await self._admission.move(request)
                     context = self.context(caller, request_id, request.user_errors)
                     if self.traces_fields and headers.get(field_trace.HEADER) == field_trace.VALUE:
                         body, outcome = await self._answer_traced(request, operation, asked, context)
@@ -165,10 +175,11 @@ class GraphQL:
                         else:
                             body, outcome = answers.write_data(result.data)
             finally:
-                if request.mutation is None or request.mutation.done():
-                    self._places.release()
-                else:
-                    request.mutation.add_done_callback(lambda _: self._places.release())
+                if (place := request.place) is not None:
+                    if request.mutation is None or request.mutation.done():
+                        place.release()
+                    else:
+                        request.mutation.add_done_callback(lambda _: place.release())
         except HTTPError as error:
             status, body, outcome = self._refused(request, error)
             more = _lines(error.headers)
@@ -248,45 +259,10 @@ class GraphQL:
             body = await self.uploads.receive(request.read, most)
         except UnavailableError as error:
             message = f"{error} Try again in a moment."
-            raise HTTPError(503, "UNAVAILABLE", message, _LATER, limits=["MAX_CONCURRENT_REQUESTS"]) from None
+            raise HTTPError(503, "UNAVAILABLE", message, LATER, limits=["MAX_CONCURRENT_REQUESTS"]) from None
         if len(body) > most:
             _refuse_as_too_large(self.limits.max_body_bytes)
         return body
-
-    # --- may they, now
-
-    async def _wait_for_a_place(self, request: Request) -> None:
-        """Take one of the places in which requests run, first come, first served.
-
-        Requests that wait for the database keep theirs. While it is away, no other requests wait behind them.
-
-        Raises:
-            HTTPError: 503, none became free in time, or the database did not come back.
-        """
-        began = perf_counter()
-        await self._wait_for_the_database(0)
-        self._in_flight.allow(request, self.limits.max_wait_seconds)
-        try:
-            await self._places.wait()
-        except asyncio.CancelledError:
-            if request.interruption is not Interruption.TIME_IS_UP:
-                raise
-            if request.task is not None:
-                request.task.uncancel()
-            message = "The service is overloaded. Try again in a moment."
-            raise HTTPError(503, "UNAVAILABLE", message, _LATER, limits=["MAX_CONCURRENT_REQUESTS"]) from None
-        try:
-            self._in_flight.allow(request, self.limits.timeout_seconds)
-            await self._wait_for_the_database(perf_counter() - began)
-        except BaseException:
-            self._places.release()
-            raise
-
-    async def _wait_for_the_database(self, waited: float) -> None:
-        try:
-            await self.wait_connected(waited)
-        except UnavailableError as error:
-            raise HTTPError(503, "UNAVAILABLE", f"{error} Try again.", _LATER) from None
 
     # --- run
 

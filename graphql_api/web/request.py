@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from graphql_api.domain.caller import Caller
     from graphql_api.engine import Operation, Result
     from graphql_api.web.answers import BatchRoom
+    from graphql_api.web.concurrency import ConcurrencyLimiter
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -70,6 +71,7 @@ class Request:
     caller: "Caller | None" = None
     owner: str | None = None
     operation: "Operation | None" = None
+    place: "ConcurrencyLimiter | None" = None
     mutation: "asyncio.Future[Result] | None" = None
     batch_size = 0
     failures = 0

@@ -125,6 +125,26 @@ async def test_abandoned_reads_leave_others_alone(service, connection, measured,
     measured("others' failures", f"{len(load.failed())} of {len(load.answers)}")
 
 
+@pytest.mark.parametrize("saves", [200, 600])
+async def test_saves_of_a_locked_user_leave_others_alone(service, connection, measured, saves):
+    asked = {"query": SAVE, "variables": {"user": "locked", "customer": "locked"}}
+    load = Load([service.graphql], reads=100, saves=10)
+    async with Http().open() as http:
+        await http.post(service.graphql, asked)
+        async with load.running():
+            async with connection.transaction():
+                await connection.execute("select from customer_gateway_tokens where user_id = 'locked' for update")
+                changed = {**asked, "query": asked["query"].replace("input: {", 'input: {description: "x", ')}
+                saving = [asyncio.create_task(http.post(service.graphql, changed)) for _ in range(saves)]
+                await asyncio.sleep(10 if LONG else 3)
+            answers = await asyncio.gather(*saving)
+    assert {status for status, _ in answers} <= {200, 503}
+    assert load.failed("read") == []
+    reads = [answer for answer in load.answers if answer.kind == "read"]
+    measured(f"{saves} saves of a locked user: reads' p99, under 0.5 s", f"{percentile(reads):.3f} s")
+    measured("others' saves: failed, p99", f"{len(load.failed('save'))} of {len(load.answers) - len(reads)}")
+
+
 async def test_an_abandoned_mutation_is_done_or_not_done(service, connection):
     await asyncio.gather(
         *(

@@ -247,6 +247,18 @@ ASKS = Statement("asks", "select $1::text", reads=Reads.BY_KEY)
 HOLDS = {"BY_KEY": 10, "LIST": 2, "FEED": 2, "CHANGE": 4}
 
 
+async def test_a_request_that_ends_when_its_read_is_late_ends(app, connection):
+    pool = app.state["store"].pool
+    pool.patience.note_round_trip(60)  # nothing is late by itself
+    await connection.fetchval(f"select pg_advisory_lock({LOCK})")
+    read = asyncio.create_task(pool.fetch(KINDS["LIST"], str(LOCK)))
+    await until(lambda: connection.fetchval(HOLDS_UP), "the read waits for the lock")
+    [reading] = [each for each in pool.connections.open if each.reader is not None]
+    read.cancel()
+    reading.give_up()
+    await until(read.cancelled, "the read has ended")
+
+
 def test_connections_are_taken_only_where_a_share_is():
     takers = {
         name

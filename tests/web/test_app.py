@@ -298,6 +298,7 @@ async def test_queries_that_were_ended_leave_the_database_to_the_next(service, l
     await until(are_answered, "the next queries are answered, on a busy machine too")
 
 
+TOTAL = "{ customerGatewayTokens { totalCount } }"
 DELETE = 'mutation { deleteCustomerGatewayToken(id: "%s") { deletedId } }'
 
 
@@ -357,13 +358,24 @@ async def test_a_mutation_keeps_its_place_as_long_as_it_runs(service, token_id, 
     app = await service(request_timeout=0.3, max_concurrent_requests=1)
     graphql = app.state["graphql"]
     graphql.limits = replace(graphql.limits, answer_share=-10)  # it goes on after its answer
-    client, places = Client(app), graphql._places
+    client, places = Client(app), graphql._admission.of_mutations
     [error] = (await client(DELETE % token_id))["errors"]
     assert error["extensions"]["code"] == "TIMEOUT"
     assert "may have been changed" in error["message"]
     assert not places._free
     await locking.execute("rollback")
     await until(lambda: places._free, "the mutation has ended")
-    assert await client("{ customerGatewayTokens { totalCount } }") == {
-        "data": {"customerGatewayTokens": {"totalCount": 0}}
-    }
+    assert await client(TOTAL) == {"data": {"customerGatewayTokens": {"totalCount": 0}}}
+
+
+async def test_queries_find_places_while_mutations_of_one_user_wait_for_a_lock(service, token_id, locking):
+    await locking.execute("rollback; begin; select from customer_gateway_tokens for update")
+    client = Client(await service(request_timeout=60, max_concurrent_requests=2, auth_mode="disabled"))
+    batch = [{"query": TOTAL}, {"query": DELETE % token_id}]
+    waiting = [asyncio.create_task(client(DELETE % token_id)) for _ in range(4)]
+    waiting += [asyncio.create_task(client.http.post("/graphql", json=batch)) for _ in range(4)]
+    await until(lambda: locking.fetchval("select count(*) from pg_locks where not granted"), "a mutation waits")
+    for _ in range(3):
+        assert await client(TOTAL) == {"data": {"customerGatewayTokens": {"totalCount": 1}}}
+    await locking.execute("rollback")
+    await asyncio.gather(*waiting)
