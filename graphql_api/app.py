@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from graphql.validation import NoSchemaIntrospectionCustomRule
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -15,6 +14,7 @@ from graphql_api import __version__, limits
 from graphql_api.auth import Authenticator, RouterSecret
 from graphql_api.domain.caller import Caller
 from graphql_api.engine import Engine
+from graphql_api.limits.introspection import NoIntrospectionRule
 from graphql_api.limits.trusted import TrustedDocuments
 from graphql_api.observability import logs
 from graphql_api.observability.metrics import Metrics, Reading, ReplicaReading
@@ -133,7 +133,7 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
 
     probes = PROBES if settings.metrics_port is None else [route for route in PROBES if route is not METRICS]
     starlette = Starlette(
-        routes=[INDEX, *probes, *HELP, *(events := _webhooks(settings)), *graphiql.routes(is_on=settings.introspects)],
+        routes=[INDEX, *graphiql.routes(is_on=settings.introspects), *HELP, *probes, *(events := _webhooks(settings))],
         lifespan=lifespan,
         exception_handlers=NOT_FOUND,
     )
@@ -204,7 +204,7 @@ def _engine(
     return Engine(
         schema,
         mode=settings.engine,
-        rules=[] if settings.introspects else [NoSchemaIntrospectionCustomRule],
+        rules=[] if settings.introspects else [NoIntrospectionRule],
         before_validation=[limits.document_check(document_limits.for_routers() if for_routers else document_limits)],
         before_execution=[
             limits.request_checks(
@@ -309,6 +309,16 @@ async def _must_be_ready(database: ConnectionPool, authenticator: Authenticator)
     if note or authenticator.has_keys or authenticator.problem is None:
         return note
     return f"Access tokens cannot be verified, because AUTH_JWKS_URL gave no keys yet: {authenticator.problem}."
+
+
+def invalid_documents(settings: Settings) -> list[str]:
+    """Which trusted documents cannot run, and why, by the limits of the callers who have the widest ones."""
+    trusted = _trusted_documents(settings)
+    if trusted is None:
+        return []
+    for_routers = settings.authenticates or bool(settings.router_secret)
+    engine = _engine(settings, None, for_routers=for_routers)
+    return [f"TRUSTED_DOCUMENTS: {problem}" for problem in trusted.invalid(engine.errors_of)]
 
 
 def _trusted_documents(settings: Settings) -> TrustedDocuments | None:

@@ -5,14 +5,14 @@ It changes nothing and uses the same code as `serve`. Each check yields one find
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from time import monotonic, time
 from typing import NamedTuple
 
 import asyncpg
 
 from graphql_api import DEFAULT_PORT
-from graphql_api.app import PARTS
+from graphql_api.app import PARTS, invalid_documents
 from graphql_api.auth import Authenticator
 from graphql_api.bulk.reconciling import payment_methods
 from graphql_api.gateway_apis.client import GatewayClient, Pace, StoppedError
@@ -148,6 +148,8 @@ def _problems(settings: Settings) -> list[str]:
             part(settings)
         except ConfigurationError as wrong:
             found += wrong.problems
+    with suppress(ConfigurationError):  # which is among the problems
+        found += invalid_documents(settings)
     return found
 
 

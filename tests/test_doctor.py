@@ -1,6 +1,7 @@
 """What `gateway-tokens doctor` finds, each time with one thing that is wrong."""
 
 import asyncio
+import json
 import socket
 import ssl
 import sys
@@ -255,6 +256,24 @@ async def test_a_setting_that_only_its_part_can_check_is_wrong(database_url, tmp
     assert not line.is_well
     assert line.says.startswith("TRUSTED_DOCUMENTS: takes")
     assert line.says.endswith("not valid JSON: Expecting value in line 1, column 1")
+
+
+async def test_a_trusted_document_that_cannot_run_is_named_with_its_line(database_url, tmp_path):
+    token = 'customerGatewayToken(id: "x")'
+    documents = {
+        "runs": "query A { __typename } query B { __typename }",
+        "asks": f"{{\n  {token} {{ nope }} }}",
+        "is too deep": f"{{ {token} {{ user {{ gatewayTokens {{ id }} }} }} }}",
+    }
+    (path := tmp_path / "documents.json").write_text(json.dumps(documents))
+    settings = Settings(database_url=database_url, auth_secret=SECRET, trusted_documents=path, max_depth=3)
+    told = [each async for each in doctor.findings(settings) if "TRUSTED" in each.says]
+    assert [each.is_well for each in told] == [False, False]
+    wrong = "Cannot query field 'nope' on type 'CustomerGatewayToken'."
+    assert told[0].says == f"TRUSTED_DOCUMENTS: the document 'asks', line 2, cannot run: {wrong}"
+    assert told[1].says.startswith(
+        "TRUSTED_DOCUMENTS: the document 'is too deep' cannot run: The request is too complex"
+    )
 
 
 def test_every_setting_that_is_wrong_is_named(monkeypatch, capsys, tmp_path):

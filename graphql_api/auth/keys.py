@@ -169,7 +169,8 @@ class ServedKeys(Keys):
             self._fetching = None
         if problem != self.problem:
             self.problem = problem
-            _log.warning("access token keys are " + ("not fetched" if problem else "fetched again"), reason=problem)
+            event = "access token keys are " + ("not fetched" if problem else "fetched again")
+            _log.warning(event, setting="AUTH_JWKS_URL", reason=problem)
 
     async def _answer(self) -> bytes:
         timeout = asyncio.timeout(self._timing.fetch_timeout_seconds)

@@ -60,7 +60,7 @@ def serve(
                 run(_fill_with_demo_tokens(settings, users=100))
         app = create_app(settings, shared)
         server.keep_signals()
-        startup.warn_of_weak(settings)
+        startup.warn_of_settings(settings)
         run(startup.warn_of_missing_grants(str(settings.database_url)))
         startup.announce(settings, *listeners[0][0].getsockname()[:2], workers=workers, database=name)
         server.serve(app, listeners, settings.drain_seconds)

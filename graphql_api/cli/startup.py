@@ -12,6 +12,7 @@ import structlog
 from pydantic import SecretStr
 
 from graphql_api import __version__, server
+from graphql_api.app import invalid_documents
 from graphql_api.auth.access_tokens import mint
 from graphql_api.cli.process import CommandError, UsageError
 from graphql_api.settings import Settings
@@ -59,10 +60,12 @@ def listening(settings: Settings, host: str, port: int, workers: int) -> Generat
         yield [*zip(*map(opened, ports), strict=True)]
 
 
-def warn_of_weak(settings: Settings) -> None:
-    """Name in the log each setting that is valid and unsafe."""
+def warn_of_settings(settings: Settings) -> None:
+    """Name in the log each setting that is valid and unsafe, and each trusted document that cannot run."""
     for problem in weaknesses(settings):
         structlog.get_logger().warning("weak setting", problem=problem)
+    for problem in invalid_documents(settings):
+        structlog.get_logger().warning("invalid trusted document", problem=problem)
 
 
 async def warn_of_missing_grants(url: str) -> None:

@@ -127,6 +127,11 @@ class Engine:
         only = document.only
         return only if operation_name is None and only is not None else document.operation(operation_name)
 
+    def errors_of(self, query: str) -> list[GraphQLError]:
+        """Why no operation of a document can run; nothing if one can."""
+        prepared = self.prepare(query)
+        return prepared if isinstance(prepared, list) and not isinstance(prepared[0], NoOperationError) else []
+
     def tokens_of(self, query: str, most: int) -> int:
         """How many tokens a document has, up to its first mistake; of one that is new, none beyond `most` + 1."""
         known = self._documents.get(query) or self._large.get(query)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,16 @@ class TrustedDocuments:
                     raise ValueError(f"two documents have the id {name}")
         if not self._by_id:
             raise ValueError("contains no document")
+
+    def invalid(self, errors_of: Callable[[str], Sequence[GraphQLError]]) -> Iterator[str]:
+        """The first error of each document that has any, with its id and the line, as `errors_of` a text says."""
+        ids: dict[str, str] = {}
+        for document_id, text in self._by_id.items():
+            ids.setdefault(text, document_id)
+        for text, document_id in ids.items():
+            for error in errors_of(text)[:1]:
+                place = f", line {error.locations[0].line}," if error.locations else ""
+                yield f"the document {document_id!r}{place} cannot run: {error.message}"
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -103,7 +113,8 @@ def _must_parse(document_id: str, text: str) -> None:
     try:
         parse(text)
     except GraphQLError as error:
-        raise ValueError(f"the document {document_id} cannot be parsed: {error.message}") from None
+        line = error.locations[0].line if error.locations else 1
+        raise ValueError(f"the document {document_id!r}, line {line}, cannot be parsed: {error.message}") from None
 
 
 def _one_spelling(document_id: str) -> str:

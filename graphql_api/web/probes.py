@@ -70,35 +70,45 @@ async def metrics(request: Request) -> Response:
 
 async def index(request: Request) -> Response:
     """Say what is here, for people and programs that begin at the root."""
-    accept = request.headers.get("accept", "")
-    if "text/html" in accept:
-        return HTMLResponse(_INDEX)
-    paths = ["/graphql", "/healthz", "/readyz", ERRORS_PATH]
+    paths = _paths(request)
+    if "text/html" in request.headers.get("accept", ""):
+        # Relative addresses: a proxy may put a path in front of them.
+        items = "".join(f'<li><a href="{path[1:]}">{path[1:]}</a>{_ABOUT.get(path, "")}</li>\n' for path in paths)
+        return HTMLResponse(_INDEX.format(items))
     return JSONResponse({"service": "Customer gateway tokens, a GraphQL subgraph", "paths": paths})
 
 
-async def _not_found(_request: Request, _error: Exception) -> Response:
-    """Say which paths there are."""
-    return PlainTextResponse(_NOTHING, 404)
+async def _not_found(request: Request, _error: Exception) -> Response:
+    """Say which paths there are on this port."""
+    return PlainTextResponse(_NOTHING.format(", ".join(_paths(request))), 404)
+
+
+def _paths(request: Request) -> list[str]:
+    """The pages of this port, which METRICS_PORT and the secrets of webhooks decide."""
+    return [each.path for each in request.app.routes if isinstance(each, Route) and each.path != INDEX.path]
 
 
 _NOTHING = (
-    "Nothing is at this path. GraphQL is at /graphql, without a slash at its end. The other paths are /healthz, "
-    "/readyz, /metrics, /help/errors, and /webhooks/stripe and /webhooks/adyen if the secret of the gateway is set. "
-    "With METRICS_PORT, /metrics is at that port only, which has no other paths than /metrics, /healthz and /readyz.\n"
+    "Nothing is at this path. This port has {}; no path ends with a slash. A webhook's path needs the secret of its "
+    "gateway. With METRICS_PORT, /metrics is at that port only.\n"
 )
 NOT_FOUND: Mapping[Any, ExceptionHandler] = {404: _not_found}
 """What answers for the paths that nothing is at."""
 
-# Relative addresses: a proxy may put a path in front of them.
-_INDEX = f"""<!doctype html>
+_INDEX = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Customer gateway tokens</title></head>
 <body><h1>Customer gateway tokens</h1>
 <p>This service maps users to their customers at payment gateways.</p>
-<ul><li><a href="graphql">graphql</a>: GraphQL, and GraphiQL if it is on</li>
-<li><a href="{ERRORS_PATH.removeprefix("/")}">help/errors</a>: what error codes mean</li>
-<li><a href="readyz">readyz</a>: whether the service is ready</li></ul></body></html>
+<ul>
+{}</ul></body></html>
 """
+_ABOUT = {
+    "/graphql": ": GraphQL, and GraphiQL if it is on",
+    ERRORS_PATH: ": what error codes mean",
+    "/healthz": ": whether the process is alive",
+    "/readyz": ": whether the service is ready",
+    "/metrics": ": what Prometheus collects",
+}
 INDEX = Route("/", index)
 METRICS = Route("/metrics", metrics)
 PROBES = [Route("/healthz", healthz), Route("/readyz", readyz), METRICS]

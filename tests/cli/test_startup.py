@@ -10,7 +10,9 @@ import socket
 import subprocess
 import sys
 from urllib.parse import parse_qsl
+from uuid import uuid4
 
+import asyncpg
 import httpx
 import psutil
 import pytest
@@ -174,6 +176,35 @@ async def test_a_database_url_is_used_by_every_worker(serve, new_database):
     assert service.process.wait(20) == 0
 
 
+async def test_what_requests_will_fail_at_is_in_the_log_before_them(serve, new_database, migrated_database, tmp_path):
+    url, role = await new_database(migrated_database), f"reader_{uuid4().hex}"
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"create role {role}; grant select on all tables in schema public to {role}")
+    (path := tmp_path / "documents.json").write_text('{"old": "{ nope }"}')
+    service = serve(
+        DATABASE_URL=f"{url}{'&' if '?' in url else '?'}role={role}",
+        TRUSTED_DOCUMENTS=str(path),
+        AUTH_JWKS_URL="http://127.0.0.1:1/keys",
+        LOG_FORMAT="json",
+    )
+
+    def told():
+        whole = re.findall(r"^{.*}$", (tmp_path / "log").read_text(), re.MULTILINE)
+        return {line["event"]: line for line in map(json.loads, whole)}
+
+    events = "missing grant", "invalid trusted document", "access token keys are not fetched"
+    until_sync(lambda: set(events) <= told().keys(), "the log names all three")
+    missing, invalid, keys = map(told().get, events)
+    assert missing["run"].endswith(f" to {role}")
+    assert invalid["problem"].startswith(
+        "TRUSTED_DOCUMENTS: the document 'old', line 1, cannot run: Cannot query field"
+    )
+    assert (keys["setting"], keys["reason"]) == ("AUTH_JWKS_URL", "connection refused")
+    service.close()
+    await connection.execute(f"drop owned by {role}; drop role {role}")
+    await connection.close()
+
+
 def test_metrics_have_a_port_of_their_own(serve, database_url):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -182,5 +213,6 @@ def test_metrics_have_a_port_of_their_own(serve, database_url):
     status = {(base, path): httpx.get(base + path).status_code for base in (public, operators) for path in PATHS}
     assert [status[public, path] for path in PATHS] == [200, 200, 404, 200]
     assert [status[operators, path] for path in PATHS] == [200, 200, 200, 404]
+    assert "This port has /healthz, /readyz, /metrics; no" in httpx.get(operators).text
     assert httpx.post(f"{operators}/graphql", json={"query": "{ __typename }"}).status_code == 404
     assert service.ask("{ __typename }") == {"data": {"__typename": "Query"}}

@@ -143,7 +143,7 @@ def test_a_file_without_documents_is_refused(load, content):
 
 
 def test_a_document_that_is_none_is_refused_by_its_id(load):
-    with pytest.raises(ValueError, match=r"^the document x cannot be parsed: Syntax Error: Expected Name"):
+    with pytest.raises(ValueError, match=r"^the document 'x', line 1, cannot be parsed: Syntax Error: Expected Name"):
         load({"x": "{ one"})
 
 

@@ -69,10 +69,15 @@ async def test_without_keys_it_is_ready_and_says_what_is_missing(service):
     assert response.json()["reason"].endswith("AUTH_JWKS_URL gave no keys yet: connection refused.")
 
 
-async def test_what_is_nowhere_is_not_found(client):
-    response = await client.http.get("/nowhere")
-    assert response.status_code == 404
-    assert "GraphQL is at /graphql, without a slash" in response.text
+async def test_what_is_nowhere_is_not_found_and_the_paths_that_are_here_are_named(service):
+    http = Client(await service(stripe_webhook_secret="whsec_0123456789abcdef")).http
+    response = await http.get("/nowhere")
+    paths = (await http.get("/")).json()["paths"]
+    assert {*paths} == {"/graphql", "/help/errors", "/healthz", "/readyz", "/metrics", "/webhooks/stripe"}
+    assert (response.status_code, ", ".join(paths) in response.text) == (404, True)
+    assert all([(await http.get(path)).status_code != 404 for path in paths])
+    page = (await http.get("/", headers={"accept": "text/html"})).text
+    assert all(f'<a href="{path[1:]}">' in page for path in paths)
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["content-security-policy"].startswith("default-src 'none'")
     assert response.headers["cache-control"] == "private, no-store"
@@ -174,7 +179,8 @@ async def test_variables_suggest_nothing_where_introspection_is_off(client):
 async def test_the_schema_can_be_looked_at_only_where_introspection_is_on(client, service, query):
     refused = await client(query)
     assert refused["errors"][0]["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
-    assert "introspection has been disabled" in refused["errors"][0]["message"]
+    (error,) = refused["errors"]
+    assert "Set INTROSPECTION=true in the service" in error["message"]
     assert "data" not in refused
     assert (await Client(await service(introspection="true"))(query))["data"]
 
