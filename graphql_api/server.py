@@ -30,7 +30,7 @@ _BACKLOG = 2048
 _FINISH_SECONDS = 18  # for what is under way when the listener closes
 _RESTART_SECONDS = 1  # at least so long between two starts of one worker
 # Python's own thresholds look for cycles every few requests, which takes a third of the time.
-_COLLECT_AFTER = (10_000, 10, 5)
+GC_THRESHOLDS = (10_000, 10, 5)
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 _LARGE_BUFFER = 256 * 1024  # bytes
 
@@ -140,7 +140,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         gc.freeze()
-        gc.set_threshold(*_COLLECT_AFTER)
+        gc.set_threshold(*GC_THRESHOLDS)
 
     def _drain(self) -> None:
         if "draining" not in self.lifespan.state:

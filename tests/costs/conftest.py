@@ -1,5 +1,6 @@
 """What a request costs: its CPU, the length of its answer, and what stays in memory."""
 
+import gc
 import sys
 import time
 
@@ -11,6 +12,7 @@ from graphql_api.auth import mint
 from graphql_api.domain.caller import READ_SCOPE, WRITE_SCOPE
 from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS
 from graphql_api.schema import build_schema
+from graphql_api.server import GC_THRESHOLDS
 from graphql_api.settings import Settings
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
@@ -33,6 +35,17 @@ def untraced():
     sys.settrace(None)
     yield
     sys.settrace(trace)
+
+
+@pytest.fixture(autouse=True)
+def collected_as_in_production():
+    """Looks for garbage as often as the server does, and not among what the tests' own process holds."""
+    known = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    yield
+    gc.set_threshold(*known)
+    gc.unfreeze()
 
 
 @pytest.fixture
