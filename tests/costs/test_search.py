@@ -102,6 +102,7 @@ async def asking(database_url, *, introspection=False, subject=None):
     app, log = create_app(settings), io.BytesIO()
     logs.configure("info", "json", log)
     async with listening(app, lifespan="on") as address:
+        gc.freeze()
         yield Asking(address, token, log)
     logs.configure("info", "json")
 
