@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphql_api.bulk.files.json_records import _Splitter
+from graphql_api.bulk.files.json_records import _object, _Splitter
 from graphql_api.bulk.files.opening import ReadOptions, reading, writing
 from graphql_api.bulk.files.record_files import read_customers, read_id_changes, read_tokens
 from graphql_api.bulk.records import Unreadable
@@ -478,6 +478,35 @@ def test_what_is_no_record_is_refused_with_its_text_and_the_rest_is_read(tmp_pat
     refused = [record for record in lines if isinstance(record, Unreadable)]
     assert [each.record["text"] for each in refused] == texts
     assert len(lines) - len(refused) == records
+
+
+def pairs_of(values):
+    key, space = st.sampled_from(["a", "b", ":", '"', "\\", " "]), st.sampled_from(["", " ", "\t "])
+    pair = st.tuples(key.map(json.dumps), space, values).map(lambda each: f"{each[0]}{each[1]}:{each[1]}{each[2]}")
+    return st.lists(pair, max_size=3).map(lambda pairs: f"{{{','.join(pairs)}}}")
+
+
+NESTED = st.recursive(
+    st.sampled_from(['": \\"', ":", "", 'a":', "\\"]).map(json.dumps) | st.sampled_from(["1", "null"]),
+    lambda values: st.lists(values, max_size=2).map(lambda items: f"[{','.join(items)}]") | pairs_of(values),
+    max_leaves=4,
+)
+
+
+@given(text=pairs_of(NESTED))
+def test_a_key_that_is_there_twice_is_found_wherever_it_is_and_no_other(text):
+    def once(pairs):
+        if len(dict(pairs)) < len(pairs):
+            raise KeyError
+        return dict(pairs)
+
+    try:
+        record = json.loads(text, object_pairs_hook=once)
+    except KeyError:
+        with pytest.raises(BadInputError, match="There are two keys"):
+            _object(text.encode())
+    else:
+        assert _object(text.encode()) == record
 
 
 def pages(flags, **kwargs):
