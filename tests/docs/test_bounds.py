@@ -34,38 +34,39 @@ def defaults(made):
 
 DOCUMENTS = defaults(Engine)
 FIXED = {
-    "connections per worker; then those that wait longest for their clients are closed": [SOCKET.max_connections],
-    "bytes in a head; header lines": [SOCKET.max_head_bytes, SOCKET.max_header_lines],
-    "seconds to send a head; a body": [SOCKET.max_head_seconds, RequestLimits(0, 0, 0).max_body_seconds],
-    "seconds that a connection may be idle; that an answer may stay unread": [
-        SOCKET.max_idle_seconds,
-        SOCKET.max_unread_seconds,
-    ],
-    "requests that wait on one connection": [SOCKET.max_waiting_requests],
-    "bytes in an access token; cached verified tokens": [MAX_TOKEN_BYTES, defaults(Authenticator)["max_cached"]],
-    "members of a compressed body": [compression._MAX_MEMBERS],
-    "characters in a name, an operation name, a document id": [MAX_NAME_LENGTH],
-    "errors reported for an invalid document; for invalid variables": [engine.MAX_ERRORS, values.MAX_ERRORS],
-    "bytes in an answer, before compression; errors": [MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS],
-    "bytes in an answer to a caller without an access token": [answers.OF_NOBODY.max_bytes],
-    "objects in an answer; in one to a caller without a scope": [MAX_ANSWER_OBJECTS, answers.OF_USERS.max_objects],
-    "bytes of all answers of a worker that clients have not read yet; then the connections that have waited longest are"
-    " closed": [SOCKET.max_unread_bytes],
-    "cached documents; for one caller without the read scope": [
-        DOCUMENTS["max_documents"],
-        DOCUMENTS["max_documents"] // 8,
-    ],
-    "characters of the cached documents": [DOCUMENTS["max_characters"]],
-    "compiled forms of an operation with `@skip` or `@include`; for one caller": [
-        operation.MAX_VARIANTS,
-        operation.MAX_VARIANTS // 2,
-    ],
-    "names of operations that the metrics of a worker distinguish": [metrics.MAX_OPERATIONS],
-    "cached persisted queries, and their characters": [
-        persisted_queries.MAX_DOCUMENTS,
-        persisted_queries.MAX_CHARACTERS,
-    ],
-    "prepared statements of a connection, and their bytes": [connection.MAX_PREPARED, connection.MAX_PREPARED_BYTES],
+    "connections per worker; beyond this, the service closes those that have waited longest for their clients": (
+        SOCKET.max_connections
+    ),
+    "bytes in a request's head (request line and headers)": SOCKET.max_head_bytes,
+    "header lines": SOCKET.max_header_lines,
+    "seconds to receive a request's head": SOCKET.max_head_seconds,
+    "seconds to receive a body": RequestLimits(0, 0, 0).max_body_seconds,
+    "seconds that a connection may be idle": SOCKET.max_idle_seconds,
+    "seconds that an answer may stay unread": SOCKET.max_unread_seconds,
+    "pipelined requests that wait on one connection": SOCKET.max_waiting_requests,
+    "bytes in an access token": MAX_TOKEN_BYTES,
+    "cached verified access tokens": defaults(Authenticator)["max_cached"],
+    "members (gzip) or frames (Zstandard) of a compressed body": compression._MAX_MEMBERS,
+    "characters in a name, an operation name, a document id": MAX_NAME_LENGTH,
+    "errors reported for an invalid document": engine.MAX_ERRORS,
+    "errors reported for invalid variables": values.MAX_ERRORS,
+    "bytes in an answer, before compression": MAX_ANSWER_BYTES,
+    "bytes in an answer to a caller without an access token": answers.OF_NOBODY.max_bytes,
+    "errors in an answer": MAX_ANSWER_ERRORS,
+    "objects in an answer": MAX_ANSWER_OBJECTS,
+    "objects in an answer to a caller without a scope": answers.OF_USERS.max_objects,
+    "bytes of answers, per worker, that clients have not read yet; beyond this, the service closes the connections that"
+    " have waited longest": SOCKET.max_unread_bytes,
+    "cached documents": DOCUMENTS["max_documents"],
+    "cached documents of one caller without the read scope": DOCUMENTS["max_documents"] // 8,
+    "characters of the cached documents": DOCUMENTS["max_characters"],
+    "compiled forms of an operation with `@skip` or `@include`": operation.MAX_VARIANTS,
+    "compiled forms of such an operation for one caller": operation.MAX_VARIANTS // 2,
+    "names of operations that the metrics of a worker distinguish": metrics.MAX_OPERATIONS,
+    "cached persisted queries": persisted_queries.MAX_DOCUMENTS,
+    "characters of the cached persisted queries": persisted_queries.MAX_CHARACTERS,
+    "prepared statements of a connection": connection.MAX_PREPARED,
+    "bytes of the prepared statements of a connection": connection.MAX_PREPARED_BYTES,
 }
 
 
@@ -74,11 +75,19 @@ def test_the_page_says_what_the_bounds_are():
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][2:]
     fixed = set()
     for bound, value, setting in rows:
-        numbers = [float(number.replace(",", "")) for number in value.split("; ")]
+        numbers = [float(number.replace(",", "")) for number in re.findall(r"[\d,]+", value)]
         if not (names := re.findall(r"`([A-Z_]+)`", setting)):
             fixed.add(bound)
-            assert numbers == FIXED[bound], bound
+            assert numbers == [FIXED[bound]], bound
         else:
-            names = [name.lower() for name in names]
-            assert numbers == [Settings.model_fields[name].default for name in names], bound
+            assert numbers == [Settings.model_fields[name.lower()].default for name in names], bound
     assert fixed == FIXED.keys()
+
+
+def test_the_page_says_what_the_defaults_are():
+    """Those that are numbers or words of the program."""
+    section = PAGE.read_text().partition("## All variables")[2].partition("## What one request may cost")[0]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (?:`([^`]+)`|([\d,]+)) \|$", section, re.MULTILINE)
+    shown = {name: word or number.replace(",", "") for name, word, number in rows}
+    assert shown == {name: str(Settings.model_fields[name.lower()].default).lower() for name in shown}
+    assert len(shown) > 30
