@@ -354,7 +354,7 @@ async def _citus(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
     if not await connection.fetchval(_MAY_ERASE):
         yield _wrong("citus", "erasures need a grant: run `grant update on customer_gateway_token_events` to this role")
     if await outdated_functions(connection):
-        yield _wrong("citus", "the functions are of another release: run `gateway-tokens distribute`")
+        yield _wrong("citus", "the functions are of another release: run `gateway-tokens migrate`")
     shards = ", ".join(f"{count} shards of {table}" for table, count in cluster.shards.items())
     yield _well("citus", f"{name}: {shards}")
     yield Finding("citus", is_well=True, says=_ON_CITUS, is_note=True)

@@ -172,7 +172,7 @@ async def _emptier(database_url):
         " where schemaname = 'public' and tablename not in ('alembic_version', 'erasure_key')"
     )
     # To truncate a table takes milliseconds, whether or not it holds anything, and most tests write to few.
-    filled = " union all ".join(f"select '{name}' where exists (select from {name})" for (name,) in names)  # noqa: S608
+    filled = " union all ".join(f"select '{name}' where exists (select 1 from {name})" for (name,) in names)  # noqa: S608
 
     async def empty():
         if tables := await connection.fetchval(f"select string_agg(name, ', ') from ({filled}) as filled (name)"):  # noqa: S608

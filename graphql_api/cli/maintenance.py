@@ -25,10 +25,16 @@ def migrate(
     embedded: EmbeddedOption = False,
 ) -> None:
     """Migrate the database to the newest version. Safe to run on several machines at once."""
+    from graphql_api.storage.distribution import renew_functions
     from graphql_api.storage.migrate import upgrade
 
+    async def migrated(url: str) -> str:
+        revision = await upgrade(url)
+        await renew_functions(url)
+        return revision
+
     with database(load_settings(), embedded=embedded) as settings:
-        revision = run(upgrade(str(settings.database_url)), for_owner=True)
+        revision = run(migrated(str(settings.database_url)), for_owner=True)
     print(f"The database is at revision {revision}.")
 
 
@@ -188,8 +194,7 @@ def distribute(
     """Distribute large tables over the workers of a Citus cluster.
 
     Run it on the coordinator, as the role that owns the tables, while the service is stopped: the tables are locked
-    while it copies them, in one transaction. Run it again after each upgrade: it renews the functions on the
-    coordinator.
+    while it copies them, in one transaction. `migrate` then renews the functions that it creates on the coordinator.
     """
     settings = load_settings()
     if settings.database_url is None:

@@ -73,8 +73,11 @@ _LAST_VERIFIED = Statement(
 _FORGET_DELETED = Statement(
     "forget_checks_of_deleted",
     """
-    delete from gateway_customer_checks c
-    where not exists (select from customer_gateway_tokens t where t.id = c.token_id)
+    with gone as materialized (
+      select c.token_id from gateway_customer_checks c left join customer_gateway_tokens t on t.id = c.token_id
+      where t.id is null
+    )
+    delete from gateway_customer_checks c using gone where c.token_id = gone.token_id
     """,
 )
 _READ_DELETIONS_AT = Statement("read_deletions_at", "select deletions_read_at from gateway_checks where gateway = $1")

@@ -7,7 +7,8 @@ key ensures that a customer id is one user's. If Citus needs another text, it is
 from typing import NamedTuple
 
 from graphql_api.domain.errors import BadInputError
-from graphql_api.storage.connector import RawConnection
+from graphql_api.storage.connector import RawConnection, adapt, connect_to_primary
+from graphql_api.storage.migrate import LOCK
 from graphql_api.storage.migrations.distributed import FUNCTIONS
 from graphql_api.storage.partitioning import parts_of
 
@@ -34,6 +35,7 @@ create index customer_gateway_token_events_by_position on customer_gateway_token
 _DISTRIBUTE = """
 select create_distributed_table($1::text::regclass, $2::text, shard_count := $3::int, colocate_with := 'none')
 """
+_RENEWING = LOCK + 1  # no function can be replaced by two processes at once
 _VERSION = "select extversion from pg_extension where extname = 'citus'"
 _CLUSTER = """
 select (select groupid = 0 from pg_dist_local_group) as is_coordinator,
@@ -128,6 +130,22 @@ async def size_of(connection: RawConnection, table: str) -> tuple[int, int]:
     """About how many rows a table has on this node, and its bytes with its indexes."""
     [row] = await connection.fetch(_SIZE, table)
     return tuple(row)
+
+
+async def renew_functions(url: str) -> None:
+    """Give a distributed database the functions of this release; those of a service of the last one stay usable.
+
+    Raises:
+        Exception: an error of the driver.
+    """
+    connection = await connect_to_primary(url)
+    try:
+        if await adapt(connection) and await outdated_functions(connection):
+            async with connection.transaction():
+                await connection.execute(f"select pg_advisory_xact_lock({_RENEWING})")
+                await connection.execute(FUNCTIONS)
+    finally:
+        await connection.close()
 
 
 async def outdated_functions(connection: RawConnection) -> bool:

@@ -18,22 +18,26 @@ def _statement(rows: int, *, dry_run: bool) -> Statement:
     The number is part of the statement: PostgreSQL would not know it when it plans for all parameters alike, and read
     the whole table each time.
     """
-    page = f"""
-    page as (
-      select token_id, version from {_EVENTS} where (token_id, version) > ($1::uuid, $2::integer)
-      order by token_id, version limit {rows}
-    )"""
     # The last entry of each token stays: a repeated deletion is answered from it, and it keeps the id from being
     # reused. Entries that a webhook endpoint has not accepted yet stay too; one that goes back waits, or is waited for.
+    # Both bounds are known before: Citus deletes by no time and no table that is not distributed.
     endpoint = "select position from event_endpoints" + ("" if dry_run else " for share")
+    page = f"""
+    page as materialized (
+      select token_id, version from {_EVENTS} where (token_id, version) > ($1::uuid, $2::integer)
+      order by token_id, version limit {rows}
+    ), bound as materialized (
+      select now() - $3::interval as time,
+        (select coalesce(min(position), 9223372036854775807) from ({endpoint}) as endpoint) as position
+    )"""
     is_old = f"""
-    e.token_id = page.token_id and e.version = page.version and e.at < now() - $3::interval
-    and e.position <= coalesce((select min(position) from ({endpoint}) as endpoint), e.position)
+    e.token_id = page.token_id and e.version = page.version and e.at < (select time from bound)
+    and e.position <= (select position from bound)
     and exists (select from {_EVENTS} newer where newer.token_id = e.token_id and newer.version > e.version)"""
     if dry_run:
         # The deletion of nothing fails if the role may not delete.
         pruned = f"""
-    pruned as (select from {_EVENTS} e, page where {is_old}),
+    pruned as (select 1 from {_EVENTS} e, page where {is_old}),
     permitted as (delete from {_EVENTS} where false)"""
     else:
         pruned = f"""

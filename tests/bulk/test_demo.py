@@ -38,9 +38,11 @@ async def test_the_history_of_a_demo_token_ends_with_the_token(command, table):
     await command("demo")
     assert (
         await table(
-            "select t.id from customer_gateway_tokens t where (version, updated_at, is_active) is distinct from"
-            " (select (version, at, is_active) from customer_gateway_token_events where token_id = t.id"
-            "  order by version desc limit 1)"
+            "with token as materialized (select id, version, updated_at, is_active from customer_gateway_tokens),"
+            " entry as materialized (select distinct on (token_id) token_id, version, at, is_active"
+            "  from customer_gateway_token_events order by token_id, version desc)"
+            " select id from token left join entry on token_id = id where"
+            " (token.version, updated_at, token.is_active) is distinct from (entry.version, at, entry.is_active)"
         )
         == []
     )

@@ -34,8 +34,8 @@ async def test_a_minimal_file_makes_tokens_with_their_history_and_identifiers(co
     )
     assert sorted(stored) == [("u1", "STRIPE", "cus_1", True, 1), ("u2", "PAYPAL", "p_2", True, 1)]
     lines = await table(
-        "select e.user_id, action, actor, e.version, reason from customer_gateway_token_events e"
-        " join customer_gateway_tokens t on t.id = token_id order by 1"
+        "select user_id, action, actor, version, reason from customer_gateway_token_events"
+        " where token_id = any(array(select id from customer_gateway_tokens)) order by 1"
     )
     assert lines == [
         ("u1", "IMPORTED", "import", 1, None),

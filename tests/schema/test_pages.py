@@ -2,6 +2,7 @@
 
 import base64
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 
@@ -224,10 +225,9 @@ async def zoo(graph, connection):
     await graph.verify("STRIPE", "cus_3", at="2026-08-01T00:00:00Z")
     for number, name in enumerate(made):
         await connection.execute(
-            "update customer_gateway_tokens set created_at = at, updated_at = at + interval '1 h'"
-            " from (select '2026-01-01'::timestamptz + $1 * interval '1 day' as at) as times"
-            " where gateway_customer_id = $2",
-            number,
+            "update customer_gateway_tokens set created_at = $1, updated_at = $2 where gateway_customer_id = $3",
+            datetime(2026, 1, 1 + number, tzinfo=UTC),
+            datetime(2026, 1, 1 + number, 1, tzinfo=UTC),
             name,
         )
 

@@ -10,7 +10,7 @@ async def texts(connection):
     tables = await connection.fetch(
         "select tablename from pg_tables where schemaname = 'public' and tablename <> 'gateway_erasures'"
     )
-    rows = [await connection.fetch(f"select t::text from {table} t") for (table,) in tables]  # noqa: S608
+    rows = [await connection.fetch(f"select t::text from {table} t order by 1") for (table,) in tables]  # noqa: S608
     return "\n".join(text for some in rows for (text,) in some)
 
 

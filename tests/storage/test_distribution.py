@@ -97,7 +97,7 @@ async def test_the_texts_for_a_distributed_database_answer_as_the_others_do(
 
 async def ran(url, *arguments):
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "graphql_api", "distribute", *arguments),
+        *(sys.executable, "-m", "graphql_api", *arguments),
         env={**os.environ, "DATABASE_URL": url},
         stdout=-1,
         stderr=-1,
@@ -108,7 +108,7 @@ async def ran(url, *arguments):
 
 @needs_none
 async def test_plain_postgresql_cannot_be_distributed(url):
-    status, out, err = await ran(url)
+    status, out, err = await ran(url, "distribute")
     assert (status, out) == (2, "")
     assert "This database has no Citus" in err
     assert not [each async for each in findings(Settings(database_url=url)) if each.check == "citus"]
@@ -116,11 +116,11 @@ async def test_plain_postgresql_cannot_be_distributed(url):
 
 @needs_citus
 async def test_a_distributed_database_is_distributed_once(url):
-    status, out, _ = await ran(url, "--shards", str(SHARDS))
+    status, out, _ = await ran(url, "distribute", "--shards", str(SHARDS))
     assert (status, out.splitlines()[0]) == (0, f"{TOKENS} has {SHARDS} shards on 2 workers.")
-    status, out, _ = await ran(url, "--dry-run")
+    status, out, _ = await ran(url, "distribute", "--dry-run")
     assert (status, f"{SHARDS} shards already" in out) == (0, True)
-    status, _, err = await ran(url, "--shards", "5")
+    status, _, err = await ran(url, "distribute", "--shards", "5")
     assert (status, f"has {SHARDS} shards already" in err) == (2, True)
 
 
@@ -139,9 +139,23 @@ async def test_doctor_says_what_holds_in_a_cluster(url):
         "create or replace function feed_newest() returns bigint language sql as 'select 0::bigint'"
     )
     await connection.close()
-    assert (False, "the functions are of another release: run `gateway-tokens distribute`") in await lines()
-    assert (await ran(url))[0] == 0
+    assert (False, "the functions are of another release: run `gateway-tokens migrate`") in await lines()
+    assert (await ran(url, "migrate"))[0] == 0
     assert len(await lines()) == 2
+
+
+@needs_citus
+async def test_a_migration_changes_every_shard(url, coming):
+    coming.add(f"alter table {TOKENS} add column note text", index=("by_note", TOKENS, "(note)"))
+    await upgrade(url, versions=coming.folder)
+    connection = await asyncpg.connect(url)
+    shards = await connection.fetch(
+        "select result from run_command_on_shards($1, $$ select string_agg(indexrelid::regclass::text, ' ')"
+        " from pg_index where indrelid = '%s'::regclass and indisvalid $$)",
+        TOKENS,
+    )
+    await connection.close()
+    assert [result.count("by_note_") for (result,) in shards] == [1] * SHARDS
 
 
 @needs_citus

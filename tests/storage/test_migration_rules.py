@@ -8,9 +8,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from graphql_api.storage.migrate import VERSIONS, upgrade
-from tests.conftest import PARTITIONS
+from tests.conftest import CITUS, PARTITIONS
 
-pytestmark = pytest.mark.skipif(PARTITIONS, reason="what a migration locks is the same with partitions, but many times")
+pytestmark = pytest.mark.skipif(
+    PARTITIONS or bool(CITUS), reason="what a migration locks is the same with partitions and shards, but many times"
+)
 # What the last release neither reads nor writes any more, as `table` or `table.column`: it may go.
 UNUSED = frozenset()
 

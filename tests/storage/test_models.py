@@ -12,9 +12,11 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 
 from graphql_api.storage import models
-from tests.conftest import PARTITIONS
+from tests.conftest import CITUS, PARTITIONS
 
-unpartitioned = pytest.mark.skipif(PARTITIONS, reason="test_partitioning compares partitioned tables with these")
+unpartitioned = pytest.mark.skipif(
+    PARTITIONS or bool(CITUS), reason="test_partitioning and test_distribution compare other tables with these"
+)
 
 
 @pytest.fixture

@@ -27,11 +27,11 @@ from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.saves import SAVE
 from graphql_api.storage.tokens import TokenStore
 from tests.asgi import Client, opened
-from tests.conftest import AUTH_SECRET, PARTITIONS
+from tests.conftest import AUTH_SECRET, CITUS, PARTITIONS
 from tests.graph import Graph
 from tests.storage.plans import nodes_of
 
-pytestmark = pytest.mark.skipif(PARTITIONS, reason="the databases of this run are partitioned already")
+pytestmark = pytest.mark.skipif(PARTITIONS or bool(CITUS), reason="the tables of this run are in parts already")
 TOKENS = "customer_gateway_tokens"
 EVENTS = "customer_gateway_token_events"
 FILL = """

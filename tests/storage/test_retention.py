@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -38,7 +38,9 @@ async def aged(graph, connection):
         for number in range(3):
             token = token_of(await graph.update(token, description=str(number)))
     await graph.delete(token)
-    await connection.execute(f"update {EVENTS} set at = now() - interval '40 days' + version * interval '10 days'")  # noqa: S608
+    for version in range(1, 6):
+        at = datetime.now(UTC) + timedelta(days=10 * version - 40)
+        await connection.execute(f"update {EVENTS} set at = $1 where version = $2", at, version)  # noqa: S608
     return token
 
 

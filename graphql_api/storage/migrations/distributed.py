@@ -26,7 +26,8 @@ declare
   whose text;
   changed record;
 begin
-  set local lock_timeout = '50ms';
+  set local citus.propagate_set_commands = 'local';
+  do $set$ begin set local lock_timeout = '50ms'; end $set$;  -- Citus tells the workers only of what a block sets
   for change in
     select * from rows from (jsonb_to_recordset(changes) as (
       id uuid, version integer, new_version integer, old_deactivated_at timestamptz, old_verified_at timestamptz,
@@ -62,9 +63,24 @@ begin
   end loop;
 end $body$;
 
+-- A token that goes to another user may be gone from one worker before the other one has it: its history does not end.
 create or replace function token_with_id(token uuid) returns setof customer_gateway_tokens
-language plpgsql stable as $body$ begin
-  return query select * from customer_gateway_tokens where id = token;
+language plpgsql as $body$
+declare
+  last_action text;
+begin
+  for attempt in 1..50 loop
+    return query select * from customer_gateway_tokens where id = token;
+    if found then
+      return;
+    end if;
+    select action into last_action from customer_gateway_token_events where token_id = token
+      order by version desc limit 1;
+    if not found or last_action in ('DELETED', 'ERASED') then
+      return;
+    end if;
+    perform pg_sleep(0.01);
+  end loop;
 end $body$;
 
 create or replace function token_at(of_user text, at_gateway text) returns setof customer_gateway_tokens
