@@ -6,10 +6,10 @@ import strawberry
 from strawberry.schema_directive import Location
 
 
-@strawberry.enum(description="Who may share a cached answer.")
+@strawberry.enum(description="Who may receive a cached response.")
 class CacheControlScope(Enum):
     PUBLIC = strawberry.enum_value("PUBLIC", description="Everyone.")
-    PRIVATE = strawberry.enum_value("PRIVATE", description="Only the user who asked.")
+    PRIVATE = strawberry.enum_value("PRIVATE", description="Only the user whose request was cached.")
 
 
 @strawberry.federation.schema_directive(

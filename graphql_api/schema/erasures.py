@@ -12,7 +12,7 @@ from graphql_api.schema.types import gateway_argument
 from graphql_api.service import erasing
 
 
-@strawberry.type(description="A customer of an erased user that is still to be deleted at its gateway.")
+@strawberry.type(description="An erased user's customer that you have not yet confirmed as deleted at its gateway.")
 class GatewayErasure:
     gateway: str = strawberry.field(description="The gateway.")
     gateway_customer_id: str = strawberry.field(description="The customer's current or former id at the gateway.")
@@ -29,14 +29,16 @@ class GatewayErasureEdge:
 class GatewayErasureConnection:
     edges: list[GatewayErasureEdge] = strawberry.field(description="The customers with their cursors.")
     nodes: list[GatewayErasure] = strawberry.field(description="The customers without cursors.")
-    page_info: PageInfo = strawberry.field(description="Whether there are more pages, and their cursors.")
+    page_info: PageInfo = strawberry.field(description="Whether there are more pages, and the cursors of this page.")
 
 
 async def gateway_erasures(
     info: Info,
     gateway: Annotated[
         str | None,
-        strawberry.argument(description="Only customers at this gateway. Case does not matter: `stripe` is `STRIPE`."),
+        strawberry.argument(
+            description=("Only customers at this gateway. Not case-sensitive: `stripe` is the same as `STRIPE`.")
+        ),
     ] = strawberry.UNSET,
     first: Annotated[
         int | None, strawberry.argument(description="Number of customers: 1 to 500, default 50.")

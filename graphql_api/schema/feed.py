@@ -18,7 +18,7 @@ from graphql_api.service import events
 class CustomerGatewayTokenEventFilter:
     gateways: list[str] | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Only tokens at these gateways. Case does not matter: `stripe` is `STRIPE`.",
+        description="Only tokens at these gateways. Not case-sensitive: `stripe` is the same as `STRIPE`.",
     )
     actions: list[Action] | None = strawberry.field(default=strawberry.UNSET, description="Only these changes.")
 

@@ -37,7 +37,7 @@ class Event:
     token_id: strawberry.ID = strawberry.field(description="The token's id.")
     gateway: str = strawberry.field(description="The gateway of the token.")
     user_id: strawberry.ID | None = strawberry.field(
-        description="The user whose token it was after the change; null once they were erased."
+        description="The user who had the token after the change; null if the user was erased."
     )
     reason: str | None = strawberry.field(description="The reason, if there was one.")
     token: Any = batched(
@@ -58,7 +58,7 @@ class EventEdge:
 class EventConnection:
     edges: list[EventEdge] = strawberry.field(description="The entries with their cursors.")
     nodes: list[Event] = strawberry.field(description="The entries without cursors.")
-    page_info: PageInfo = strawberry.field(description="Whether there are more pages, and their cursors.")
+    page_info: PageInfo = strawberry.field(description="Whether there are more pages, and the cursors of this page.")
 
 
 async def _histories(
@@ -70,7 +70,7 @@ async def _histories(
         int | None, strawberry.argument(description="Number of entries: 1 to 500, default 50.")
     ] = strawberry.UNSET,
     after: Annotated[
-        str | None, strawberry.argument(description="Only entries after this cursor, which are older.")
+        str | None, strawberry.argument(description="Only entries after this cursor, that is, older ones.")
     ] = strawberry.UNSET,
 ) -> Sequence[Any]:
     info.context.loads("CustomerGatewayToken.history", len(parents))

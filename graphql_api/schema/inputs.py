@@ -13,16 +13,24 @@ from graphql_api.service.reassigning import Reassignment
 
 T = TypeVar("T")
 
-_USER = "The user's id in the User Service: 1 to 255 characters, stored as sent."
-_GATEWAY = "The gateway: a letter, then up to 49 letters, digits or underscores. Case does not matter."
-_CUSTOMER = "The customer's id at the gateway: 1 to 255 printable characters without white space."
-_DESCRIPTION = "A note for people, at most 2,000 characters. Null clears it."
-_METADATA = "A JSON object, at most 16 KiB and 10 levels deep. Null clears it."
-_ACTIVE = "Whether the customer may be used. False sets the deactivation reason OTHER."
+_USER = "The user's id in the user service: 1 to 255 characters, stored as sent."
+_GATEWAY = "The gateway's name: a letter, then up to 49 letters, digits or underscores. Not case-sensitive."
+_CUSTOMER = "The customer's id at the gateway: 1 to 255 printable characters without whitespace."
+_DESCRIPTION = "A note for people, at most 2,000 characters."
+_NULLABLE_DESCRIPTION = f"{_DESCRIPTION} Null clears it."
+_METADATA = "A JSON object, at most 16 KiB and 10 levels deep."
+_NULLABLE_METADATA = f"{_METADATA} Null clears it."
+_ACTIVE = "Whether the customer may be used. If false, `deactivationReason` becomes OTHER."
+_REACTIVATING = f"{_ACTIVE} True activates an inactive token, like `activateCustomerGatewayToken`."
 _VERSION = "Change the token only if it has this version; otherwise the error is STALE."
 
 
-@strawberry.input(description="A token to create. If the same token exists, you get it unchanged and no error.")
+@strawberry.input(
+    description=(
+        "A token to create. If the user already has this customer at this gateway, the stored token is returned "
+        "unchanged, without an error; the other fields of the input are ignored."
+    )
+)
 class CreateCustomerGatewayTokenInput:
     user_id: strawberry.ID = strawberry.field(description=_USER)
     gateway: str = strawberry.field(description=_GATEWAY)
@@ -47,9 +55,10 @@ class CreateCustomerGatewayTokenInput:
 
 @strawberry.input(
     description=(
-        "A token to create or update, identified by user and gateway. Omitted fields keep their value; null clears"
-        " them. A `gatewayCustomerId` that differs from the stored one is refused with ALREADY_EXISTS unless `replaces`"
-        " names the stored one. If no token is stored, `replaces` is ignored and `expectedVersion` gives STALE."
+        "A token to create or update, identified by user and gateway. Omitted fields keep their value; null clears "
+        "`description` and `metadata`. If `gatewayCustomerId` differs from the stored id, the save is refused with "
+        "ALREADY_EXISTS unless `replaces` is the stored id. If no token is stored, `replaces` is ignored, and any "
+        "`expectedVersion` is STALE."
     )
 )
 class SaveCustomerGatewayTokenInput:
@@ -60,9 +69,9 @@ class SaveCustomerGatewayTokenInput:
         default=strawberry.UNSET,
         description="The stored customer id that `gatewayCustomerId` replaces. It is kept as a former id.",
     )
-    description: str | None = strawberry.field(default=strawberry.UNSET, description=_DESCRIPTION)
-    metadata: Json | None = strawberry.field(default=strawberry.UNSET, description=_METADATA)
-    is_active: bool | None = strawberry.field(default=strawberry.UNSET, description=_ACTIVE)
+    description: str | None = strawberry.field(default=strawberry.UNSET, description=_NULLABLE_DESCRIPTION)
+    metadata: Json | None = strawberry.field(default=strawberry.UNSET, description=_NULLABLE_METADATA)
+    is_active: bool | None = strawberry.field(default=strawberry.UNSET, description=_REACTIVATING)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=_VERSION)
 
     def to_domain(self, gateways: Gateways) -> Save:
@@ -88,9 +97,9 @@ class UpdateCustomerGatewayTokenInput:
     gateway_customer_id: str | None = strawberry.field(
         default=strawberry.UNSET, description=f"{_CUSTOMER} The previous id is kept as a former id."
     )
-    description: str | None = strawberry.field(default=strawberry.UNSET, description=_DESCRIPTION)
-    metadata: Json | None = strawberry.field(default=strawberry.UNSET, description=_METADATA)
-    is_active: bool | None = strawberry.field(default=strawberry.UNSET, description=_ACTIVE)
+    description: str | None = strawberry.field(default=strawberry.UNSET, description=_NULLABLE_DESCRIPTION)
+    metadata: Json | None = strawberry.field(default=strawberry.UNSET, description=_NULLABLE_METADATA)
+    is_active: bool | None = strawberry.field(default=strawberry.UNSET, description=_REACTIVATING)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=_VERSION)
 
     def to_domain(self) -> Update:
@@ -107,7 +116,7 @@ class UpdateCustomerGatewayTokenInput:
 
 @strawberry.input(description="A customer at a gateway.")
 class GatewayCustomerInput:
-    gateway: str = strawberry.field(description="The gateway. Case does not matter.")
+    gateway: str = strawberry.field(description="The gateway's name. Not case-sensitive.")
     gateway_customer_id: str = strawberry.field(description="The customer's id at the gateway.")
 
 

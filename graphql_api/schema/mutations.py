@@ -53,7 +53,9 @@ ExpectedVersion = Annotated[
     strawberry.argument(description="Change the token only if it has this version; otherwise the error is STALE."),
 ]
 UserId = Annotated[strawberry.ID, strawberry.argument(description="The user's id.")]
-Gateway = Annotated[str, strawberry.argument(description="The gateway. Case does not matter: `stripe` is `STRIPE`.")]
+Gateway = Annotated[
+    str, strawberry.argument(description=("The gateway. Not case-sensitive: `stripe` is the same as `STRIPE`."))
+]
 Customer = Annotated[str, strawberry.argument(description="The customer's id at the gateway.")]
 
 
@@ -213,7 +215,12 @@ async def _deactivate_customer(
     ] = DeactivationReason.GATEWAY_DELETED,
     occurred_at: Annotated[
         datetime | None,
-        strawberry.argument(description="When it happened, according to the gateway; the current time if omitted."),
+        strawberry.argument(
+            description=(
+                "When it happened, according to the gateway; defaults to the current time. At most five minutes in the "
+                "future."
+            )
+        ),
     ] = strawberry.UNSET,
 ) -> CustomerGatewayTokenPayload:
     tokens = info.context.begin(info.field_name)
@@ -378,13 +385,19 @@ def _user_id(user_id: str) -> str:
 
 @strawberry.type(
     description=(
-        "Mutations for payment services, webhook handlers and admins. Errors that you can fix are in `userErrors`."
-        " You can safely repeat every request."
+        "Mutations for payment services, webhook handlers and admins. Errors that you can fix are in `userErrors`. "
+        "Every mutation is safe to repeat; with `expectedVersion`, a repeated call that has already taken effect "
+        "returns STALE."
     )
 )
 class Mutation:
     create_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
-        _create, _unchanged("input"), "Create a token. If the same token exists, you get it unchanged and no error."
+        _create,
+        _unchanged("input"),
+        (
+            "Create a token. If the user already has this customer at this gateway, return the stored token "
+            "unchanged, without an error."
+        ),
     )
     save_customer_gateway_token: SaveCustomerGatewayTokenPayload = _mutation(
         _save,
@@ -402,60 +415,90 @@ class Mutation:
     activate_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
         _activate,
         _unchanged(),
-        "Activate a token. Deletions before now no longer count, even if they are reported later. An active"
-        " token does not change otherwise.",
+        (
+            "Activate a token. Deletions dated before this call are ignored, even if they are reported later. An "
+            "active token is not changed otherwise."
+        ),
     )
     deactivate_customer_gateway_token: CustomerGatewayTokenPayload = _mutation(
-        _deactivate, _unchanged(), "Deactivate a token. An inactive token does not change."
+        _deactivate, _unchanged(), "Deactivate a token. An inactive token keeps its reason and version."
     )
     delete_customer_gateway_token: DeleteCustomerGatewayTokenPayload = _mutation(
         _delete,
         _not_deleted,
-        "Delete a token. Its customer id stays reserved for its user. Deleting it again returns the same"
-        " `deletedId`; an id that never existed gives NOT_FOUND.",
+        (
+            "Delete a token. Its customer id stays reserved for its user. If you repeat the call, it returns the same "
+            "`deletedId`. If no token ever had this id, the error is NOT_FOUND."
+        ),
     )
     deactivate_gateway_customer: CustomerGatewayTokenPayload = _mutation(
         _deactivate_customer,
         _unchanged(),
-        "Deactivate the token of a gateway customer. For webhook handlers, which know only the customer id. An"
-        " unknown or inactive customer is not an error, because gateways send events twice, late and out of order.",
+        (
+            "Deactivate the token of a gateway customer, for example in a webhook handler, which has only the customer "
+            "id. An unknown or inactive customer is not an error, because gateways can send events more than once, "
+            "late or out of order."
+        ),
     )
     verify_gateway_customer: CustomerGatewayTokenPayload = _mutation(
-        _verify_customer, _unchanged(), "Record that the gateway confirmed a customer."
+        _verify_customer,
+        _unchanged(),
+        (
+            "Record that the gateway confirmed that a customer exists. For an unknown customer, the error is "
+            "NOT_FOUND, but the report is kept for 90 days and takes effect when the customer is saved."
+        ),
     )
     claim_gateway_customer: ClaimGatewayCustomerPayload = _mutation(
         _claim,
         _refused(ClaimGatewayCustomerPayload, gateway_token=None, claim=None),
-        "Ask before you create a customer at a gateway: who creates it, and with which idempotency key?",
+        (
+            "Claim the creation of a user's customer. Call this before you create a customer at a gateway: the result "
+            "says whether you may create it, and with which idempotency key."
+        ),
     )
     release_gateway_customer_claim: ReleaseGatewayCustomerClaimPayload = _mutation(
         _release_claim,
         _refused(ReleaseGatewayCustomerClaimPayload, released=False),
-        "Give up a claim whose key is spent, for example because the gateway stored a failure for it. The next"
-        " claim gets a new key.",
+        (
+            "Release a claim whose key is no longer usable, for example because the gateway stored a failure for it. "
+            "The next claim gets a new key."
+        ),
     )
     reassign_gateway_customers: ReassignGatewayCustomersPayload = _mutation(
         _reassign,
         _refused(ReassignGatewayCustomersPayload, gateway_tokens=[]),
-        "Correct customers that were saved for the wrong user, all or nothing. They are evaluated together, so you"
-        " can swap two users' customers. Each token moves to the right user; if that user keeps another one there,"
-        " the answer is ALREADY_EXISTS.",
+        (
+            "Move customers that were saved for the wrong users, all or none of them. The moves are applied "
+            "together, so you can swap two users' customers. If a user would then have two customers at a gateway, "
+            "neither of them deleted by it, the error is ALREADY_EXISTS. Requires the admin scope."
+        ),
     )
     merge_user_gateway_tokens: MergeUserGatewayTokensPayload = _mutation(
         _merge,
         _refused(MergeUserGatewayTokensPayload, user=None, moved=[], conflicts=[], winners=[]),
-        "Move one user's tokens to another, for example when a guest registers. All or nothing.",
+        (
+            "Move one user's tokens to another, for example when a guest registers. All or nothing. Requires the admin "
+            "scope."
+        ),
     )
     erase_user_gateway_tokens: EraseUserGatewayTokensPayload = _mutation(
         _erase,
         _refused(EraseUserGatewayTokensPayload, erased=[]),
-        "Erase a user: their tokens, former customer ids and personal data in the history.",
+        (
+            "Erase a user: delete their tokens and former customer ids, and remove personal data from the history. "
+            "Saving tokens for this user is then refused with ERASED. Requires the admin scope."
+        ),
     )
     confirm_gateway_erasures: ConfirmGatewayErasuresPayload = _mutation(
         _confirm_erasures,
         _refused(ConfirmGatewayErasuresPayload, confirmed_count=0),
-        "Confirm that customers were deleted at their gateways. Unknown ones are ignored.",
+        (
+            "Confirm that you deleted erased users' customers at their gateways. Customers that are not on the list "
+            "are ignored. Requires the admin scope."
+        ),
     )
     lift_user_erasure: LiftUserErasurePayload = _mutation(
-        _lift_erasure, _refused(LiftUserErasurePayload, user=None), "Allow tokens of an erased user to be saved again."
+        _lift_erasure,
+        _refused(LiftUserErasurePayload, user=None),
+        "Allow tokens of an erased user to be saved again. Requires the admin scope.",
     )

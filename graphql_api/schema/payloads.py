@@ -12,7 +12,7 @@ from graphql_api.schema.enums import Code
 from graphql_api.schema.types import CustomerGatewayToken, User
 
 _TOKEN = "The token in its current state."  # noqa: S105 - not that kind of token
-_USER = "The user, so that you can query the rest of them in the same request."
+_USER = "The user. Select fields of any subgraph to read them in the same request."
 _ERRORS = "What is wrong with the input and how to fix it; empty on success."
 
 
@@ -64,7 +64,9 @@ class SaveCustomerGatewayTokenPayload:
 @strawberry.type(description="The result of saving a batch of tokens.")
 class SaveCustomerGatewayTokensPayload:
     gateway_tokens: list[CustomerGatewayToken | None] = strawberry.field(
-        description="The tokens in input order; null for failed inputs, and for all inputs if ABORT applies."
+        description=(
+            "The tokens in input order; null for inputs that failed, and for all inputs if one failed with ABORT."
+        )
     )
     created_count: int = strawberry.field(description="How many tokens this request created.")
     user_errors: list[UserError] = strawberry.field(
@@ -83,19 +85,19 @@ class DeleteCustomerGatewayTokenPayload:
 class MergeUserGatewayTokensPayload:
     user: User | None = strawberry.field(description=_USER)
     moved: list[CustomerGatewayToken] = strawberry.field(
-        description="The tokens that moved to the other user, in their current state."
+        description="The tokens that moved to `intoUserId`, in their current state."
     )
     conflicts: list[CustomerGatewayToken] = strawberry.field(
         description=(
-            "The losing tokens, as they were, at gateways where both users had a customer. Their ids became former ids"
-            " of the winning tokens. Under FAIL, the tokens that could not move. A token that is inactive because of"
-            " GATEWAY_DELETED is not a conflict: the other one keeps or takes the place."
+            "For each gateway at which both users had a customer, the token that was removed, as it was before the "
+            "merge. Its customer id is now a former id of the token in `winners`. With FAIL, the tokens that could "
+            "not move. A token with the reason GATEWAY_DELETED is not a conflict: the other token is kept."
         )
     )
     winners: list[CustomerGatewayToken] = strawberry.field(
         description=(
-            "In the order of `conflicts`: the tokens that keep the place, in their current state. Under FAIL, the"
-            " target's tokens."
+            "The tokens that were kept, in their current state and in the order of `conflicts`. With FAIL, the "
+            "target's tokens."
         )
     )
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
@@ -111,8 +113,8 @@ class ErasedGatewayCustomer:
 class EraseUserGatewayTokensPayload:
     erased: list[ErasedGatewayCustomer] = strawberry.field(
         description=(
-            "The customers that you must now delete at their gateways, including former ids. A repeated call returns"
-            " those that are not confirmed yet."
+            "The customers that you must now delete at their gateways, including former ids. If you repeat the call, "
+            "it returns those that you have not confirmed."
         )
     )
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
@@ -120,7 +122,9 @@ class EraseUserGatewayTokensPayload:
 
 @strawberry.type(description="The result of confirming that customers were deleted at their gateways.")
 class ConfirmGatewayErasuresPayload:
-    confirmed_count: int = strawberry.field(description="How many of the customers were still to be deleted.")
+    confirmed_count: int = strawberry.field(
+        description=("How many of these customers were on the list of customers to delete.")
+    )
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 
@@ -130,18 +134,21 @@ class LiftUserErasurePayload:
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 
-@strawberry.type(description="A short lease on creating a user's customer at a gateway.")
+@strawberry.type(description="A short lease that lets one caller create a user's customer at a gateway.")
 class GatewayCustomerClaim:
     idempotency_key: str = strawberry.field(
         description=(
-            "Pass it to the gateway as its idempotency key. All callers get the same key until the customer is saved or"
-            " the claim is released; no later claim and no other database has it."
+            "Pass it to the gateway as the idempotency key. All callers get the same key until the customer is saved "
+            "or the claim is released. Later claims and other databases have different keys."
         )
     )
     expires_at: datetime = strawberry.field(description="When another caller may take over the lease.")
     acquired: bool = strawberry.field(description="Whether you hold the lease; false if another caller holds it.")
     replaces: str | None = strawberry.field(
-        description="The deleted customer that the new one replaces: pass it to save as `replaces`."
+        description=(
+            "The id of the deleted customer that the new one replaces. Pass it as `replaces` when you save; null if "
+            "there is none."
+        )
     )
 
 
@@ -155,8 +162,8 @@ class ReleaseGatewayCustomerClaimPayload:
 class ReassignGatewayCustomersPayload:
     gateway_tokens: list[CustomerGatewayToken | None] = strawberry.field(
         description=(
-            "In input order: the tokens in their current state; null if the id is not the current one of any token, and"
-            " for all if one was refused."
+            "The tokens in input order and in their current state. Null if the id is not any token's current "
+            "customer id; all are null if one item was refused."
         )
     )
     user_errors: list[UserError] = strawberry.field(
@@ -164,15 +171,17 @@ class ReassignGatewayCustomersPayload:
     )
 
 
-@strawberry.type(description="The customer if it exists, or a claim on creating it.")
+@strawberry.type(description="The existing customer, or a claim to create it.")
 class ClaimGatewayCustomerPayload:
     gateway_token: CustomerGatewayToken | None = strawberry.field(
         description=(
-            "The token if the customer already exists: there is nothing to create. It may be inactive for one of your"
-            " own reasons, never because of GATEWAY_DELETED."
+            "The token, if the user already has a customer. Do not create another one. If it is inactive, which is "
+            "never because of GATEWAY_DELETED, do not charge the customer."
         )
     )
-    claim: GatewayCustomerClaim | None = strawberry.field(description="The claim if the customer does not exist.")
+    claim: GatewayCustomerClaim | None = strawberry.field(
+        description=("The claim, if the user has no customer or the gateway deleted it.")
+    )
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
 

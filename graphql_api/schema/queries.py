@@ -30,7 +30,8 @@ _FIRST_ID, _LAST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
 class CustomerGatewayTokenFilter:
     user_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Only this user's tokens.")
     gateway: str | None = strawberry.field(
-        default=strawberry.UNSET, description="Only tokens at this gateway. Case does not matter: `stripe` is `STRIPE`."
+        default=strawberry.UNSET,
+        description=("Only tokens at this gateway. Not case-sensitive: `stripe` is the same as `STRIPE`."),
     )
     gateway_customer_id: str | None = strawberry.field(
         default=strawberry.UNSET, description="Only tokens with this current customer id."
@@ -64,11 +65,16 @@ class CustomerGatewayTokenEdge:
 class CustomerGatewayTokenConnection:
     edges: list[CustomerGatewayTokenEdge] = strawberry.field(description="The tokens with their cursors.")
     nodes: list[CustomerGatewayToken] = strawberry.field(description="The tokens without cursors.")
-    page_info: PageInfo = strawberry.field(description="Whether there are more pages, and their cursors.")
+    page_info: PageInfo = strawberry.field(description="Whether there are more pages, and the cursors of this page.")
     tokens: strawberry.Private[Tokens]
     wanted: strawberry.Private[TokenFilter]
 
-    @strawberry.field(description="How many tokens match the filter on all pages. Counted on each request.")
+    @strawberry.field(
+        description=(
+            "The number of tokens that match the filter, on all pages. It is counted for each request that selects "
+            "it, so omit it if you do not need it."
+        )
+    )
     async def total_count(self) -> int:
         """Count them."""
         return await self.tokens.count(self.wanted)
@@ -85,7 +91,7 @@ async def _token(
 async def _token_by_customer(
     info: Info,
     gateway: Annotated[
-        str, strawberry.argument(description="The gateway. Case does not matter: `stripe` is `STRIPE`.")
+        str, strawberry.argument(description="The gateway. Not case-sensitive: `stripe` is the same as `STRIPE`.")
     ],
     gateway_customer_id: Annotated[
         str, strawberry.argument(description="The customer's current or former id at the gateway.")
@@ -110,7 +116,7 @@ async def _tokens(
     after: Annotated[str | None, strawberry.argument(description="Only tokens after this cursor.")] = strawberry.UNSET,
     last: Annotated[
         int | None,
-        strawberry.argument(description="Number of tokens from the end: 1 to 500. Use it instead of `first`."),
+        strawberry.argument(description="Number of tokens from the end: 1 to 500. Use either `first` or `last`."),
     ] = strawberry.UNSET,
     before: Annotated[
         str | None, strawberry.argument(description="Only tokens before this cursor.")
@@ -191,26 +197,35 @@ class Query:
     )
     customer_gateway_token_by_customer: CustomerGatewayToken | None = strawberry.field(
         resolver=_token_by_customer,
-        description="The token of a gateway customer, found by its current or a former id. For webhook handlers.",
+        description=(
+            "The token of a gateway customer, looked up by a current or former customer id, for example in a webhook "
+            "handler; null if there is none that you may read."
+        ),
     )
     customer_gateway_tokens: CustomerGatewayTokenConnection = strawberry.federation.field(
         resolver=_tokens,
         directives=[paged("first", "last")],
-        description="Tokens in creation order: one user's with `filter.userId`. Without it, you need the admin scope.",
+        description=(
+            "Tokens in creation order. Set `filter.userId` to list one user's tokens; to list all users' tokens, you "
+            "need the admin scope."
+        ),
     )
     customer_gateway_token_events: EventConnection = strawberry.federation.field(
         resolver=token_events,
         directives=[paged("first")],
         description=(
-            "The change feed: changes of all users' tokens in the order in which they became visible, oldest first."
-            " Pass `pageInfo.endCursor`, which an empty page has too, as `after` to continue: you miss nothing."
-            " Needs the scope gateway-tokens:events or admin."
+            "The change feed: changes to all users' tokens in the order in which they became visible, oldest first. "
+            "To continue without missing a change, pass `pageInfo.endCursor` as `after`; an empty page has one too. "
+            "Requires the scope gateway-tokens:events or gateway-tokens:admin."
         ),
     )
     gateway_erasures: GatewayErasureConnection = strawberry.federation.field(
         resolver=gateway_erasures,
         directives=[paged("first")],
-        description="Customers of erased users that are still to be deleted at their gateways. Needs the admin scope.",
+        description=(
+            "Erased users' customers that you have not yet confirmed as deleted at their gateways. Requires the admin "
+            "scope."
+        ),
     )
     entities_: list[Entity | None] = strawberry.field(
         name="_entities", resolver=entities, description="Entities by their keys, for federation routers."

@@ -58,7 +58,9 @@ async def _tokens_of_users(
     selection: Selection | None,
     gateway: Annotated[
         str | None,
-        strawberry.argument(description="Only tokens at this gateway. Case does not matter: `stripe` is `STRIPE`."),
+        strawberry.argument(
+            description=("Only tokens at this gateway. Not case-sensitive: `stripe` is the same as `STRIPE`.")
+        ),
     ] = strawberry.UNSET,
     is_active: Annotated[
         bool | None, strawberry.argument(description="Only active (true) or only inactive (false) tokens.")
@@ -118,7 +120,7 @@ async def _token_of_users(
     *,
     selection: Selection | None,
     gateway: Annotated[
-        str, strawberry.argument(description="The gateway. Case does not matter: `stripe` is `STRIPE`.")
+        str, strawberry.argument(description="The gateway. Not case-sensitive: `stripe` is the same as `STRIPE`.")
     ],
 ) -> Results:
     info.context.loads("User.gatewayToken", len(parents))
@@ -145,12 +147,12 @@ async def _former_ids(
 
 @strawberry.federation.type(
     keys=["id"],
-    description="A user of the platform, owned by the User Service. This subgraph adds their gateway tokens.",
+    description="A user of the platform, owned by the user service. This subgraph adds their gateway tokens.",
 )
 class User:
     """A user by their id; whether they exist is not known here."""
 
-    id: strawberry.ID = strawberry.field(description="The user's id in the User Service.")
+    id: strawberry.ID = strawberry.field(description="The user's id in the user service.")
     gateway_tokens: list["CustomerGatewayToken"] | None = batched(
         _tokens_of_users,
         reads=("id",),
@@ -192,17 +194,20 @@ def _internal(attribute: str, field: str, characters: int, description: str) -> 
     keys=["id", "userId gateway", "gateway gatewayCustomerId"],
     directives=[NEVER_SHARED],
     description=(
-        "Links a user to their customer at a payment gateway. It holds the gateway's customer id, never a card or"
-        " another means of payment. A user has at most one token per gateway."
+        "Maps a user to their customer at a payment gateway. It contains the gateway's customer id, never a card or "
+        "other payment method. A user has at most one token for each gateway."
     ),
 )
 class CustomerGatewayToken:
     """The fields of a token; the objects that they are read from are `graphql_api.domain.token.Token`s."""
 
     id: strawberry.ID = strawberry.field(description="The token's id, a UUID.")
-    user_id: strawberry.ID = strawberry.field(description="The user's id in the User Service.")
+    user_id: strawberry.ID = strawberry.field(description="The user's id in the user service.")
     gateway: str = strawberry.field(
-        description="The connection to a payment gateway, such as STRIPE, or STRIPE_EU if there are several."
+        description=(
+            "The gateway's name, such as STRIPE. If you have several accounts at a gateway, each has its own name, "
+            "such as STRIPE_EU."
+        )
     )
     gateway_customer_id: str = strawberry.field(
         description="The customer's id at the gateway, such as Stripe's `cus_…`."
@@ -211,28 +216,34 @@ class CustomerGatewayToken:
         "description",
         "CustomerGatewayToken.description",
         values.MAX_DESCRIPTION_LENGTH,
-        "A note for people. Services only.",
+        "A note for people. Requires the scope gateway-tokens:read.",
     )
     metadata: Json | None = _internal(
         "metadata",
         "CustomerGatewayToken.metadata",
         values.MAX_METADATA_BYTES,
-        "A JSON object for programs. Services only.",
+        "A JSON object for programs. Requires the scope gateway-tokens:read.",
     )
     is_active: bool = strawberry.field(description="Whether you may use this customer.")
     created_at: datetime = strawberry.field(description="When the token was created.")
-    updated_at: datetime = strawberry.field(description="When the token last changed. It grows with every change.")
+    updated_at: datetime = strawberry.field(description="When the token last changed. Every change sets a later time.")
     version: int = strawberry.field(
-        description="Grows by one with every change. Pass it as `expectedVersion` so that you change only this version."
+        description=(
+            "Incremented by one with every change. To avoid overwriting a concurrent change, pass it as "
+            "`expectedVersion`."
+        )
     )
     deactivated_at: datetime | None = strawberry.field(
-        description="When the token became inactive; null if it is active."
+        description=(
+            "When the token became inactive, or, for GATEWAY_DELETED, the time of the latest reported deletion; null "
+            "if the token is active."
+        )
     )
     deactivation_reason: DeactivationReason | None = strawberry.field(
         description="Why the token is inactive; null if it is active."
     )
     last_verified_at: datetime | None = strawberry.field(
-        description="When the gateway last confirmed that this customer exists; null if it never did."
+        description="When the gateway last confirmed that this customer exists; null if it never has."
     )
     former_gateway_customer_ids: list[str] | None = batched(
         _former_ids,
@@ -240,15 +251,17 @@ class CustomerGatewayToken:
         tags=["internal"],
         directives=[listed(_GATEWAYS_PER_USER)],
         description=(
-            "Customer ids that this user had at this gateway before, oldest first. Lookups by them still find this"
-            " token. Services only."
+            "The user's previous customer ids at this gateway, oldest first. Lookups by these ids still find this "
+            "token. Requires the scope gateway-tokens:read."
         ),
     )
-    history: EventConnection | None = histories("The token's history, newest first. Services only.")
+    history: EventConnection | None = histories(
+        "The token's history, newest first. Requires the scope gateway-tokens:read."
+    )
 
     @strawberry.federation.field(
         metadata=reads("user_id"),
-        description="The user; null if the User Service no longer knows them.",
+        description="The user; null if the user service no longer knows them.",
     )
     def user(self) -> User | None:
         """The user, for the gateway to stitch."""

@@ -16,7 +16,7 @@ ERRORS_PATH = "/help/errors"
 _SOURCE = Path(__file__).with_name("errors.md")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Errors of customer gateway tokens</title>
+<html lang="en"><head><meta charset="utf-8"><title>Customer gateway tokens: error codes</title>
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
 <style>body { font: 1rem/1.5 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem }
 pre { overflow-x: auto } :target { background: Mark; color: MarkText }</style></head>

@@ -63,5 +63,5 @@ async def test_an_error_links_to_the_explanation_of_its_code(client):
 
 async def test_the_page_of_errors_needs_no_access_token_and_runs_no_script(client):
     answer = await client.http.get("/help/errors")
-    assert "<p>503, or 200 with a <code>path</code>." in answer.text
+    assert "<p><strong>HTTP 503</strong>, or 200 with a <code>path</code>." in answer.text
     assert "script" not in answer.headers["content-security-policy"]
