@@ -56,6 +56,16 @@ class Admission:
             request.deadline = deadline
         request.place = self.of_mutations
 
+    def leave(self, request: Request) -> None:
+        """Give the place of the request back, if it has one: that of a mutation which goes on, at its end."""
+        place, mutation = request.place, request.mutation
+        if place is None:
+            return
+        if mutation is None or mutation.done():
+            place.release()
+        else:
+            mutation.add_done_callback(lambda _: place.release())
+
     async def wait(self, request: Request, places: ConcurrencyLimiter) -> None:
         """Take one of these places, first come, first served.
 

@@ -44,6 +44,10 @@ _CODES = (
     (InputError, "BAD_USER_INPUT"),
 )
 _UNAVAILABLE = "The database is unavailable right now. Send the request again"
+_READ_AFTER_MUTATION = (
+    "The database is unavailable right now, so this field could not be read. The mutation itself has been answered: "
+    "query the field again."
+)
 _MAX_CHARACTERS = 1000  # of a message, which may quote all of a document
 MAX_FIELDS_LOGGED = 10
 _MAX_LOGGED_CHARACTERS = 300  # of a path, a name or a caller
@@ -126,6 +130,8 @@ def _expected(error: GraphQLError, *, changes: bool) -> Formatted | None:
     if isinstance(cause, BusyError):
         return refused("UNAVAILABLE", str(cause))
     if isinstance(cause, UnavailableError):
+        if changes and error.path and len(error.path) > 1:
+            return refused("UNAVAILABLE", _READ_AFTER_MUTATION)
         return refused("UNAVAILABLE", _UNAVAILABLE + ("; its change may already have been made." if changes else "."))
     code = next((code for kind, code in _CODES if isinstance(cause, kind)), None)
     return refused(code, str(cause)) if code else None

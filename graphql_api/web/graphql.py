@@ -175,11 +175,7 @@ class GraphQL:
                         else:
                             body, outcome = answers.write_data(result.data)
             finally:
-                if (place := request.place) is not None:
-                    if request.mutation is None or request.mutation.done():
-                        place.release()
-                    else:
-                        request.mutation.add_done_callback(lambda _: place.release())
+                self._admission.leave(request)
         except HTTPError as error:
             status, body, outcome = self._refused(request, error)
             more = _lines(error.headers)

@@ -385,3 +385,16 @@ async def test_queries_find_places_while_mutations_of_one_user_wait_for_a_lock(s
         assert await client(TOTAL) == {"data": {"customerGatewayTokens": {"totalCount": 1}}}
     await locking.execute("rollback")
     await asyncio.gather(*waiting)
+
+
+@pytest.mark.usefixtures("token_id")
+async def test_a_read_that_fails_after_a_mutation_does_not_say_that_it_may_have_been_made(service, locking):
+    await locking.execute("rollback; begin; lock table customer_gateway_token_events")
+    client = Client(await service(database_timeout=0.5, request_timeout=60, auth_mode="disabled"))
+    unchanged = '{userId: "u1", gateway: "STRIPE", gatewayCustomerId: "cus_1"}'
+    payload = "gatewayToken { id history { nodes { action } } }"
+    answer = await client(f"mutation {{ saveCustomerGatewayToken(input: {unchanged}) {{ {payload} }} }}")
+    [error] = answer["errors"]
+    assert error["path"] == ["saveCustomerGatewayToken", "gatewayToken", "history"]
+    assert error["extensions"]["code"] == "UNAVAILABLE"
+    assert "The mutation itself has been answered" in error["message"]
