@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BULK_TIMEOUT_SECONDS = 60  # that a statement over thousands of rows may take
+_BULK_STALL_SECONDS = 3.0  # after which the database is asked whether it works on a statement
 # What goes wrong with a file that is written, and with no connection: its reader has gone, the disk is full.
 _FILE_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
@@ -141,6 +142,7 @@ def run_bulk(
     the tables can run it. It migrates only the embedded database, which has no other operator; if it `creates`, an
     empty database gets its tables.
     """
+    from graphql_api.storage.connection_set import PoolOptions
     from graphql_api.storage.migrate import must_be_migrated, upgrade
     from graphql_api.storage.pool import ConnectionPool
 
@@ -153,6 +155,7 @@ def run_bulk(
             timeout=BULK_TIMEOUT_SECONDS,
             prepares=settings.database_prepared_statements,
             watches=False,
+            options=PoolOptions(stall_seconds=_BULK_STALL_SECONDS),
         ) as opened:
             return await what(opened)
 
@@ -183,7 +186,12 @@ def run(work: Coroutine[Any, Any, T], *, for_owner: bool = False) -> T:
 
     try:
         return asyncio.run(interruptible())
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as cancelled:
+        from graphql_api.bulk.jobs import JobStoppedError
+
+        said = cancelled.__context__
+        if isinstance(said, JobStoppedError):  # which a second Ctrl-C met on its way
+            raise CommandError(str(said)) from None
         raise KeyboardInterrupt from None
     except Exception as error:
         from graphql_api.bulk.jobs import JobStoppedError

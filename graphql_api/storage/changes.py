@@ -105,6 +105,10 @@ class TokenTransaction(Lookups):
         """The driver's connection, for COPY."""
         return self._transaction.raw
 
+    async def execute(self, sql: str) -> None:
+        """Run SQL that has no arguments."""
+        await self._transaction.execute(sql)
+
     async def now(self) -> datetime:
         """The database's time; in a transaction that will commit, the time of its start."""
         return self._transaction.began or await super().now()

@@ -412,7 +412,7 @@ class ConnectionSet:
             if self.is_read_only and monotonic() - sought >= _SEEK_INTERVAL_SECONDS:
                 sought = monotonic()
                 self.start(self._seek_changes())
-            if self.watches and monotonic() - asked >= self._options.stall_seconds and (late := self._late()):
+            if monotonic() - asked >= self._options.stall_seconds and (late := self._late()):
                 asked = monotonic()
                 await asyncio.gather(*(self._ask_about(address, late[address]) for address in late))
 
@@ -430,7 +430,7 @@ class ConnectionSet:
         heard, asked = sum(each.answers for each in there), {each: each.asked_at for each in late}
         marks = await self._connector.lost(address, [each.mark for each in late])
         if marks is None:
-            if heard == sum(each.answers for each in there):
+            if self.watches and heard == sum(each.answers for each in there):
                 self._notice("The database does not answer.")
                 self._drop(there & self.open)
             return

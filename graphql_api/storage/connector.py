@@ -24,8 +24,8 @@ CONNECT_TIMEOUT_SECONDS = 1.0
 # After this time without an answer from a host, the next host is tried as well.
 _HEAD_START_SECONDS = 0.25
 _SECOND_CONNECTION_SECONDS = 5.0
-# With these, a peer that vanished is noticed after half a minute.
-_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+# With these, a peer that vanished is noticed after half a minute, by an idle connection and by one that sends.
+_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 # With the few requests to cancel a statement, each on a connection of its own, these are at most 20 per second.
 _MAX_ATTEMPTS_PER_SECOND = 16
 _PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
@@ -173,9 +173,11 @@ async def connect_to_primary(url: str, *, seconds: int = 60) -> RawConnection:
     Raises:
         Exception: one of `FAILURES`; `TargetServerAttributeNotMatched` if no host takes changes.
     """
-    return await asyncpg.connect(
+    raw = await asyncpg.connect(
         url, timeout=seconds, statement_cache_size=0, target_session_attrs=_target(url, PRIMARY)
     )
+    _keep_alive(raw)
+    return raw
 
 
 async def adapt(raw: RawConnection) -> bool:

@@ -85,8 +85,8 @@ class ConnectionPool:
             size: how many connections there are at the most
             timeout: seconds that one statement may take
             prepares: whether statements are prepared; a pooler in transaction mode may forbid that
-            watches: whether connections are given up if nothing is heard of the database; statements that take
-                minutes are better waited for
+            watches: whether work that is late is set apart, and connections are given up if nothing is heard of the
+                database; statements that take minutes are better waited for, as long as a backend works on them
             observe: is called for every statement
             target: which host to use, if there are several
             name: what the log calls it

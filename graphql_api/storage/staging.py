@@ -192,7 +192,7 @@ _USED_IDS = Statement(
 
 async def stage(store: TokenTransaction, rows: Collection[StagedToken], *, again: bool = False) -> None:
     """Have these rows at hand in the transaction of this store, `again` instead of others: nothing is locked yet."""
-    await store.raw.execute(f"delete from {_TABLE}" if again else _STAGE)
+    await store.execute(f"delete from {_TABLE}" if again else _STAGE)
     await store.raw.copy_records_to_table(_TABLE, columns=StagedToken._fields, records=rows)
 
 
@@ -225,10 +225,10 @@ async def store_new(store: TokenTransaction, rows: Collection[StagedToken], *, a
         UniqueViolationError: not all are.
     """
     if all_are:
-        await store.raw.execute(_STORE_ALL)
+        await store.execute(_STORE_ALL)
         others = [row.line for row in rows if row.deferred]
         return StoreResult(len(rows) - len(others), 0, others)
-    await store.raw.execute(_STORE_NEW)
+    await store.execute(_STORE_NEW)
     [(created, left, others)] = await store.fetch(_OUTCOME)
     return StoreResult(created, len(rows) - left, others)
 

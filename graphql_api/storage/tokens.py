@@ -326,7 +326,7 @@ class TokenStore(TokenReader, Lookups):
                 transaction = TokenTransaction(opened, self._hash_user, self._max_facts)
                 if before is not None:
                     await before(transaction)
-                    await transaction.raw.execute(take)
+                    await transaction.execute(take)
                 yield transaction
         except _RACES as error:
             raise ConflictError from error

@@ -116,6 +116,10 @@ class Transaction:
         """Run the statement and return its rows."""
         return await self.connection.fetch(statement, *arguments)
 
+    async def execute(self, sql: str) -> None:
+        """Run SQL that has no arguments."""
+        await self.connection.execute(Statement("script", sql))
+
 
 class CommitStatus(Enum):
     """Whether a transaction took effect."""

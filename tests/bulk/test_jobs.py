@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 
+from graphql_api.cli import process as commands
 from tests.bulk.records import many, token
 from tests.until import until
 
@@ -84,6 +85,22 @@ async def test_a_second_ctrl_c_does_not_say_that_nothing_was_changed(process, wr
         "gateway-tokens: import t.jsonl stopped; its first lines may have taken effect:"
         " run the same command again to continue\n"
     )
+
+
+@pytest.mark.parametrize("words", [b"insert into customer_gateway_tokens", b"commit"])
+async def test_an_import_notices_a_connection_that_was_dropped_silently(
+    command, write, empty_database, by_tcp, monkeypatch, table, words
+):
+    """Long before its statements end by themselves, it asks whether a backend works on them."""
+    proxy, way = by_tcp
+    monkeypatch.setenv("DATABASE_URL", way(empty_database))
+    lost = iter(["request"])
+    proxy.silences = lambda chunk: next(lost, None) if words in chunk else None
+    began = asyncio.get_running_loop().time()
+    ended = await command("import", write("t.jsonl", *many(10)))
+    assert proxy.lost == 1
+    assert (ended.status, await table(COUNT)) == (0, [(10,)]), ended.err
+    assert asyncio.get_running_loop().time() - began < commands.BULK_TIMEOUT_SECONDS
 
 
 async def test_imports_and_saves_at_once_store_each_token_once(process, write, graph, table):

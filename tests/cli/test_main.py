@@ -17,7 +17,9 @@ import typer
 
 import graphql_api
 from graphql_api import __version__
+from graphql_api.bulk.jobs import JobStoppedError
 from graphql_api.cli.main import cli, main
+from graphql_api.cli.process import CommandError, run
 from graphql_api.settings import Settings
 from graphql_api.storage.migrate import _revision, newest_revision, upgrade
 
@@ -513,6 +515,19 @@ main()
     said = [line for line in ended.stderr.splitlines() if not line.startswith("Database: ")]
     status = 128 + signal.Signals[name]
     assert (ended.returncode, ended.stdout, said) == (status, "", ["gateway-tokens: interrupted"])
+
+
+def test_a_second_ctrl_c_while_the_connections_are_closed_leaves_what_a_job_says_of_the_first():
+    async def stops():
+        task = asyncio.current_task()
+        try:
+            raise JobStoppedError("stopped after line 5")
+        finally:
+            task.cancel()
+            await asyncio.sleep(0)
+
+    with pytest.raises(CommandError, match="stopped after line 5"):
+        run(stops())
 
 
 def test_the_version_is_the_packages(call):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.storage.connection import Statement
-from graphql_api.storage.connector import Connector, addresses, place
+from graphql_api.storage.connector import Connector, addresses, connect_to_primary, place
 from graphql_api.storage.pool import ConnectionPool
 from tests.faults.proxy import Proxy
 from tests.until import until
@@ -30,13 +30,17 @@ def test_hosts_in_the_query_are_taken_apart_too():
     assert [place(each) for each in found] == ["a:1", "b:2"]
 
 
-async def test_a_connection_over_tcp_is_kept_alive(by_tcp, database_url):
+@pytest.mark.parametrize(
+    "connect", [lambda url: Connector(url, session=None, target=None).connect(), connect_to_primary]
+)
+async def test_a_connection_over_tcp_is_kept_alive(by_tcp, database_url, connect):
     _, way = by_tcp
-    raw = await Connector(way(database_url), session=None, target=None).connect()
+    raw = await connect(way(database_url))
     try:
         shown = raw._transport.get_extra_info("socket")
         with socket.fromfd(shown.fileno(), shown.family, shown.type) as same:
             assert same.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
     finally:
         raw.terminate()
 
