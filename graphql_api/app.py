@@ -173,7 +173,7 @@ def _direct(graphql: GraphQL, settings: Settings) -> Respond:
             return None
         if metrics_port is not None and request.server is not None and request.server[1] == metrics_port:
             return None
-        if graphiql.is_for_a_browser(
+        if request.method != "POST" and graphiql.is_for_a_browser(
             request.method, request.headers.get(b"accept"), request.query_string, is_on=introspects
         ):
             return None

@@ -4,8 +4,9 @@ The source does the common case and calls `completion` for the rest. It is meant
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from math import isfinite
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from graphql import (
@@ -99,6 +100,7 @@ class _Writer:
             "isfinite": isfinite,
             "Undefined": Undefined,
             "raw_json": raw_json,
+            "repeat": repeat,
             **{name: getattr(completion, name) for name in completion.__all__},
         }
         self._suggestions = suggestions
@@ -146,13 +148,13 @@ class _Writer:
             given = [f"{name}={self._bind('CONSTANT', value)}" for name, value in arguments.constant.items()]
             asked = ", ".join(["run.context", "wanted", self._bind("FIELDS", selection.json), *given])
             values = [
-                f"wanted = [parent.{attribute} for parent in load[2]]",
+                f"wanted = list(map({self._bind('get_' + attribute, attrgetter(attribute))}, load[2]))",
                 f"asked = {self._bind('ask_' + field.name, ask)}({asked})",
                 "if asked is None:",
                 f"    {values[0]}",
                 "else:",
                 "    found = await asked",
-                f"    values = raw_json(run, [found.get(key, {missing!r}) for key in wanted])",
+                f"    values = raw_json(run, list(map(found.get, wanted, repeat({missing!r}))))",
             ]
             each_row = ["for row, value in zip(load[3], values):", f"    row[{field.key!r}] = value"]
             succeed = ["if asked is None:", *_indented(succeed), "else:", *_indented(each_row)]

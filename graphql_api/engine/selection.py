@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from orjson import Fragment as RawJSON
 
+from graphql_api.engine.size import AnswerTooLargeError
+
 __all__ = ["JSONField", "RawJSON", "Selection", "raw_json", "selection_of"]
 
 
@@ -40,7 +42,10 @@ def raw_json(info: Any, texts: Sequence[str]) -> list[RawJSON]:
     Raises:
         AnswerTooLargeError: they are too long.
     """
-    info.room.count_written(sum(map(len, texts)))
+    room = info.room
+    room.written += sum(map(len, texts))
+    if room.written > room.max_bytes:
+        raise AnswerTooLargeError(room.bounds)
     return list(map(RawJSON, texts))
 
 

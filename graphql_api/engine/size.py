@@ -61,16 +61,6 @@ class Room:
         if self.counted > self.max_counted:
             raise AnswerTooLargeError(self.bounds)
 
-    def count_written(self, size: int) -> None:
-        """Count JSON that will be in an answer.
-
-        Raises:
-            AnswerTooLargeError: it is too much.
-        """
-        self.written += size
-        if self.written > self.max_bytes:
-            raise AnswerTooLargeError(self.bounds)
-
 
 def fits(data: Any, max_bytes: int) -> bool:
     """Whether an answer is small enough, measured before it is written; a character counts as a byte, JSON not."""

@@ -198,7 +198,9 @@ _LEAVES: dict[Any, Coercer] = {
 
 
 def _unchanged_list(value: Any) -> Any:
-    return cast("list[Any]", value).copy() if type(value) is list and None not in value else Undefined
+    if type(value) is not list or None in value:
+        return Undefined
+    return value.copy()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - a cast is a call
 
 
 def _list(item: Any, coerce: Coercer) -> Coercer:

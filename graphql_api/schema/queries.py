@@ -8,7 +8,7 @@ from uuid import UUID
 import strawberry
 
 from graphql_api.domain import values
-from graphql_api.domain.errors import BadInputError
+from graphql_api.domain.errors import BadInputError, InputError
 from graphql_api.domain.filter import TokenFilter
 from graphql_api.engine import selection_of
 from graphql_api.schema import cursors
@@ -97,12 +97,12 @@ async def _token_by_customer(
         str, strawberry.argument(description="The customer's current or former id at the gateway.")
     ],
 ) -> CustomerGatewayToken | None:
-    info.context.caller.authorize("Query.customerGatewayTokenByCustomer")
-    if not values.is_well_formed(gateway_customer_id):
-        raise BadInputError("`gatewayCustomerId` contains a NUL character or a lone surrogate.")
-    return await info.context.tokens.by_customer(  # pyright: ignore[reportReturnType] - see CustomerGatewayToken
-        gateway_argument(info.context, gateway), gateway_customer_id, columns(selection_of(info))
-    )
+    try:
+        return await info.context.tokens.by_customer(  # pyright: ignore[reportReturnType] - see CustomerGatewayToken
+            gateway, gateway_customer_id, columns(selection_of(info))
+        )
+    except InputError as refused:
+        raise BadInputError(str(refused)) from None
 
 
 async def _tokens(

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from graphql_api.domain import values
 from graphql_api.domain.caller import Caller, Permission
-from graphql_api.domain.errors import ForbiddenError
+from graphql_api.domain.errors import Code, ForbiddenError, InputError, Problem
 from graphql_api.domain.filter import TokenFilter
 from graphql_api.domain.inputs import Gateways
 from graphql_api.storage.connection import Row
@@ -89,12 +89,20 @@ class Tokens:
         return self._seen(known, found)
 
     async def by_customer(self, gateway: str, customer: str, columns: Columns = None) -> TokenView | None:
-        """The token of one customer, by their current or a former id, well-formed both."""
+        """The token of one customer, by their current or a former id.
+
+        Raises:
+            InputError: one of both is malformed text.
+        """
         self.caller.authorize("Query.customerGatewayTokenByCustomer")
+        if not values.is_well_formed(customer):
+            message = "`gatewayCustomerId` contains a NUL character or a lone surrogate."
+            raise InputError([Problem(Code.INVALID, message)])
+        pair = self.gateways.parse(gateway), customer
         if len(customer) > values.MAX_ID_LENGTH:
             return None
         owner = None if self.caller.reads_all else self.caller.subject
-        token = (await self.reads.by_customers([(gateway, customer)], columns, owner=owner)).get((gateway, customer))
+        token = (await self.reads.by_customers([pair], columns, owner=owner)).get(pair)
         return token if token is not None and self.caller.may_read(token.user_id) else None
 
     def unreadable(self, user_ids: Sequence[str]) -> dict[str, ForbiddenError]:

@@ -85,11 +85,6 @@ def refuse(told: Sequence[Formatted], room: BatchRoom | None = None) -> bytes:
     return orjson.dumps({"errors": told if room is None else room.tell(told)})
 
 
-def write_data(data: Any) -> tuple[bytes, str]:
-    """The answer of an operation that ran without an error, and its outcome."""
-    return orjson.dumps({"data": data}), "ok"
-
-
 def too_large(bounds: AnswerBounds) -> tuple[bytes, str]:
     """What is answered instead of too much."""
     told = about_variables([AnswerTooLargeError(bounds)])

@@ -392,7 +392,7 @@ class HTTPProtocol(asyncio.Protocol):
                     failure = HTTPStatus.INTERNAL_SERVER_ERROR
                     response = request.refusal or refusal(failure, "Internal error.", request.raw_headers)
                 if response is not None and not self._transport.is_closing():
-                    self.write(request, response)
+                    self._transport.write(self._piece(request, *response))
             except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection alone
                 _log.error("unexpected error", exc_info=error)
                 self._transport.abort()
@@ -440,13 +440,6 @@ class HTTPProtocol(asyncio.Protocol):
         if is_asked and not self._transport.is_closing():
             self._transport.write(_CONTINUE)
 
-    def write(self, request: Request, response: Response) -> None:
-        """Write an answer in one piece."""
-        status, head, body = response
-        if request.method == "HEAD":
-            body = b""
-        self._transport.write(self._piece(request, status, head, body))
-
     def begin(self, request: Request, status: int, head: bytes) -> None:
         """Write the head of an answer whose body follows by `write_body`."""
         self._transport.write(self._piece(request, status, head, b""))
@@ -462,6 +455,8 @@ class HTTPProtocol(asyncio.Protocol):
 
     def _piece(self, request: Request, status: int, head: bytes, body: bytes) -> bytes:
         self._has_begun = True
+        if request.method == "HEAD":
+            body = b""
         is_last = len(self._requests) == 1 and (self._is_ending or "draining" in self._state)
         self._closes = closes = is_last or not request.keep_alive or not request.is_complete
         headers, lines = self._connections.defaults
