@@ -1,4 +1,4 @@
-# The service alone: PostgreSQL is elsewhere, named by DATABASE_URL. Builds with any builder, BuildKit or not.
+# Contains only the service; DATABASE_URL names the PostgreSQL. Builds with or without BuildKit.
 FROM node:24-slim AS graphiql
 
 WORKDIR /srv/graphiql

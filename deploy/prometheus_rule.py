@@ -1,4 +1,4 @@
-"""Regenerates the alerts as a resource of the Prometheus operator: `make alerts`, after a change of them."""
+"""Write the alerts as a PrometheusRule for the Prometheus operator. Run `make alerts` after you change them."""
 
 from pathlib import Path
 

@@ -227,6 +227,7 @@ def test_an_alert_says_what_it_is_about_and_where_there_is_more(alert):
     rule = ALERTS[alert]
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+    assert "- " not in rule["annotations"]["description"], "a word is split where the text is folded"
     page, _, anchor = rule["annotations"]["runbook_url"].removeprefix("https://docs.example/").partition("#")
     headings = re.findall(r"^#+ (.*)", (ROOT / "docs" / page).read_text(), re.MULTILINE)
     assert anchor in {heading.strip("`").lower() for heading in headings}
@@ -237,6 +238,12 @@ def test_an_alert_tells_jobs_apart(alert):
     expression = ALERTS[alert]["expr"]
     aggregated = re.findall(r"\b(?:sum|min|max)\b(?: by \((.*?)\))?", expression)
     assert all({"namespace", "job"} <= {label.strip() for label in labels.split(",")} for labels in aggregated)
+
+
+@pytest.mark.parametrize("expression", [each["expr"] for each in TARGETS])
+def test_a_panel_shows_the_chosen_installation_only(expression):
+    chosen = re.findall(r"\b(?:gateway_tokens|process)_\w+(?:{(.*?)})?", expression.split(" and on ")[0])
+    assert all('namespace=~"$namespace", job=~"$job"' in labels for labels in chosen)
 
 
 def test_the_operator_gets_the_same_alerts():
@@ -346,7 +353,7 @@ def test_a_panel_shows_something(promtool, tmp_path, scraped):
             series.append((f'{sample.name}{{{labels},instance="a"}}'.replace("{,", "{"), f"{sample.value}+1x60"))
     tests = []
     for target in TARGETS:
-        expression = target["expr"].replace("$__rate_interval", "5m").replace("$instance", ".*")
+        expression = re.sub(r"\$(instance|job|namespace)", ".*", target["expr"].replace("$__rate_interval", "5m"))
         one = {"labels": "{}", "value": 1}
         tests.append({"expr": f"count({expression}) > bool 0", "eval_time": "30m", "exp_samples": [one]})
     done = evaluated(promtool, tmp_path, series, promql_expr_test=tests)
