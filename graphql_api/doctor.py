@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 import asyncpg
 
-from graphql_api import DEFAULT_PORT
 from graphql_api.app import PARTS, invalid_documents
 from graphql_api.auth import Authenticator
 from graphql_api.bulk.reconciling import payment_methods
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.gateway_apis.client import GatewayClient, Pace, StoppedError
 from graphql_api.gateway_apis.keys import GatewayKey, gateway_keys
 from graphql_api.settings import ConfigurationError, Settings
-from graphql_api.settings.advice import weaknesses
-from graphql_api.storage.connector import FAILURES, adapt, addresses, connect_to_primary, described, place
+from graphql_api.settings.advice import notes, weaknesses
+from graphql_api.storage.connector import FAILURES, UNNAMED, adapt, addresses, connect_to_primary, described, place
 from graphql_api.storage.customer_lists import OTHER_OBJECTS
 from graphql_api.storage.distribution import cluster_of, outdated_functions
-from graphql_api.storage.grants import missing_grants
+from graphql_api.storage.grants import elsewhere, missing_grants
 from graphql_api.storage.migrate import current_revision, newest_revision
 from graphql_api.storage.partitioning import KEYS, parts_of, unfinished
 from graphql_api.storage.remedies import reason, remedy
@@ -63,6 +63,7 @@ _ON_CITUS = (
     "customer ids stay unique, and changes are made on all nodes or on none; but readers may see a merge half-done, "
     "and everybody must connect to the coordinator"
 )
+_KIND = "select current_database(), pg_encoding_to_char(encoding) from pg_database where datname = current_database()"
 _PID = "select pg_backend_pid()"
 _POOLER = (
     "runs in transaction mode, which loses prepared statements: "
@@ -135,9 +136,8 @@ def _settings(settings: Settings, problems: Sequence[str]) -> Iterator[Finding]:
         yield _wrong("settings", problem)
     if not problems:
         yield _well("settings", "are valid")
-    if settings.metrics_port == DEFAULT_PORT:
-        says = f"METRICS_PORT: {DEFAULT_PORT} is also the port of `serve`, unless you pass it another --port"
-        yield Finding("settings", is_well=True, says=says, is_note=True)
+    for note in notes(settings):
+        yield Finding("settings", is_well=True, says=note, is_note=True)
 
 
 def _problems(settings: Settings) -> list[str]:
@@ -186,7 +186,7 @@ async def _keys(settings: Settings) -> Finding:
     except (OSError, ValueError) as error:
         return _wrong("keys", f"{source}: {error}")
     if not has_keys:
-        return _wrong("keys", f"{source} gave no keys ({problem}): check that it serves a JSON Web Key Set")
+        return _wrong("keys", f"{source} gave no keys ({problem}): check the URL and the network")
     return _well("keys", f"{source} has keys")
 
 
@@ -203,7 +203,9 @@ async def _gateway(key: GatewayKey) -> Finding:
         async with GatewayClient.open(key, Pace(key.api.rate)) as client:
             await client.probe()
     except StoppedError as wrong:
-        return _wrong("gateway", f"{key.gateway}: {wrong}. Check the key and the network")
+        what = "the network" if "no answer" in str(wrong) else "the key and the network"
+        base = f" and {key.api.name.upper()}_API_BASE" if key.base_url else ""
+        return _wrong("gateway", f"{key.gateway}: {wrong}. Check {what}{base}")
     return _well("gateway", f"{key.gateway}: {key.api.name} accepts the key")
 
 
@@ -213,19 +215,12 @@ async def _database(
     try:
         async with _primary(url) as connection:
             yield _server(connection, described(url), tested)
+            async for finding in _kind(connection, url):
+                yield finding
             if settings.database_prepared_statements and await _is_shared(connection, url):
                 yield _wrong("pooler", _POOLER)
-            missing = await missing_grants(connection)
-            for statement in missing:
-                yield _wrong("grants", f"one is missing: as the owner or a superuser, run `{statement}`")
-            if not missing:
-                migrations = await _migrations(connection)
-                if migrations.is_well:
-                    yield _well("grants", "are complete")
-                yield migrations
-                if migrations.is_well:
-                    async for finding in _tables(connection, settings, max_open_seconds):
-                        yield finding
+            async for finding in _contents(connection, settings, max_open_seconds):
+                yield finding
             yield await _indexes(connection)
             yield await _clock(connection)
             async for finding in _log(connection):
@@ -234,6 +229,44 @@ async def _database(
                 yield finding
     except FAILURES as error:
         yield _wrong("database", f"{described(url)} cannot be used ({reason(error)}): {remedy(error)}")
+
+
+async def _contents(
+    connection: asyncpg.Connection, settings: Settings, max_open_seconds: float
+) -> AsyncIterator[Finding]:
+    """Whether the role can use the tables, and what is in them; if it cannot, which checks are left out."""
+    if missing := await missing_grants(connection):
+        yield _wrong("grants", _to_grant(missing))
+        yield _left_out("migrations", "grants are missing")
+        yield _left_out("feed", "grants are missing")
+        return
+    if tables := await elsewhere(connection):
+        path, schemas = tables
+        to_do = f"run `alter role … set search_path = {schemas}`, or change it in DATABASE_URL"
+        yield _wrong("database", f"the tables are in the schema {schemas}, but search_path is {path}: {to_do}")
+        yield _left_out("migrations", "search_path is wrong")
+        yield _left_out("feed", "search_path is wrong")
+        return
+    migrations = await _migrations(connection)
+    if migrations.is_well:
+        yield _well("grants", "are complete")
+    yield migrations
+    if not migrations.is_well:
+        yield _left_out("feed", "the database is not migrated")
+        return
+    async for finding in _tables(connection, settings, max_open_seconds):
+        yield finding
+
+
+def _to_grant(missing: Sequence[str]) -> str:
+    if len(missing) == 1:
+        return f"one is missing: as the owner or a superuser, run `{missing[0]}`"
+    statements = "".join(f"\n{' ' * 18}{statement};" for statement in missing)
+    return f"{len(missing)} are missing. As the owner or a superuser, run:{statements}"
+
+
+def _left_out(check: str, why: str) -> Finding:
+    return Finding(check, is_well=True, says=f"not checked, because {why}", is_note=True)
 
 
 async def _tables(
@@ -276,6 +309,16 @@ def _server(connection: asyncpg.Connection, name: str, tested: Sequence[int]) ->
     return _wrong("database", f"{name} is PostgreSQL {major}: use one of {tested[0]} to {tested[-1]}")
 
 
+async def _kind(connection: asyncpg.Connection, url: str) -> AsyncIterator[Finding]:
+    """Whether the database is the one that was meant, and keeps text as Unicode."""
+    [(name, encoding)] = await connection.fetch(_KIND)
+    if described(url).startswith(UNNAMED):
+        says = f"DATABASE_URL names no database, so it is {name}: add /{name} or another name to its end"
+        yield Finding("database", is_well=True, says=says, is_note=True)
+    if encoding != "UTF8":
+        yield _wrong("database", f"its encoding is {encoding}: create the database with encoding UTF8")
+
+
 async def _log(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
     """The details of errors in PostgreSQL's log quote rows, which an erasure does not reach."""
     if await connection.fetchval("show log_error_verbosity") != "terse":
@@ -304,14 +347,16 @@ async def _is_shared(connection: asyncpg.Connection, url: str) -> bool:
 
 
 async def _migrations(connection: asyncpg.Connection) -> Finding:
-    current, newest = await current_revision(connection), newest_revision()
+    try:
+        current, newest = await current_revision(connection), newest_revision()
+    except UnavailableError as foreign:
+        return _wrong("migrations", str(foreign))
     if current is not None and current >= newest:
         newer = "" if current == newest else f", newer than this release's {newest}"
         return _well("migrations", f"are current, {current}{newer}")
-    state = f"are at {current}, not {newest}" if current else "have not run, the database is empty"
-    return _wrong(
-        "migrations", f"{state}: run `gateway-tokens migrate` as the role that owns the tables, then `doctor`"
-    )
+    state = f"are at {current}, not {newest}" if current else "have not run (the database is empty)"
+    to_do = "run `gateway-tokens migrate` as the role that owns the tables, then run `doctor` again"
+    return _wrong("migrations", f"{state}: {to_do}")
 
 
 async def _customer_ids(connection: asyncpg.Connection, settings: Settings) -> Finding | None:
@@ -407,8 +452,8 @@ async def _replica(address: str, primary_url: str, most: float) -> Finding:
     try:
         return await _lag(name, address, primary_url, most)
     except FAILURES as error:
-        to_do = "check DATABASE_REPLICA_URL; reads use the primary"
-        return _wrong("replica", f"{name} cannot be compared with the primary ({reason(error)}): {to_do}")
+        to_do = "check DATABASE_REPLICA_URL. Until then, reads use the primary"
+        return _wrong("replica", f"{name} cannot be reached or compared with the primary ({reason(error)}): {to_do}")
 
 
 async def _lag(name: str, address: str, primary_url: str, most: float) -> Finding:

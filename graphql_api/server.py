@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from multiprocessing.context import ForkProcess
 from typing import Any, cast
 
+import structlog
 import uvicorn
 import uvloop
 
@@ -34,7 +35,7 @@ GC_THRESHOLDS = (10_000, 10, 5)
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 _LARGE_BUFFER = 256 * 1024  # bytes
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 Listeners = Sequence[socket.socket]
 """The sockets that one worker serves on."""
@@ -95,6 +96,7 @@ def serve(app: Any, listeners: list[Listeners], drain_seconds: float) -> None:
         is_cut_off = uvloop.run(_work(app, listeners[0], drain_seconds))
     else:
         is_cut_off = _supervise(app, listeners, drain_seconds)
+    _log.info("stopped")
     if is_cut_off:
         raise KeyboardInterrupt
 
@@ -132,7 +134,7 @@ class _Server(uvicorn.Server):
         else:
             heeded = _HEEDED
             for number in _STOPPING - {signal.SIGTERM}:
-                loop.add_signal_handler(number, self._press)
+                loop.add_signal_handler(number, self._press, number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, heeded)
         yield
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # nothing disturbs what is left to clean up
@@ -145,9 +147,13 @@ class _Server(uvicorn.Server):
     def _drain(self) -> None:
         if "draining" not in self.lifespan.state:
             self.lifespan.state["draining"] = True
+            if not multiprocessing.parent_process():
+                _log.info("stopping", signal=signal.SIGTERM.name)
             asyncio.get_running_loop().call_later(self._drain_seconds, self._leave)
 
-    def _press(self) -> None:
+    def _press(self, number: signal.Signals) -> None:
+        if not self.should_exit:
+            _log.info("stopping", signal=number.name)
         self.handle_exit(signal.SIGINT, None)
         if self.force_exit:
             logging.disable()  # what is cut off now is not an error
@@ -206,9 +212,13 @@ class _Worker:
         os.kill(cast("int", self.process.pid), signal.SIGTERM if drains else signal.SIGINT)
 
     def replacement(self) -> "_Worker":
-        _log.error("Worker %s ended with status %s and is replaced", self.process.pid, self.process.exitcode)
+        status = self.process.exitcode or 0
+        names = {-number: number.name for number in signal.Signals}
+        _log.error("worker ended", pid=self.process.pid, status=names.get(status, status))
         time.sleep(max(0, self._started + _RESTART_SECONDS - time.monotonic()))
-        return _Worker(*self._serves)
+        worker = _Worker(*self._serves)
+        _log.info("worker started", pid=worker.process.pid)
+        return worker
 
 
 def _supervise(app: Any, listeners: list[Listeners], drain_seconds: float) -> bool:
@@ -228,6 +238,8 @@ def _supervise(app: Any, listeners: list[Listeners], drain_seconds: float) -> bo
             for worker in workers:
                 os.kill(cast("int", worker.process.pid), received)
         elif received != signal.SIGCHLD:
+            if not stopping:
+                _log.info("stopping", signal=signal.Signals(received).name)
             is_cut_off = stopping
             for worker in workers:
                 if stopping:

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import secrets
 import socket
 import ssl
 import sys
 from unittest.mock import AsyncMock
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 import pytest
@@ -23,7 +25,8 @@ SECRET = "a secret of the tests, which is no secret"
 
 
 async def found(**settings):
-    return {each.check: each async for each in doctor.findings(Settings(**{"auth_secret": SECRET, **settings}))}
+    given = {"auth_secret": SECRET, "auth_issuer": "i", "auth_audience": "a", **settings}
+    return {each.check: each async for each in doctor.findings(Settings(**given))}
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ UNKNOWN_CA.verify_message = "unable to get local issuer certificate"
         (asyncpg.TooManyConnectionsError("too many clients"), "too many", "max_connections"),
         (asyncpg.TooManyConnectionsError('too many connections for role "x"'), "too many", "limit of the role"),
         (socket.gaierror(-2, "Name or service not known"), "its host name has no address", "the host"),
-        (FileNotFoundError(2, ""), "no such file", "sslrootcert"),
+        (FileNotFoundError(2, ""), "no such file", "directory of its socket"),
         (UNKNOWN_CA, "its certificate is not valid", "set sslrootcert"),
         (
             asyncpg.exceptions.ClientConfigurationError('root certificate file "x" does not exist', hint="a\nb"),
@@ -127,7 +130,7 @@ UNKNOWN_CA.verify_message = "unable to get local issuer certificate"
         ),
         (asyncpg.InsufficientPrivilegeError("permission denied for schema x"), "schema", "migrate` as the role"),
         (TimeoutError(), "it took too long", "firewalls"),
-        (ConnectionError("rejected SSL upgrade"), "SSL", "sslmode"),
+        (ConnectionError("rejected SSL upgrade"), "does not support TLS", "sslmode"),
         (asyncpg.PostgresError("something new"), "something new", "DATABASE_URL"),
     ],
 )
@@ -179,8 +182,38 @@ async def test_an_empty_database_is_to_be_migrated(new_database):
     lines = await found(database_url=await new_database())
     line = lines["migrations"]
     assert "grants" not in lines  # which are complete only after a migration
+    assert lines["feed"].says == "not checked, because the database is not migrated"
     assert not line.is_well
     assert "gateway-tokens migrate" in line.says
+
+
+@pytest.mark.parametrize("exists", [False, True])
+async def test_a_search_path_without_the_tables_is_wrong_and_no_grant(own, exists):
+    url, connection = own
+    if exists:
+        await connection.execute("create schema other")
+    parts = urlsplit(url)
+    query = urlencode([*parse_qsl(parts.query), ("search_path", "other")])
+    lines = await found(database_url=parts._replace(query=query).geturl())
+    assert "grants" not in lines
+    says = "the tables are in the schema public, but search_path is other: run `alter role … set search_path = public`"
+    assert lines["database"].says.startswith(says)
+    assert [lines[check].says for check in ("migrations", "feed")] == ["not checked, because search_path is wrong"] * 2
+
+
+async def test_a_database_that_no_url_names_is_named(server_url):
+    line = (await found(database_url=urlsplit(server_url)._replace(path="").geturl()))["database"]
+    assert (line.is_note, line.says.startswith("DATABASE_URL names no database, so it is postgres: ")) == (True, True)
+
+
+async def test_a_database_that_does_not_keep_text_as_unicode_is_wrong(administrator, straight):
+    name = f"test_{secrets.token_hex(6)}"
+    await administrator.execute(f"create database {name} template template0 encoding sql_ascii locale 'C'")
+    try:
+        line = (await found(database_url=straight(f"/{name}")))["database"]
+    finally:
+        await administrator.execute(f"drop database {name}")
+    assert (line.is_well, "SQL_ASCII" in line.says) == (False, True)
 
 
 async def test_an_index_that_was_never_finished_is_named_with_its_mending(own):
@@ -211,6 +244,11 @@ async def test_a_weak_setting_is_wrong(database_url):
     assert (line.is_well, line.says.partition(":")[0]) == (False, "ROUTER_SECRET")
     line = (await found(database_url=database_url, metrics_port=8000))["settings"]
     assert (line.is_note, line.says.partition(":")[0]) == (True, "METRICS_PORT")
+    line = (await found(database_url=database_url, auth_issuer=None))["settings"]
+    assert (line.is_note, line.says.partition(":")[0]) == (True, "AUTH_SECRET")
+    assert not (await found(database_url=database_url))["settings"].is_note
+    line = (await found(database_url=database_url, cors_origins="*"))["settings"]
+    assert (line.is_note, line.says.partition(":")[0]) == (True, "CORS_ORIGINS")
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"keys": []}'])
@@ -333,7 +371,7 @@ async def test_the_exit_status_is_one_where_a_line_is_wrong(database_url, monkey
             "STRIPE: Stripe refuses the key (status 403). It needs Customers: Read (Write to purge) and Events",
         ),
         ([401], "STRIPE: Stripe refuses the key (status 401)."),
-        ([500] * 3, "STRIPE: Stripe cannot be asked: status 500. Check the key and the network"),
+        ([500] * 3, "STRIPE: Stripe cannot be asked: status 500. Check the key and the network and STRIPE_API_BASE"),
         (["html"] * 3, "STRIPE: Stripe cannot be asked: an unexpected answer with status 200."),
     ],
 )

@@ -1,6 +1,7 @@
 """The server around any app: one process or several, the end by a signal, workers that die."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -169,6 +170,9 @@ def test_a_killed_worker_is_replaced_while_the_other_serves_on(serve):
     assert service.ask() != killed
     until_sync(lambda: len(service.workers() - {killed}) == 2, "the worker is replaced")
     assert service.end() == 0
+    logged = service.process.stdout.read()
+    assert re.search(rf"worker ended +pid={killed} status=SIGKILL", logged)
+    assert re.search(r"worker started +pid=\d+.*\n.*stopping +signal=SIGTERM", logged)
 
 
 def test_workers_end_when_their_supervisor_is_killed(serve):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graphql_api import __version__
 from graphql_api.cli.options import EmbeddedOption
-from graphql_api.cli.process import CommandError, UsageError, database, load_settings, run, run_bulk
+from graphql_api.cli.process import CommandError, UsageError, database, described, load_settings, run, run_bulk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ def deliver(
     from_: Annotated[
         str | None, typer.Option("--from", help="With --resume: continue after this cursor.", metavar="CURSOR")
     ] = None,
-    skip: Annotated[bool, typer.Option("--skip", help="With --resume: leave out the entry that failed.")] = False,
+    skip: Annotated[bool, typer.Option("--skip", help="With --resume: skip the entry that failed.")] = False,
     embedded: EmbeddedOption = False,
 ) -> None:
     """Send the change feed to EVENT_WEBHOOKS, signed.
@@ -67,6 +68,8 @@ def _deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict
     """
     import asyncio
 
+    import structlog
+
     from graphql_api.deliveries import delivering
     from graphql_api.deliveries.sending import Endpoint, Sender, Sends
     from graphql_api.observability import logs
@@ -93,6 +96,11 @@ def _deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict
 
     async def work(url: str) -> dict[str, str]:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def stop_by(number: signal.Signals) -> None:
+            log.info("stopping", signal=number.name)
+            stop.set()
+
         await upgrade(url)
         async with (
             ConnectionPool.open(
@@ -111,14 +119,18 @@ def _deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict
             ) as made,
         ):
             for number in (signal.SIGTERM, signal.SIGHUP):
-                loop.add_signal_handler(number, stop.set)
+                loop.add_signal_handler(number, stop_by, number)
             if not once:
+                names = [endpoint.name for endpoint in endpoints]
+                log.info("started", version=__version__, endpoints=names, database=name)
                 await delivering.run(made)
+                log.info("stopped")
                 return {}
             reasons = await asyncio.gather(*(each.once() for each in made))
             return {each.name: reason for each, reason in zip(made, reasons, strict=True) if reason}
 
     logs.configure(settings.log_level, settings.log_format)
+    log, name = structlog.get_logger(), described(settings)
     with database(settings, embedded=embedded) as opened:
         return run(work(str(opened.database_url)))
 

@@ -96,7 +96,7 @@ def purge(
     ] = False,
     missing_is_done: Annotated[
         bool,
-        typer.Option("--missing-is-done", help="Count customers that the gateway does not know as deleted."),
+        typer.Option("--missing-is-done", help="Treat customers as deleted if the gateway does not know them."),
     ] = False,
     skip_file: Annotated[
         Path | None,
@@ -124,7 +124,7 @@ def purge(
     options = PurgeOptions(limit, dry_run, missing_is_done, skipped)
     is_asked = not (yes or dry_run)
     if is_asked:
-        must_be_asked("purge deletes customers for good: add --yes, or --dry-run to see which")
+        must_be_asked("`purge` deletes customers permanently: add --yes, or --dry-run to see which")
     run_bulk(
         lambda pool, gateways: jobs.purge_gateway(pool, gateways, key, options, report=report, logs=logs),
         embedded=embedded,

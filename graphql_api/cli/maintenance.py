@@ -24,9 +24,9 @@ def migrate(
     *,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Migrate the database to the newest version. Safe to run on several machines at once."""
+    """Migrate the database to the newest migration. Safe to run on several machines at once."""
     from graphql_api.storage.distribution import renew_functions
-    from graphql_api.storage.migrate import upgrade
+    from graphql_api.storage.migrate import newest_revision, upgrade
 
     async def migrated(url: str) -> str:
         revision = await upgrade(url)
@@ -35,7 +35,9 @@ def migrate(
 
     with database(load_settings(), embedded=embedded) as settings:
         revision = run(migrated(str(settings.database_url)), for_owner=True)
-    print(f"The database is at revision {revision}.")
+    newest = newest_revision()
+    newer = f", which is newer than this release's {newest}: nothing to do" if revision > newest else ""
+    print(f"The database is at migration {revision}{newer}.")
 
 
 @commands.command()
@@ -88,7 +90,7 @@ def prune(
     settings = load_settings()
     is_asked = not (yes or dry_run)
     if is_asked:
-        must_be_asked("prune deletes history for good: add --yes, or --dry-run to see how much")
+        must_be_asked("`prune` deletes history permanently: add --yes, or --dry-run to see how many entries")
 
     async def question(pool: "ConnectionPool") -> str | None:
         total = await _pruned(pool, age, dry_run=True)
@@ -124,11 +126,11 @@ def partition(
     cancel: Annotated[bool, typer.Option("--cancel", help="Undo a run that stopped before its end.")] = False,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Partition large tables while the service serves.
+    """Partition large tables while the service keeps running.
 
-    The tables that grow with the tokens become hash partitions. It copies each table in the background, then swaps it
-    in a moment. A run that stopped continues where it was. It needs the role that owns the tables, and disk for a copy
-    of the largest one.
+    The tables that grow with the tokens become hash partitions. It copies each table in the background, then swaps the
+    copy in, which takes a moment. A run that stopped continues where it was. It needs the role that owns the tables,
+    and disk for a copy of the largest one.
     """
     from graphql_api.storage.partitioning import KEYS
 
@@ -152,7 +154,7 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
     from graphql_api.bulk.progress import progress
     from graphql_api.domain.errors import BadInputError
     from graphql_api.storage.migrate import must_be_migrated
-    from graphql_api.storage.partitioning import Partitioning, alone, parts_of
+    from graphql_api.storage.partitioning import Partitioning, alone, parts_of, unfinished
 
     await must_be_migrated(url)
     async with alone(url) as connection:
@@ -165,6 +167,10 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
             if count:
                 hint = ", and --cancel undoes only what is unfinished" if cancel else " already"
                 print(f"{table} has {count} partitions{hint}.")
+        begun = [each for each in await unfinished(connection) if each in tables]
+        if cancel and not begun:
+            print("There is no unfinished run to cancel.")
+            return
         for work in waiting:
             if dry_run:
                 rows, size, seconds = await work.estimate()
@@ -172,10 +178,10 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
                     f"{work.table}: {rows:,} rows; {_about(seconds / 60)} min on an idle server, "
                     f"and {_about(size / 1e9)} GB of disk until it is done."
                 )
-            elif cancel:
+            elif cancel and work.table in begun:
                 await work.cancel()
-                print(f"{work.table} is not partitioned.")
-            else:
+                print(f"{work.table} is not partitioned: its run was undone.")
+            elif not cancel:
                 with progress(work.table, work.rows) as show:
                     await work.run(lambda done, show=show: show(done, f"{done:,} rows"))
                 print(f"{work.table} has {parts} partitions now.")
@@ -191,7 +197,7 @@ def distribute(
         bool, typer.Option("--dry-run", help="Say what would be distributed, and change nothing.")
     ] = False,
 ) -> None:
-    """Distribute large tables over the workers of a Citus cluster.
+    """Distribute large tables over the workers of a Citus cluster (experimental).
 
     Run it on the coordinator, as the role that owns the tables, while the service is stopped: the tables are locked
     while it copies them, in one transaction. `migrate` then renews the functions that it creates on the coordinator.

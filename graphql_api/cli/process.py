@@ -60,17 +60,28 @@ def _confirm(question: str) -> None:
 
 
 def load_settings() -> "Settings":
-    """The settings of the environment; variables whose names look like slips are named on standard error.
+    """The settings of the environment; variables whose names look like slips are named on standard error, or logged.
 
     Raises:
         ConfigurationError: a variable has an invalid value.
     """
-    from graphql_api.settings import Settings
+    from graphql_api.settings import ConfigurationError, Settings
     from graphql_api.settings.advice import slips
 
+    settings, problems = Settings.inspect()
     for slip in slips(os.environ):
-        print(f"gateway-tokens: warning: {slip}", file=sys.stderr)
-    return Settings.load()
+        if settings.log_format == "json":
+            import structlog
+
+            from graphql_api.observability import logs
+
+            logs.configure(settings.log_level, settings.log_format)
+            structlog.get_logger().warning("unknown variable", problem=slip)
+        else:
+            print(f"gateway-tokens: warning: {slip}", file=sys.stderr)
+    if problems:
+        raise ConfigurationError(*problems)
+    return settings
 
 
 @contextmanager
@@ -89,7 +100,7 @@ def database(settings: "Settings", *, embedded: bool = True, tell: bool = True) 
             "DATABASE_URL is not set: set it, or pass --embedded to work on the embedded PostgreSQL in "
             f"{settings.data_dir.resolve()}"
         )
-    if tell:
+    if tell and settings.log_format != "json":
         print(f"Database: {described(settings)}", file=sys.stderr)
     if settings.database_url is not None:
         yield settings

@@ -38,8 +38,12 @@ def serve(
     ] = DEFAULT_PORT,
     workers: Annotated[int, typer.Option(help="The number of worker processes.", min=1)] = 1,
     demo: Annotated[bool, typer.Option("--demo", help="Fill an empty database with demo tokens first.")] = False,
+    embedded: EmbeddedOption = False,
 ) -> None:
-    """Migrate the database, then serve. Without DATABASE_URL, start the embedded PostgreSQL."""
+    """Migrate the database, then serve. Without DATABASE_URL, start the embedded PostgreSQL.
+
+    If access tokens are required and other machines can connect, the embedded PostgreSQL needs --embedded or DATA_DIR.
+    """
     from graphql_api import server
     from graphql_api.app import create_app
     from graphql_api.cli import startup
@@ -51,7 +55,9 @@ def serve(
     name = described(settings)
     with (
         startup.listening(settings, host, port, workers) as listeners,
-        database(settings, tell=False) as settings,
+        database(
+            settings, embedded=embedded or not settings.authenticates or server.is_loopback(host), tell=False
+        ) as settings,
         SharedMemory.open(workers) if workers > 1 else nullcontext() as shared,
     ):
         run(upgrade(str(settings.database_url)), for_owner=True)

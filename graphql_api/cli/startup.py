@@ -80,8 +80,19 @@ async def warn_of_missing_grants(url: str) -> None:
 
 
 def announce(settings: Settings, host: str, port: int, *, workers: int, database: str) -> None:
-    """Tell what runs where, and a newcomer what to try and what is switched off."""
+    """Log what runs where; unless only programs read it, tell a newcomer what to try and what is switched off."""
     address = ip_address(host)
+    listens_on = f"[{host}]:{port}" if address.version == 6 else f"{host}:{port}"  # noqa: PLR2004
+    structlog.get_logger().info(
+        "started",
+        version=__version__,
+        address=listens_on,
+        metrics_port=settings.metrics_port,
+        workers=workers,
+        database=database,
+    )
+    if settings.log_format == "json" and not sys.stdout.isatty():
+        return
     shown = "localhost" if address.is_unspecified else f"[{host}]" if address.version == 6 else host  # noqa: PLR2004
     base = f"http://{shown}:{port}"
     url = f"{base}/graphql"
@@ -91,12 +102,12 @@ def announce(settings: Settings, host: str, port: int, *, workers: int, database
         flush=True,
     )
     if settings.authenticates:
-        if settings.auth_secret and not settings.introspects:
-            print(
-                "\nGraphiQL is off. To turn it on, with an access token for each role, set INTROSPECTION=true.",
-                flush=True,
-            )
-        elif settings.auth_secret and address.is_loopback and sys.stdout.isatty():
+        if not settings.auth_secret or not address.is_loopback:
+            return
+        if not settings.introspects:
+            says = "To turn it on, set INTROSPECTION=true. On a terminal, you then get an access token for each role."
+            print(f"\nGraphiQL is off. {says}", flush=True)
+        elif sys.stdout.isatty():
             roles = _token_of_each_role(settings, settings.auth_secret)
             print(f"\nGraphiQL, with an access token for each role, valid for eight hours:\n{url}#{roles}", flush=True)
         return

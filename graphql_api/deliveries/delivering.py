@@ -278,8 +278,8 @@ async def resume(pool: ConnectionPool, name: str, *, place: Place | None = None,
     known = {each.name: each for each in await states.states()}
     state = known.get(name)
     if state is None:
-        names = f"It knows {', '.join(known)}." if known else "It has not run yet, so it knows none."
-        raise BadInputError(f"`deliver` knows no endpoint {name!r}. {names}")
+        names = f"there are {', '.join(known)}" if known else "`deliver` has not run on this database yet"
+        raise BadInputError(f"There is no endpoint {name!r}: {names}.")
     position = pruning = left_out = None
     if place is not None:
         page = await feed.page(place, 1)

@@ -212,7 +212,7 @@ async def _run(
                 show(tally.asked, str(tally))
     except StoppedError as stopped:
         ended = str(stopped)
-        raise JobStoppedError(f"{title} stopped ({tally}): {stopped}. The next run continues there") from None
+        raise JobStoppedError(f"{title} stopped ({tally}): {stopped}. The next run continues there.") from None
     except asyncio.CancelledError:
         ended = "interrupted"
         raise JobStoppedError(f"{title} was interrupted ({tally}): run the same command again to continue") from None

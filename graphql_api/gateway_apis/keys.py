@@ -51,9 +51,9 @@ def gateway_key(settings: Settings, gateway: str) -> GatewayKey:
     """The key for a gateway; raises as `gateway_keys` does, or if there is none."""
     keys = gateway_keys(settings)
     if gateway not in keys:
-        known = f"there are keys for {', '.join(sorted(keys))}" if keys else "there is no key for any gateway"
+        known = f", only for {', '.join(sorted(keys))}" if keys else ""
         mode = "test" if is_test_gateway(gateway, settings.test_gateways) else "live"
-        raise ConfigurationError(f"{gateway} cannot be asked: {known}. {_advice(gateway, mode, keys)}")
+        raise ConfigurationError(f"There is no API key for {gateway}{known}. {_advice(gateway, mode, keys)}")
     return keys[gateway]
 
 

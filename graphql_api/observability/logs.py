@@ -54,7 +54,7 @@ def configure(
     for handler in [handler for handler in root.handlers if isinstance(handler, _Forward)]:
         root.removeHandler(handler)
     root.addHandler(_Forward())
-    for chatty in ("httpx", "httpcore"):
+    for chatty in ("httpx", "httpcore", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     _set_level(level)
 

@@ -1,8 +1,10 @@
 """Addresses: of databases, of HTTP servers, of websites. What is said of a wrong one never quotes a password."""
 
+import os
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
@@ -13,7 +15,9 @@ from graphql_api.settings.values import Names
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 _HOST = re.compile(r"[^/:@?#\[\]\s]+|\[[0-9A-Fa-f:.]+\]")
-_ESCAPES = "write @, # and / in the password as %40, %23 and %2F"
+_ESCAPES = "write %, @, :, /, ?, #, [ and ] in the password as %25, %40, %3A, %2F, %3F, %23, %5B and %5D"
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _BETWEEN_ADDRESSES = re.compile(r"\s*,\s*(?=postgres(?:ql)?://)")
 
 
@@ -41,21 +45,39 @@ def is_unprotected(address: str) -> bool:
 
 
 def _problem_of_postgres(address: str) -> str | None:
+    """What keeps it from being the address of a database. It quotes nothing that may belong to a password."""
     try:
         parts = urlsplit(address)
         hosts = parts.netloc.rpartition("@")[2].split(",")
         ports = [urlsplit(f"//{host}").port for host in hosts]
     except ValueError:
-        return f"a port is not a number from 1 to 65535{f'; {_ESCAPES}' if '@' in address else ''}"
+        return _ESCAPES if _is_split_wrong(address) else "a port is not a number from 1 to 65535"
     if parts.scheme not in {"postgresql", "postgres"}:
         return f"it begins with {parts.scheme}://" if "://" in address else "it does not begin with postgresql://"
-    if address != address.strip() or re.search(r"\s", parts.netloc + parts.path):
-        return "it contains white space, which is %20 in a name or a password"
-    if parts.netloc.count("@") > 1 or parts.fragment or ("@" in parts.path and "@" not in parts.netloc):
+    if _is_split_wrong(address):
         return _ESCAPES
+    if address != address.strip() or re.search(r"\s", address.partition("?")[0]):
+        return "it contains white space, which is %20 in a name or a password"
     if any(host.startswith(":") for host in hosts):
         return "a port has no host before it"
-    return "a port is 0" if 0 in ports else None
+    return "a port is 0" if 0 in ports else _problem_of_tls(parse_qs(parts.query))
+
+
+def _is_split_wrong(address: str) -> bool:
+    """Whether an `@` is not the end of the user and the password, which are then not what they were meant to be."""
+    rest = address.partition("://")[2]
+    return "#" in rest or rest.count("@") > 1 or re.search(r"[/?\[\]].*@", rest, re.DOTALL) is not None
+
+
+def _problem_of_tls(parameters: Mapping[str, Sequence[str]]) -> str | None:
+    if parameters.get("sslmode", ["prefer"])[-1] not in _SSL_MODES:
+        return f"sslmode takes {', '.join(_SSL_MODES[:-1])} or {_SSL_MODES[-1]}"
+    for name, file in ((name, parameters[name][-1]) for name in _FILES if name in parameters):
+        if name == "sslrootcert" and file == "system":
+            return "sslrootcert=system is not supported: name a file, such as /etc/ssl/certs/ca-certificates.crt"
+        if not os.access(file, os.R_OK):
+            return f"the file of {name} does not exist or cannot be read"
+    return None
 
 
 def _problem_of_origin(origin: str) -> str | None:

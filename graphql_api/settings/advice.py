@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from urllib.parse import urlsplit
 
+from graphql_api import DEFAULT_PORT
 from graphql_api.settings import KEYS, Settings
 from graphql_api.settings.addresses import is_unprotected
 
@@ -24,7 +25,7 @@ def weaknesses(settings: Settings) -> list[str]:
     }
     for name, secrets in named.items():
         found += [
-            f"{name}: secret {number} has fewer than {_MIN_SECRET_BYTES} bytes and can be guessed; use a longer one"
+            f"{name}: secret {number} is shorter than {_MIN_SECRET_BYTES} bytes and can be guessed; use a longer one"
             for number, secret in enumerate(secrets, 1)
             if _is_guessable(secret.get_secret_value())
         ]
@@ -49,6 +50,16 @@ def _unsafe_access(settings: Settings) -> Iterator[str]:
             yield "AUTH_ISSUER: not set, so access tokens of any issuer with these keys are accepted; set it"
     if settings.auth_jwks_url and is_unprotected(settings.auth_jwks_url):
         yield "AUTH_JWKS_URL: http:// lets anyone on the network replace the keys; use https://"
+
+
+def notes(settings: Settings) -> Iterator[str]:
+    """What may be meant as it is, and mostly is not in production."""
+    if settings.authenticates and settings.auth_secret and not (settings.auth_issuer and settings.auth_audience):
+        yield "AUTH_SECRET: is for development, without AUTH_ISSUER and AUTH_AUDIENCE; in production, set AUTH_JWKS_URL"
+    if settings.authenticates and "*" in settings.cors_origins:
+        yield "CORS_ORIGINS: with *, pages of any website can send requests with an access token; name the origins"
+    if settings.metrics_port == DEFAULT_PORT:
+        yield f"METRICS_PORT: {DEFAULT_PORT} is also the port of `serve`, unless you pass it another --port"
 
 
 def _useless(settings: Settings) -> Iterator[str]:

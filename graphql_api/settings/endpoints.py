@@ -111,8 +111,8 @@ def _webhooks(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
     allow_private = bool(info.data.get("event_webhook_allow_private"))
     for number, (name, address) in enumerate(map(_named_address, value), 1):
         if not _NAME.fullmatch(name):
-            form = "takes endpoints with their names, such as billing=https://billing.example/events"
-            raise ValueError(f"{form}; number {number} has none of letters, digits, _ and -")
+            form = "takes named endpoints, such as billing=https://billing.example/events"
+            raise ValueError(f"{form}; endpoint {number} has no name (of letters, digits, _ and -)")
         if wrong := _problem_of_endpoint(address, allow_private=allow_private):
             raise ValueError(
                 f"takes endpoints such as billing=https://billing.example/events; the address of {name} {wrong}"

@@ -112,9 +112,10 @@ def _api_keys(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[Secre
         mode = shown and shown.lastindex and shown[1]
         if mode and (mode == "test") is not is_test_gateway(name, info.data.get("test_gateways", ())):
             expected = "live" if mode == "test" else "test"
+            other = f"add {name} to TEST_GATEWAYS" if mode == "test" else "unset TEST_GATEWAYS, or rename the gateway"
             raise ValueError(
-                f"takes {what}; that of {name} is for {mode} mode, but {name} is a gateway in {expected} mode. Use a "
-                f"key for {expected} mode. Gateways in test mode have names that end in _TEST, or are in TEST_GATEWAYS"
+                f"the key for {name} is a {mode} key, but {name} is in {expected} mode. Use a {expected} key, "
+                f"or {other}"
             )
     return pairs
 

@@ -51,7 +51,7 @@ _MAX_ABANDONED = 100
 # So long after the last failed change, readiness says what the database lacks.
 _SHORTAGE_SECONDS = 60.0
 
-READ_ONLY = "The database is read-only: reads are answered, changes are not."
+READ_ONLY = "The database is read-only: the service answers queries, but not mutations."
 
 _log = structlog.get_logger()
 
@@ -350,9 +350,12 @@ class ConnectionSet:
             raw.terminate()
             return
         if self._trouble:
-            _log.warning(f"{self.name} is available again")
+            _log.info(f"{self.name} is available again")
         if self.is_read_only is takes_changes:
-            _log.warning(f"{self.name} {'takes changes again' if takes_changes else 'is read-only'}")
+            if takes_changes:
+                _log.info(f"{self.name} takes changes again")
+            else:
+                _log.warning(f"{self.name} is read-only")
             self.is_read_only = not takes_changes
             self._drop(self.open)
         self._is_reachable, self._trouble = True, ""

@@ -17,6 +17,8 @@ from graphql_api.domain.errors import UnavailableError
 RawConnection: TypeAlias = "asyncpg.Connection"
 
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+UNNAMED = "(default)"
+"""What `described` calls a database whose name the address leaves to the driver."""
 PRIMARY = "read-write"
 """asyncpg's name for the host that takes changes."""
 CONNECT_TIMEOUT_SECONDS = 1.0
@@ -239,7 +241,7 @@ def described(url: str) -> str:
     """The database's name and hosts, for people."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
-    name = unquote(parts.path.removeprefix("/")) or query.get("dbname") or query.get("database") or "(default)"
+    name = unquote(parts.path.removeprefix("/")) or query.get("dbname") or query.get("database") or UNNAMED
     return f"{name} on {', '.join(map(place, addresses(url)))}"
 
 

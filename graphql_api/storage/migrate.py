@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -33,9 +35,11 @@ _AWAY = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+_IS_OURS = re.compile(r"[0-9]{4}")
+_TABLE = "to_regclass('customer_gateway_tokens') is not null"  # the first that a migration creates
 _REVISION = Statement(
     "revision",
-    "select version_num, current_setting('transaction_read_only') = 'on' from alembic_version",
+    f"select version_num, {_TABLE}, current_setting('transaction_read_only') = 'on' from alembic_version",  # noqa: S608
     reads=Reads.OWN,
 )
 
@@ -48,11 +52,27 @@ def newest_revision(versions: Path = VERSIONS) -> str:
 
 
 async def current_revision(connection: asyncpg.Connection) -> str | None:
-    """The database's revision; None if it was never migrated."""
+    """The database's revision; None if it was never migrated.
+
+    Raises:
+        UnavailableError: another application's migrations have run there.
+    """
     try:
-        return await connection.fetchval("select version_num from alembic_version")
+        rows = await connection.fetch(_REVISION.sql)
     except asyncpg.UndefinedTableError:
         return None
+    return _own_revision(rows)
+
+
+def _own_revision(rows: Sequence[Sequence[Any]]) -> str | None:
+    """The revision in the rows of `_REVISION`. Alembic's table has the same name in every application."""
+    for revision, has_tables, *_ in rows:
+        if not has_tables or not _IS_OURS.fullmatch(revision):
+            raise UnavailableError(
+                f"Another application migrates this database with Alembic (revision {revision}): create a database for "
+                "this service alone, and name it in DATABASE_URL."
+            )
+    return max((row[0] for row in rows), default=None)
 
 
 async def _revision(url: str) -> str:
@@ -99,9 +119,9 @@ async def must_be_ready(database: ConnectionPool) -> str:
         rows = []
     except TimeoutError:
         raise UnavailableError(database.connections.trouble or "The database does not answer.") from None
-    if not rows or rows[0][0] < newest_revision():
+    if (_own_revision(rows) or "") < newest_revision():
         raise UnavailableError("The database is not migrated: run `gateway-tokens migrate`.")
-    return READ_ONLY if rows[0][1] else database.connections.shortage
+    return READ_ONLY if rows[0][2] else database.connections.shortage
 
 
 async def upgrade(url: str, *, timeout_seconds: float = 60, versions: Path = VERSIONS) -> str:
@@ -111,9 +131,10 @@ async def upgrade(url: str, *, timeout_seconds: float = 60, versions: Path = VER
     away, the process retries for `timeout_seconds`. Returns the database's revision, which may be newer than this code.
 
     Raises:
+        UnavailableError: the database is another application's, or its tables another role's.
         Exception: the last error of the driver or of Alembic.
     """
-    deadline, has_answered = monotonic() + timeout_seconds, False
+    deadline, has_answered, revision = monotonic() + timeout_seconds, False, ""
     while True:
         try:
             if (revision := await _revision(url)) >= newest_revision(versions):
@@ -121,8 +142,16 @@ async def upgrade(url: str, *, timeout_seconds: float = 60, versions: Path = VER
             has_answered = True
             if not await _upgrade_alone(url, versions):
                 await asyncio.sleep(_PAUSE_SECONDS)
+        except UnavailableError:
+            raise
         except Exception as error:
             cause = _cause(error)
+            if has_answered and isinstance(cause, asyncpg.InsufficientPrivilegeError):
+                state = f"from {revision} to" if revision else "to"
+                raise UnavailableError(
+                    f"The database must be migrated {state} {newest_revision(versions)}, and this role cannot do it "
+                    f"({cause}): run `gateway-tokens migrate` as the role that owns the tables."
+                ) from None
             passes = isinstance(cause, _PASSING) or (has_answered and isinstance(cause, _AWAY))
             if not passes or monotonic() > deadline:
                 raise

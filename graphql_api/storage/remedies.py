@@ -31,22 +31,24 @@ _REMEDIES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ),
     (
         (FileNotFoundError,),
-        (
-            "start PostgreSQL, or check the directory of its socket and the files in DATABASE_URL: sslrootcert (not "
-            "`system`), sslcert, sslkey"
-        ),
+        "start PostgreSQL, or check the directory of its socket in DATABASE_URL",
     ),
     ((ssl.SSLCertVerificationError,), _CERTIFICATE),
     (
         (asyncpg.TargetServerAttributeNotMatched,),
         "set DATABASE_URL to the primary; if it is the primary, turn default_transaction_read_only off",
     ),
-    ((ConnectionError,), "check that PostgreSQL answers there, and sslmode in DATABASE_URL"),
+    (
+        (ConnectionError,),
+        "check that PostgreSQL answers there, and supports TLS if sslmode in DATABASE_URL requires it",
+    ),
 )
 
 
 def reason(error: Exception) -> str:
     """Why the database cannot be used."""
+    if "rejected SSL upgrade" in str(error):
+        return "the server does not support TLS"
     if isinstance(error, OSError):
         return network_errors.reason(error)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):

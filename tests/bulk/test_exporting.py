@@ -193,7 +193,8 @@ async def test_a_report_that_cannot_be_written_is_not_taken_for_the_database(com
     outcome = await command("import", file, "--rejects", "nowhere/r.csv")
     assert outcome.status == 1
     assert outcome.err == (
-        "gateway-tokens: nowhere/r.csv: No such file or directory: rejected lines are reported there; use a directory"
+        "gateway-tokens: nowhere/r.csv: the rejected lines cannot be written there (No such file or directory): name"
+        " a file with --rejects, in a directory"
         " that you can write to\n"
     )
 

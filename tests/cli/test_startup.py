@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
@@ -17,7 +18,10 @@ import httpx
 import psutil
 import pytest
 
+import graphql_api
 from graphql_api import __version__
+from graphql_api.cli.startup import announce
+from graphql_api.settings import Settings
 from tests.until import listens, until_sync
 
 AUTH_SECRET = "signs the access tokens of these tests only"
@@ -149,7 +153,9 @@ def test_a_second_ctrl_c_is_one_line(serve):
         until_sync(lambda: not listens(httpx.URL(service.url).port), "the first press is heeded")
         assert service.press_ctrl_c() == 130
     service.log.seek(0)
-    assert service.log.read() == "gateway-tokens: interrupted\n"
+    *events, last = service.log.read().splitlines()
+    assert [json.loads(line)["event"] for line in events] == ["started", "stopping", "stopped"]
+    assert last == "gateway-tokens: interrupted"
 
 
 def test_the_next_start_recovers_from_a_kill_of_service_and_database(serve):
@@ -174,6 +180,34 @@ async def test_a_database_url_is_used_by_every_worker(serve, new_database):
     assert not (service.folder / "data").exists()
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(20) == 0
+    service.log.seek(0)
+    lines = [json.loads(line) for line in service.log.read().splitlines()]
+    started, stopping, stopped = [line for line in lines if line["event"] in {"started", "stopping", "stopped"}]
+    assert (started["version"], started["workers"]) == (__version__, 2)
+    assert started["address"] in service.url
+    assert re.fullmatch(r"test_\w+ on \S+", started["database"])
+    assert (stopping["signal"], stopped["event"]) == ("SIGTERM", "stopped")
+
+
+def test_standard_output_is_empty_if_programs_read_the_log(capsys):
+    announce(Settings(log_format="json"), "0.0.0.0", 8000, workers=1, database="x")  # noqa: S104
+    assert "Serving" not in capsys.readouterr().out
+
+
+def test_a_network_gets_an_embedded_database_only_if_that_is_asked_for(tmp_path):
+    """A misspelled DATABASE_URL would otherwise be an empty service that is ready."""
+    environment = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "DATA_DIR"}}
+    environment |= {"AUTH_SECRET": AUTH_SECRET, "DATABSE_URL": "postgresql:///x", "LOG_FORMAT": "json"}
+    environment["PYTHONPATH"] = str(Path(graphql_api.__file__).parents[1])
+    command = [sys.executable, "-m", "graphql_api", "serve", "--host", "0.0.0.0", "--port", "0"]  # noqa: S104
+    process = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=False, text=True)
+    slip, said = process.stderr.splitlines()
+    assert process.returncode == 2
+    assert json.loads(slip)["problem"].endswith("did you mean DATABASE_URL?")
+    assert said.startswith(
+        "gateway-tokens: DATABASE_URL is not set: set it, or pass --embedded to work on the embedded"
+    )
+    assert not [*tmp_path.iterdir()]
 
 
 async def test_what_requests_will_fail_at_is_in_the_log_before_them(serve, new_database, migrated_database, tmp_path):

@@ -239,7 +239,7 @@ async def test_an_endpoint_is_resumed_behind_what_it_does_not_take_or_anywhere(
     await delivering.resume(pool, "hook", place=start)
     await delivery.once()
     assert [body["data"]["version"] for body in receiver.bodies] == [1, 2, 3, 1, 2, 3]
-    with pytest.raises(BadInputError, match=r"knows no endpoint 'other'\. It knows hook\.$"):
+    with pytest.raises(BadInputError, match=r"no endpoint 'other': there are hook\.$"):
         await delivering.resume(pool, "other")
     with pytest.raises(BadInputError, match="does not belong to this database"):
         await delivering.resume(pool, "hook", place=Place(start.timeline, 10**9))
@@ -487,7 +487,7 @@ async def test_the_command_names_the_one_that_a_new_database_needs_first(deliver
     [
         (["--skip"], {}, "--from and --skip need --resume NAME"),
         (["--resume", "hook", "--skip", "--from", "x"], {}, "takes --from or --skip"),
-        (["--resume", "other"], {}, "knows no endpoint 'other'. It has not run yet"),
+        (["--resume", "other"], {}, "There is no endpoint 'other': `deliver` has not run on this database yet."),
         (["--resume", "hook", "--from", "x"], {}, "--from: 'x' is not a cursor"),
         ([], {"EVENT_WEBHOOKS": "", "EVENT_WEBHOOK_SECRETS": ""}, "EVENT_WEBHOOKS is not set"),
         ([], {"EVENT_WEBHOOK_SECRETS": ""}, "EVENT_WEBHOOK_SECRETS: takes a secret for each endpoint"),

@@ -111,7 +111,7 @@ async def test_a_check_that_stops_says_why_and_how_far_it_came(command, address,
     assert outcome.status == 1
     assert outcome.err.startswith("gateway-tokens: check of STRIPE stopped (0 deletions read, ")
     assert "Stripe refuses the key (status 401). It needs Customers: Read" in outcome.err
-    assert outcome.err.endswith("The next run continues there\n")
+    assert outcome.err.endswith("The next run continues there.\n")
     assert (folder / "report.csv").exists()
 
 
@@ -146,19 +146,19 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
         (
             {"STRIPE_API_KEY": ""},
             (),
-            "STRIPE cannot be asked: there is no key for any gateway. Set STRIPE_API_KEY=rk_live_…\n",
+            "There is no API key for STRIPE. Set STRIPE_API_KEY=rk_live_…\n",
         ),
         (
             {"STRIPE_API_KEY": "STRIPE_EU:rk_live_abcdefgh"},
             (),
-            "STRIPE cannot be asked: there are keys for STRIPE_EU. Set STRIPE_API_KEY=rk_live_…\n",
+            "There is no API key for STRIPE, only for STRIPE_EU. Set STRIPE_API_KEY=rk_live_…\n",
         ),
         (
             {"STRIPE_API_KEY": "rk_test_abcdefgh"},
             (),
-            "that of STRIPE is for test mode, but STRIPE is a gateway in live",
+            "the key for STRIPE is a test key, but STRIPE is in live mode. Use a live key, or add STRIPE to TEST_",
         ),
-        ({"TEST_GATEWAYS": "STRIPE"}, (), "that of STRIPE is for live mode, but STRIPE is a gateway in test mode"),
+        ({"TEST_GATEWAYS": "STRIPE"}, (), "the key for STRIPE is a live key, but STRIPE is in test mode"),
         (
             {"STRIPE_API_KEY": "whsec_abcdefgh"},
             (),
@@ -171,16 +171,16 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
         ({"STRIPE_ACCOUNTS": "STRIPE:acct_1,STRIPE:acct_2"}, (), "STRIPE_ACCOUNTS: STRIPE has 2 accounts"),
         ({"MOLLIE_API_KEY": "STRIPE:live_abcdefgh"}, (), "STRIPE has keys for Stripe and another API"),
         ({}, ("--gateway", "S T"), "'S T' is not a gateway name: a letter"),
-        ({}, ("--gateway", "STRYPE"), "STRYPE cannot be asked: there are keys for STRIPE. Did you mean STRIPE?\n"),
+        ({}, ("--gateway", "STRYPE"), "There is no API key for STRYPE, only for STRIPE. Did you mean STRIPE?\n"),
         ({}, ("--gateway", "ADYEN"), "if ADYEN is the name of a Stripe account, set STRIPE_API_KEY=ADYEN:rk_live_…\n"),
-        ({}, ("--gateway", "MOLLIE"), "there are keys for STRIPE. Set MOLLIE_API_KEY=live_…\n"),
+        ({}, ("--gateway", "MOLLIE"), "There is no API key for MOLLIE, only for STRIPE. Set MOLLIE_API_KEY=live_…\n"),
         ({}, ("--gateway", "MOLLIE_TEST"), "Set MOLLIE_API_KEY=MOLLIE_TEST:test_…\n"),
         ({}, ("--gateway", "STRIPE_EU"), "Set STRIPE_API_KEY=STRIPE_EU:rk_live_…\n"),
         (
             {},
             ("--gateway", "PAYPAL"),
             (
-                "keys for STRIPE. Only Stripe and Mollie have an API here; if PAYPAL is the name of a Stripe account, "
+                "only for STRIPE. Only Stripe and Mollie have an API here; if PAYPAL is the name of a Stripe account, "
                 "set STRIPE_API_KEY=PAYPAL:rk_live_…\n"
             ),
         ),

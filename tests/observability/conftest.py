@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from tests.conftest import AUTH_SECRET
+from tests.until import address_in
 
 COLLECTOR = Path(__file__).with_name("collector.py")
 
@@ -27,11 +27,10 @@ class Service:
             self.process = psutil.Popen(
                 [sys.executable, "-m", "graphql_api", "serve", "--port", "0", *arguments],
                 env={**os.environ, "LOG_FORMAT": "json", **environment},
-                stdout=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
                 stderr=log,
-                text=True,
             )
-        self.url = re.search(r"http://\S+(?=/graphql)", self.process.stdout.readline()).group()
+        self.url = address_in(self._log)
 
     def log(self, *events):
         """The lines of the log, or those of these events."""
@@ -43,9 +42,7 @@ class Service:
 
     def end(self):
         self.process.terminate()
-        status = self.process.wait(60)
-        self.process.stdout.close()
-        return status
+        return self.process.wait(60)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from graphql_api.settings.advice import slips, weaknesses
 SECRET = "a secret of the tests, which is no secret"
 WEAK = [
     ({"router_secret": "a"}, "ROUTER_SECRET: "),
-    ({"router_secret": f"{SECRET},b"}, "ROUTER_SECRET: secret 3 has"),
+    ({"router_secret": f"{SECRET},b"}, "ROUTER_SECRET: secret 3 is shorter"),
     ({"stripe_webhook_secret": "STRIPE_EU:whsec_12345678"}, "STRIPE_WEBHOOK_SECRET: "),
     ({"stripe_api_key": "sk_live_12345678"}, "STRIPE_API_KEY: a secret key may do everything"),
     ({"customer_ids": "MOLLIE:cst_*,STRIPE:cus_"}, "CUSTOMER_IDS: cus_ allows only this customer id at STRIPE"),

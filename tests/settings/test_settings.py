@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import graphql_api
 from graphql_api.domain.inputs import Gateways
 from graphql_api.settings import ConfigurationError, Settings
+from graphql_api.storage.connector import described
 
 SECRET = "a secret of the tests, which is no secret"
 CONFIGURATION = (Path(graphql_api.__file__).parents[1] / "docs" / "configuration.md").read_text()
@@ -122,7 +123,15 @@ def test_every_problem_is_told(environment):
         ("database_url", "postgresql://u@127.0.0.1 :5432/d", "it contains white space"),
         ("database_url", "postgresql://u@127.0.0.1/d ", "it contains white space"),
         ("database_url", "postgresql://u@127.0.0.1/d?sslmode=disable ", "it contains white space"),
-        ("event_webhooks", "a=https://a.example,https://b.example", "number 2 has none of letters, digits, _ and -"),
+        ("database_url", "postgresql://u:p@127.0.0.1:54x2/d", "; a port is not a number from 1 to 65535"),
+        ("database_url", "postgresql://u@127.0.0.1/d?sslmode=verifyfull", "; sslmode takes disable, allow, prefer, "),
+        ("database_url", "postgresql:///d?sslrootcert=system", "; sslrootcert=system is not supported: name a file"),
+        ("database_url", "postgresql:///d?sslkey=/nowhere", "; the file of sslkey does not exist or cannot be read"),
+        (
+            "event_webhooks",
+            "a=https://a.example,https://b.example",
+            "endpoint 2 has no name (of letters, digits, _ and -)",
+        ),
     ],
 )
 def test_a_message_says_in_plain_words_what_is_wrong_with_the_value(environment, name, value, says):
@@ -149,6 +158,24 @@ def test_what_is_wrong_with_a_secret_is_said_without_it(environment, name, value
 
     assert said.startswith(f"{name.upper()}: takes ")
     assert "hid" not in said
+
+
+@given(st.text(st.sampled_from("ab1%@:/?#[]\\, \n=&é"), min_size=1))
+@example("p@hunter2/x")
+@example("1/2")
+@example("1?a")
+@example("[1")
+@example("pa?ss")
+def test_a_database_is_described_without_any_part_of_the_password_escaped_or_not(password):
+    try:
+        url = Settings(database_url=f"postgresql://u:{password}@127.0.0.1:1/tokens").database_url
+    except ValidationError as refused:
+        said = refused.errors()[0]["msg"].partition("; ")[2]
+        assert said.startswith(
+            "write %, @, :, /, ?, #, [ and ]" if password.isprintable() and " " not in password else ""
+        )
+    else:
+        assert described(url) == "tokens on 127.0.0.1:1"
 
 
 @given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=32).filter(str.strip))
@@ -307,8 +334,8 @@ def test_a_stream_has_a_token_or_a_user_or_neither(environment, secrets, credent
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"event_webhooks": "https://a.example"}, "EVENT_WEBHOOKS: takes endpoints with their names"),
-        ({"event_webhooks": "a b=https://a.example"}, "EVENT_WEBHOOKS: takes endpoints with their names"),
+        ({"event_webhooks": "https://a.example"}, "EVENT_WEBHOOKS: takes named endpoints"),
+        ({"event_webhooks": "a b=https://a.example"}, "EVENT_WEBHOOKS: takes named endpoints"),
         (
             {"event_webhooks": "a=ftp://a.example"},
             "the address of a does not begin with https://, http://, nats:// or tls://",

@@ -1,13 +1,18 @@
 """Migrating while others use the database, at once, and after a process that was killed at it."""
 
 import asyncio
+import re
 import sys
 
 import asyncpg
 import pytest
 
+from graphql_api.doctor import findings
+from graphql_api.domain.errors import UnavailableError
+from graphql_api.settings import Settings
 from graphql_api.storage import migrate
-from graphql_api.storage.migrate import current_revision, upgrade
+from graphql_api.storage.migrate import current_revision, must_be_migrated, must_be_ready, upgrade
+from graphql_api.storage.pool import ConnectionPool
 from tests.until import until
 
 TABLE = "customer_gateway_tokens"
@@ -93,6 +98,34 @@ async def test_a_migration_that_fails_leaves_those_before_it(url, connect, comin
     coming.add(f"alter table {TABLE} add column other text")
     await upgrade(url, versions=coming.folder)
     assert {"note", "other"} <= set(await columns(connection))
+
+
+@pytest.mark.parametrize("revision", ["abc123", "0003", "9999"])
+async def test_the_database_of_another_application_is_refused_and_left_as_it_is(new_database, revision):
+    """Alembic's table has the same name in each application, and revisions may look like ours."""
+    url = await new_database()
+    connection = await asyncpg.connect(url)
+    await connection.execute("create table alembic_version (version_num varchar(32) primary key)")
+    await connection.execute("insert into alembic_version values ($1)", revision)
+    says = f"Another application migrates this database with Alembic \\(revision {revision}\\): create a database for"
+    for refuses in (upgrade(url), must_be_migrated(url), must_be_migrated(url, creates=True)):
+        with pytest.raises(UnavailableError, match=says):
+            await refuses
+    assert await connection.fetchval("select count(*) from pg_tables where schemaname = 'public'") == 1
+    await connection.close()
+    async with ConnectionPool.open(url, watches=False) as pool:
+        with pytest.raises(UnavailableError, match=says):
+            await must_be_ready(pool)
+    [line] = [each async for each in findings(Settings(database_url=url)) if each.check == "migrations"]
+    assert not line.is_well
+    assert re.match(says, line.says)
+
+
+async def test_tables_whose_revision_is_another_applications_are_refused(url, connect):
+    connection = await connect()
+    await connection.execute("insert into alembic_version values ('abc123')")
+    with pytest.raises(UnavailableError, match="Another application"):
+        await upgrade(url)
 
 
 async def columns(connection):

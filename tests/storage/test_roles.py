@@ -32,7 +32,7 @@ from graphql_api.gateway_apis.stripe import Stripe
 from graphql_api.observability import logs
 from graphql_api.settings import Settings
 from graphql_api.storage.connection import Statement
-from graphql_api.storage.migrate import upgrade
+from graphql_api.storage.migrate import newest_revision, upgrade
 from graphql_api.storage.pool import ConnectionPool
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET
@@ -160,6 +160,30 @@ async def test_a_command_that_needs_the_owner_says_so(service_url, arguments):
     assert said.endswith("): run this as the role that owns the tables: `gateway-tokens help database-roles`")
 
 
+@pytest.mark.parametrize("arguments", [("serve", "--port", "0"), ("migrate",)])
+async def test_a_migration_by_another_role_than_the_owner_says_who_runs_it(service_url, straight, arguments):
+    parts = urlsplit(service_url)
+    administrator = straight(parts.path)
+    newest = newest_revision()
+    await run(administrator, "update alembic_version set version_num = '0003'")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "graphql_api", *arguments),
+            env={**os.environ, "DATABASE_URL": service_url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+    finally:
+        await run(administrator, f"update alembic_version set version_num = '{newest}'")  # noqa: S608
+    assert (process.returncode, out) == (1, b"")
+    said = err.decode().splitlines()[-1]
+    assert said.startswith(
+        f"gateway-tokens: The database must be migrated from 0003 to {newest}, and this role cannot do it ("
+    )
+    assert said.endswith("): run `gateway-tokens migrate` as the role that owns the tables.")
+
+
 @pytest.mark.parametrize(
     ("arguments", "grant"),
     [
@@ -206,8 +230,15 @@ async def test_doctor_names_the_grant_that_is_missing_and_it_is_what_is_missing(
             await administrator.execute(f"revoke {grant} from {role}{public}")
             (told,), checks = await lacking(service_url)
             assert told == f"one is missing: as the owner or a superuser, run `grant {grant} to {role}`"
-            assert "clock" in checks
+            assert {"clock", "migrations", "feed"} <= checks
             await administrator.execute(told.split("`")[1])
+        assert (await lacking(service_url))[0] == ["are complete"]
+        two = "customer_gateway_tokens, gateway_erasures"
+        await administrator.execute(f"revoke insert on {two} from {role}")
+        (told,), _ = await lacking(service_url)
+        first, *lines = told.splitlines()
+        assert first == "2 are missing. As the owner or a superuser, run:"
+        await administrator.execute("".join(lines))
         assert (await lacking(service_url))[0] == ["are complete"]
     finally:
         await administrator.close()

@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from graphql_api.web.documents import Documents
 from graphql_api.web.graphql import GraphQL, RequestLimits
 from graphql_api.web.uploads import Uploads
 from tests.asgi import opened
-from tests.until import until
+from tests.until import address_in, until
 from tests.web import standin
 
 AUTH_SECRET = "0123456789abcdef0123456789abcdef"
@@ -183,10 +182,10 @@ class Running:
             self.process = psutil.Popen(
                 [sys.executable, "-m", "graphql_api", "serve", "--port", "0"],
                 env={**os.environ, **environment},
-                stdout=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
                 stderr=stream,
             )
-        self.url = re.search(r"http://\S+", self.process.stdout.readline().decode()).group()
+        self.url = f"{address_in(log)}/graphql"
 
     def log(self):
         return self._log.read_text()
@@ -201,7 +200,6 @@ def started(database_url, log):
     finally:
         service.process.terminate()
         assert service.process.wait(20) == 0
-        service.process.stdout.close()
 
 
 @pytest.fixture(scope="module")

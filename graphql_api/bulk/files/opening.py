@@ -112,8 +112,7 @@ def format_of(path: Path, given: Format | None) -> Format:
     if given is None and ending == ".tsv":
         raise BadInputError(f"An export has commas, no tabs: name {path} with .csv instead of {ending}.")
     if found is None:
-        name = "-" if str(path) == "-" else f"The name of {path}"
-        raise BadInputError(f"{name} does not tell the format. Add --format csv or --format jsonl.")
+        raise BadInputError(f"The name {path} does not show the format: add --format csv or --format jsonl.")
     return found
 
 

@@ -49,8 +49,10 @@ def rejects(path: Path, source: Source) -> Generator[Write]:
             f"another run is writing its rejected lines to {path}: wait for it, or use --rejects with another name."
         ) from None
     except OSError as error:
-        way_out = "rejected lines are reported there; use a directory that you can write to"
-        raise OSError(error.errno, f"{error.strerror}: {way_out}", str(path)) from None
+        way_out = "name a file with --rejects, in a directory that you can write to"
+        raise OSError(
+            error.errno, f"the rejected lines cannot be written there ({error.strerror}): {way_out}", str(path)
+        ) from None
     with opened as file:
         write_line: Callable[[Rejection], None] | None = None
 
