@@ -1,7 +1,6 @@
 """Waiting for what another task, thread or process is about to do. What never happens fails and is named."""
 
 import asyncio
-import re
 import socket
 import time
 from inspect import isawaitable
@@ -34,12 +33,6 @@ def until_sync(question, what, *, seconds=SECONDS):
         assert time.monotonic() < deadline, _never(what, seconds, answer)
         time.sleep(_PAUSE_SECONDS)
     return answer
-
-
-def address_in(log):
-    """The address that a service says in its log that it listens on."""
-    found = until_sync(lambda: re.search(r'"address":"([^"]+)"', log.read_text()), "the service has started")
-    return f"http://{found[1]}"
 
 
 def _never(what, seconds, answer):

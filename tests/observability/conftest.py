@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ import psutil
 import pytest
 
 from tests.conftest import AUTH_SECRET
-from tests.until import address_in
 
 COLLECTOR = Path(__file__).with_name("collector.py")
 
@@ -26,11 +26,12 @@ class Service:
         with self._log.open("ab") as log:
             self.process = psutil.Popen(
                 [sys.executable, "-m", "graphql_api", "serve", "--port", "0", *arguments],
-                env={**os.environ, "LOG_FORMAT": "json", **environment},
-                stdout=subprocess.DEVNULL,
+                env={**os.environ, **environment},
+                stdout=subprocess.PIPE,
                 stderr=log,
+                text=True,
             )
-        self.url = address_in(self._log)
+        self.url = re.search(r"http://\S+(?=/graphql)", self.process.stdout.readline()).group()
 
     def log(self, *events):
         """The lines of the log, or those of these events."""
@@ -42,7 +43,9 @@ class Service:
 
     def end(self):
         self.process.terminate()
-        return self.process.wait(60)
+        status = self.process.wait(60)
+        self.process.stdout.close()
+        return status
 
 
 @pytest.fixture(scope="module")

@@ -271,7 +271,12 @@ async def test_a_collector_that_is_away_costs_one_line_and_is_used_once_it_is_th
         trace, _ = await ask("query Sent { __typename }")
         await collector.trace(trace)
         assert service.end() == 0
-    assert {line["event"] for line in service.log()} == {"request", "trace export failed", "trace export recovered"}
+    assert {line["event"] for line in service.log()} == {
+        "started",
+        "request",
+        "trace export failed",
+        "trace export recovered",
+    }
     assert len(service.log("trace export recovered")) == 1
 
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from graphql_api.web.documents import Documents
 from graphql_api.web.graphql import GraphQL, RequestLimits
 from graphql_api.web.uploads import Uploads
 from tests.asgi import opened
-from tests.until import address_in, until
+from tests.until import until
 from tests.web import standin
 
 AUTH_SECRET = "0123456789abcdef0123456789abcdef"
@@ -177,15 +178,15 @@ class Running:
 
     def __init__(self, database_url, log):
         self._log = log
-        environment = {"DATABASE_URL": database_url, "AUTH_MODE": "disabled", "LOG_FORMAT": "json"}
+        environment = {"DATABASE_URL": database_url, "AUTH_MODE": "disabled"}
         with log.open("wb") as stream:
             self.process = psutil.Popen(
                 [sys.executable, "-m", "graphql_api", "serve", "--port", "0"],
                 env={**os.environ, **environment},
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=stream,
             )
-        self.url = f"{address_in(log)}/graphql"
+        self.url = re.search(r"http://\S+", self.process.stdout.readline().decode()).group()
 
     def log(self):
         return self._log.read_text()
@@ -200,6 +201,7 @@ def started(database_url, log):
     finally:
         service.process.terminate()
         assert service.process.wait(20) == 0
+        service.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
