@@ -32,6 +32,7 @@ ELSEWHERE = {
     ("docs/database-roles.md", "create role"): "tests/storage/test_roles.py",
     ("docs/database-roles.md", "grant"): "tests/storage/test_roles.py",
     ("docs/database-roles.md", "create publication"): "tests/storage/test_roles.py",
+    ("docs/database-roles.md", "create subscription"): "tests/storage/test_publication.py",
     ("docs/scale.md", "alter role"): "for a role that only an operator has; tests/faults/test_pooler.py does without",
     ("docs/scale.md", "alter publication"): "tests/storage/test_publication.py",
     ("docs/scale.md", 'psql "$DATABASE_URL" -c "copy'): "tests/storage/test_publication.py",

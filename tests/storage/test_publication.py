@@ -51,7 +51,7 @@ async def test_a_copy_by_logical_replication_has_every_entry_after_the_table_was
         await service.run(ADD)
         await service.run(block("database-roles.md", "create publication"))
         await auditor.run(
-            f"create subscription gateway_token_history connection '{service.url}' publication gateway_token_history"
+            block("database-roles.md", "create subscription").replace("postgresql://…/tokens", service.url)
         )
         await until(copied, "the copy has what was there before")
         await service.run(block("scale.md", "alter publication gateway_token_history drop"))

@@ -87,7 +87,7 @@ async def service_url(new_database, straight):
     prefix = f"test_{secrets.token_hex(6)}_"
     owner, service, auditor = f"{prefix}owner", f"{prefix}service", f"{prefix}auditor"
     page = PAGE.read_text().replace("gateway_tokens_", prefix)
-    create_roles, grants, create_auditor, publication = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    create_roles, grants, create_auditor, publication, _ = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     url = straight(await new_database())  # a pooler does not let anybody take a role
     await run(url, create_roles)
     try:
