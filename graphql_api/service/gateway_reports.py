@@ -149,7 +149,10 @@ async def verify_customer(
 
     token = await retry_on_conflict(lambda: _report(service, gateway, customer, exists))
     if token is None:
-        message = f"No token has the customer {customer} at {gateway}. Save it first."
+        message = (
+            f"No token has the customer {customer} at {gateway}. The report is kept for 90 days and takes effect"
+            " when you save the customer."
+        )
         raise InputError([Problem(Code.NOT_FOUND, message, ("gatewayCustomerId",))])
     return token
 

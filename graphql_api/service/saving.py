@@ -174,13 +174,19 @@ def _saved(
     """What this save makes of the stored token; None where it changes nothing."""
     expect_version(token, save.expected_version)
     if token.gateway_customer_id not in {save.customer, save.replaces}:
-        named = "" if save.replaces is None else f", not {quoted(save.replaces)} as `replaces` says"
-        has = "An earlier item of this batch gives this user" if is_of_batch else "This user already has"
-        message = (
-            f"{has} the customer {token.gateway_customer_id} at {token.gateway}{named}."
-            " Use it only if `isActive` is true; if `deactivationReason` is GATEWAY_DELETED, claim again; otherwise do"
-            " not charge it. To replace it, name it in `replaces`."
-        )
+        stored, gateway = token.gateway_customer_id, token.gateway
+        if is_of_batch:
+            message = (
+                f"An earlier item in this batch saves the customer {stored} for this user at {gateway}. Remove one"
+                f" of the items, or set `replaces` to {stored} in this one."
+            )
+        else:
+            given = "" if save.replaces is None else f", but `replaces` is {quoted(save.replaces)}"
+            message = (
+                f"This user already has the customer {stored} at {gateway}{given}. If its `isActive` is true, use"
+                " it. If its `deactivationReason` is GATEWAY_DELETED, call claimGatewayCustomer again. Otherwise, do"
+                f" not charge it. To replace it, set `replaces` to {stored}."
+            )
         raise InputError([Problem(Code.ALREADY_EXISTS, message, ("gatewayCustomerId",))], token)
     if said is not None:
         return tokens.imported(token, save.edit, said, now, facts)

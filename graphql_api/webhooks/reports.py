@@ -94,7 +94,7 @@ class WebhookEndpoint:
             if isinstance(account, str) and not values.is_well_formed(account):
                 raise UnreadableEventError("the account has a character that cannot be stored")
             if account is not None and not (isinstance(account, str) and account in self.accounts):
-                message = f"The event is another account's, {str(account)[:100]}; see {setting}."
+                message = f"The event belongs to account {str(account)[:100]}, which is not in {setting}."
                 raise IgnoredEventError(self.gateway, "account", message)
 
     def check_mode(self, *, is_test: bool) -> None:

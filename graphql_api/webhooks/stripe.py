@@ -16,7 +16,11 @@ from graphql_api.webhooks.reports import (
 
 _IS_GONE = {"customer.created": False, "customer.updated": False, "customer.deleted": True}
 _TOLERANCE_SECONDS = 300  # that an event may take to us, as Stripe's library has it
-_THIN = "The endpoint sends thin events, which do not name what happened: give it the payload style snapshot in Stripe."
+_THIN = (
+    "The endpoint sends thin events, which this service cannot process. In Stripe, create the endpoint with the"
+    " payload "
+    'style "snapshot".'
+)
 
 
 class Stripe:
@@ -56,7 +60,7 @@ class Stripe:
         elif any(_is_signed(body, signature, endpoint.secret, None) for endpoint in self._endpoints):
             detail = f"it is older than {_TOLERANCE_SECONDS} seconds by this machine's clock"
         else:
-            detail = "it is invalid: another secret, or a body that was changed on the way"
+            detail = "it is invalid: the secret is wrong, or the body was changed in transit"
         raise SignatureError("Stripe-Signature is missing, invalid or too old.", detail)
 
 

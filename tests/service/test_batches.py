@@ -77,11 +77,13 @@ async def test_all_that_is_refused_is_said(graph):
 async def test_who_has_another_customer_learns_when_to_use_it(graph):
     await graph.saved("u1", "STRIPE", "cus_1")
     [error] = (await graph.mutate("save", input=wanted("u1", "STRIPE", "cus_2")))["userErrors"]
-    assert "Use it only if `isActive` is true" in error["message"]
+    assert "If its `isActive` is true, use it." in error["message"]
     inputs = [wanted("u1", "STRIPE", "cus_2"), wanted("u2", "STRIPE", "cus_3"), wanted("u2", "STRIPE", "cus_4")]
     stored_before, of_batch = (await graph.save_many(inputs))["userErrors"]
     assert stored_before["message"].startswith("This user already has the customer cus_1 at STRIPE.")
-    assert of_batch["message"].startswith("An earlier item of this batch gives this user the customer cus_3 at STRIPE.")
+    assert of_batch["message"].startswith(
+        "An earlier item in this batch saves the customer cus_3 for this user at STRIPE."
+    )
 
 
 # What a batch says, and what becomes of each of its inputs: (customer, version, description) or a code.

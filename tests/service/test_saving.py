@@ -178,7 +178,7 @@ async def test_replaces_names_the_stored_customer_or_nothing(graph):
     for replaces in ("cus_9", None, "CUS_1", ""):
         payload = await graph.save("u1", "STRIPE", "cus_2", replaces=replaces)
         assert problems(payload) == [("ALREADY_EXISTS", ["input", "gatewayCustomerId"])]
-        named = "" if replaces is None else f", not {replaces!r} as `replaces` says"
+        named = "" if replaces is None else f", but `replaces` is {replaces!r}"
         assert f"the customer cus_1 at STRIPE{named}. " in payload["userErrors"][0]["message"]
     assert await graph.token(token["id"]) == token
 

@@ -126,7 +126,7 @@ async def test_what_is_signed_and_no_webhook_is_refused(graph, send, body):
     ("change", "detail"),
     [
         ({"type": None}, "its type is not a string"),
-        ({"createdAt": "yesterday"}, "its createdAt is invalid: A time must be ISO 8601 with an offset"),
+        ({"createdAt": "yesterday"}, "its createdAt is invalid: A time must be ISO 8601 with a UTC offset"),
         ({"environment": "LIVE"}, "its environment is neither test nor live"),
         ({"data": {}}, "it has no data.storedPaymentMethodId"),
         ({"data": {"storedPaymentMethodId": "M5", "shopperReference": 5}}, "its data.shopperReference is not a string"),
