@@ -1,5 +1,6 @@
 """The commands that run the service and help to try it."""
 
+import os
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -42,22 +43,24 @@ def serve(
 ) -> None:
     """Migrate the database, then serve. Without DATABASE_URL, start the embedded PostgreSQL.
 
-    If access tokens are required and other machines can connect, the embedded PostgreSQL needs --embedded or DATA_DIR.
+    If DATABASE_URL is misspelled, access tokens are required and other machines can connect, it starts none, unless
+    --embedded or DATA_DIR asks for it.
     """
     from graphql_api import server
     from graphql_api.app import create_app
     from graphql_api.cli import startup
     from graphql_api.domain.errors import InputError
     from graphql_api.observability.shared_memory import SharedMemory
+    from graphql_api.settings.advice import is_misspelled
     from graphql_api.storage.migrate import upgrade
 
     settings = load_settings()
     name = described(settings)
+    is_public = settings.authenticates and not server.is_loopback(host)
+    is_slip = is_public and is_misspelled("DATABASE_URL", os.environ)
     with (
         startup.listening(settings, host, port, workers) as listeners,
-        database(
-            settings, embedded=embedded or not settings.authenticates or server.is_loopback(host), tell=False
-        ) as settings,
+        database(settings, embedded=embedded or not is_slip, tell=False) as settings,
         SharedMemory.open(workers) if workers > 1 else nullcontext() as shared,
     ):
         run(upgrade(str(settings.database_url)), for_owner=True)

@@ -80,7 +80,7 @@ async def warn_of_missing_grants(url: str) -> None:
 
 
 def announce(settings: Settings, host: str, port: int, *, workers: int, database: str) -> None:
-    """Log what runs where; unless only programs read it, tell a newcomer what to try and what is switched off."""
+    """Log and print what runs where; unless only programs read it, tell a newcomer what to try and what is off."""
     address = ip_address(host)
     listens_on = f"[{host}]:{port}" if address.version == 6 else f"{host}:{port}"  # noqa: PLR2004
     structlog.get_logger().info(
@@ -91,8 +91,6 @@ def announce(settings: Settings, host: str, port: int, *, workers: int, database
         workers=workers,
         database=database,
     )
-    if settings.log_format == "json" and not sys.stdout.isatty():
-        return
     shown = "localhost" if address.is_unspecified else f"[{host}]" if address.version == 6 else host  # noqa: PLR2004
     base = f"http://{shown}:{port}"
     url = f"{base}/graphql"
@@ -101,6 +99,8 @@ def announce(settings: Settings, host: str, port: int, *, workers: int, database
         f"Serving {url} - gateway-tokens {__version__}, {processes}, database: {database}. Press Ctrl-C to stop.",
         flush=True,
     )
+    if settings.log_format == "json" and not sys.stdout.isatty():
+        return
     if settings.authenticates:
         if not settings.auth_secret or not address.is_loopback:
             return

@@ -77,13 +77,21 @@ def _is_guessable(secret: str) -> bool:
 
 def slips(environment: Mapping[str, str]) -> list[str]:
     """Variables that are probably meant to be others: each is named with the one that it looks like."""
-    ours = {name.upper() for name in Settings.model_fields}
-    unset = [name for name in ours if not environment.get(name)]
     return [
         f"{name} is set, which this service does not read; did you mean {alike}?"
-        for name in sorted(environment.keys() - ours)
-        for alike in _meant(name, unset)
+        for name, alike in _slips(environment).items()
     ]
+
+
+def is_misspelled(variable: str, environment: Mapping[str, str]) -> bool:
+    """Whether another variable was probably meant to be this one, which is not set."""
+    return variable in _slips(environment).values()
+
+
+def _slips(environment: Mapping[str, str]) -> dict[str, str]:
+    ours = {name.upper() for name in Settings.model_fields}
+    unset = [name for name in ours if not environment.get(name)]
+    return {name: alike for name in sorted(environment.keys() - ours) for alike in _meant(name, unset)}
 
 
 def _meant(name: str, unset: list[str]) -> list[str]:

@@ -189,12 +189,12 @@ async def test_a_database_url_is_used_by_every_worker(serve, new_database):
     assert (stopping["signal"], stopped["event"]) == ("SIGTERM", "stopped")
 
 
-def test_standard_output_is_empty_if_programs_read_the_log(capsys):
+def test_standard_output_is_one_line_if_programs_read_the_log(capsys):
     announce(Settings(log_format="json"), "0.0.0.0", 8000, workers=1, database="x")  # noqa: S104
-    assert "Serving" not in capsys.readouterr().out
+    assert re.fullmatch("Serving http.+\n", capsys.readouterr().out)
 
 
-def test_a_network_gets_an_embedded_database_only_if_that_is_asked_for(tmp_path):
+def test_a_misspelled_database_url_is_no_embedded_database_for_a_network(tmp_path):
     """A misspelled DATABASE_URL would otherwise be an empty service that is ready."""
     environment = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "DATA_DIR"}}
     environment |= {"AUTH_SECRET": AUTH_SECRET, "DATABSE_URL": "postgresql:///x", "LOG_FORMAT": "json"}
