@@ -112,8 +112,8 @@ config = StrawberryConfig(
             name="DateTime",
             description=(
                 "A point in time in ISO 8601 format with a UTC offset, such as 2026-11-22T17:28:02Z, after "
-                "0001-01-01T00:00:00Z and before 9999-12-31T23:59:59.999999Z. It can have up to nine fractional digits; six "
-                "are stored. Responses are in UTC."
+                "0001-01-01T00:00:00Z and before 9999-12-31T23:59:59.999999Z. It can have up to nine fractional "
+                "digits; six are stored. Responses are in UTC."
             ),
             specified_by_url="https://scalars.graphql.org/chillicream/date-time",
             serialize=written,
