@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -64,7 +64,7 @@ async def current_revision(connection: asyncpg.Connection) -> str | None:
     return _own_revision(rows)
 
 
-def _own_revision(rows: Sequence[Sequence[Any]]) -> str | None:
+def _own_revision(rows: Iterable[Any]) -> str | None:
     """The revision in the rows of `_REVISION`. Alembic's table has the same name in every application."""
     for revision, has_tables, *_ in rows:
         if not has_tables or not _IS_OURS.fullmatch(revision):
