@@ -33,7 +33,6 @@ from graphql_api.storage.connection import (
     StatementTimeoutError,
 )
 from graphql_api.storage.connector import (
-    CONNECT_TIMEOUT_SECONDS,
     FAILURES,
     Connector,
     RawConnection,
@@ -289,7 +288,7 @@ class ConnectionSet:
         translated = self.translate_error(connection, error)
         if isinstance(translated, ConnectionLostError):
             self.lose(connection, error)
-        elif isinstance(translated, (UnavailableError, asyncio.CancelledError)):
+        elif isinstance(translated, (StatementTimeoutError, asyncio.CancelledError)):
             if commits:
                 self._drop({connection})  # before the driver has sent the request to cancel
             else:
@@ -340,7 +339,7 @@ class ConnectionSet:
 
     async def _add(self, raw: RawConnection, *, takes_changes: bool) -> None:
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._connector.timeout_seconds):
                 await self._ping(raw)
                 is_distributed = await adapt(raw)
         except BaseException:

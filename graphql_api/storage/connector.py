@@ -22,7 +22,7 @@ UNNAMED = "(default)"
 PRIMARY = "read-write"
 """asyncpg's name for the host that takes changes."""
 CONNECT_TIMEOUT_SECONDS = 1.0
-"""How long connecting to one host may take, and the first answer on the new connection."""
+"""How long connecting to one host may take, and then the first answer on the new connection."""
 # After this time without an answer from a host, the next host is tried as well.
 _HEAD_START_SECONDS = 0.25
 _SECOND_CONNECTION_SECONDS = 5.0
@@ -56,7 +56,7 @@ class Connector:
     Args:
         url: `postgresql://…`, with several hosts as PostgreSQL's own tools take them
         session: what is set on each connection; a pooler may forbid that
-        timeout_seconds: how long connecting to one host may take
+        timeout_seconds: how long connecting to one host may take, and then its first answer
         target: which of the hosts will do, unless the address says so itself; None for any
     """
 
@@ -71,7 +71,7 @@ class Connector:
         self._addresses = addresses(url)  # the last usable one comes first
         self._session = session
         self._target = _target(url, target)
-        self._seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._address_of: WeakKeyDictionary[RawConnection, str] = WeakKeyDictionary()
         self._attempts = deque([0.0] * _MAX_ATTEMPTS_PER_SECOND, _MAX_ATTEMPTS_PER_SECOND)
 
@@ -121,7 +121,7 @@ class Connector:
     async def _attempt(self, address: str, target: str | None) -> RawConnection:
         raw = await self._open(address, target)
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self.timeout_seconds):
                 await _set_codecs(raw)
         except BaseException:
             raw.terminate()
@@ -139,7 +139,7 @@ class Connector:
         """
         await self._turn()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self.timeout_seconds):
                 raw = await self._open(address, None)
                 try:
                     return {row[0] for row in await raw.fetch(_LOST, list(marks))}
@@ -159,7 +159,7 @@ class Connector:
     async def _open(self, address: str, target: str | None) -> RawConnection:
         raw = await asyncpg.connect(
             address,
-            timeout=self._seconds,  # pyright: ignore[reportArgumentType]
+            timeout=self.timeout_seconds,  # pyright: ignore[reportArgumentType]
             statement_cache_size=0,
             server_settings=self._session,
             target_session_attrs=target,

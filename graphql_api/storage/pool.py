@@ -17,7 +17,6 @@ from graphql_api.storage.bulkheads import ChangeShares, Share, SharedReadIsLateE
 from graphql_api.storage.connection import ConnectionLostError, Observer, Reads, Row, Statement, unobserved
 from graphql_api.storage.connection_set import (
     ACQUIRE_TIMEOUT_SECONDS,
-    READ_ONLY,
     STANDARD,
     ConnectionSet,
     PoolOptions,
@@ -228,8 +227,6 @@ class ConnectionPool:
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over; the message
                 says if it may have taken effect.
         """
-        if self.connections.is_read_only and commits:
-            raise UnavailableError(READ_ONLY)
         async with AsyncExitStack() as stack:
             is_slow = False
             if self.connections.watches:

@@ -81,6 +81,13 @@ async def test_hosts_that_are_silent_or_far_away_leave_time_for_the_others(hosts
     assert all(proxy.attempts for proxy in proxies[:silent])
 
 
+async def test_a_host_whose_first_answer_is_late_is_used_if_connecting_may_take_longer(by_tcp, database_url):
+    proxy, way = by_tcp
+    proxy.silences = lambda chunk: setattr(proxy, "delay", 0.6 if b"change_tokens" in chunk else 0)
+    async with ConnectionPool.open(way(database_url), size=1, connect_timeout=60) as pool:
+        await pool.connections.wait_connected()
+
+
 async def test_of_two_hosts_that_answer_late_only_one_is_kept(hosts, connection):
     proxies, url = hosts
     for proxy in proxies:

@@ -257,6 +257,18 @@ async def test_nobody_waits_for_ever_for_a_database_that_is_not_there():
             await pool.fetch(BACKEND)
 
 
+async def test_no_connection_to_a_server_that_became_read_only_is_kept(database_url, straight):
+    """Another server may be the primary now, so what they read may be old."""
+    async with ConnectionPool.open(straight(database_url)) as pool:
+        async with pool.transaction(), pool.transaction():
+            pass
+        there = {*pool.connections.open}
+        assert len(there) == 2
+        await pool.connections._idle[-1].raw.execute("set default_transaction_read_only = on")
+        await pool.fetch(Statement("changes", "delete from customer_gateway_tokens where false"))
+        assert pool.connections.open.isdisjoint(there)
+
+
 async def test_a_primary_that_is_read_only_is_read_from_until_it_takes_changes_again(own_database, connection_to):
     name = await connection_to.fetchval("select current_database()")
     async with opened(create_app(Settings(database_url=own_database, auth_secret=AUTH_SECRET))) as app:
@@ -266,20 +278,26 @@ async def test_a_primary_that_is_read_only_is_read_from_until_it_takes_changes_a
             lambda token: graph.answer("update", input={"id": token["id"], "description": "x"}),
             lambda token: graph.answer("claim", userId="u3", gateway="STRIPE"),
         ]
-        token = (await graph.save("u1", "STRIPE", "cus_1"))["gatewayToken"]
+        connections = app.state["store"].pool.connections
+        token = (await graph.save("u1", "STRIPE", "cus_1", description="old"))["gatewayToken"]
         await connection_to.execute(f"alter database {name} set default_transaction_read_only = on")
         await connection_to.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
             " and pid <> pg_backend_pid()"
         )
+        assert await graph.customer("STRIPE", "cus_1") == token
+        there = {*connections.open}
         for change in changes:
             [error] = (await change(token))["errors"]
             assert error["extensions"]["code"] == "UNAVAILABLE"
             assert await graph.customer("STRIPE", "cus_1") == token
+        assert connections.open >= there  # what is refused costs no connection, and so nobody else waits for one
+        assert (await graph.save("u1", "STRIPE", "cus_1", description="old"))["gatewayToken"] == token
         ready = await graph.client.http.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"status": "ok", "reason": READ_ONLY})
         await connection_to.execute("set default_transaction_read_only = off")
         await connection_to.execute(f"alter database {name} reset default_transaction_read_only")
-        await until(lambda: not app.state["store"].pool.connections.is_read_only, "the database takes changes again")
+        await until(lambda: not connections.is_read_only, "the database takes changes again")
+        assert connections.open.isdisjoint(there)  # they may lead to what was the primary
         for change in changes:
             assert "errors" not in await change(token)
