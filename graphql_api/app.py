@@ -300,7 +300,7 @@ def _authentication(settings: Settings) -> AbstractAsyncContextManager[Authentic
             audience=settings.auth_audience,
         )
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{'AUTH_JWKS_FILE' if settings.auth_jwks_file else 'AUTH_SECRET'}: {error}") from None
+        raise ConfigurationError(f"{'AUTH_JWKS_FILE' if settings.auth_jwks_file else 'AUTH_SECRET'} {error}") from None
 
 
 async def _must_be_ready(database: ConnectionPool, authenticator: Authenticator) -> str:

@@ -135,5 +135,7 @@ def _ring(keys: Keys) -> Keyring:
 def _bearer(authorization: bytes) -> bytes:
     match = _BEARER.fullmatch(authorization)
     if match is None:
-        raise InvalidTokenError("The Authorization header must have one access token, as in `Bearer eyJ...`.")
+        raise InvalidTokenError(
+            "The Authorization header must be `Bearer` followed by one access token, such as `Bearer eyJ...`."
+        )
     return match[1]

@@ -42,7 +42,7 @@ class Keyring:
         """
         keys = tuple(_signing_keys(text))
         if not keys:
-            raise ValueError("takes a JSON Web Key Set; this one has no public key that can verify a signature")
+            raise ValueError("must be a JSON Web Key Set; this one has no public key that can verify a signature")
         return cls(keys, KEY_ALGORITHMS)
 
     def knows(self, key_id: str | None) -> bool:
@@ -65,10 +65,10 @@ def _signing_keys(text: bytes) -> Iterator[PublicKey]:
     try:
         published: object = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise ValueError("takes a JSON Web Key Set; this is not JSON") from None
+        raise ValueError("must be a JSON Web Key Set; this is not JSON") from None
     members = cast("dict[str, object]", published).get("keys") if isinstance(published, dict) else None
     if not isinstance(members, list):
-        raise ValueError("takes a JSON Web Key Set; this has no list of keys")  # noqa: TRY004 - text of a wrong form, not a wrong type
+        raise ValueError("must be a JSON Web Key Set; this has no list of keys")  # noqa: TRY004 - text of a wrong form, not a wrong type
     for member in cast("list[object]", members)[:MAX_KEYS]:
         key = _key(cast("dict[str, Any]", member)) if isinstance(member, dict) else None
         if key is not None and _may_sign(key):

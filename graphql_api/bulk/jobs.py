@@ -317,7 +317,7 @@ async def _export_time(store: TokenStore, path: Path, exported_at: str | None, *
         at = _instant(exported_at)
     elif applies:
         raise BadInputError(
-            "--apply needs --exported-at TIME, the time at which the export began: later tokens are not in it."
+            "--apply needs --exported-at TIME, the time at which the export began, because later tokens are not in it."
         )
     else:
         at = now if path == PIPE else min(now, _written_at(path))

@@ -25,7 +25,10 @@ commands = typer.Typer()
 def deliver(
     *,
     once: Annotated[
-        bool, typer.Option("--once", help="Deliver the current backlog, and exit 1 if an endpoint stays behind.")
+        bool,
+        typer.Option(
+            "--once", help="Deliver the current backlog and exit, with status 1 if an entry could not be delivered."
+        ),
     ] = False,
     resume: Annotated[
         str | None,
@@ -37,23 +40,27 @@ def deliver(
     skip: Annotated[bool, typer.Option("--skip", help="With --resume: skip the entry that failed.")] = False,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Send the change feed to EVENT_WEBHOOKS, signed.
+    """Send changes to EVENT_WEBHOOKS as signed webhooks.
 
-    Signatures follow Standard Webhooks. You can run several processes. A new endpoint gets changes from now on. If an
-    endpoint does not accept an entry, `deliver` sends the entry again for 76 hours. Then it disables the endpoint, and
-    later entries wait until --resume.
+    Signatures follow Standard Webhooks. You can run several processes. A new endpoint receives only changes made
+    from now on. If an endpoint does not accept an entry, `deliver` retries it for 76 hours, then disables the
+    endpoint. Later entries wait until you run --resume.
     """
     if resume is None and (from_ is not None or skip):
         raise typer.BadParameter("--from and --skip need --resume NAME.")
     if resume is not None and (once or (from_ is not None and skip)):
-        raise typer.BadParameter("--resume takes --from or --skip, not both, and not --once.")
+        raise typer.BadParameter(
+            "--resume can be combined with --from or --skip, but not with both, and not with --once."
+        )
     settings = load_settings()
     if resume is not None:
         _resume_endpoint(settings, resume, cursor=from_, skip=skip, embedded=embedded)
         print(f"{resume} is enabled.")
         return
     if not settings.event_webhooks:
-        raise UsageError("EVENT_WEBHOOKS is not set; it takes endpoints such as billing=https://billing.example/events")
+        raise UsageError(
+            "EVENT_WEBHOOKS is not set. Set it to endpoints such as billing=https://billing.example/events."
+        )
     behind = _deliver_events(settings, once=once, embedded=embedded)
     for name, reason in behind.items():
         print(f"gateway-tokens: {name} stays behind: {reason}", file=sys.stderr)
@@ -83,8 +90,7 @@ def _deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict
             from graphql_api.deliveries.jetstream import JetStreamSender
         except ModuleNotFoundError as error:
             raise CommandError(
-                "EVENT_WEBHOOKS has a stream of NATS: install what it needs by "
-                "`pip install 'customer-gateway-tokens[nats]'`"
+                "EVENT_WEBHOOKS contains a NATS stream, which needs `pip install 'customer-gateway-tokens[nats]'`."
             ) from error
         open_stream = JetStreamSender.open
 

@@ -15,14 +15,18 @@ commands = typer.Typer()
 
 FormatOption = Annotated[
     Literal["csv", "jsonl"] | None,
-    typer.Option("--format", help="The format of FILE, if neither its extension nor its content tells."),
+    typer.Option("--format", help="The format of FILE, if it cannot be detected."),
 ]
 RejectsOption = Annotated[
     Path | None,
     typer.Option(
         "--rejects",
-        help="Where to write rejected lines and reasons, also with --check. They overwrite the file; without any, an "
-        "existing file stays. Default: FILE.rejects.csv.",
+        help=(
+            "The file for rejected lines and the reasons, also with --check. If lines are rejected, the file is "
+            "overwritten; otherwise, an existing file is kept. Default: FILE.rejects.csv, or FILE.rejects.jsonl for "
+            "JSON."
+        ),
+        metavar="FILE",
         dir_okay=False,
     ),
 ]
@@ -31,12 +35,14 @@ EncodingOption = Annotated[
     typer.Option(help="The encoding of FILE, such as windows-1252. Default: UTF-8 or UTF-16.", metavar="NAME"),
 ]
 DelimiterOption = Annotated[
-    str | None, typer.Option(help="The delimiter of a CSV file. Default: the one of its header.", metavar="C")
+    str | None, typer.Option(help="The delimiter of a CSV file. Default: detected from the header.", metavar="CHAR")
 ]
 ColumnOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--column", help="The name of the column with this meaning, if it is not recognized.", metavar="MEANING=NAME"
+        "--column",
+        help="The column of FILE that contains FIELD, if it is not recognized.",
+        metavar="FIELD=COLUMN",
     ),
 ]
 CheckOption = Annotated[
@@ -79,12 +85,12 @@ def _file_options(
     from graphql_api.bulk.jobs import FileOptions
 
     if delimiter is not None and (delimiter := delimiter.replace("\\t", "\t")) not in {",", ";", "\t", "|", ":", " "}:
-        raise typer.BadParameter("--delimiter takes one of , ; \\t | : or a space.")
+        raise typer.BadParameter("--delimiter must be one of , ; \\t | : or a space.")
     meanings: dict[str, str] = {}
     for column in columns or ():
         meaning, is_named, name = column.partition("=")
         if not is_named and only_column is None:
-            raise typer.BadParameter("--column takes MEANING=NAME.")
+            raise typer.BadParameter("--column must be FIELD=COLUMN.")
         meanings[meaning if is_named else only_column or ""] = name if is_named else column
     read = ReadOptions(format_, encoding, delimiter, meanings, skip_unknown_columns, gateway)
     return FileOptions(file, read, rejects, check)
@@ -110,10 +116,10 @@ def import_(
 ) -> None:
     """Save the tokens in a file. Invalid lines are reported; the rest is saved.
 
-    The columns userId, gateway and gatewayCustomerId are required. If the user has no token at the gateway, the import
-    creates it from all columns that `export` writes; omitted values get defaults. If they have one, the import changes
-    only description, metadata and isActive; lastVerifiedAt and GATEWAY_DELETED count as the gateway's reports. You can
-    run an import again: tokens that are the same do not change.
+    The columns userId, gateway and gatewayCustomerId are required. If the user has no token at the gateway, the
+    import creates one; it can set all columns that `export` writes, and uses defaults for the others. If the user
+    has a token, the import updates only description, metadata and isActive, and treats lastVerifiedAt and
+    GATEWAY_DELETED as reports from the gateway. You can repeat an import: identical tokens are not changed.
     """
     from graphql_api.bulk.jobs import import_file
 
@@ -142,9 +148,9 @@ def export(
         typer.Option("--for-spreadsheets", help="Escape formulas with an apostrophe."),
     ] = False,
 ) -> None:
-    """Write all tokens to a file. It overwrites a file of that name, once it has written everything.
+    """Write all tokens to a file. An existing file is replaced when the export is complete.
 
-    `import` creates the same tokens from it, unless it is for spreadsheets.
+    You can import the file again, unless you exported it with --for-spreadsheets.
     """
     from graphql_api.bulk.files.opening import format_of
     from graphql_api.bulk.jobs import export_file
@@ -166,9 +172,9 @@ def remap(
     column: ColumnOption = None,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Replace old customer ids with new ones after an account move. FILE has the columns old and new.
+    """Replace customer ids after a move to another gateway account. FILE has the columns old and new.
 
-    Stripe's copy files and mapping files work as they are.
+    You can use Stripe's copy and mapping files without changes.
     """
     from graphql_api.bulk.jobs import remap_file
 
@@ -190,7 +196,7 @@ def reconcile(
     *,
     gateway: GatewayOption,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Deactivate tokens that are missing there, verify the others.")
+        bool, typer.Option("--apply", help="Deactivate the tokens that the list lacks, and verify the others.")
     ] = False,
     exported_at: Annotated[
         str | None,
@@ -211,7 +217,8 @@ def reconcile(
         int, typer.Option(help="Apply nothing if more than N lines are unreadable.", metavar="N", min=0)
     ] = 0,
     report: Annotated[
-        Path | None, typer.Option(help="Where to report differences. Default: FILE.report.csv.", dir_okay=False)
+        Path | None,
+        typer.Option(help="The file for the differences. Default: FILE.report.csv.", metavar="FILE", dir_okay=False),
     ] = None,
     check: CheckOption = False,
     rejects: RejectsOption = None,
@@ -223,8 +230,8 @@ def reconcile(
 ) -> None:
     """Compare tokens with a gateway's list of customers. Differences in both directions go to a report.
 
-    The report lists what is missing there, what is inactive here but listed there, and what is missing here. Without
-    --apply, nothing changes.
+    The report contains active tokens whose customer the list lacks, inactive tokens whose customer is listed, and
+    listed customers that have no token. Without --apply, nothing changes.
     """
     from graphql_api.bulk.jobs import reconcile_file
     from graphql_api.bulk.reconciling import Guards

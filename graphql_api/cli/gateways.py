@@ -31,30 +31,33 @@ def check(
     rate: Annotated[
         float | None,
         typer.Option(
-            help="Requests per second. Default: within the limit of the gateway.", metavar="R", min=0.1, max=10_000
+            help="Requests per second. Default: below the gateway's rate limit.", metavar="N", min=0.1, max=10_000
         ),
     ] = None,
     since: Annotated[
         str | None,
         typer.Option(
-            help="Read the gateway's deletions since a time, or for a duration such as 30d. Default: since the last "
+            help="Read deletions since this time, or for the last duration, such as 30d. Default: since the last "
             "check.",
             metavar="TIME",
         ),
     ] = None,
     older_than: Annotated[
         str,
-        typer.Option(help="Only customers that were not verified for a duration, such as 12h or 7d.", metavar="D"),
+        typer.Option(
+            help="Check only customers that have not been verified for this long, such as 12h or 7d.",
+            metavar="DURATION",
+        ),
     ] = "24h",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask the gateway, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Query the gateway, and change nothing.")] = False,
     report: ReportOption = None,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Ask a gateway's API whether customers still exist.
+    """Check with a gateway's API whether customers still exist.
 
-    It reads the gateway's deletions first, then asks for the customers that were verified longest ago. It deactivates
-    those that the gateway says are deleted, verifies those that it has, and reports those that it does not know.
-    Several checks at once share the work, and a check continues where the last one stopped.
+    Reads the gateway's list of deletions first, then queries the customers that were verified longest ago.
+    Deactivates customers that the gateway has deleted, verifies those that exist, and reports those that the
+    gateway does not know. Concurrent checks share the work, and each check continues where the last one stopped.
     """
     from datetime import UTC, datetime
 
@@ -101,17 +104,20 @@ def purge(
     skip_file: Annotated[
         Path | None,
         typer.Option(
-            help="Customer ids that must be kept, one on each line.", dir_okay=False, callback=must_be_readable
+            help="A file of customer ids to keep, one per line.",
+            metavar="FILE",
+            dir_okay=False,
+            callback=must_be_readable,
         ),
     ] = None,
     yes: YesOption = False,
     report: ReportOption = None,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Delete the customers of erased users at a gateway.
+    """Delete erased users' customers at the gateway.
 
-    Each customer that is deleted is confirmed. A customer that belongs to a user is never deleted. After a failure, the
-    purge continues with the next customer.
+    Each deletion is then confirmed, as with confirmGatewayErasures. Customers that still belong to a user are never
+    deleted. If a deletion fails, the purge continues with the next customer.
     """
     from graphql_api.bulk.files.opening import expect_other_file
     from graphql_api.gateway_apis import jobs
@@ -124,7 +130,7 @@ def purge(
     options = PurgeOptions(limit, dry_run, missing_is_done, skipped)
     is_asked = not (yes or dry_run)
     if is_asked:
-        must_be_asked("`purge` deletes customers permanently: add --yes, or --dry-run to see which")
+        must_be_asked("purge permanently deletes customers. Pass --yes to confirm, or --dry-run to see which.")
     run_bulk(
         lambda pool, gateways: jobs.purge_gateway(pool, gateways, key, options, report=report, logs=logs),
         embedded=embedded,

@@ -12,8 +12,10 @@ from graphql_api.cli import feed, files, gateways, maintenance, pages, serving
 
 cli = typer.Typer(
     help="Maps users to their customers at payment gateways: a federated GraphQL subgraph.",
-    epilog="Settings are environment variables: `gateway-tokens help configuration` explains them, and `gateway-tokens "
-    "doctor` checks them.",
+    epilog=(
+        "Settings are environment variables. `gateway-tokens help configuration` explains them, and `gateway-tokens "
+        "doctor` checks them."
+    ),
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,

@@ -24,7 +24,7 @@ def migrate(
     *,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Migrate the database to the newest migration. Safe to run on several machines at once."""
+    """Migrate the database to the newest migration. Safe to run on several machines concurrently."""
     from graphql_api.storage.distribution import renew_functions
     from graphql_api.storage.migrate import newest_revision, upgrade
 
@@ -42,7 +42,7 @@ def migrate(
 
 @commands.command()
 def doctor() -> None:
-    """Check settings, database and dependencies, and change nothing.
+    """Check settings, database and dependencies; change nothing.
 
     Lines that start with WRONG say how to fix the problem.
     """
@@ -71,18 +71,18 @@ def doctor() -> None:
 def prune(
     *,
     history_older_than: Annotated[
-        str, typer.Option(help="Delete history entries that are older than this, such as 365d.", metavar="D")
+        str, typer.Option(help="Delete history entries that are older than this, such as 365d.", metavar="DURATION")
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many entries would be deleted, and delete nothing.")
+        bool, typer.Option("--dry-run", help="Count the entries that would be deleted, and delete nothing.")
     ] = False,
     yes: YesOption = False,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Delete old history entries. It asks first.
+    """Delete old history entries, after asking for confirmation.
 
-    It keeps the last entry of each token, and entries that an endpoint of `deliver` has not accepted yet. The database
-    role needs permission to delete history, which the service's role should not have.
+    The last entry of each token is kept, as are entries that an endpoint of `deliver` has not accepted yet. Run it
+    with a database role that may delete history; the service's own role should not.
     """
     from graphql_api.gateway_apis.jobs import duration
 
@@ -90,7 +90,7 @@ def prune(
     settings = load_settings()
     is_asked = not (yes or dry_run)
     if is_asked:
-        must_be_asked("`prune` deletes history permanently: add --yes, or --dry-run to see how many entries")
+        must_be_asked("prune permanently deletes history. Pass --yes to confirm, or --dry-run to count the entries.")
 
     async def question(pool: "ConnectionPool") -> str | None:
         total = await _pruned(pool, age, dry_run=True)
@@ -115,7 +115,7 @@ async def _pruned(pool: "ConnectionPool", older_than: "timedelta", *, dry_run: b
 def partition(
     *,
     parts: Annotated[
-        int, typer.Option(help="The number of partitions of each table, such as 16.", min=2, max=1024)
+        int, typer.Option(help="The number of partitions of each table.", metavar="N", min=2, max=1024)
     ] = 16,
     table: Annotated[
         list[str] | None, typer.Option(help="Only this table; repeat it for more.", metavar="NAME")
@@ -123,19 +123,19 @@ def partition(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate time and disk space, and change nothing.")
     ] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Undo a run that stopped before its end.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Undo an interrupted run.")] = False,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Partition large tables while the service keeps running.
+    """Partition the large tables while the service runs.
 
-    The tables that grow with the tokens become hash partitions. It copies each table in the background, then swaps the
-    copy in, which takes a moment. A run that stopped continues where it was. It needs the role that owns the tables,
-    and disk for a copy of the largest one.
+    Converts the tables that grow with the number of tokens to hash partitions. Each table is copied in the
+    background and then swapped in within moments. If a run is interrupted, the next one continues it. Requires the
+    role that owns the tables, and disk space for a copy of the largest table.
     """
     from graphql_api.storage.partitioning import KEYS
 
     if unknown := sorted({*(table or ())} - {*KEYS}):
-        raise typer.BadParameter(f"--table takes one of {', '.join(KEYS)}, not {unknown[0]}.")
+        raise typer.BadParameter(f"--table must be one of {', '.join(KEYS)}, not {unknown[0]}.")
     if dry_run and cancel:
         raise typer.BadParameter("--dry-run and --cancel cannot be used together.")
     with database(load_settings(), embedded=embedded) as settings:
@@ -191,16 +191,18 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
 def distribute(
     *,
     shards: Annotated[
-        int, typer.Option(help="The number of shards of each table; few are faster.", min=1, max=1024)
+        int,
+        typer.Option(help="The number of shards of each table; fewer shards are faster.", metavar="N", min=1, max=1024),
     ] = 4,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be distributed, and change nothing.")
     ] = False,
 ) -> None:
-    """Distribute large tables over the workers of a Citus cluster (experimental).
+    """Distribute large tables across a Citus cluster (experimental).
 
-    Run it on the coordinator, as the role that owns the tables, while the service is stopped: the tables are locked
-    while it copies them, in one transaction. `migrate` then renews the functions that it creates on the coordinator.
+    Run it on the coordinator, as the role that owns the tables, while the service is stopped.
+    The tables are copied in one transaction, and are locked meanwhile. After each upgrade, `migrate` updates the
+    functions on the coordinator.
     """
     settings = load_settings()
     if settings.database_url is None:

@@ -19,9 +19,11 @@ def must_be_readable(file: Path | None) -> Path | None:
 
 
 EmbeddedOption = Annotated[
-    bool, typer.Option("--embedded", help="Without DATABASE_URL, work on the embedded PostgreSQL in .data.")
+    bool, typer.Option("--embedded", help="If DATABASE_URL is not set, use the embedded PostgreSQL in .data.")
 ]
 GatewayOption = Annotated[str, typer.Option(help="The gateway, such as STRIPE.", metavar="NAME")]
 LimitOption = Annotated[int | None, typer.Option(help="Stop after N customers.", metavar="N", min=1)]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
-ReportOption = Annotated[Path | None, typer.Option(help="Where to report customers as CSV.", dir_okay=False)]
+ReportOption = Annotated[
+    Path | None, typer.Option(help="Write a report of the customers to this CSV file.", metavar="FILE", dir_okay=False)
+]

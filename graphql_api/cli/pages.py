@@ -29,7 +29,7 @@ def show(
     elif (name := Path(page.lower()).name.removesuffix(".md")) not in pages:
         alike = get_close_matches(name, pages, n=1)
         meant = f" Did you mean {alike[0]}?" if alike else ""
-        raise UsageError(f"There is no page {page}.{meant} `gateway-tokens help` lists the pages")
+        raise UsageError(f"There is no page '{page}'.{meant} Run `gateway-tokens help` to list the pages.")
     elif sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown

@@ -123,7 +123,7 @@ def database(settings: "Settings", *, embedded: bool = True, tell: bool = True) 
         except OSError as error:
             raise CommandError(
                 f"DATA_DIR: {error.filename or settings.data_dir} cannot be used ({error.strerror}); "
-                "it takes a directory that can be created or written to"
+                "it must be a directory that can be created or written to"
             ) from None
         yield settings.model_copy(update={"database_url": url})
 

@@ -33,18 +33,18 @@ commands = typer.Typer()
 )
 def serve(
     *,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on.", metavar="HOST")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(help="The port to listen on; 0 picks a free one.", min=0, max=65535)
+        int, typer.Option(help="The port to listen on; 0 picks a free one.", metavar="PORT", min=0, max=65535)
     ] = DEFAULT_PORT,
-    workers: Annotated[int, typer.Option(help="The number of worker processes.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="The number of worker processes.", metavar="N", min=1)] = 1,
     demo: Annotated[bool, typer.Option("--demo", help="Fill an empty database with demo tokens first.")] = False,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Migrate the database, then serve. Without DATABASE_URL, start the embedded PostgreSQL.
+    """Migrate the database and start the service. If DATABASE_URL is not set, it starts the embedded PostgreSQL.
 
-    If DATABASE_URL is misspelled, access tokens are required and other machines can connect, it starts none, unless
-    --embedded or DATA_DIR asks for it.
+    It refuses to start the embedded PostgreSQL if DATABASE_URL is misspelled, access tokens are required, and other
+    machines can connect. To start it anyway, set DATA_DIR or pass --embedded.
     """
     from graphql_api import server
     from graphql_api.app import create_app
@@ -78,7 +78,12 @@ def serve(
 @commands.command()
 def schema(
     *,
-    check: Annotated[bool, typer.Option("--check", help="Exit 1 with a diff if schema.graphql differs.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Compare with ./schema.graphql; print a diff and exit with status 1 if they differ."
+        ),
+    ] = False,
 ) -> None:
     """Print the subgraph's SDL."""
     from difflib import unified_diff
@@ -106,10 +111,12 @@ def schema(
 @commands.command()
 def demo(
     *,
-    users: Annotated[int, typer.Option(help="The number of users who get tokens.", min=1, max=1_000_000)] = 100,
+    users: Annotated[
+        int, typer.Option(help="The number of users who get tokens.", metavar="N", min=1, max=1_000_000)
+    ] = 100,
     embedded: EmbeddedOption = False,
 ) -> None:
-    """Store demo tokens for user-1, user-2, …, the same every time."""
+    """Save demo tokens for user-1, user-2, …. Every run saves the same ones."""
     from graphql_api.storage.migrate import upgrade
 
     with database(load_settings(), embedded=embedded) as settings:
@@ -136,12 +143,17 @@ async def _fill_with_demo_tokens(settings: "Settings", users: int) -> bool:
 @commands.command()
 def token(
     *,
-    sub: Annotated[str, typer.Option(help="The subject of the token: a user id, or the name of a service.")],
+    sub: Annotated[
+        str, typer.Option(help="The subject of the token: a user id, or the name of a service.", metavar="SUBJECT")
+    ],
     scope: Annotated[
         str,
-        typer.Option(help="Space-separated scopes, such as gateway-tokens:read. Without any, it is a user's token."),
+        typer.Option(
+            help="Space-separated scopes, such as gateway-tokens:read. Without scopes, the token is a user's.",
+            metavar="SCOPES",
+        ),
     ] = "",
-    expires_in: Annotated[int, typer.Option(help="Seconds until the token expires.", min=1)] = 3600,
+    expires_in: Annotated[int, typer.Option(help="Seconds until the token expires.", metavar="SECONDS", min=1)] = 3600,
 ) -> None:
     """Print a development access token, signed with AUTH_SECRET."""
     from graphql_api.auth.access_tokens import MAX_SUBJECT_LENGTH
@@ -149,12 +161,16 @@ def token(
     from graphql_api.domain.caller import SCOPES
 
     if not 1 <= len(sub) <= MAX_SUBJECT_LENGTH:
-        raise typer.BadParameter(f"--sub takes 1 to {MAX_SUBJECT_LENGTH} characters.")
+        raise typer.BadParameter(f"--sub must have 1 to {MAX_SUBJECT_LENGTH} characters.")
 
     settings = load_settings()
     for unknown in sorted({*scope.split()} - SCOPES):
-        known = ", ".join(sorted(SCOPES))
-        print(f"gateway-tokens: warning: {unknown} is not a scope of this service: {known}", file=sys.stderr)
+        *first, last = sorted(SCOPES)
+        print(
+            f"gateway-tokens: warning: this service has no scope {unknown}. "
+            f"Its scopes are {', '.join(first)} and {last}.",
+            file=sys.stderr,
+        )
     if settings.auth_secret is None:
         raise UsageError("AUTH_SECRET is not set; for development, run `export AUTH_SECRET=$(openssl rand -hex 32)`")
     print(minted(settings, settings.auth_secret, sub, scope, expires_in))

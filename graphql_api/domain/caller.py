@@ -20,7 +20,7 @@ class Permission(Enum):
     OWNER = "the user whose tokens they are, or the scope gateway-tokens:read", READ_SCOPE, WRITE_SCOPE, ADMIN_SCOPE
     READ = "the scope gateway-tokens:read", READ_SCOPE, WRITE_SCOPE, ADMIN_SCOPE
     WRITE = "the scope gateway-tokens:write", WRITE_SCOPE, ADMIN_SCOPE
-    EVENTS = "the scope gateway-tokens:events", EVENTS_SCOPE, ADMIN_SCOPE
+    EVENTS = "the scope gateway-tokens:events or gateway-tokens:admin", EVENTS_SCOPE, ADMIN_SCOPE
     ADMIN = "the scope gateway-tokens:admin", ADMIN_SCOPE
 
     def __init__(self, what: str, *scopes: str) -> None:

@@ -90,8 +90,8 @@ def gateway(text: str) -> str:
     name = text.strip().upper()
     if not _GATEWAY.fullmatch(name):
         raise _invalid(
-            f"{quoted(text)} is not a gateway name: a letter, then up to 49 letters, digits or underscores, such as"
-            " STRIPE_EU."
+            f"{quoted(text)} is not a valid gateway name. A name is a letter followed by up to 49 letters, digits or"
+            " underscores, such as STRIPE_EU."
         )
     return name
 
@@ -104,9 +104,11 @@ def user_id(text: str) -> str:
     """
     stored_user_id(text)
     if text in _SLIPS:
-        raise _invalid(f"The user id {text} usually comes from a bug in the calling program. Send the user's id.")
+        raise _invalid(
+            f"The user id is '{text}', which usually means a bug in the calling program. Send the user's id."
+        )
     if text[0].isspace() or text[-1].isspace():
-        raise _invalid("This user id starts or ends with white space. Remove it.")
+        raise _invalid("This user id starts or ends with whitespace. Remove it.")
     if has_invisible(text):
         raise _invalid("This user id contains a control or invisible character. Remove it.")
     return text
@@ -132,7 +134,7 @@ def gateway_customer_id(text: str) -> str:
     if not 1 <= len(text) <= MAX_ID_LENGTH:
         raise _invalid(f"A gateway customer id must have 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
     if not text.isprintable() or " " in text or has_invisible(text):
-        raise _invalid("A gateway customer id may contain only printable characters and no white space.")
+        raise _invalid("A gateway customer id may contain only printable characters and no whitespace.")
     return text
 
 
@@ -163,12 +165,12 @@ def metadata(value: Any) -> dict[str, Any] | None:
     for leaf in _leaves(cast("dict[str, Any]", value), MAX_METADATA_DEPTH):
         characters += len(leaf) if isinstance(leaf, str) else _digits(leaf) if isinstance(leaf, float) else 1
         if characters > MAX_METADATA_BYTES:  # before the rest is examined
-            raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES} bytes of JSON; this has more.")
+            raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES:,} bytes of JSON; this has more.")
         _check_leaf(leaf)
     if len(repr(value)) * _MAX_BYTES_PER_CHARACTER > MAX_METADATA_BYTES:
         size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
         if size > MAX_METADATA_BYTES:
-            raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES} bytes of JSON; this has {size}.")
+            raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES:,} bytes of JSON; this has {size:,}.")
     return cast("dict[str, Any]", value)
 
 
@@ -199,7 +201,7 @@ def instant(value: object) -> datetime:
             return inside
     except (ValueError, OverflowError):
         pass
-    raise _invalid("A time must be ISO 8601 with an offset, such as 2026-11-22T17:28:02Z.")
+    raise _invalid("A time must be ISO 8601 with a UTC offset, such as 2026-11-22T17:28:02Z.")
 
 
 def second(number: object) -> datetime:
@@ -225,7 +227,10 @@ def check_not_ahead(at: datetime | None, now: datetime) -> None:
         InputError: it is in the future.
     """
     if at is not None and at > now + MAX_AHEAD:
-        raise _invalid("This time is in the future. Send the time of the event, and check the sender's clock.")
+        raise _invalid(
+            "This time is more than five minutes in the future. Send the time of the event, and check the sender's"
+            " clock."
+        )
 
 
 def is_well_formed(text: str) -> bool:

@@ -40,7 +40,7 @@ def duration(text: str, option: str) -> timedelta:
     """
     found = _DURATION.fullmatch(text)
     if found is None:
-        raise BadInputError(f"{option} takes a duration such as 12h or 7d, not {text!r}.")
+        raise BadInputError(f"{option} must be a duration such as 12h or 7d, not {text!r}.")
     return int(found[1]) * _UNITS[found[2]]
 
 
@@ -55,7 +55,7 @@ def since(text: str, now: datetime) -> datetime:
     try:
         at = instant(text)
     except InputError:
-        message = f"--since takes a time such as 2026-11-30T08:00:00Z, or a duration such as 30d, not {text!r}."
+        message = f"--since must be a time such as 2026-11-30T08:00:00Z, or a duration such as 30d, not {text!r}."
         raise BadInputError(message) from None
     if at > now:
         raise BadInputError(f"--since is in the future: {at.isoformat()}.")

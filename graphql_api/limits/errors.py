@@ -11,7 +11,7 @@ class DocumentTooComplexError(GraphQLError):
     """The error, with the request's value, the maximum, and the environment variable that sets it."""
 
     def __init__(self, what: str, limit: int, variable: str) -> None:
-        message = f"The request is too complex: {what}, but at most {limit:,} allowed ({variable})."
+        message = f"The request is too complex: {what}; the limit is {limit:,} ({variable})."
         super().__init__(message, extensions={"code": TOO_COMPLEX})
         self.variable = variable
 

@@ -13,7 +13,10 @@ _HASH = re.compile("[0-9A-Fa-f]{64}")
 
 NOT_TRUSTED = "DOCUMENT_NOT_TRUSTED"
 
-_FORMS = "takes a .graphql document, or JSON: a list of documents, an object of documents by id, or Apollo's manifest"
+_FORMS = (
+    "the file must be a .graphql document, or JSON: a list of documents, an object of documents by id, or Apollo's"
+    " manifest"
+)
 
 
 class TrustedDocuments:

@@ -40,8 +40,9 @@ def instant(value: object) -> datetime:
     """
     if not isinstance(value, str) or not _DATE_TIME.fullmatch(value):
         raise GraphQLError(
-            "A DateTime must be ISO 8601 with an offset of hours and minutes, such as 2026-11-22T17:28:02Z, with at"
-            f" most nine digits of a second, not {quoted(value) if isinstance(value, str) else inspect(value)}."
+            "A DateTime must be ISO 8601 with a UTC offset (`Z` or `+02:00`) and at most nine fractional digits,"
+            " such as"
+            f" 2026-11-22T17:28:02Z, not {quoted(value) if isinstance(value, str) else inspect(value)}."
         )
     try:
         return values.instant(value.upper())
@@ -99,7 +100,7 @@ def _identifier(value: object) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise GraphQLError(f"ID takes a string, or an integer of at most 64 bits, not {inspect(value)}.")
+    raise GraphQLError(f"An ID must be a string, or an integer of at most 64 bits, not {inspect(value)}.")
 
 
 def _unchanged(value: Any) -> Any:

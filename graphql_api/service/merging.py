@@ -183,5 +183,8 @@ def _is_gone(token: Token) -> bool:
 
 
 def _both_have_one(token: Token) -> Problem:
-    message = f"Both users have a customer at {token.gateway}. Choose KEEP_TARGET or KEEP_SOURCE, or delete one first."
+    message = (
+        f"Both users have a customer at {token.gateway}. Set `onConflict` to KEEP_TARGET or KEEP_SOURCE, or delete"
+        " one of the tokens first."
+    )
     return Problem(Code.ALREADY_EXISTS, message, ("fromUserId",))

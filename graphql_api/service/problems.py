@@ -11,7 +11,10 @@ def expect_version(token: Token, version: int | None) -> None:
         InputError: STALE, with the current token.
     """
     if version is not None and version != token.version:
-        message = f"The token has changed: its version is {token.version}, not {version}. Read it again."
+        message = (
+            f"The token's version is {token.version}, but `expectedVersion` is {version}. Read the token again, and"
+            " check whether your change still applies."
+        )
         raise InputError([stale_problem(message)], token)
 
 

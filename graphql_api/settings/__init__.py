@@ -37,7 +37,7 @@ _TOGETHER = (("auth_mode", *KEYS), ("event_webhooks", "event_webhook_secrets"))
 
 
 class ConfigurationError(Exception):
-    """Environment variables are set wrong. The message has a line for each: its name and what it takes."""
+    """Environment variables are set wrong. The message has a line for each: its name and what it must be."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -191,4 +191,4 @@ class Settings(BaseSettings):
 
 def _said(problem: ErrorDetails) -> str:
     message = expected(problem, number="a number of seconds")
-    return f"{str(problem['loc'][0]).upper()}: {message}" if problem["loc"] else message
+    return f"{str(problem['loc'][0]).upper()} {message}" if problem["loc"] else message

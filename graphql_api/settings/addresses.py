@@ -33,7 +33,7 @@ def problem_of_http(address: str) -> str | None:
     if not parts.hostname:
         return "names no host"
     if " " in address or not address.isprintable():
-        return "contains white space or an invisible character"
+        return "contains whitespace or an invisible character"
     return "has port 0" if port == 0 else None
 
 
@@ -57,7 +57,7 @@ def _problem_of_postgres(address: str) -> str | None:
     if _is_split_wrong(address):
         return _ESCAPES
     if address != address.strip() or re.search(r"\s", address.partition("?")[0]):
-        return "it contains white space, which is %20 in a name or a password"
+        return "it contains whitespace, which is %20 in a name or a password"
     if any(host.startswith(":") for host in hosts):
         return "a port has no host before it"
     return "a port is 0" if 0 in ports else _problem_of_tls(parse_qs(parts.query))
@@ -71,7 +71,7 @@ def _is_split_wrong(address: str) -> bool:
 
 def _problem_of_tls(parameters: Mapping[str, Sequence[str]]) -> str | None:
     if parameters.get("sslmode", ["prefer"])[-1] not in _SSL_MODES:
-        return f"sslmode takes {', '.join(_SSL_MODES[:-1])} or {_SSL_MODES[-1]}"
+        return f"sslmode must be {', '.join(_SSL_MODES[:-1])} or {_SSL_MODES[-1]}"
     for name, file in ((name, parameters[name][-1]) for name in _FILES if name in parameters):
         if name == "sslrootcert" and file == "system":
             return "sslrootcert=system is not supported: name a file, such as /etc/ssl/certs/ca-certificates.crt"
@@ -93,7 +93,7 @@ def _problem_of_origin(origin: str) -> str | None:
 
 def _postgres(value: str) -> str:
     if wrong := _problem_of_postgres(value):
-        raise ValueError(f"takes a URL such as postgresql://user:password@host:5432/database; {wrong}")
+        raise ValueError(f"must be a URL such as postgresql://user:password@host:5432/database; {wrong}")
     return value
 
 
@@ -107,13 +107,13 @@ def _split(value: object) -> object:
 def _all_postgres(value: tuple[str, ...]) -> tuple[str, ...]:
     if wrong := next(filter(None, map(_problem_of_postgres, value)), None):
         example = "postgresql://user:password@host1:5432,host2:5432/database"
-        raise ValueError(f"takes URLs such as {example}; one is wrong: {wrong}")
+        raise ValueError(f"must be URLs such as {example}; one is wrong: {wrong}")
     return value
 
 
 def _http(value: str) -> str:
     if wrong := problem_of_http(value):
-        raise ValueError(f"takes a URL such as https://host/path; it {wrong}")
+        raise ValueError(f"must be a URL such as https://host/path; it {wrong}")
     return value
 
 
@@ -121,25 +121,31 @@ def _api(value: str) -> str:
     wrong = problem_of_http(value)
     if wrong is None and is_unprotected(value):
         raise ValueError(
-            "takes a URL such as https://host; http:// would show the key to anyone on the network, so it is for this "
-            "machine only"
+            "must be a URL such as https://host; http:// would show the key to anyone on the network, so it is for "
+            "this machine only"
         )
     if wrong:
-        raise ValueError(f"takes a URL such as https://host; it {wrong}")
+        raise ValueError(f"must be a URL such as https://host; it {wrong}")
     return value.rstrip("/")
 
 
 def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
     for origin in value:
         if wrong := _problem_of_origin(origin):
-            raise ValueError(f"takes origins such as https://shop.example, or * for any; {quoted(origin)} {wrong}")
+            raise ValueError(
+                "must be a comma-separated list of origins such as https://shop.example, or *; "
+                f"{quoted(origin)} {wrong}"
+            )
     return value
 
 
 def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
     for host in value:
         if not _HOST.fullmatch(host):
-            raise ValueError(f"takes hosts such as tokens.example, or * for any; {quoted(host)} has more than a host")
+            raise ValueError(
+                "must be a comma-separated list of hosts such as tokens.example, or *; "
+                f"{quoted(host)} has more than a host"
+            )
     return value
 
 

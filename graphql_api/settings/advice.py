@@ -78,7 +78,7 @@ def _is_guessable(secret: str) -> bool:
 def slips(environment: Mapping[str, str]) -> list[str]:
     """Variables that are probably meant to be others: each is named with the one that it looks like."""
     return [
-        f"{name} is set, which this service does not read; did you mean {alike}?"
+        f"{name} is set, but the service has no such setting. Did you mean {alike}?"
         for name, alike in _slips(environment).items()
     ]
 

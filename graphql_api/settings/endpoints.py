@@ -111,14 +111,14 @@ def _webhooks(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
     allow_private = bool(info.data.get("event_webhook_allow_private"))
     for number, (name, address) in enumerate(map(_named_address, value), 1):
         if not _NAME.fullmatch(name):
-            form = "takes named endpoints, such as billing=https://billing.example/events"
+            form = "must be named endpoints, such as billing=https://billing.example/events"
             raise ValueError(f"{form}; endpoint {number} has no name (of letters, digits, _ and -)")
         if wrong := _problem_of_endpoint(address, allow_private=allow_private):
             raise ValueError(
-                f"takes endpoints such as billing=https://billing.example/events; the address of {name} {wrong}"
+                f"must be endpoints such as billing=https://billing.example/events; the address of {name} {wrong}"
             )
         if name in names:
-            raise ValueError(f"takes each name once; {name} is there twice")
+            raise ValueError(f"must have each name once; {name} is there twice")
         names.add(name)
     return value
 
@@ -127,14 +127,14 @@ def _secrets(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[Secret
     pairs = list(map(_named_secret, value))
     known = [_named_address(pair) for pair in info.data.get("event_webhooks", ())]
     streams = {name for name, address in known if _is_stream(address)}
-    form = "takes a secret for each endpoint, such as billing:whsec_… with the Base64 of 24 to 64 bytes"
+    form = "must have a secret for each endpoint, such as billing:whsec_… with the Base64 of 24 to 64 bytes"
     for number, (name, secret) in enumerate(pairs, 1):
         if not (_signing_key(secret) or (name in streams and secret)):
             of = f", of {name}," if name in dict(known) else ""
             raise ValueError(f"{form}; secret {number}{of} has another form or length")
     given = [name for name, _ in pairs]
     if twice := [name for name in streams if given.count(name) > 1]:
-        raise ValueError(f"takes one token, or user:password, for a stream; {twice[0]} has several")
+        raise ValueError(f"must have one token, or user:password, for a stream; {twice[0]} has several")
     if "event_webhooks" in info.data:
         if missing := [name for name, _ in known if name not in given and name not in streams]:
             raise ValueError(f"{form}; {missing[0]} has none")
@@ -147,7 +147,7 @@ def _actions(value: tuple[str, ...]) -> tuple[str, ...]:
     actions = tuple(dict.fromkeys(name.upper() for name in value))
     for name in actions:
         if name not in _ACTIONS:
-            raise ValueError(f"takes names of actions: {', '.join(_ACTIONS)}; {quoted(name)} is not one of them")
+            raise ValueError(f"must be names of actions: {', '.join(_ACTIONS)}; {quoted(name)} is not one of them")
     return actions
 
 

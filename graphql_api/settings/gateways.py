@@ -23,11 +23,11 @@ def _named(pair: str, what: str, secret: int | None = None) -> str:
         name = parse_gateway(gateway)
     except InputError as refused:
         wrong = f"secret {secret} has no gateway name before its colon" if secret else refused
-        raise ValueError(f"takes {what}; {wrong}") from None
+        raise ValueError(f"must contain {what}; {wrong}") from None
     if not rest.strip():
         if not colon and not secret:
-            raise ValueError(f"takes {what}; {gateway.strip()} has no gateway and colon before it")
-        raise ValueError(f"takes {what}; nothing follows {name}")
+            raise ValueError(f"must contain {what}; {gateway.strip()} has no gateway and colon before it")
+        raise ValueError(f"must contain {what}; nothing follows {name}")
     return f"{name}:{rest.strip()}"
 
 
@@ -38,7 +38,7 @@ def _on_the_platform(value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any,
         text: str = each.get_secret_value() if isinstance(each, SecretStr) else each
         gateway = text.partition(":")[0]
         if allowed and gateway not in allowed:
-            raise ValueError(f"takes gateways of this platform; {gateway} is not in GATEWAYS")
+            raise ValueError(f"names {gateway}, which is not in GATEWAYS")
     return value
 
 
@@ -46,7 +46,7 @@ def _names(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(parse_gateway(name) for name in value)
     except InputError as refused:
-        raise ValueError(f"takes comma-separated gateway names, such as STRIPE,PAYPAL; {refused}") from None
+        raise ValueError(f"must be comma-separated gateway names, such as STRIPE,PAYPAL; {refused}") from None
 
 
 def _id_patterns(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -55,9 +55,9 @@ def _id_patterns(value: tuple[str, ...]) -> tuple[str, ...]:
     for pair in pairs:
         name, _, pattern = pair.partition(":")
         if re.search(r"[\s;]", pattern):
-            raise ValueError(f"takes comma-separated forms without white space; that of {name} is {pattern!r}")
+            raise ValueError(f"must be comma-separated forms without whitespace; that of {name} is {pattern!r}")
         if name in names:
-            raise ValueError(f"takes one form for each gateway; {name} has two")
+            raise ValueError(f"must have one form for each gateway; {name} has two")
         names.add(name)
     return tuple(pairs)
 
@@ -75,9 +75,9 @@ def _paired(given: tuple[SecretStr, ...], gateway: str, form: str, what: str) ->
         pair = _named(text if ":" in text else f"{gateway}:{text}", f"{what}, or gateway:secret", number)
         name, _, secret = pair.partition(":")
         if not re.fullmatch(form, secret):
-            raise ValueError(f"takes {what}; secret {number}, of {name}, has another form or is too short")
+            raise ValueError(f"must contain {what}; secret {number}, of {name}, has another form or is too short")
         if (first := numbers.setdefault(secret, number)) < number:
-            raise ValueError(f"takes {what}, each once; secrets {first} and {number} are the same")
+            raise ValueError(f"must contain {what}, each once; secrets {first} and {number} are the same")
         pairs.append(pair)
     return tuple(map(SecretStr, pairs))
 
@@ -106,7 +106,7 @@ def _api_keys(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[Secre
     for pair in pairs:
         name, _, key = pair.get_secret_value().partition(":")
         if name in names:
-            raise ValueError(f"takes one key for each gateway; {name} has two")
+            raise ValueError(f"must have one key for each gateway; {name} has two")
         names.add(name)
         shown = re.fullmatch(form, key)
         mode = shown and shown.lastindex and shown[1]
@@ -114,8 +114,7 @@ def _api_keys(value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[Secre
             expected = "live" if mode == "test" else "test"
             other = f"add {name} to TEST_GATEWAYS" if mode == "test" else "unset TEST_GATEWAYS, or rename the gateway"
             raise ValueError(
-                f"the key for {name} is a {mode} key, but {name} is in {expected} mode. Use a {expected} key, "
-                f"or {other}"
+                f"has a {mode} key for {name}, which is in {expected} mode; use a {expected} key, or {other}"
             )
     return pairs
 

@@ -26,15 +26,15 @@ def expected(problem: ErrorDetails, number: str = "a number") -> str:
         case "float_parsing":
             takes = number
         case "literal_error":
-            takes = limits["expected"]
+            takes = limits["expected"].replace("'", "")
         case "greater_than" | "greater_than_equal" | "less_than_equal":
-            bound = {"gt": "a value greater than {:g}", "ge": "at least {:g}", "le": "at most {:g}"}
+            bound = {"gt": "greater than {:g}", "ge": "at least {:g}", "le": "at most {:g}"}
             takes = next(bound[key].format(limits[key]) for key in bound if key in limits)
         case "string_unicode":
             return "has bytes that are not UTF-8"
         case _:
             return problem["msg"].removeprefix("Value error, ")
-    return f"takes {takes}, not {got}"
+    return f"must be {takes}, not {got}"
 
 
 def _split(value: object) -> object:
@@ -43,7 +43,7 @@ def _split(value: object) -> object:
         return value
     parts = tuple(part.strip() for part in value.split(",") if part.strip())
     if not parts:
-        raise ValueError("takes comma-separated values; unset it for none")
+        raise ValueError("must be comma-separated values; unset it for none")
     return parts
 
 
@@ -54,7 +54,7 @@ def _lower(value: object) -> object:
 def _header_names(value: tuple[str, ...]) -> tuple[str, ...]:
     for name in value:
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"takes names of HTTP headers, such as X-Client-Name; {quoted(name)} is not one")
+            raise ValueError(f"must be names of HTTP headers, such as X-Client-Name; {quoted(name)} is not one")
     return value
 
 
@@ -62,7 +62,8 @@ def _long(value: SecretStr) -> SecretStr:
     size = len(value.get_secret_value().encode(errors="surrogateescape"))
     if size < _MIN_KEY_BYTES:
         raise ValueError(
-            f"takes at least {_MIN_KEY_BYTES} bytes, not {size}; generate one with `openssl rand -hex {_MIN_KEY_BYTES}`"
+            f"must have at least {_MIN_KEY_BYTES} bytes, not {size}; generate one with "
+            f"`openssl rand -hex {_MIN_KEY_BYTES}`"
         )
     return value
 
@@ -72,7 +73,7 @@ def _readable(value: Path) -> Path:
         return value
     is_there = os.access(value, os.F_OK)
     wrong = "does not exist" if not is_there else "cannot be read" if value.is_file() else "is not a file"
-    raise ValueError(f"takes the path of a readable file; {quoted(str(value))} {wrong}")
+    raise ValueError(f"must be the path of a readable file; {quoted(str(value))} {wrong}")
 
 
 Lower = BeforeValidator(_lower)

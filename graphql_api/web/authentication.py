@@ -23,7 +23,10 @@ class RequestAuthenticator:
         """
         secret = self._router_secret
         if secret.is_required and not secret.accepts(headers.get(b"router-authorization")):
-            message = "Router-Authorization is missing or wrong. Send ROUTER_SECRET in it, or ask the router instead."
+            message = (
+                "The Router-Authorization header is missing or wrong. Set it to ROUTER_SECRET, or send the request to"
+                " the router."
+            )
             raise _unauthenticated(message, "Router-Authorization")
         try:
             caller = self._authenticator.caller(headers.get(b"authorization") or None)

@@ -270,7 +270,7 @@ class HTTPProtocol(asyncio.Protocol):
             if not self._is_ending:
                 refused = error.__context__
                 if not isinstance(refused, RefusedError):
-                    refused = RefusedError(HTTPStatus.BAD_REQUEST, f"This is not valid HTTP/1.1: {error}.")
+                    refused = RefusedError(HTTPStatus.BAD_REQUEST, f"The request is not valid HTTP/1.1: {error}.")
                 self._refuse(refused)
         return len(piece)
 

@@ -51,7 +51,7 @@ def check_framing(request: Request) -> None:
         raise RefusedError(HTTPStatus.BAD_REQUEST, message)
     if b"host" not in headers:
         if request.http_version == "1.1":
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "Host is missing.")
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "The Host header is missing.")
     elif len(headers) < len(request.raw_headers) and [name for name, _ in request.raw_headers].count(b"host") > 1:
         raise RefusedError(HTTPStatus.BAD_REQUEST, "Host occurs twice.")
 

@@ -31,7 +31,7 @@ _NOT_BUILT = _PAGE.format(
     "<code>make graphiql</code>. To use another IDE in the browser, add its origin to <code>CORS_ORIGINS</code>."
 )
 _OFF = _PAGE.format(
-    "GraphiQL, a page to write queries in, is off here. To turn it on, set <code>INTROSPECTION=true</code> and restart "
+    "GraphiQL, an editor for queries, is off. To turn it on, set <code>INTROSPECTION=true</code> and restart "
     "the service; if that requires access tokens, paste one into GraphiQL. Programs send queries by POST."
 )
 

@@ -390,7 +390,7 @@ def _coding_of_json(headers: dict[bytes, bytes]) -> str | None:
 
 def _from_url(request: Request) -> Parameters:
     if request.method not in {"GET", "HEAD"}:
-        raise HTTPError(405, "METHOD_NOT_ALLOWED", "Send GET or POST.", [(b"allow", b"GET, HEAD, POST")])
+        raise HTTPError(405, "METHOD_NOT_ALLOWED", "Use GET or POST.", [(b"allow", b"GET, HEAD, POST")])
     return parameters.from_query_string(request.query_string)
 
 

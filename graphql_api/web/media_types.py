@@ -39,7 +39,7 @@ def acceptable(accept: bytes | None) -> MediaType:
     media = _preferred(accept) if len(accept) <= _MAX_CACHED_CHARACTERS else _preferred.__wrapped__(accept)
     if media is None:
         names = " or ".join(media.value for media in MediaType)
-        raise HTTPError(406, "NOT_ACCEPTABLE", f"The service answers with {names}. Accept one of them.")
+        raise HTTPError(406, "NOT_ACCEPTABLE", f"The service returns {names}. Include one of them in `Accept`.")
     return media
 
 

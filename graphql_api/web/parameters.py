@@ -38,7 +38,9 @@ def from_body(body: bytes, max_batch: int = 0) -> "Parameters | list[Parameters 
     try:
         found = orjson.loads(body.removeprefix(_BYTE_ORDER_MARK))
     except orjson.JSONDecodeError:
-        raise _refused("The body is not valid JSON in UTF-8 (at most 1,024 levels deep, finite numbers).") from None
+        raise _refused(
+            "The body is not valid UTF-8 JSON. It can be at most 1,024 levels deep, and numbers must be finite."
+        ) from None
     if isinstance(found, dict):
         return _checked(found)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(found, list):
@@ -50,7 +52,7 @@ def _batch(found: list[Any], max_batch: int) -> list[Parameters | HTTPError]:
     if not max_batch:
         raise _refused("Send one operation per request. Batches are switched off (MAX_BATCH_REQUESTS).")
     if not 0 < len(found) <= max_batch:
-        message = f"A batch has at least one request and at most {max_batch} (MAX_BATCH_REQUESTS)."
+        message = f"A batch must have 1 to {max_batch} requests (MAX_BATCH_REQUESTS)."
         raise HTTPError(400, "BAD_REQUEST", message, limits=["MAX_BATCH_REQUESTS"])
     return [_of_batch(each) for each in found]
 

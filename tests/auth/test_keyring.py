@@ -81,7 +81,7 @@ def test_a_key_for_one_algorithm_fits_no_other():
     ],
 )
 def test_what_is_no_key_set_is_refused(text):
-    with pytest.raises(ValueError, match="takes a JSON Web Key Set"):
+    with pytest.raises(ValueError, match="must be a JSON Web Key Set"):
         Keyring.of_json(text)
 
 

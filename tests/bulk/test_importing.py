@@ -513,11 +513,11 @@ async def test_what_was_recognized_is_said(command, folder):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--delimiter", "x"], "--delimiter takes one of"),
-        (["--column", "userId"], "--column takes MEANING=NAME"),
-        (["--column", "user=userId"], "--column takes MEANING=NAME, where MEANING is one of id, userId"),
+        (["--delimiter", "x"], "--delimiter must be one of"),
+        (["--column", "userId"], "--column must be FIELD=COLUMN"),
+        (["--column", "user=userId"], "--column must be FIELD=COLUMN, where FIELD is one of id, userId"),
         (["--encoding", "klingon"], "--encoding klingon is unknown"),
-        (["--gateway", "?"], "'?' is not a gateway name"),
+        (["--gateway", "?"], "'?' is not a valid gateway name"),
         (["--rejects", "why.jsonl"], "need a name that ends in .csv"),
     ],
 )

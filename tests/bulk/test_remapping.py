@@ -151,7 +151,7 @@ async def test_two_columns_need_no_names(command, folder, graph, customers):
     ("content", "arguments", "says"),
     [
         ("a,b,c\n", ["--gateway", "STRIPE"], "The column old is missing. Name it with --column old=NAME."),
-        ("old,new\n", ["--gateway", "?"], "'?' is not a gateway name: a letter, then"),
+        ("old,new\n", ["--gateway", "?"], "'?' is not a valid gateway name. A name is"),
         ("old,new\n", [], "Missing option '--gateway'."),
     ],
 )

@@ -24,10 +24,10 @@ from graphql_api.settings import Settings
 from graphql_api.storage.migrate import _revision, newest_revision, upgrade
 
 ROOT = Path(graphql_api.__file__).parents[1]
-ADDRESS = "DATABASE_URL: takes a URL such as postgresql://user:password@host:5432/database"
+ADDRESS = "DATABASE_URL must be a URL such as postgresql://user:password@host:5432/database"
 ESCAPES = "write %, @, :, /, ?, #, [ and ] in the password as %25, %40, %3A, %2F, %3F, %23, %5B and %5D"
-HOSTS = "ALLOWED_HOSTS: takes hosts such as tokens.example, or * for any"
-ORIGINS = "CORS_ORIGINS: takes origins such as https://shop.example, or * for any"
+HOSTS = "ALLOWED_HOSTS must be a comma-separated list of hosts such as tokens.example, or *"
+ORIGINS = "CORS_ORIGINS must be a comma-separated list of origins such as https://shop.example, or *"
 SECRET = "a development secret of 40 characters..."
 
 
@@ -79,14 +79,14 @@ async def store_a_token(url):
     [
         (["serv"], "No such command 'serv'. Did you mean 'serve'?"),
         (["serve", "--prot", "1"], "No such option: --prot"),
-        (["serve", "--port", "70000"], "Invalid value for '--port': takes at most 65535, not '70000'"),
-        (["serve", "--workers", "0"], "Invalid value for '--workers': takes at least 1, not '0'"),
-        (["demo", "--users", "many"], "Invalid value for '--users': takes a whole number, not 'many'"),
+        (["serve", "--port", "70000"], "Invalid value for '--port': must be at most 65535, not '70000'"),
+        (["serve", "--workers", "0"], "Invalid value for '--workers': must be at least 1, not '0'"),
+        (["demo", "--users", "many"], "Invalid value for '--users': must be a whole number, not 'many'"),
         (["export", "x", "--format", "xml"], "'--format': 'xml' is not one of 'csv', 'jsonl'."),
         (["token"], "Missing option '--sub'. (gateway-tokens token --help)"),
         (["token", "--sub", "u1"], "AUTH_SECRET is not set"),
-        (["token", "--sub", ""], "--sub takes 1 to 255 characters"),
-        (["token", "--sub", "u" * 256], "--sub takes 1 to 255 characters"),
+        (["token", "--sub", ""], "--sub must have 1 to 255 characters"),
+        (["token", "--sub", "u" * 256], "--sub must have 1 to 255 characters"),
         (["serve", "--port", "9001"], "METRICS_PORT and --port are both 9001: change one of them"),
         (["serve", "--host", "192.0.2.1"], "AUTH_MODE=disabled if that is what you want"),
     ],
@@ -103,7 +103,7 @@ def test_a_wrong_call_is_one_line_and_status_2(call, monkeypatch, arguments, say
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("AUTH_MODE", "off", "AUTH_MODE: takes 'jwt' or 'disabled', not 'off'"),
+        ("AUTH_MODE", "off", "AUTH_MODE must be jwt or disabled, not 'off'"),
         ("DATABASE_URL", "mysql://localhost", f"{ADDRESS}; it begins with mysql://"),
         ("DATABASE_URL", "localhost:5432/tokens", f"{ADDRESS}; it does not begin with postgresql://"),
         *(
@@ -113,29 +113,29 @@ def test_a_wrong_call_is_one_line_and_status_2(call, monkeypatch, arguments, say
         ("DATABASE_URL", "postgresql://:5432/x", f"{ADDRESS}; a port has no host before it"),
         ("DATABASE_URL", "postgresql://localhost:port/x", f"{ADDRESS}; a port is not a number"),
         ("DATABASE_URL", "postgresql://a:5432,b:99999/x", f"{ADDRESS}; a port is not a number"),
-        ("DATABASE_REPLICA_URL", "postgresql://a/x,postgresql://b:99999/x", "DATABASE_REPLICA_URL: takes URLs"),
-        ("AUTH_SECRET", "short", "AUTH_SECRET: takes at least 32 bytes, not 5"),
-        ("AUTH_JWKS_URL", "https://", "AUTH_JWKS_URL: takes a URL such as https://host/path; it names no host"),
+        ("DATABASE_REPLICA_URL", "postgresql://a/x,postgresql://b:99999/x", "DATABASE_REPLICA_URL must be URLs"),
+        ("AUTH_SECRET", "short", "AUTH_SECRET must have at least 32 bytes, not 5"),
+        ("AUTH_JWKS_URL", "https://", "AUTH_JWKS_URL must be a URL such as https://host/path; it names no host"),
         (
             "AUTH_JWKS_URL",
             "https://issuer:port/",
-            "AUTH_JWKS_URL: takes a URL such as https://host/path; it has a port that is not a number",
+            "AUTH_JWKS_URL must be a URL such as https://host/path; it has a port that is not a number",
         ),
-        ("AUTH_JWKS_URL", "https://x:0/", "AUTH_JWKS_URL: takes a URL such as https://host/path; it has port 0"),
-        ("ROUTER_SECRET", ",", "ROUTER_SECRET: takes comma-separated values"),
-        ("GATEWAYS", " , ", "GATEWAYS: takes comma-separated values"),
-        ("STRIPE_WEBHOOK_SECRET", "whsec_1,1x:whsec_2", "STRIPE_WEBHOOK_SECRET: takes the signing secrets"),
-        ("STRIPE_WEBHOOK_SECRET", "STRIPE_EU:", "STRIPE_WEBHOOK_SECRET: takes the signing secrets"),
-        ("INTROSPECTION", "maybe", "INTROSPECTION: takes true or false, not 'maybe'"),
-        ("MAX_DEPTH", "deep", "MAX_DEPTH: takes a whole number, not 'deep'"),
-        ("MAX_DEPTH", "0", "MAX_DEPTH: takes at least 1, not '0'"),
-        ("DATABASE_TIMEOUT", "4000", "DATABASE_TIMEOUT: takes at most 3600, not '4000'"),
+        ("AUTH_JWKS_URL", "https://x:0/", "AUTH_JWKS_URL must be a URL such as https://host/path; it has port 0"),
+        ("ROUTER_SECRET", ",", "ROUTER_SECRET must be comma-separated values"),
+        ("GATEWAYS", " , ", "GATEWAYS must be comma-separated values"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_1,1x:whsec_2", "STRIPE_WEBHOOK_SECRET must contain the signing secrets"),
+        ("STRIPE_WEBHOOK_SECRET", "STRIPE_EU:", "STRIPE_WEBHOOK_SECRET must contain the signing secrets"),
+        ("INTROSPECTION", "maybe", "INTROSPECTION must be true or false, not 'maybe'"),
+        ("MAX_DEPTH", "deep", "MAX_DEPTH must be a whole number, not 'deep'"),
+        ("MAX_DEPTH", "0", "MAX_DEPTH must be at least 1, not '0'"),
+        ("DATABASE_TIMEOUT", "4000", "DATABASE_TIMEOUT must be at most 3600, not '4000'"),
         ("CORS_ORIGINS", "https://a.example/", f"{ORIGINS}; 'https://a.example/' ends with a slash"),
         ("CORS_ORIGINS", "a.example", f"{ORIGINS}; 'a.example' does not begin with http:// or https://"),
         ("ALLOWED_HOSTS", "http://x,foo/", f"{HOSTS}; 'http://x' has more than a host"),
         ("ALLOWED_HOSTS", "x.example,foo/", f"{HOSTS}; 'foo/' has more than a host"),
         ("ALLOWED_HOSTS", "x.example:8000", f"{HOSTS}; 'x.example:8000' has more than a host"),
-        ("METRICS_PORT", "99999", "METRICS_PORT: takes at most 65535, not '99999'"),
+        ("METRICS_PORT", "99999", "METRICS_PORT must be at most 65535, not '99999'"),
     ],
 )
 @pytest.mark.parametrize("command", ["serve", "migrate", "demo"])
@@ -318,7 +318,7 @@ def test_the_help_of_serve_names_the_page_of_settings(call):
 
 
 def test_the_help_of_export_says_that_it_overwrites(call):
-    assert "It overwrites a file of that name" in " ".join(call("export", "--help")[1].split())
+    assert "An existing file is replaced when the export is complete" in " ".join(call("export", "--help")[1].split())
 
 
 def test_a_word_is_taken_in_any_case(monkeypatch):
@@ -348,7 +348,7 @@ ON_A_DATABASE = [
 def test_all_commands_that_need_a_database_are_known():
     commands = typer.main.get_command(cli).commands.items()
     with_database = {name for name, command in commands if "embedded" in {each.name for each in command.params}}
-    assert {*with_database, "distribute"} == {name for name, *_ in ON_A_DATABASE}
+    assert {*with_database, "distribute"} == {"serve"} | {name for name, *_ in ON_A_DATABASE}
 
 
 @pytest.mark.parametrize("command", ON_A_DATABASE)
@@ -363,7 +363,7 @@ def test_no_command_but_serve_starts_a_database_unless_told_to(call, monkeypatch
     assert (status, out) == (2, "")
     warning, said = err.splitlines()
     assert warning == (
-        "gateway-tokens: warning: DATABSE_URL is set, which this service does not read; did you mean DATABASE_URL?"
+        "gateway-tokens: warning: DATABSE_URL is set, but the service has no such setting. Did you mean DATABASE_URL?"
     )
     way_out = " to the coordinator of the cluster" if command == ["distribute"] else ", or pass --embedded"
     assert said.startswith(f"gateway-tokens: DATABASE_URL is not set: set it{way_out}")
@@ -539,8 +539,8 @@ def test_a_scope_that_does_not_exist_is_named_beside_those_that_do(call, monkeyp
     status, out, err = call("token", "--sub", "u1", "--scope", "gateway-tokens:read gateway-tokens:wrte")
     assert (status, len(out.strip().split("."))) == (0, 3)
     assert err == (
-        "gateway-tokens: warning: gateway-tokens:wrte is not a scope of this service: gateway-tokens:admin, "
-        "gateway-tokens:events, gateway-tokens:read, gateway-tokens:write\n"
+        "gateway-tokens: warning: this service has no scope gateway-tokens:wrte. Its scopes are gateway-tokens:admin, "
+        "gateway-tokens:events, gateway-tokens:read and gateway-tokens:write.\n"
     )
 
 
@@ -632,7 +632,7 @@ def test_a_page_is_found_by_the_name_of_its_file_and_in_any_case(call, name):
 def test_a_page_that_is_not_there_is_refused(call):
     status, printed, said = call("help", "nothing")
     assert (status, printed) == (2, "")
-    assert said.startswith("gateway-tokens: There is no page nothing. `gateway-tokens help` lists")
+    assert said.startswith("gateway-tokens: There is no page 'nothing'. Run `gateway-tokens help` to list the pages")
     assert "Did you mean configuration?" in call("help", "confguration")[2]
 
 

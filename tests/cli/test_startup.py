@@ -203,7 +203,7 @@ def test_a_misspelled_database_url_is_no_embedded_database_for_a_network(tmp_pat
     process = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=False, text=True)
     slip, said = process.stderr.splitlines()
     assert process.returncode == 2
-    assert json.loads(slip)["problem"].endswith("did you mean DATABASE_URL?")
+    assert json.loads(slip)["problem"].endswith("Did you mean DATABASE_URL?")
     assert said.startswith(
         "gateway-tokens: DATABASE_URL is not set: set it, or pass --embedded to work on the embedded"
     )

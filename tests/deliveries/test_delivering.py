@@ -486,11 +486,11 @@ async def test_the_command_names_the_one_that_a_new_database_needs_first(deliver
     ("options", "environment", "says"),
     [
         (["--skip"], {}, "--from and --skip need --resume NAME"),
-        (["--resume", "hook", "--skip", "--from", "x"], {}, "takes --from or --skip"),
+        (["--resume", "hook", "--skip", "--from", "x"], {}, "can be combined with --from or --skip"),
         (["--resume", "other"], {}, "There is no endpoint 'other': `deliver` has not run on this database yet."),
         (["--resume", "hook", "--from", "x"], {}, "--from: 'x' is not a cursor"),
         ([], {"EVENT_WEBHOOKS": "", "EVENT_WEBHOOK_SECRETS": ""}, "EVENT_WEBHOOKS is not set"),
-        ([], {"EVENT_WEBHOOK_SECRETS": ""}, "EVENT_WEBHOOK_SECRETS: takes a secret for each endpoint"),
+        ([], {"EVENT_WEBHOOK_SECRETS": ""}, "EVENT_WEBHOOK_SECRETS must have a secret for each endpoint"),
     ],
 )
 async def test_the_command_says_how_to_call_it(deliver, options, environment, says):

@@ -156,21 +156,25 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
         (
             {"STRIPE_API_KEY": "rk_test_abcdefgh"},
             (),
-            "the key for STRIPE is a test key, but STRIPE is in live mode. Use a live key, or add STRIPE to TEST_",
+            "STRIPE_API_KEY has a test key for STRIPE, which is in live mode; use a live key, or add STRIPE to TEST_",
         ),
-        ({"TEST_GATEWAYS": "STRIPE"}, (), "the key for STRIPE is a live key, but STRIPE is in test mode"),
+        ({"TEST_GATEWAYS": "STRIPE"}, (), "STRIPE_API_KEY has a live key for STRIPE, which is in test mode"),
         (
             {"STRIPE_API_KEY": "whsec_abcdefgh"},
             (),
-            "STRIPE_API_KEY: takes restricted API keys: rk_live_",
+            "STRIPE_API_KEY must contain restricted API keys: rk_live_",
         ),
-        ({"STRIPE_API_KEY": "rk_live_abcdefgh,rk_live_other123"}, (), "takes one key for each gateway; STRIPE has two"),
-        ({"GATEWAYS": "PAYPAL"}, (), "STRIPE_API_KEY: takes gateways of this platform; STRIPE is not in GATEWAYS"),
-        ({"STRIPE_API_BASE": "http://api.example"}, (), "STRIPE_API_BASE: takes a URL such as https://host; http://"),
-        ({"STRIPE_API_BASE": "ftp://x"}, (), "STRIPE_API_BASE: takes a URL such as https://host; it does not begin"),
+        (
+            {"STRIPE_API_KEY": "rk_live_abcdefgh,rk_live_other123"},
+            (),
+            "must have one key for each gateway; STRIPE has two",
+        ),
+        ({"GATEWAYS": "PAYPAL"}, (), "STRIPE_API_KEY names STRIPE, which is not in GATEWAYS"),
+        ({"STRIPE_API_BASE": "http://api.example"}, (), "STRIPE_API_BASE must be a URL such as https://host; http://"),
+        ({"STRIPE_API_BASE": "ftp://x"}, (), "STRIPE_API_BASE must be a URL such as https://host; it does not begin"),
         ({"STRIPE_ACCOUNTS": "STRIPE:acct_1,STRIPE:acct_2"}, (), "STRIPE_ACCOUNTS: STRIPE has 2 accounts"),
         ({"MOLLIE_API_KEY": "STRIPE:live_abcdefgh"}, (), "STRIPE has keys for Stripe and another API"),
-        ({}, ("--gateway", "S T"), "'S T' is not a gateway name: a letter"),
+        ({}, ("--gateway", "S T"), "'S T' is not a valid gateway name. A name is a letter"),
         ({}, ("--gateway", "STRYPE"), "There is no API key for STRYPE, only for STRIPE. Did you mean STRIPE?\n"),
         ({}, ("--gateway", "ADYEN"), "if ADYEN is the name of a Stripe account, set STRIPE_API_KEY=ADYEN:rk_live_…\n"),
         ({}, ("--gateway", "MOLLIE"), "There is no API key for MOLLIE, only for STRIPE. Set MOLLIE_API_KEY=live_…\n"),
@@ -184,9 +188,9 @@ async def test_the_summary_is_a_line_of_the_log_for_programs(command, address, t
                 "set STRIPE_API_KEY=PAYPAL:rk_live_…\n"
             ),
         ),
-        ({}, ("--since", "soon"), "--since takes a time such as 2026-11-30T08:00:00Z, or a duration such as 30d"),
+        ({}, ("--since", "soon"), "--since must be a time such as 2026-11-30T08:00:00Z, or a duration such as 30d"),
         ({}, ("--since", "2999-01-01T00:00:00Z"), "--since is in the future"),
-        ({}, ("--older-than", "7"), "--older-than takes a duration such as 12h or 7d, not '7'."),
+        ({}, ("--older-than", "7"), "--older-than must be a duration such as 12h or 7d, not '7'."),
         ({}, ("--rate", "0"), "Invalid value for '--rate'"),
         ({}, ("--report", "no/such/folder.csv"), "no/such/folder.csv cannot be opened: No such file or directory"),
     ],
@@ -398,7 +402,7 @@ async def test_a_report_never_overwrites_what_must_be_kept(command, address, fol
 
 async def test_a_purge_needs_a_yes(command, address, erased, stripe):
     outcome = await command("purge", "--gateway", "STRIPE")
-    assert (outcome.status, "add --yes, or --dry-run" in outcome.err, stripe.asked) == (2, True, [])
+    assert (outcome.status, "Pass --yes to confirm, or --dry-run" in outcome.err, stripe.asked) == (2, True, [])
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_more_representations_than_there_may_be_are_refused():
 
     assert check({"r": [{}] * 2}) == []
     [error] = check({"r": [{}] * 3})
-    assert "too complex: 6 representations, but at most 4 allowed (MAX_REPRESENTATIONS)" in error.message
+    assert "too complex: 6 representations; the limit is 4 (MAX_REPRESENTATIONS)" in error.message
     assert error.extensions == {"code": TOO_COMPLEX}
 
 
@@ -190,7 +190,7 @@ def test_a_request_that_costs_too_much_is_refused():
 
     assert check({"n": 20}) == []
     [error] = check({"n": 21})
-    assert error.message == "The request is too complex: a cost of 105, but at most 100 allowed (MAX_COST)."
+    assert error.message == "The request is too complex: a cost of 105; the limit is 100 (MAX_COST)."
 
 
 def parts(document):

@@ -131,7 +131,7 @@ def test_nothing_else_runs(load, query, document_id):
 def test_a_file_of_another_form_is_refused_in_one_line(load, content):
     with pytest.raises(
         ValueError,
-        match=r"^takes a \.graphql document, or JSON: .* manifest(; this is not valid JSON: .* in line 1, .*)?$",
+        match=r"^the file must be a \.graphql document, .* manifest(; this is not valid JSON: .* in line 1, .*)?$",
     ):
         load(content)
 

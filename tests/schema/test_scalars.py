@@ -65,7 +65,7 @@ def test_the_forms_of_the_specification_are_taken(text, microsecond):
     ],
 )
 def test_another_form_is_refused(value):
-    with pytest.raises(GraphQLError, match="ISO 8601 with an offset"):
+    with pytest.raises(GraphQLError, match="ISO 8601 with a UTC offset"):
         instant(value)
 
 

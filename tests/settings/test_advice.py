@@ -53,6 +53,6 @@ def test_of_sound_settings_nothing_is_said(settings):
     ],
 )
 def test_a_variable_that_looks_like_a_slip_is_named(name, meant):
-    said = [f"{name} is set, which this service does not read; did you mean {meant}?"] if meant else []
+    said = [f"{name} is set, but the service has no such setting. Did you mean {meant}?"] if meant else []
     assert slips({name: "x"}) == said
     assert meant is None or slips({name: "x", meant: "y"}) == []

@@ -177,7 +177,7 @@ async def test_without_a_terminal_the_command_deletes_nothing_unless_told_to(age
     before = await entries(connection)
     status, printed, errors = await command()
     assert (status, printed) == (2, "")
-    assert "`prune` deletes history permanently: add --yes, or --dry-run to see how many entries" in errors
+    assert "prune permanently deletes history. Pass --yes to confirm, or --dry-run to count the entries." in errors
     assert await entries(connection) == before
 
 

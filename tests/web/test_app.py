@@ -272,7 +272,7 @@ async def test_without_trusted_documents_a_request_needs_a_query(client):
 
 def test_trusted_documents_that_cannot_be_read_stop_the_service(tmp_path):
     (tmp_path / "documents.json").write_text("{ __typename }")
-    with pytest.raises(ConfigurationError, match=r"^TRUSTED_DOCUMENTS: takes a \.graphql document, or JSON"):
+    with pytest.raises(ConfigurationError, match=r"^TRUSTED_DOCUMENTS: the file must be a \.graphql document, or JSON"):
         create_app(Settings(trusted_documents=tmp_path / "documents.json"))
 
 

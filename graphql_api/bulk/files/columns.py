@@ -85,7 +85,7 @@ class Columns:
     def _named(self, header: Sequence[str], meaning: str, name: str) -> int:
         if meaning not in self.names:
             known = ", ".join(self.names)
-            raise BadInputError(f"--column takes MEANING=NAME, where MEANING is one of {known}; not {shown(meaning)}.")
+            raise BadInputError(f"--column must be FIELD=COLUMN, where FIELD is one of {known}; not {shown(meaning)}.")
         for like in (str.strip, _normalized):
             places = [index for index, each in enumerate(header) if like(each) == like(name)]
             if len(places) == 1:
@@ -106,7 +106,7 @@ class Columns:
             if meaning is None and name.strip() and name not in reasons:
                 raise BadInputError(
                     f"The column {shown(name)} is none of {', '.join(self.names)}. Say which it is with --column "
-                    "MEANING=NAME, or add --skip-unknown-columns."
+                    "FIELD=COLUMN, or add --skip-unknown-columns."
                 )
 
 
