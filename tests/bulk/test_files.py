@@ -269,7 +269,7 @@ def test_headers_are_known_by_their_meaning(tmp_path, header):
 def test_a_column_may_be_named_and_others_skipped(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("Kunde,id,Email\nu1,cus_1,a@b\n")
-    with pytest.raises(BadInputError, match="The column userId is missing"):
+    with pytest.raises(BadInputError, match="The columns userId and gatewayCustomerId are missing"):
         read(path, gateway="STRIPE")
     columns = {"userId": "Kunde", "gatewayCustomerId": "id"}
     with pytest.raises(BadInputError, match=r"The column 'Email' is none of .* --skip-unknown-columns"):

@@ -315,17 +315,21 @@ async def test_the_gateways_that_an_operator_allows_are_the_only_ones(command, w
         (
             "t.csv",
             "x\n",
-            "The column userId is missing. Name it with --column userId=NAME.",
+            (
+                "The columns userId, gateway and gatewayCustomerId are missing. Map them with --column userId=COLUMN, "
+                "--column gateway=COLUMN, --column gatewayCustomerId=COLUMN, or set one gateway for all lines with "
+                "--gateway. The file has the columns 'x'."
+            ),
         ),
         (
             "t.csv",
             "userId,gateway\n",
-            "The column gatewayCustomerId is missing. Name it with --column gatewayCustomerId=NAME.",
+            "The column gatewayCustomerId is missing. Map it with --column gatewayCustomerId=COLUMN.",
         ),
         (
             "t.csv",
             "userId,user_id,gateway,gatewayCustomerId\n",
-            "The columns 'userId' and 'user_id' may both be userId. Say which with --column userId=NAME.",
+            "The columns 'userId' and 'user_id' may both be userId. Say which with --column userId=COLUMN.",
         ),
         (
             "t.csv",

@@ -443,7 +443,7 @@ async def test_two_columns_that_may_hold_the_identifiers_are_a_question(command,
     asked = await command("reconcile", "list.csv", "--gateway", "STRIPE")
     assert (asked.status, asked.err) == (
         2,
-        "gateway-tokens: The columns 'id' and 'Customer ID' may both be id. Say which with --column id=NAME.\n",
+        "gateway-tokens: The columns 'id' and 'Customer ID' may both be id. Say which with --column id=COLUMN.\n",
     )
     for column in ("Customer ID", "id=Customer ID", "id=customer_id"):
         outcome = await command("reconcile", "list.csv", "--gateway", "STRIPE", "--column", column, "--report", "r.csv")

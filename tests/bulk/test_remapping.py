@@ -150,7 +150,11 @@ async def test_two_columns_need_no_names(command, folder, graph, customers):
 @pytest.mark.parametrize(
     ("content", "arguments", "says"),
     [
-        ("a,b,c\n", ["--gateway", "STRIPE"], "The column old is missing. Name it with --column old=NAME."),
+        (
+            "a,b,c\n",
+            ["--gateway", "STRIPE"],
+            "The columns old and new are missing. Map them with --column old=COLUMN, --column new=COLUMN.",
+        ),
         ("old,new\n", ["--gateway", "?"], "'?' is not a valid gateway name. A name is"),
         ("old,new\n", [], "Missing option '--gateway'."),
     ],

@@ -72,7 +72,7 @@ class Columns:
             if len(left) > 1:
                 names = " and ".join(shown(header[index]) for index in left)
                 raise BadInputError(
-                    f"The columns {names} may both be {meaning}. Say which with --column {meaning}=NAME."
+                    f"The columns {names} may both be {meaning}. Say which with --column {meaning}=COLUMN."
                 )
             for index in left:
                 meanings[index] = meaning
@@ -93,12 +93,16 @@ class Columns:
         raise BadInputError(f"The file has no column {shown(name)}, or two of them; it has {_listed(header)}.")
 
     def _expect_required(self, header: Sequence[str], meanings: Sequence[str | None], options: ReadOptions) -> None:
-        for meaning in self.required:
-            if meaning not in meanings and not (meaning == "gateway" and options.gateway):
-                way_out = f"Name it with --column {meaning}=NAME" + (
-                    ", or name the gateway of all lines with --gateway" if meaning == "gateway" else ""
-                )
-                raise BadInputError(f"The column {meaning} is missing. {way_out}. The file has {_listed(header)}.")
+        given = {*meanings, "gateway"} if options.gateway else {*meanings}
+        missing = [meaning for meaning in self.required if meaning not in given]
+        if missing:
+            *others, last = missing
+            are_missing = f"columns {', '.join(others)} and {last} are" if others else f"column {last} is"
+            ways_out = [f"Map {'them' if others else 'it'} with --column {missing[0]}=COLUMN"]
+            ways_out += [f"--column {meaning}=COLUMN" for meaning in missing[1:]]
+            if "gateway" in missing:
+                ways_out.append("or set one gateway for all lines with --gateway")
+            raise BadInputError(f"The {are_missing} missing. {', '.join(ways_out)}. The file has {_listed(header)}.")
 
     def _refuse_unknown(self, header: Sequence[str], meanings: Sequence[str | None]) -> None:
         reasons = next((names for names in (REASONS, _DIFFERENCES) if set(names) <= set(header)), ())
