@@ -72,10 +72,20 @@ class FileOptions:
         return f"{'check of ' if self.checks else ''}{verb} {named(self.path)}"
 
 
+# What became of lines, and how a check says what would become of them.
+_OUTCOMES = {
+    "created": "create {n:,}",
+    "changed": "change {n:,}",
+    "unchanged": "leave {n:,} unchanged",
+    "rejected": "reject {n:,}",
+}
+
+
 @dataclass(slots=True)
 class _Totals:
-    """What became of the lines so far."""
+    """What became of the lines so far, or would become of them, if they are only checked."""
 
+    checks: bool = False
     line: int = 0
     created: int = 0
     changed: int = 0
@@ -90,8 +100,9 @@ class _Totals:
         self.rejected += len(tally.rejected)
 
     def __str__(self) -> str:
-        counts = ((name, getattr(self, name)) for name in ("created", "changed", "unchanged", "rejected"))
-        return ", ".join(f"{count:,} {name}" for name, count in counts if count) or "nothing to do"
+        counts = ((name, would, getattr(self, name)) for name, would in _OUTCOMES.items())
+        parts = [would.format(n=n) if self.checks else f"{n:,} {name}" for name, would, n in counts if n]
+        return ("would " if self.checks else "") + ", ".join(parts) if parts else "nothing to do"
 
 
 async def import_file(pool: ConnectionPool, gateways: Gateways, options: FileOptions) -> bool:
@@ -140,7 +151,7 @@ async def _run_job(
     work: Callable[[Iterator[Line]], AsyncGenerator[Tally]],
 ) -> bool:
     title = options.title(verb)
-    totals = _Totals()
+    totals = _Totals(options.checks)
     with reading(options.path, options.read) as source:
         records = read(source)
         _say_what_was_recognized(title, source)

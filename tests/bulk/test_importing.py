@@ -453,12 +453,21 @@ async def test_rejected_json_keeps_its_numbers_and_its_text(command, folder):
 
 async def test_a_check_says_what_an_import_would_and_changes_nothing(command, write, graph, everything):
     await graph.save("u1", "STRIPE", "cus_1")
-    file = write("t.jsonl", token("u1", customer="cus_1", description="d"), *many(3)[2:], token("u9", customer="cus_1"))
+    await graph.save("u7", "STRIPE", "cus_7")
+    new_and_stored = *many(3)[2:], token("u7", customer="cus_7")
+    file = write(
+        "t.jsonl", token("u1", customer="cus_1", description="d"), *new_and_stored, token("u9", customer="cus_1")
+    )
     before = await everything()
     checked = await command("import", file, "--check")
     assert await everything() == before
     done = await command("import", file)
-    assert (checked.status, checked.err) == (1, f"check of {done.err}")
+    said = {
+        "check of import t.jsonl: would create 1, change 1, leave 1 unchanged, reject 1": checked.err,
+        "import t.jsonl: 1 created, 1 changed, 1 unchanged, 1 rejected": done.err,
+    }
+    assert [*said.values()] == [f"{line}; reasons are in t.jsonl.rejects.jsonl\n" for line in said]
+    assert (checked.status, done.status) == (1, 1)
     assert await everything() != before
 
 

@@ -137,7 +137,9 @@ async def test_a_dry_run_says_the_same_and_changes_nothing(command, write, custo
     dry = await command("remap", file, "--gateway", "STRIPE", "--dry-run")
     assert await everything() == before
     real = await command("remap", file, "--gateway", "STRIPE")
-    assert (dry.status, dry.err) == (1, f"check of {real.err}")
+    reasons = "reasons are in m.csv.rejects.csv\n"
+    assert (dry.status, dry.err) == (1, f"check of remap m.csv: would change 2, reject 1; {reasons}")
+    assert (real.status, real.err) == (1, f"remap m.csv: 2 changed, 1 rejected; {reasons}")
 
 
 async def test_two_columns_need_no_names(command, folder, graph, customers):
