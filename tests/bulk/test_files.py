@@ -593,9 +593,9 @@ PAGE = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="ut
 EXCEL = written(ROWS, delimiter=";", header=HEADER)
 # What the page calls a kind of file: the name and the content of one.
 KINDS = {
-    'Excel, "CSV UTF-8", in a country with decimal commas': ("t.csv", EXCEL.encode("utf-8-sig")),
+    'Excel, "CSV UTF-8", in a locale with decimal commas': ("t.csv", EXCEL.encode("utf-8-sig")),
     'Excel, "Unicode Text"': ("t.txt", written(ROWS, delimiter="\t").encode("utf-16")),
-    'Excel on Windows, "CSV" with umlauts': ("t.csv", EXCEL.encode("windows-1252")),
+    'Excel on Windows, "CSV" with accented letters': ("t.csv", EXCEL.encode("windows-1252")),
     "Excel, a workbook": ("t.xlsx", zipped(b"")),
     "LibreOffice, with apostrophes for quotation marks": (
         "t.csv",
@@ -606,12 +606,12 @@ KINDS = {
     "two columns that may be the customer id": ("t.csv", b"userId,Customer ID,Payer ID\nu,c,p\n"),
     "a database, one JSON array": ("t.json", json.dumps(RECORDS).encode()),
     "Stripe's API, one page of several": ("t.json", b'{"object": "list", "data": [{"userId": "u"}], "has_more": true}'),
-    "a download that was cut": ("t.csv.gz", gzip.compress(EXCEL.encode())[:-9]),
+    "a truncated download": ("t.csv.gz", gzip.compress(EXCEL.encode())[:-9]),
 }
 
 
 def test_the_page_tells_what_is_said_of_each_kind_of_file_and_done(tmp_path):
-    [table] = re.findall(r"\| a file from \|.*\n\| --- .*\n((?:\|.*\n)+)", PAGE)
+    [table] = re.findall(r"\| source \| the command reports \|.*\n\| --- .*\n((?:\|.*\n)+)", PAGE)
     rows = [row.strip("| ").split(" | ") for row in table.splitlines()]
     assert [kind for kind, _, _ in rows] == list(KINDS)
     for kind, says, does in rows:
