@@ -65,17 +65,16 @@ def load_settings() -> "Settings":
     Raises:
         ConfigurationError: a variable has an invalid value.
     """
+    import structlog
+
+    from graphql_api.observability import logs
     from graphql_api.settings import ConfigurationError, Settings
     from graphql_api.settings.advice import slips
 
     settings, problems = Settings.inspect()
+    logs.configure(settings.log_level, settings.log_format)  # else structlog writes to standard output, among the data
     for slip in slips(os.environ):
         if settings.log_format == "json":
-            import structlog
-
-            from graphql_api.observability import logs
-
-            logs.configure(settings.log_level, settings.log_format)
             structlog.get_logger().warning("unknown variable", problem=slip)
         else:
             print(f"gateway-tokens: warning: {slip}", file=sys.stderr)

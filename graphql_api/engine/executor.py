@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import Any, cast
 
-from graphql import ASTValidationRule, GraphQLError, is_non_null_type, located_error
+from graphql import ASTValidationRule, GraphQLError, GraphQLObjectType, is_non_null_type, located_error
 from strawberry.execution import optimized_is_awaitable as is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
@@ -91,11 +91,11 @@ class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
         else:
             self.collected_errors.add(error, path)
 
-    def complete_object_value(self, *arguments: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Complete an object, if the answer is not yet too large."""
+    def complete_object_value(self, return_type: GraphQLObjectType, *arguments: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Complete an object, if the answer is not yet too large. One of introspection costs as much as two others."""
         self.has_objects = True
-        self.room.count(1)
-        return super().complete_object_value(*arguments)
+        self.room.count(2 if return_type.name.startswith("__") else 1)
+        return super().complete_object_value(return_type, *arguments)
 
     def end(self) -> list[GraphQLError]:
         """Return the errors of a finished execution, and break the executor's reference cycle."""

@@ -162,11 +162,14 @@ def _not_null(inner: Coercer) -> Coercer:
 
 
 def _leaf(type_: GraphQLScalarType | GraphQLEnumType) -> Coercer:
+    # What an enum suggests takes a millisecond for each value, and is told by graphql-core if at all.
+    options = {"hide_suggestions": True} if isinstance(type_, GraphQLEnumType) else {}
+
     def coerce(value: Any) -> Any:
         if value is None:
             return None
         try:
-            return type_.coerce_input_value(value)
+            return type_.coerce_input_value(value, **options)
         except Exception:  # noqa: BLE001 - graphql-core words it
             return Undefined
 
@@ -210,8 +213,13 @@ def _list(item: Any, coerce: Coercer) -> Coercer:
     def coerce_list(value: Any) -> Any:
         if type(value) is not list:
             return value if value is None else Undefined
-        coerced = [coerce(each) for each in cast("list[Any]", value)]
-        return Undefined if Undefined in coerced else coerced
+        coerced: list[Any] = []
+        for each in cast("list[Any]", value):
+            answer = coerce(each)
+            if answer is Undefined:
+                return Undefined
+            coerced.append(answer)
+        return coerced
 
     return coerce_list
 

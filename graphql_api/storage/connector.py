@@ -169,8 +169,10 @@ class Connector:
         return raw
 
 
-async def connect_to_primary(url: str, *, seconds: int = 60) -> RawConnection:
+async def connect_to_primary(url: str, *, seconds: int = 10) -> RawConnection:
     """A connection to the host of an address that takes changes; it counts on no session, so a pooler may be between.
+
+    `seconds` is how long a host may take: more than a request can wait, since commands have nothing else to do.
 
     Raises:
         Exception: one of `FAILURES`; `TargetServerAttributeNotMatched` if no host takes changes.

@@ -453,6 +453,14 @@ MOMENTS = {
 }
 
 
+def test_the_log_of_a_command_goes_to_standard_error():
+    """What `export -` writes would otherwise have lines of the log among its own."""
+    code = "import structlog; from graphql_api.cli.process import load_settings; load_settings(); "
+    code += "structlog.get_logger().warning('database is unavailable')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert (done.stdout, json.loads(done.stderr)["event"]) == ("", "database is unavailable")
+
+
 def test_sigterm_after_ctrl_c_disturbs_neither_the_cleaning_up_nor_the_exit():
     code = """
 import os, signal

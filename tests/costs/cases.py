@@ -98,6 +98,10 @@ LEAVES_OF_MANY = each(30, f'a#: gatewayToken(gateway: "G#") {{ {LEAVES} }} ')
 DENIED = each(29, 'a#: gatewayToken(gateway: "S") { id } ')
 MALFORMED = each(14, 'a#: gatewayToken(gateway: "?") { id } b#: gatewayTokens(gateway: "?") { id } ')
 
+OF_ACTIONS = (
+    "query($a: [CustomerGatewayTokenAction!]) {"
+    " customerGatewayTokenEvents(filter: { actions: $a }) { pageInfo { hasNextPage } } }"
+)
 SAVING = (
     "mutation($inputs: [SaveCustomerGatewayTokenInput!]!) { saveCustomerGatewayTokens(inputs: $inputs) { created } }"
 )
@@ -216,6 +220,7 @@ CASES = [
     Case("items of a wrong type", lambda size: asked(SAVING, {"inputs": [1] * (size // 2)})),
     Case("an input of unknown fields", lambda size: asked(SAVING, {"inputs": [dict.fromkeys(names(size // 12), 1)]})),
     Case("a batch of numbers", lambda size: Request(b"[" + b"1," * (size // 2) + b"1]"), sizes=(64 * KIB, 1000 * KIB)),
+    Case("enum values that do not exist", lambda size: asked(OF_ACTIONS, {"a": ["CREATEDX"] * (size // 11)})),
     Case("a deep variable", lambda size: asked("{ __typename }", {"v": deep(min(size // 10, 200))})),
     Case("a long operation name", lambda size: asked("query A { __typename }", None, operationName="b" * size)),
     Case(

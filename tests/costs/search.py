@@ -97,6 +97,7 @@ COUNTS = {
     **dict.fromkeys(LINES, 95),
     **{name: 60_000 // len(unit) for name, (_, unit) in VALUES.items()},
     "items": 2000,
+    "actions": 60_000,
     "levels": 49,
     "repeats": 1024 * 1024,
     "variables": 200,
@@ -116,7 +117,7 @@ PLAIN: Genome = {**dict.fromkeys(COUNTS, 0), **{name: choices[0] for name, choic
 PARTS = {
     "text": [("unit", "place", "repeats")],
     "document": [*((name,) for name in PIECES), ("levels", "body"), ("variables",)],
-    "entities": [("items", "item"), *((name,) for name in BELOW)],
+    "entities": [("items", "item"), ("actions",), *((name,) for name in BELOW)],
     "head": [(name,) for name in (*LINES, *VALUES)],
     "body": [("way",), ("coding",), ("chunk",)],
 }
@@ -157,6 +158,9 @@ def document(genome: Genome) -> str:
     if genome["items"]:
         variables += "$r: [_Any!]!"
         fields += f"_entities(representations: $r) {{ __typename ... on User {{ id {below} }} }} "
+    if genome["actions"]:
+        variables += "$a: [CustomerGatewayTokenAction!]"
+        fields += "customerGatewayTokenEvents(filter: {actions: $a}) { pageInfo { hasNextPage } } "
     if genome["levels"]:
         spread = "...f0 "
         links = f"{each_link(genome['levels'], genome['body'])} fragment f{genome['levels']} on Query {{ __typename }}"
@@ -168,6 +172,8 @@ def request(genome: Genome, salt: int, token: str | None = None) -> bytes:
     text, query = text_of(genome), document(genome) + " " * salt
     make = ITEMS[genome["item"]]
     variables = {"r": [make(number) for number in range(genome["items"])]} if genome["items"] else {}
+    if genome["actions"]:
+        variables["a"] = [f"CREATED{number}" for number in range(genome["actions"])]
     if genome["place"] == "variable":
         variables["text"] = text
     asked = {"query": query, "variables": variables}

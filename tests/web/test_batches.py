@@ -220,6 +220,9 @@ async def test_full_introspection_fits_without_an_access_token(service_with):
     del web.headers["authorization"]
     response = await web.post("/graphql", json={"query": get_introspection_query()})
     assert "errors" not in response.json()
+    kinds = " ".join(f"a{number}: type {{ kind ofType {{ kind }} }}" for number in range(29))
+    response = await web.post("/graphql", json={"query": f"{{ __schema {{ types {{ fields {{ {kinds} }} }} }} }}"})
+    assert code_of(response.json()) == "ANSWER_TOO_LARGE"
 
 
 async def test_users_read_their_own_tokens_however_long_the_ids_are(graph, as_user):
