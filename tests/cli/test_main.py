@@ -1,6 +1,7 @@
 """The command line: what each command prints, how it ends, and the one line that says what is wrong."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -432,6 +433,7 @@ async def test_a_bulk_command_does_not_migrate_a_database_that_it_is_given(behin
 
 SLOW = """
 import asyncio
+import json
 import graphql_api.bulk.jobs as jobs
 
 async def slow(*_):
