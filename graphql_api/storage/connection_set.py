@@ -113,6 +113,9 @@ class ConnectionSet:
         self.open: set[Connection] = set()
         self._idle: list[Connection] = []
         self._rested: list[Connection] = []  # idle, and not used for a while
+        self._suspected: dict[
+            Connection, float | None
+        ] = {}  # that seemed lost at the last look, by the statement's start
         self._abandoned: list[Abandoned] = []  # lost ones whose backends may still hold locks
         self._waiting: deque[asyncio.Future[Connection]] = deque()
         self._opening = 0
@@ -437,6 +440,9 @@ class ConnectionSet:
                 self._drop(there & self.open)
             return
         lost = {each for each in late if each.mark in marks and each.asked_at == asked[each] and each in self.open}
+        if not self.watches:  # a wrong answer would end hours of work: two in a row must agree
+            suspected, self._suspected = self._suspected, {each: asked[each] for each in lost}
+            lost = {each for each in lost if suspected.get(each) == asked[each]}
         if lost:
             _log.warning(f"{self.name} connections were dropped silently", connections=len(lost))
             self.suspect_idle()
