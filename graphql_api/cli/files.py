@@ -201,7 +201,9 @@ def reconcile(
     exported_at: Annotated[
         str | None,
         typer.Option(
-            help="When the export began, such as 2026-11-30T08:00:00Z. Required with --apply.", metavar="TIME"
+            help="When the export began, such as 2026-11-30T08:00:00Z; tokens that were saved later are not compared. "
+            "Required with --apply. Default: when FILE was last modified.",
+            metavar="TIME",
         ),
     ] = None,
     max_missing: Annotated[

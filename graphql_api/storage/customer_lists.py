@@ -62,7 +62,9 @@ _COUNTS = f"""
     (select count(*) from missing) as missing_there,
     (select count(*) from missing where reason = 'NOT_LISTED') as not_listed,
     (select count(*) from ({_INACTIVE_HERE}) as inactive) as inactive_here,
-    (select count(*) from ({_MISSING_HERE}) as unknown) as missing_here
+    (select count(*) from ({_MISSING_HERE}) as unknown) as missing_here,
+    (select count(*) from customer_gateway_tokens t
+     where gateway = $1 and is_active and not exists ({_LISTED}) and not {_IS_ABSENT}) as saved_later
 """
 _REPORT = f"""
   (select 'MISSING_THERE' as difference, reason, user_id as "userId", gateway,
@@ -143,6 +145,7 @@ class ListCounts(NamedTuple):
     not_listed: int  # of these, those that are not listed at all
     inactive_here: int  # inactive tokens whose customer is listed
     missing_here: int  # customers that no user has or had
+    saved_later: int  # active tokens that cannot be listed yet
 
     @property
     def differences(self) -> int:
@@ -150,9 +153,10 @@ class ListCounts(NamedTuple):
         return self.missing_there + self.inactive_here + self.missing_here
 
     def __str__(self) -> str:
+        later = f", {self.saved_later:,} saved after the list and not compared" if self.saved_later else ""
         return (
             f"{self.listed:,} listed, {self.known:,} known here, {self.missing_there:,} missing there, "
-            f"{self.inactive_here:,} inactive here, {self.missing_here:,} missing here"
+            f"{self.inactive_here:,} inactive here, {self.missing_here:,} missing here{later}"
         )
 
 

@@ -32,7 +32,7 @@ _NOT_BUILT = _PAGE.format(
 )
 _OFF = _PAGE.format(
     "GraphiQL, an editor for queries, is off. To turn it on, set <code>INTROSPECTION=true</code> and restart "
-    "the service; if that requires access tokens, paste one into GraphiQL. Programs send queries by POST."
+    "the service. If the service requires access tokens, paste one into GraphiQL. Programs send queries by POST."
 )
 
 
