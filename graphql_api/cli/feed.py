@@ -79,6 +79,7 @@ def _deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict
 
     from graphql_api.deliveries import delivering
     from graphql_api.deliveries.sending import Endpoint, Sender, Sends
+    from graphql_api.observability import logs
     from graphql_api.storage.migrate import upgrade
     from graphql_api.storage.pool import ConnectionPool
 
@@ -134,6 +135,7 @@ def _deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict
             reasons = await asyncio.gather(*(each.once() for each in made))
             return {each.name: reason for each, reason in zip(made, reasons, strict=True) if reason}
 
+    logs.configure(settings.log_level, settings.log_format)
     log, name = structlog.get_logger(), described(settings)
     with database(settings, embedded=embedded) as opened:
         return run(work(str(opened.database_url)))

@@ -143,10 +143,14 @@ def _gateway_key(gateway: str) -> "tuple[Settings, GatewayKey, bool]":
     """The settings, how to ask this gateway, and whether programs read the log, which then has the summary."""
     from graphql_api.domain.errors import BadInputError, InputError
     from graphql_api.gateway_apis.keys import gateway_key
+    from graphql_api.observability.logs import configure
 
     settings = load_settings()
     try:
         key = gateway_key(settings, settings.rules_of_gateways.parse(gateway))
     except InputError as refused:
         raise BadInputError(str(refused)) from None
-    return settings, key, settings.log_format == "json"
+    logs = settings.log_format == "json"
+    if logs:
+        configure(settings.log_level, settings.log_format)
+    return settings, key, logs

@@ -72,7 +72,8 @@ def load_settings() -> "Settings":
     from graphql_api.settings.advice import slips
 
     settings, problems = Settings.inspect()
-    logs.configure(settings.log_level, settings.log_format)  # else structlog writes to standard output, among the data
+    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+    logs.configure(level, settings.log_format)  # else structlog writes to standard output, among the data
     for slip in slips(os.environ):
         if settings.log_format == "json":
             structlog.get_logger().warning("unknown variable", problem=slip)
