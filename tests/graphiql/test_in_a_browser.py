@@ -206,6 +206,11 @@ async def test_nothing_is_cut_off(graphiql, serving, shot, width, scheme):
     assert add["x"] + add["width"] <= roles["x"] or roles["y"] + roles["height"] <= add["y"]
     assert await graphiql.page.evaluate(CUT_OFF) == []
     await shot(f"{width}-{scheme}")
+    tabs = graphiql.page.locator(".graphiql-tab")
+    number = await tabs.count()
+    for each in (tabs.last, tabs.first):
+        await each.locator(".graphiql-tab-button").click()  # in its middle
+    assert await tabs.count() == number
     for plugin in ("Documentation Explorer", "GraphiQL Explorer", "History"):
         await graphiql.page.get_by_role("button", name=f"Show {plugin}").click()
         await graphiql.page.get_by_role("button", name=f"Hide {plugin}").wait_for()
