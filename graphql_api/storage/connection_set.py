@@ -440,9 +440,6 @@ class ConnectionSet:
                 self._drop(there & self.open)
             return
         lost = {each for each in late if each.mark in marks and each.asked_at == asked[each] and each in self.open}
-        if not self.watches:  # a wrong answer would end hours of work: two in a row must agree
-            suspected, self._suspected = self._suspected, {each: asked[each] for each in lost}
-            lost = {each for each in lost if suspected.get(each) == asked[each]}
         if lost:
             _log.warning(f"{self.name} connections were dropped silently", connections=len(lost))
             self.suspect_idle()

@@ -39,8 +39,9 @@ _LOST = """
 select mark from unnest($1::text[]) mark left join pg_stat_activity on left(query, length(mark)) = mark
   and usename = session_user and (state <> 'idle' or state_change > clock_timestamp() - interval '0.25 s')
 where exists (select from pg_stat_activity where pid = pg_backend_pid() and state = 'active') group by mark
-having coalesce(bool_and(wait_event = 'ClientRead' and state_change < clock_timestamp() - interval '0.25 s'
-  and (state <> 'active' or to_regproc('change_tokens') is null)), true)
+having bool_and(pid is null or (wait_event is not distinct from 'ClientRead'
+  and state_change < clock_timestamp() - interval '0.25 s'
+  and (state <> 'active' or to_regproc('change_tokens') is null)))
 """
 # By a function that `distribute` creates.
 _ADAPT = "select set_config('plan_cache_mode', 'auto', false) where to_regproc('change_tokens') is not null"

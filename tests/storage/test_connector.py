@@ -1,8 +1,10 @@
 """Which host of an address is taken, and what a connection to it has."""
 
+import asyncio
 import socket
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +88,23 @@ async def test_a_host_whose_first_answer_is_late_is_used_if_connecting_may_take_
     proxy.silences = lambda chunk: setattr(proxy, "delay", 0.6 if b"change_tokens" in chunk else 0)
     async with ConnectionPool.open(way(database_url), size=1, connect_timeout=60) as pool:
         await pool.connections.wait_connected()
+
+
+async def test_a_statement_that_its_backend_computes_is_not_lost(url, connection):
+    """It waits for nothing, so that `wait_event` is null."""
+    connector = Connector(url, session=None, target=None)
+    raw, mark = await connector.connect(), "/*computes*/"
+    loop = f"{mark}do $$ begin while clock_timestamp() < now() + interval '30 s' loop end loop; end $$"
+    running = asyncio.create_task(raw.execute(loop))
+    began = "select exists (select from pg_stat_activity where pid = $1 and state = 'active' and"
+    began += " state_change < clock_timestamp() - interval '0.3 s')"
+    await until(lambda: connection.fetchval(began, raw.get_server_pid()), "it has been running for a while")
+    lost = [await connector.lost(connector.address_of(raw), [mark, "/*unknown*/"]) for _ in range(3)]
+    await connection.execute("select pg_cancel_backend($1)", raw.get_server_pid())
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await running
+    await raw.close()
+    assert lost == [{"/*unknown*/"}] * 3
 
 
 async def test_of_two_hosts_that_answer_late_only_one_is_kept(hosts, connection):
