@@ -48,11 +48,12 @@ async def test_who_finds_no_place_is_served_when_one_becomes_free(one_place, wai
         assert all(map(served, others))
 
 
-async def test_who_waits_too_long_is_refused_and_told_when_to_try_again(one_place, waiting):
+@pytest.mark.parametrize("kind", ["query", "mutation"])
+async def test_who_waits_too_long_is_refused_and_told_when_to_try_again(one_place, waiting, kind):
     async with one_place(max_wait_seconds=SHORT) as service:
-        first = service.ask(f"mutation {{ wait(seconds: {3 * SHORT}) }}")
+        first = service.ask(f"{kind} {{ wait(seconds: {3 * SHORT}) }}")
         await waiting.began.wait()
-        refused = await service.ask("{ hello }")
+        refused = await service.ask(f"{kind} {{ wait(seconds: 0) }}")
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
