@@ -28,6 +28,7 @@ PATTERNS = {
     ("engine/parsing.py", "_BLOCK"): "possessive, of alternatives that begin differently or are bounded, at a place",
     ("engine/parsing.py", "_BLANK_LINES"): "possessive, and begins only at the beginning",
     ("engine/parsing.py", "_INDENTS"): "possessive, and begins only at the end of a line",
+    ("storage/migrate.py", "_IS_OURS"): "bounded",
     ("schema/cursors.py", "_VERSION"): "one class, bounded",
     ("schema/cursors.py", "_POSITION"): "bounded",
     ("schema/scalars.py", "_DATE_TIME"): "of a bounded length",

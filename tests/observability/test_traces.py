@@ -276,6 +276,8 @@ async def test_a_collector_that_is_away_costs_one_line_and_is_used_once_it_is_th
         "request",
         "trace export failed",
         "trace export recovered",
+        "stopping",
+        "stopped",
     }
     assert len(service.log("trace export recovered")) == 1
 
