@@ -271,6 +271,7 @@ async def service(graph, connection, database_url):
         yield Service(graph, connection, database)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=int(os.environ.get("LIFE_EXAMPLES", "60")),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
