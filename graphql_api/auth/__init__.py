@@ -13,7 +13,7 @@ from graphql_api.auth.access_tokens import AccessToken, InvalidTokenError, Requi
 from graphql_api.auth.keyring import Keyring
 from graphql_api.auth.keys import FileKeys, Keys, served_keys, watched
 from graphql_api.auth.router_secret import RouterSecret
-from graphql_api.domain.caller import EVERYBODY, NOBODY, Caller
+from graphql_api.domain.caller import ANONYMOUS_ADMIN, UNAUTHENTICATED, Caller
 from graphql_api.domain.errors import UnavailableError
 
 __all__ = ["Authenticator", "InvalidTokenError", "RouterSecret", "mint"]
@@ -83,9 +83,9 @@ class Authenticator:
             UnavailableError: no keys have been fetched.
         """
         if self._keys is None:
-            return EVERYBODY
+            return ANONYMOUS_ADMIN
         if authorization is None:
-            return NOBODY
+            return UNAUTHENTICATED
         digest = hashlib.blake2b(authorization, digest_size=32).digest()  # takes half as long as SHA-256
         verified = self._verified.get(digest)
         if verified is None or verified.expires <= time():

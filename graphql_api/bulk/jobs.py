@@ -223,7 +223,7 @@ def _stop(
     title: str, totals: _Totals, cause: BaseException, advice: str = ": run the same command again to continue"
 ) -> str:
     how_far = f"{title} stopped after line {totals.line:,} ({totals})" if totals.line else f"{title} stopped"
-    if isinstance(cause, _OUTCOME_UNKNOWN):
+    if isinstance(cause, _OUTCOME_UNKNOWN) and not totals.checks:
         return f"{how_far}; {'later' if totals.line else 'its first'} lines may have taken effect{advice}"
     return f"{how_far}{advice}" if totals.line else f"{how_far}: nothing was changed"
 

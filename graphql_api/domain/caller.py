@@ -82,9 +82,9 @@ class Caller:
             raise ForbiddenError(f"These tokens are another user's. Reading them needs {Permission.READ.what}.")
 
 
-NOBODY = Caller(None)
+UNAUTHENTICATED = Caller(None)
 # If authentication is disabled, every caller is this one.
-EVERYBODY = Caller("anonymous", frozenset({ADMIN_SCOPE}))
+ANONYMOUS_ADMIN = Caller("anonymous", frozenset({ADMIN_SCOPE}))
 
 # All fields of the schema. The plain fields of entities, `Query._service` and `Query.customerGatewayTokens` are never
 # passed to `authorize`: entities are authorized as a whole, and lists by their filter. `tests/web/test_rights.py` tests

@@ -113,9 +113,6 @@ class ConnectionSet:
         self.open: set[Connection] = set()
         self._idle: list[Connection] = []
         self._rested: list[Connection] = []  # idle, and not used for a while
-        self._suspected: dict[
-            Connection, float | None
-        ] = {}  # that seemed lost at the last look, by the statement's start
         self._abandoned: list[Abandoned] = []  # lost ones whose backends may still hold locks
         self._waiting: deque[asyncio.Future[Connection]] = deque()
         self._opening = 0

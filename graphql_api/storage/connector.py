@@ -31,10 +31,11 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USE
 # With the few requests to cancel a statement, each on a connection of its own, these are at most 20 per second.
 _MAX_ATTEMPTS_PER_SECOND = 16
 _PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
-# A backend that waits for its client has answered it; the answer may be under way for a moment. A statement that no
-# backend has is lost as well: a pooler would have passed it on before this question, which came later. If the
-# question does not see itself, nothing is known: PostgreSQL tracks no statements, or hides them from the current role.
-# A backend of Citus that waits for a worker is active and seems to wait for its client.
+# A backend that computes waits for nothing: its wait_event is null. One that waits for its client has answered it; the
+# answer may arrive in a moment. A statement that no backend has is lost as well: a pooler would have passed it on
+# before this question, which came later. If the question does not see itself, nothing is known: PostgreSQL tracks no
+# statements, or hides them from the current role. A backend of Citus that waits for a worker is active, and seems to
+# wait for its client.
 _LOST = """
 select mark from unnest($1::text[]) mark left join pg_stat_activity on left(query, length(mark)) = mark
   and usename = session_user and (state <> 'idle' or state_change > clock_timestamp() - interval '0.25 s')
@@ -173,7 +174,7 @@ class Connector:
 async def connect_to_primary(url: str, *, seconds: int = 10) -> RawConnection:
     """A connection to the host of an address that takes changes; it counts on no session, so a pooler may be between.
 
-    `seconds` is how long a host may take: more than a request can wait, since commands have nothing else to do.
+    `seconds` bounds connecting to each host. It is longer than for requests, because commands can wait.
 
     Raises:
         Exception: one of `FAILURES`; `TargetServerAttributeNotMatched` if no host takes changes.

@@ -14,14 +14,14 @@ OF_SERVICES = AnswerBounds()
 OF_USERS = AnswerBounds(MAX_ANSWER_BYTES, max_objects=2_502)
 """To callers without a scope: as many objects as the largest page has. Lists inside lists multiply."""
 
-OF_NOBODY = AnswerBounds(1024 * 1024, OF_USERS.max_objects)
+OF_UNAUTHENTICATED = AnswerBounds(1024 * 1024, OF_USERS.max_objects)
 """To callers without an access token, who may read nothing but the schema and what they sent."""
 
 
 def bounds_of(caller: Caller | None) -> AnswerBounds:
     """What an answer to this caller may have."""
     if caller is None or (caller.subject is None and not caller.scopes):
-        return OF_NOBODY
+        return OF_UNAUTHENTICATED
     return OF_SERVICES if caller.scopes else OF_USERS
 
 

@@ -193,7 +193,7 @@ class GraphQL:
             request.is_interruptible = False
 
         # Say
-        if len(body) > answers.OF_NOBODY.max_bytes and request.room is None:
+        if len(body) > answers.OF_UNAUTHENTICATED.max_bytes and request.room is None:
             bounds = answers.bounds_of(request.caller)
             if len(body) > bounds.max_bytes:
                 body, outcome = answers.too_large(bounds)

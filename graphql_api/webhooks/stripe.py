@@ -17,9 +17,8 @@ from graphql_api.webhooks.reports import (
 _IS_GONE = {"customer.created": False, "customer.updated": False, "customer.deleted": True}
 _TOLERANCE_SECONDS = 300  # that an event may take to us, as Stripe's library has it
 _THIN = (
-    "The endpoint sends thin events, which this service cannot process. In Stripe, create the endpoint with the"
-    " payload "
-    'style "snapshot".'
+    "The endpoint sends thin events, which this service cannot process. In Stripe, create the endpoint with the "
+    'payload style "snapshot".'
 )
 
 

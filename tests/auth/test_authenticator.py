@@ -9,7 +9,7 @@ from graphql_api.auth import Authenticator, InvalidTokenError, access_tokens
 from graphql_api.auth.access_tokens import Requirements
 from graphql_api.auth.keyring import Keyring
 from graphql_api.auth.keys import Keys
-from graphql_api.domain.caller import EVERYBODY, NOBODY, Caller
+from graphql_api.domain.caller import ANONYMOUS_ADMIN, UNAUTHENTICATED, Caller
 from tests.auth.issuer import RSA, SECRET, bearer, token
 
 
@@ -30,13 +30,13 @@ def no_verification(*_):
 
 
 def test_without_a_header_nobody_is_asking(authenticator):
-    assert authenticator.caller(None) is NOBODY
+    assert authenticator.caller(None) is UNAUTHENTICATED
 
 
 async def test_where_authentication_is_disabled_everybody_is_the_same_caller():
     async with Authenticator.open(enabled=False, secret=SECRET) as authenticator:
         for header in (None, b"", b"Bearer x", bearer(token())):
-            assert authenticator.caller(header) is EVERYBODY
+            assert authenticator.caller(header) is ANONYMOUS_ADMIN
 
 
 def test_authentication_needs_a_key():

@@ -60,11 +60,24 @@ async def test_ctrl_c_says_where_an_import_stopped(process, write, table):
     assert [int(number.replace(",", "")) for number in said.groups()] == [stored, stored]
 
 
-async def test_a_second_ctrl_c_does_not_say_that_nothing_was_changed(process, write, connection, table):
+@pytest.mark.parametrize(
+    ("options", "lock", "told"),
+    [
+        (
+            [],
+            "share",
+            "import t.jsonl stopped; its first lines may have taken effect: run the same command again to continue",
+        ),
+        (["--check"], "access exclusive", "check of import t.jsonl stopped: nothing was changed"),
+    ],
+)
+async def test_a_second_ctrl_c_says_that_nothing_was_changed_only_by_a_check(
+    process, write, connection, table, options, lock, told
+):
     """It ends the wait for a chunk, of whose commit nothing is known then."""
     async with connection.transaction():
-        await connection.execute("lock table customer_gateway_tokens in share mode")
-        running = await process("import", write("t.jsonl", *many(10)))
+        await connection.execute(f"lock table customer_gateway_tokens in {lock} mode")
+        running = await process("import", write("t.jsonl", *many(10)), *options)
 
         async def waits():
             return (
@@ -81,10 +94,7 @@ async def test_a_second_ctrl_c_does_not_say_that_nothing_was_changed(process, wr
             await asyncio.wait([ended], timeout=0.2)
         _, err = await ended
     assert running.returncode == 130
-    assert err.decode().endswith(
-        "gateway-tokens: import t.jsonl stopped; its first lines may have taken effect:"
-        " run the same command again to continue\n"
-    )
+    assert err.decode().endswith(f"gateway-tokens: {told}\n")
 
 
 @pytest.mark.parametrize("words", [b"insert into customer_gateway_tokens", b"commit"])

@@ -51,7 +51,7 @@ FIXED = {
     "errors reported for an invalid document": engine.MAX_ERRORS,
     "errors reported for invalid variables": values.MAX_ERRORS,
     "bytes in an answer, before compression": MAX_ANSWER_BYTES,
-    "bytes in an answer to a caller without an access token": answers.OF_NOBODY.max_bytes,
+    "bytes in an answer to a caller without an access token": answers.OF_UNAUTHENTICATED.max_bytes,
     "errors in an answer": MAX_ANSWER_ERRORS,
     "objects in an answer": MAX_ANSWER_OBJECTS,
     "objects in an answer to a caller without a scope": answers.OF_USERS.max_objects,

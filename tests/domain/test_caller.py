@@ -4,11 +4,11 @@ import pytest
 
 from graphql_api.domain.caller import (
     ADMIN_SCOPE,
+    ANONYMOUS_ADMIN,
     EVENTS_SCOPE,
-    EVERYBODY,
     FIELD_PERMISSIONS,
-    NOBODY,
     READ_SCOPE,
+    UNAUTHENTICATED,
     WRITE_SCOPE,
     Caller,
     Permission,
@@ -17,14 +17,14 @@ from graphql_api.domain.errors import ForbiddenError, UnauthenticatedError
 
 # The permissions of each caller; what each scope gives contains what the one before it gives.
 CALLERS = {
-    NOBODY: {Permission.NOTHING},
+    UNAUTHENTICATED: {Permission.NOTHING},
     Caller("u1"): {Permission.NOTHING},
     Caller("s", frozenset({"something:else"})): {Permission.NOTHING},
     Caller("s", frozenset({READ_SCOPE})): {Permission.NOTHING, Permission.OWNER, Permission.READ},
     Caller("s", frozenset({WRITE_SCOPE})): set(Permission) - {Permission.EVENTS, Permission.ADMIN},
     Caller("s", frozenset({EVENTS_SCOPE})): {Permission.NOTHING, Permission.EVENTS},
     Caller("s", frozenset({ADMIN_SCOPE})): set(Permission),
-    EVERYBODY: set(Permission),
+    ANONYMOUS_ADMIN: set(Permission),
 }
 
 
@@ -54,5 +54,5 @@ def test_a_user_reads_their_own_tokens_and_nobody_elses():
     with pytest.raises(ForbiddenError, match="another user's"):
         user.authorize_read("u2")
     with pytest.raises(UnauthenticatedError):
-        NOBODY.authorize_read("u1")
+        UNAUTHENTICATED.authorize_read("u1")
     Caller("s", frozenset({READ_SCOPE})).authorize_read("u2")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from graphql_api import demo
-from graphql_api.domain.caller import EVERYBODY, NOBODY, READ_SCOPE, Caller
+from graphql_api.domain.caller import ANONYMOUS_ADMIN, READ_SCOPE, UNAUTHENTICATED, Caller
 from graphql_api.domain.inputs import Gateways
 from graphql_api.engine import Engine, generate
 from graphql_api.observability import spans
@@ -52,7 +52,7 @@ QUERIES = [
     ),
     *map(LOOKUP.format, ["id userId createdAt", "description formerGatewayCustomerIds user { gatewayTokens { id } }"]),
 ]
-CALLERS = [NOBODY, Caller("user-1"), Caller("service", frozenset({READ_SCOPE})), EVERYBODY]
+CALLERS = [UNAUTHENTICATED, Caller("user-1"), Caller("service", frozenset({READ_SCOPE})), ANONYMOUS_ADMIN]
 PLACES = ["primary", "replica", "replica that lags", "replica that is away"]
 USERS = st.sampled_from(["user-1", "user-2", "user-3", "user-unknown", "", "ü", "u" * 256, "\0", 5])
 
@@ -102,7 +102,7 @@ async def service(new_database, migrated_database):
         found = await TokenStore(primary).of_users(["user-1", "user-2", "user-3"])
         customers = [(each.gateway, each.gateway_customer_id) for tokens in found.values() for each in tokens]
         yield Service(
-            primary, replica, statements, [*customers, ("STRIPE", "nobody"), ("no gateway", "c"), ("STRIPE", "\0")]
+            primary, replica, statements, [*customers, ("STRIPE", "cus_unknown"), ("no gateway", "c"), ("STRIPE", "\0")]
         )
 
 

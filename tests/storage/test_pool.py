@@ -292,7 +292,7 @@ async def test_a_primary_that_is_read_only_is_read_from_until_it_takes_changes_a
             assert error["extensions"]["code"] == "UNAVAILABLE"
             assert await graph.customer("STRIPE", "cus_1") == token
         if connection_to.get_server_version() >= (14,):  # older ones do not say that they are read-only
-            assert connections.open >= there  # what is refused costs no connection, and so nobody else waits for one
+            assert connections.open >= there  # a refused change costs no connection
         assert (await graph.save("u1", "STRIPE", "cus_1", description="old"))["gatewayToken"] == token
         ready = await graph.client.http.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"status": "ok", "reason": READ_ONLY})

@@ -318,7 +318,6 @@ def test_requests_that_are_sent_together_are_answered_one_by_one(names, cuts):
     asyncio.run(run())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/webhooks/stripe", "/readyz", "/x"])
 async def test_no_path_of_the_service_reads_a_body_as_a_request(path, database_url):
     service = create_app(Settings(database_url=database_url, auth_secret=AUTH_SECRET, log_format="json", **SECRETS))
