@@ -9,18 +9,25 @@ one connection each. It needs about 4 kB of disk for each token.
 
 import argparse
 import asyncio
+import json
 import random
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack, suppress
 from hashlib import md5
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
 import asyncpg
+import psutil
+import uvloop
+from load import load
+from targets import ENTITIES, LOOKUP, SAVE, Target, http, serving
 from uuid_utils import uuid7
 
+from graphql_api.bulk.progress import progress
 from graphql_api.domain.token import Action, Changes, Edit, Given, created, edited
 from graphql_api.embedded import embedded_postgres
 from graphql_api.storage.changes import ConflictError
@@ -79,6 +86,10 @@ def user(number: int) -> str:
     return f"user-{md5(str(number).encode()).hexdigest()}"
 
 
+def customer(number: int) -> str:
+    return f"cus_{md5(str(number).encode()).hexdigest()}"
+
+
 async def fill(url: str, rows: int) -> None:
     await upgrade(url)
     connection = await asyncpg.connect(url)
@@ -98,9 +109,9 @@ async def sizes(connection, rows: int) -> None:
 
 
 async def vacuum(url: str, name: str) -> None:
-    """Vacuum after two of a hundred tokens changed."""
+    """Vacuum after one of a hundred tokens changed."""
     connection = await asyncpg.connect(url)
-    await connection.execute(f"update {TOKENS} set description = 'changed' where md5(id::text) < '051'")
+    await connection.execute(f"update {TOKENS} set description = 'changed' where md5(id::text) < '029'")
     began = time.monotonic()
     await connection.execute(f"vacuum (analyze) {TOKENS}")
     whole = time.monotonic() - began
@@ -109,16 +120,16 @@ async def vacuum(url: str, name: str) -> None:
     )
     longest = whole
     if parts:
-        await connection.execute(f"update {TOKENS}_p0 set description = 'again' where md5(id::text) < '051'")
+        await connection.execute(f"update {TOKENS}_p0 set description = 'again' where md5(id::text) < '029'")
         began = time.monotonic()
         await connection.execute(f"vacuum (analyze) {TOKENS}_p0")
         longest = time.monotonic() - began
-    print(f"vacuum, {name}: {whole:.1f} s in all, {longest:.1f} s the table or one partition")
+    print(f"vacuum, {name}: {whole:.1f} s in all, {longest:.1f} s the table or one partition", flush=True)
     await connection.close()
 
 
-async def partition(url: str, parts: int, users: int) -> None:
-    """Partition every table while four readers and two writers work; print how long the longest of them waited."""
+async def partition(url: str, tables: Sequence[str], parts: int, users: int) -> None:
+    """Partition these tables while four readers and two writers work; print how long the longest of them waited."""
     waits: dict[str, list[float]] = {"read": [], "save": []}
     is_done = False
 
@@ -137,12 +148,15 @@ async def partition(url: str, parts: int, users: int) -> None:
     async with ConnectionPool.open(url) as pool:
         store = TokenStore(pool)
         tasks = [asyncio.create_task(work(store, kind)) for kind in ("read", "read", "read", "read", "save", "save")]
-        for table in KEYS:
-            began = time.monotonic()
+        for table in tables:
             async with alone(url) as connection:
                 work_on = await Partitioning.of(connection, table, parts)
-                await work_on.run(lambda _: None)
-            print(f"{table}: {parts} partitions after {time.monotonic() - began:.0f} s")
+                expected = (await work_on.estimate()).seconds
+                began = time.monotonic()
+                with progress(table, work_on.rows) as show:
+                    await work_on.run(show)
+            took = time.monotonic() - began
+            print(f"{table}: {parts} partitions after {took:.0f} s, estimated {expected:.0f} s", flush=True)
         is_done = True
         await asyncio.gather(*tasks)
     for kind, each in waits.items():
@@ -170,8 +184,7 @@ async def create(store: TokenStore, who: str) -> None:
 
 
 async def lookup(store: TokenStore, number: int) -> None:
-    customer = ("STRIPE", f"cus_{md5(str(number).encode()).hexdigest()}")
-    assert await store.by_customers([customer], frozenset({"id"}))
+    assert await store.by_customers([("STRIPE", customer(number))], frozenset({"id"}))
 
 
 def workloads(users: int):
@@ -213,24 +226,114 @@ async def compare(urls: dict[str, str], users: int, seconds: float) -> None:
             print(f"{workload:34}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
 
 
-async def main(server: str, rows: int, counts: list[int], seconds: float) -> None:
+def requests(users: int, headers: dict[str, str]) -> dict[str, list[bytes]]:
+    """HTTP requests of the five workloads, as those of `bench.py`."""
+
+    def entities(count: int) -> dict:
+        some = [{"__typename": "User", "id": user(random.randrange(users))} for _ in range(count)]
+        return {"query": ENTITIES, "variables": {"r": some}}
+
+    def lookup() -> dict:
+        return {"query": LOOKUP, "variables": {"g": "STRIPE", "c": customer(random.randrange(users))}}
+
+    def save() -> dict:
+        number = random.randrange(users)
+        token = {"userId": user(number), "gateway": "STRIPE", "gatewayCustomerId": customer(number)}
+        return {"query": SAVE, "variables": {"i": token | {"description": f"note {random.random()}"}}}
+
+    kinds = {
+        "entities-1": (lambda: entities(1), 20_000),
+        "entities-50": (lambda: entities(50), 4000),
+        "entities-1000": (lambda: entities(1000), 200),
+        "lookup": (lookup, 20_000),
+        "save": (save, 20_000),
+    }
+    return {
+        name: [http(json.dumps(make()).encode(), headers) for _ in range(count)]
+        for name, (make, count) in kinds.items()
+    }
+
+
+def backends_cpu(name: str) -> int:
+    """The CPU time, in ns, of all backends of a database that live."""
+    total = 0
+    for process in psutil.process_iter(["cmdline"]):
+        with suppress(OSError, psutil.Error):
+            if f" {name} " in " ".join(process.info["cmdline"] or ())[:200] and process.name() == "postgres":
+                total += int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0])
+    return total
+
+
+def compare_over_http(urls: dict[str, str], users: int, seconds: float, rounds: int) -> None:
+    """Print rate, and CPU of the service and of its backends for each request; the databases in turn."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        targets: dict[str, Target] = {}
+        headers: dict[str, str] = {}
+        for port, (name, url) in enumerate(urls.items(), 8741):
+            own = folder / str(port)
+            own.mkdir()
+            [targets[name]], headers = stack.enter_context(serving(url, ["compiled"], own, port))
+        for workload, some in requests(users, headers).items():
+            figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in urls}
+            for turn in range(rounds + 1):
+                for name, target in targets.items():
+                    database = urlsplit(urls[name]).path[1:]
+                    server, backends = target.cpu_seconds(), backends_cpu(database)
+                    offset = turn * 7919
+                    run = uvloop.run(load(target.port, some, seconds=seconds, connections=8, offset=offset))
+                    count = len(run.latencies)
+                    if run.failed:
+                        print(f"{workload}, {name}: {run.failed} failed")
+                    if turn:  # the first one warms up
+                        cpu = (target.cpu_seconds() - server) * 1000 / count
+                        figures[name].append((run.rate, cpu, (backends_cpu(database) - backends) / 1e6 / count))
+            first = figures[ONE_TABLE]
+            for name, own in figures.items():
+                ratio = median(a[0] / b[0] for a, b in zip(own, first, strict=True))
+                rate, cpu, backend = (median(column) for column in zip(*own, strict=True))
+                print(
+                    f"{workload:14} {name:14} {rate:8,.0f}/s ({ratio:4.2f}), service {cpu:7.3f} ms, "
+                    f"backends {backend:7.3f} ms",
+                    flush=True,
+                )
+
+
+async def main(server: str, rows: int, counts: list[int], tables: Sequence[str]) -> dict[str, str]:
+    """Make the databases that are not there yet, and answer their addresses."""
     users = rows // 3
     administrator = await asyncpg.connect(server)
     urls = {ONE_TABLE: at(server, "unpartitioned")}
-    await administrator.execute("create database unpartitioned")
-    await fill(urls[ONE_TABLE], rows)
+    there = {row[0] for row in await administrator.fetch("select datname from pg_database")}
+    if "unpartitioned" not in there:
+        await administrator.execute("create database unpartitioned")
+        await fill(urls[ONE_TABLE], rows)
     for count in counts:
-        name = f"{count} partitions"
-        await administrator.execute(f"create database partitioned_{count} template unpartitioned")
-        urls[name] = at(server, f"partitioned_{count}")
-        await partition(urls[name], count, users)
+        name, database = f"{count} partitions", f"partitioned_{count}"
+        urls[name] = at(server, database)
+        if database not in there:
+            await administrator.execute(f"create database {database} template unpartitioned strategy file_copy")
+        await partition(urls[name], tables, count, users)
         connection = await asyncpg.connect(urls[name])
         await sizes(connection, rows)
         await connection.close()
-    await compare(urls, users, seconds)
+    await administrator.close()
+    return urls
+
+
+async def vacuum_all(urls: dict[str, str]) -> None:
     for name, url in urls.items():
         await vacuum(url, name)
-    await administrator.close()
+
+
+def measure(server: str, given: argparse.Namespace) -> None:
+    rows = given.rows // 3 * 3
+    urls = asyncio.run(main(server, rows, given.parts, given.tables))
+    if given.http:
+        compare_over_http(urls, rows // 3, given.seconds, given.http)
+    else:
+        asyncio.run(compare(urls, rows // 3, given.seconds))
+    asyncio.run(vacuum_all(urls))
 
 
 if __name__ == "__main__":
@@ -240,6 +343,9 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=20, help="for each workload")
     parser.add_argument("--shared-buffers", default="2GB")
     parser.add_argument("--dir", type=Path, help="where the databases are; default: the system's temporary directory")
+    parser.add_argument("--tables", nargs="+", choices=KEYS, default=[*KEYS], help="only these become partitions")
+    parser.add_argument("--http", type=int, metavar="ROUNDS", help="compare whole requests to a service on each")
+    parser.add_argument("--server", help="a server that has databases of an earlier run, instead of an embedded one")
     given = parser.parse_args()
     settings = {
         "shared_buffers": given.shared_buffers,
@@ -248,8 +354,11 @@ if __name__ == "__main__":
         "max_wal_senders": "0",
         "maintenance_work_mem": "1GB",
     }
-    with (
-        tempfile.TemporaryDirectory(dir=given.dir) as folder,
-        embedded_postgres(Path(folder), settings) as server,
-    ):
-        asyncio.run(main(server, given.rows // 3 * 3, given.parts, given.seconds))
+    if given.server:
+        measure(given.server, given)
+    else:
+        with (
+            tempfile.TemporaryDirectory(dir=given.dir) as folder,
+            embedded_postgres(Path(folder), settings) as server,
+        ):
+            measure(server, given)

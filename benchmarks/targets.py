@@ -153,7 +153,9 @@ def running(users: int, names: list[str], **settings: str) -> Iterator[tuple[lis
 
 
 @contextmanager
-def serving(url: str, names: list[str], folder: Path) -> Iterator[tuple[list[Target], dict[str, str]]]:
+def serving(
+    url: str, names: list[str], folder: Path, first_port: int = 8731
+) -> Iterator[tuple[list[Target], dict[str, str]]]:
     """These targets on this database, and the headers that they require. Their logs are written to the folder."""
     with ExitStack() as stack:
         environment = {"DATABASE_URL": url, "AUTH_SECRET": SECRET, "LOG_FORMAT": "json"}
@@ -174,6 +176,6 @@ def serving(url: str, names: list[str], folder: Path) -> Iterator[tuple[list[Tar
             stack.enter_context(
                 Target(name, port, [*commands[name][0], str(port)], environment | commands[name][1], folder / name)
             )
-            for port, name in enumerate(names, 8731)
+            for port, name in enumerate(names, first_port)
         ]
         yield targets, {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}

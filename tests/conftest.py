@@ -148,7 +148,7 @@ async def migrated_database(new_database, straight, cluster):
     if PARTITIONS:
         async with alone(straight(url)) as connection:
             for table in KEYS:
-                await (await Partitioning.of(connection, table, PARTITIONS)).run(lambda done: None)
+                await (await Partitioning.of(connection, table, PARTITIONS)).run(lambda *_: None)
     name = urlsplit(url).path.removeprefix("/")
     if cluster:
         await cluster.join(name)

@@ -13,6 +13,7 @@ from graphql_api.cli.process import UsageError, database, described, load_settin
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from graphql_api.storage.partitioning import PartitioningEstimate
     from graphql_api.storage.pool import ConnectionPool
 
 
@@ -173,18 +174,26 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
             return
         for work in waiting:
             if dry_run:
-                rows, size, seconds = await work.estimate()
-                print(
-                    f"{work.table}: {rows:,} rows; {_about(seconds / 60)} min on an idle server, "
-                    f"and {_about(size / 1e9)} GB of disk until it is done."
-                )
+                made = await parts_of(connection, f"{work.table}_parted")
+                print(f"{work.table}: {_left(made) if made else _expected(await work.estimate())}")
             elif cancel and work.table in begun:
                 await work.cancel()
                 print(f"{work.table} is not partitioned: its run was undone.")
             elif not cancel:
                 with progress(work.table, work.rows) as show:
-                    await work.run(lambda done, show=show: show(done, f"{done:,} rows"))
+                    await work.run(show)
                 print(f"{work.table} has {parts} partitions now.")
+
+
+def _left(made: int) -> str:
+    return f"a run that made {made} partitions stopped: continue with --parts {made}, or undo it with --cancel."
+
+
+def _expected(estimate: "PartitioningEstimate") -> str:
+    return (
+        f"{estimate.rows:,} rows; {_about(estimate.seconds / 60)} min on an idle server, "
+        f"and {_about(estimate.bytes / 1e9)} GB of disk until it is done."
+    )
 
 
 @commands.command()

@@ -1,9 +1,9 @@
 """Turns a table into hash partitions while the service uses it, and tells which form the tables have.
 
 A partitioned copy is filled in the background, some thousand rows in a transaction, in the order of the primary key. A
-trigger notes the keys of rows that change meanwhile; those rows are copied again. Once only a few are left, the copy
-takes the table's place in one short transaction. Nothing is held between transactions: a run that was killed can be
-continued or undone.
+trigger notes the keys of rows that change meanwhile; those rows are copied again. The other indexes are built once the
+copy is filled. When only a few changes are left, it takes the table's place in one short transaction. Nothing is held
+between transactions: a run that was killed can be continued or undone.
 """
 
 from asyncio import sleep
@@ -27,7 +27,7 @@ KEYS = {
 """The tables that grow with the tokens, and the column whose hash decides in which partition a row is."""
 
 _FEW = 100  # changed rows, which are copied again while the table is locked
-_SAMPLE = 20_000  # rows that an estimate copies, and rolls back
+_SAMPLE = 100_000  # rows that an estimate copies, and rolls back
 _LOCK_TIMEOUT = "set local lock_timeout = '200ms'"  # so long a lock is waited for, and others wait behind it
 _PAUSE_SECONDS = 0.5
 _ATTEMPTS = 120
@@ -139,26 +139,38 @@ class Partitioning:
         return cls(connection, table, parts, batch, row, await connection.fetch(_COLUMNS, table))
 
     async def estimate(self) -> PartitioningEstimate:
-        """Copy a few rows to see how long all take; nothing of it stays."""
+        """Copy some rows to see how long all take; nothing of it stays.
+
+        Empty indexes are built, too, since the time for these does not grow with the rows.
+        """
         transaction = self._connection.transaction()
         await transaction.start()
         try:
             await self._create_copy()
+            indexes = await self._missing_indexes()
+            savepoint = self._connection.transaction()
+            await savepoint.start()
+            empty = await _seconds(self._create_indexes(indexes))
+            await savepoint.rollback()
             began = monotonic()
             copied = await self._copy_rows(_SAMPLE)
             seconds = monotonic() - began
+            seconds += max(await _seconds(self._create_indexes(indexes)) - empty, 0)
+            seconds += 2 * await _seconds(self._connection.fetch(self._sum_of(self._copy)))
         finally:
             await transaction.rollback()
         rows = max(self.rows, copied)
-        return PartitioningEstimate(rows, self._row["bytes"], seconds * rows / max(copied, 1))
+        return PartitioningEstimate(rows, self._row["bytes"], empty + seconds * rows / max(copied, 1))
 
     @property
     def rows(self) -> int:
         """About how many rows the table has."""
         return self._row["rows"]
 
-    async def run(self, show: Callable[[int], object]) -> None:
-        """Partition the table, or continue where a run stopped; `show` takes how many rows it copied.
+    async def run(self, show: Callable[[int, str], object]) -> None:
+        """Partition the table, or continue where a run stopped.
+
+        `show` takes how many rows it copied, and what it does.
 
         Raises:
             BadInputError: the run that stopped made another number of partitions.
@@ -179,8 +191,14 @@ class Partitioning:
                 copied = await self._copy_rows(self._batch)
             await self._catch_up()
             done += copied
-            show(done)
+            show(done, f"{done:,} rows")
+        if indexes := await self._missing_indexes():
+            async with self._connection.transaction(isolation="repeatable_read"):
+                await self._copy_all_changed()
+            await self._create_indexes(indexes, lambda name: show(done, f"building {name}"))
+            await self._catch_up()
         await self._connection.execute(f"vacuum (analyze) {self._copy}")
+        show(done, "comparing the copy with the table")
         await self._compare()
         await self._retrying(self._swap, before=self._catch_up)
 
@@ -222,16 +240,25 @@ class Partitioning:
         for number, part in enumerate(self._parts):
             values = f"with (modulus {len(self._parts)}, remainder {number})"
             await run(f"create table {part} partition of {copy} for values {values}{options}")
-        for index in await self._connection.fetch(_INDEXES, table, key):
-            await run(_index(index, copy, key))
-            if index["comment"]:
-                await run(f"comment on index {index['temporary']} is {_quoted(index['comment'])}")
+        await self._create_indexes([each for each in await self._missing_indexes() if each["is_primary"]])
         for name in () if self._row["is_ours"] else (copy, *self._parts):
             await run(f"alter table {name} owner to {self._row['owner']}")
         for grant in self._row["grants"]:
             await run(grant % copy)
         if self._row["comment"]:
             await run(f"comment on table {copy} is {_quoted(self._row['comment'])}")
+
+    async def _missing_indexes(self) -> list[Any]:
+        """The table's indexes that its copy does not have. Rows in no order would fill them much more slowly."""
+        indexes = await self._connection.fetch(_INDEXES, self.table, KEYS[self.table])
+        return [each for each in indexes if not await self._connection.fetchval(_IS_THERE, each["temporary"])]
+
+    async def _create_indexes(self, indexes: Sequence[Any], show: Callable[[str], object] = lambda _: None) -> None:
+        for index in indexes:
+            show(index["name"])
+            name, comment = index["temporary"], index["comment"]
+            comments = f";comment on index {name} is {_quoted(comment)}" if comment else ""
+            await self._connection.execute(_index(index, self._copy, KEYS[self.table]) + comments)
 
     async def _copy_rows(self, rows: int) -> int:
         """Copy the next rows; answers how many there were."""
@@ -285,6 +312,14 @@ class Partitioning:
             async with self._connection.transaction():
                 left = await self._copy_changed()
 
+    async def _copy_all_changed(self) -> None:
+        """Copy all changes that this transaction sees. In one snapshot, the copy is then the table at that moment.
+
+        So its rows are as unique as those of the table.
+        """
+        while await self._copy_changed() == self._batch:
+            pass
+
     async def _compare(self) -> None:
         """Check that the copy has the rows of the table, apart from those that are noted to be copied again.
 
@@ -292,8 +327,7 @@ class Partitioning:
         """
         counts = [
             f"""
-            select count(*), sum(hashtextextended(row({self._columns})::text, 0)) from {name} as each
-            where not exists (
+            {self._sum_of(name)} where not exists (
               select from {self.table}_changed noted
               where ({self._listed("noted.{}")}) = ({self._listed("each.{}")})
             )
@@ -309,6 +343,9 @@ class Partitioning:
                 f"The copy of {self.table} differs from it: {copied:,} rows instead of {rows:,}, or others. It stays "
                 "as it is. Was the trigger disabled, or the table truncated? Undo it with --cancel, and run it again."
             )
+
+    def _sum_of(self, name: str) -> str:
+        return f"select count(*), sum(hashtextextended(row({self._columns})::text, 0)) from {name} as each"
 
     async def _swap(self) -> None:
         """Put the copy into the table's place, under its names.
@@ -327,8 +364,7 @@ class Partitioning:
             *(f"alter index {index['temporary']} rename to {index['name']}" for index in indexes),
         ]
         await self._connection.execute(f"lock table {table} in access exclusive mode")
-        while await self._copy_changed() == self._batch:
-            pass
+        await self._copy_all_changed()
         await self._connection.execute(";".join(statements))
 
     async def _sequence(self, table: str, column: str) -> str:
@@ -381,6 +417,12 @@ def _index(index: Any, copy: str, key: str) -> str:
         return f"alter table {copy} add constraint {index['temporary']} {constraint}"
     unique = "unique " if index["is_unique"] and index["has_key"] else ""
     return f"create {unique}index {index['temporary']} on {copy} using {index['definition'].partition(' USING ')[2]}"
+
+
+async def _seconds(work: Awaitable[object]) -> float:
+    began = monotonic()
+    await work
+    return monotonic() - began
 
 
 def _quoted(text: str) -> str:

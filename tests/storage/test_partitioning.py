@@ -69,7 +69,7 @@ async def connection(url):
     await connection.close()
 
 
-async def partition(url, *tables, parts=3, show=lambda _: None):
+async def partition(url, *tables, parts=3, show=lambda *_: None):
     async with alone(url) as connection:
         for table in tables or KEYS:
             await (await Partitioning.of(connection, table, parts, batch=7)).run(show)
@@ -210,6 +210,9 @@ async def test_a_migration_builds_an_index_on_a_partitioned_table_while_others_w
     assert [row[0].partition("(")[2] for row in await connection.fetch(definitions)] == ["note)"] * 3
 
 
+LAST = "ffffffff-ffff-4fff-bfff-ffffffffffff"
+
+
 class StopError(Exception):
     """The run stops here."""
 
@@ -218,7 +221,7 @@ class StopError(Exception):
 async def test_a_run_that_stopped_is_continued_or_leaves_nothing(url, connection, copied):
     before, tokens = await connection.fetch(OBJECTS), await rows(connection, TOKENS)
 
-    def stop(done):
+    def stop(done, _):
         if done >= copied:
             raise StopError
 
@@ -246,6 +249,27 @@ async def test_a_run_that_stopped_is_continued_or_leaves_nothing(url, connection
     }
 
 
+async def test_a_place_that_another_token_took_is_not_taken_twice_when_indexes_are_built(url, connection):
+    """More changes wait than are copied again with the remaining rows, so both tokens are in the copy by then."""
+
+    def stop(done, _):
+        if done >= 35:
+            raise StopError
+
+    with pytest.raises(StopError):
+        await partition(url, TOKENS, show=stop)
+    await connection.execute(f"update {TOKENS} set version = version + 1")
+    gone = await connection.fetchrow(
+        f"delete from {TOKENS} where id = (select id from {TOKENS} order by id limit 1) returning user_id, gateway"
+    )
+    await connection.execute(
+        f"insert into {TOKENS} (id, user_id, gateway, gateway_customer_id) values ('{LAST}', $1, $2, 'cus_new')", *gone
+    )
+    tokens = await rows(connection, TOKENS)
+    await partition(url, TOKENS)
+    assert await rows(connection, TOKENS) == tokens
+
+
 @pytest.mark.parametrize(
     ("unnoted", "says"),
     [
@@ -257,7 +281,7 @@ async def test_a_run_that_stopped_is_continued_or_leaves_nothing(url, connection
 async def test_a_copy_that_differs_does_not_take_the_place_of_its_table(url, connection, unnoted, says):
     before = await connection.fetch(OBJECTS)
 
-    def stop(done):
+    def stop(done, _):
         if done >= 100:
             raise StopError
 
@@ -281,7 +305,7 @@ async def test_nobody_waits_long_for_a_swap_that_waits_for_an_open_transaction(u
     copied = asyncio.Event()
     await transaction.start()
     await reader.fetch(f"select from {TOKENS}")
-    partitioning_ = asyncio.create_task(partition(url, TOKENS, show=lambda done: done < 100 or copied.set()))
+    partitioning_ = asyncio.create_task(partition(url, TOKENS, show=lambda done, _: done < 100 or copied.set()))
     await copied.wait()
     for _ in range(40):
         began = loop.time()
@@ -315,7 +339,8 @@ async def test_what_would_be_lost_is_named_before_anything_begins(url, connectio
     assert await connection.fetch(OBJECTS) == before
 
 
-async def test_the_command_says_what_it_takes_and_partitions(url, connection):
+@pytest.fixture
+def ran(url):
     async def ran(*arguments):
         command = (sys.executable, "-m", "graphql_api", "partition", "--parts", "2", *arguments)
         process = await asyncio.create_subprocess_exec(
@@ -324,6 +349,27 @@ async def test_the_command_says_what_it_takes_and_partitions(url, connection):
         out, err = await process.communicate()
         return process.returncode, out.decode(), err.decode()
 
+    return ran
+
+
+async def test_a_dry_run_says_what_an_interrupted_run_left(url, connection, ran):
+    def stop(done, _):
+        raise StopError
+
+    with pytest.raises(StopError):
+        await partition(url, TOKENS, show=stop)
+    before = await connection.fetch(OBJECTS)
+    status, out, _ = await ran("--dry-run", "--table", TOKENS, "--table", EVENTS)
+    first, second = out.splitlines()
+    assert (status, first) == (
+        0,
+        f"{TOKENS}: a run that made 3 partitions stopped: continue with --parts 3, or undo it with --cancel.",
+    )
+    assert second.startswith(f"{EVENTS}: 100 rows; ")
+    assert await connection.fetch(OBJECTS) == before
+
+
+async def test_the_command_says_what_it_takes_and_partitions(url, connection, ran):
     before = await connection.fetch(OBJECTS)
     status, out, err = await ran("--dry-run")
     assert (status, err) == (0, f"Database: {described(url)}\n")
@@ -402,7 +448,7 @@ async def test_a_prepared_lookup_by_key_reads_one_partition(url, connection):
     await connection.execute(MANY)
     async with alone(url) as alone_:
         for table in (TOKENS, "gateway_customers"):
-            await (await Partitioning.of(alone_, table, 4)).run(lambda _: None)
+            await (await Partitioning.of(alone_, table, 4)).run(lambda *_: None)
     async with ConnectionPool.open(url) as pool, pool.transaction() as transaction:
         for statement, arguments in LOOKUPS:
             await transaction.raw.execute(f"prepare {statement.name} as {statement.sql}")

@@ -57,7 +57,7 @@ async def test_a_copy_by_logical_replication_has_every_entry_after_the_table_was
         await service.run(block("scale.md", "alter publication gateway_token_history drop"))
         await service.run(ADD)
         async with alone(service.url) as connection:
-            await (await Partitioning.of(connection, EVENTS, 4)).run(lambda _: None)
+            await (await Partitioning.of(connection, EVENTS, 4)).run(lambda *_: None)
         await service.run(ADD)
         await service.run(block("scale.md", "alter publication gateway_token_history set"))
         await service.run(ADD)
