@@ -4,7 +4,8 @@
 
 Tables with this many tokens are filled in an embedded PostgreSQL, copied for each number of partitions, and partitioned
 while others read and write. The store's calls then run alternately on the tables as they were and on the partitions, on
-one connection each. It needs about 4 kB of disk for each token.
+one connection each. It needs about 2 kB of disk for each token, and 1 kB more for each further
+number of partitions.
 """
 
 import argparse
@@ -54,7 +55,7 @@ FIELDS = (
 # Users come in no order, as they do in life; ids are of version 7.
 FILL = """
 with new as (
-  select ('018bcfe5' || lpad(to_hex(n), 8, '0') || '8000' || substr(md5('id' || n), 1, 12))::uuid as id,
+  select n, ('018bcfe5' || lpad(to_hex(n), 8, '0') || '8000' || substr(md5('id' || n), 1, 12))::uuid as id,
     'user-' || md5((n % ($3 / 3))::text) as user_id, ('{STRIPE,PAYPAL,ADYEN}'::text[])[1 + n / ($3 / 3)] as gateway,
     'cus_' || md5(n::text) as gateway_customer_id, '2026-01-01'::timestamptz + n * interval '10 ms' as at
   from generate_series($1::bigint, $2::bigint) as n
@@ -67,7 +68,14 @@ with new as (
 )
 insert into customer_gateway_token_events
   (token_id, version, user_id, gateway, gateway_customer_id, is_active, action, actor, at)
-select id, 1, user_id, gateway, gateway_customer_id, true, 'CREATED', 'benchmark', at from new
+select id, 1, user_id, gateway, gateway_customer_id, true, 'CREATED', 'benchmark', at from new where n < $4
+"""
+INDEXES = """
+select t.relname as table, quote_ident(c.relname) as name, pg_get_indexdef(c.oid) as index,
+  quote_ident(conname) as constraint, pg_get_constraintdef(con.oid) as definition
+from pg_index i join pg_class t on t.oid = i.indrelid join pg_class c on c.oid = i.indexrelid
+left join pg_constraint con on con.conindid = c.oid and con.conrelid = t.oid
+where t.relname = any($1) order by c.oid
 """
 SIZES = """
 select parent, sum(pg_relation_size(oid)) as heap, sum(pg_indexes_size(oid)) as indexes from (
@@ -90,12 +98,22 @@ def customer(number: int) -> str:
     return f"cus_{md5(str(number).encode()).hexdigest()}"
 
 
-async def fill(url: str, rows: int) -> None:
+async def fill(url: str, rows: int, events: int) -> None:
     await upgrade(url)
     connection = await asyncpg.connect(url)
     began = time.monotonic()
+    indexes = await connection.fetch(INDEXES, [*KEYS])
+    for each in indexes:
+        constraint = each["constraint"]
+        drop = (
+            f"alter table {each['table']} drop constraint {constraint}" if constraint else f"drop index {each['name']}"
+        )
+        await connection.execute(drop)
     for first in range(0, rows, CHUNK):
-        await connection.execute(FILL, first, min(first + CHUNK, rows) - 1, rows)
+        await connection.execute(FILL, first, min(first + CHUNK, rows) - 1, rows, events)
+    for each in indexes:
+        constraint = f"alter table {each['table']} add constraint {each['constraint']} {each['definition']}"
+        await connection.execute(constraint if each["constraint"] else each["index"])
     await connection.execute("vacuum analyze")
     print(f"filled with {rows:,} tokens in {time.monotonic() - began:.0f} s")
     await sizes(connection, rows)
@@ -130,19 +148,25 @@ async def vacuum(url: str, name: str) -> None:
 
 async def partition(url: str, tables: Sequence[str], parts: int, users: int) -> None:
     """Partition these tables while four readers and two writers work; print how long the longest of them waited."""
-    waits: dict[str, list[float]] = {"read": [], "save": []}
-    is_done = False
+    waits: dict[str, list[tuple[float, str]]] = {"read": [], "save": []}
+    is_done, phase = False, ""
+
+    def enter(done: int, note: str) -> None:
+        nonlocal phase
+        show(done, note)
+        if note[0].isalpha() and phase != note:
+            print(f"  {note} after {time.monotonic() - began:.0f} s", flush=True)
+        phase = note
 
     async def work(store: TokenStore, kind: str) -> None:
-        chance = random.Random(len(waits[kind]))
         while not is_done:
-            who = user(chance.randrange(users))
+            who = user(random.randrange(users))
             began = time.monotonic()
             if kind == "read":
                 await store.of_users_as_json([who], FIELDS)
             else:
                 await save(store, who)
-            waits[kind].append(time.monotonic() - began)
+            waits[kind].append((time.monotonic() - began, phase))
             await asyncio.sleep(0.005)
 
     async with ConnectionPool.open(url) as pool:
@@ -154,14 +178,18 @@ async def partition(url: str, tables: Sequence[str], parts: int, users: int) -> 
                 expected = (await work_on.estimate()).seconds
                 began = time.monotonic()
                 with progress(table, work_on.rows) as show:
-                    await work_on.run(show)
+                    await work_on.run(enter)
             took = time.monotonic() - began
             print(f"{table}: {parts} partitions after {took:.0f} s, estimated {expected:.0f} s", flush=True)
         is_done = True
         await asyncio.gather(*tasks)
     for kind, each in waits.items():
-        p99 = sorted(each)[int(len(each) * 0.99)]
-        print(f"  {kind}s meanwhile: {len(each)}, p99 {p99 * 1000:.0f} ms, longest {max(each) * 1000:.0f} ms")
+        seconds = sorted(wait for wait, _ in each)
+        swap = max((wait for wait, when in each if when == "swapping"), default=0)
+        print(
+            f"  {kind}s meanwhile: {len(each)}, p99 {seconds[int(len(each) * 0.99)] * 1000:.0f} ms, "
+            f"longest {seconds[-1] * 1000:.0f} ms, at a swap {swap * 1000:.0f} ms"
+        )
 
 
 async def save(store: TokenStore, who: str) -> None:
@@ -299,7 +327,7 @@ def compare_over_http(urls: dict[str, str], users: int, seconds: float, rounds: 
                 )
 
 
-async def main(server: str, rows: int, counts: list[int], tables: Sequence[str]) -> dict[str, str]:
+async def main(server: str, rows: int, events: int, counts: list[int], tables: Sequence[str]) -> dict[str, str]:
     """Make the databases that are not there yet, and answer their addresses."""
     users = rows // 3
     administrator = await asyncpg.connect(server)
@@ -307,7 +335,7 @@ async def main(server: str, rows: int, counts: list[int], tables: Sequence[str])
     there = {row[0] for row in await administrator.fetch("select datname from pg_database")}
     if "unpartitioned" not in there:
         await administrator.execute("create database unpartitioned")
-        await fill(urls[ONE_TABLE], rows)
+        await fill(urls[ONE_TABLE], rows, events)
     for count in counts:
         name, database = f"{count} partitions", f"partitioned_{count}"
         urls[name] = at(server, database)
@@ -328,7 +356,7 @@ async def vacuum_all(urls: dict[str, str]) -> None:
 
 def measure(server: str, given: argparse.Namespace) -> None:
     rows = given.rows // 3 * 3
-    urls = asyncio.run(main(server, rows, given.parts, given.tables))
+    urls = asyncio.run(main(server, rows, given.events or rows, given.parts, given.tables))
     if given.http:
         compare_over_http(urls, rows // 3, given.seconds, given.http)
     else:
@@ -339,6 +367,7 @@ def measure(server: str, given: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=600_000, help="tokens; three for each user")
+    parser.add_argument("--events", type=int, help="history entries, if not one for each token")
     parser.add_argument("--parts", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--seconds", type=float, default=20, help="for each workload")
     parser.add_argument("--shared-buffers", default="2GB")

@@ -200,6 +200,7 @@ class Partitioning:
         await self._connection.execute(f"vacuum (analyze) {self._copy}")
         show(done, "comparing the copy with the table")
         await self._compare()
+        show(done, "swapping")
         await self._retrying(self._swap, before=self._catch_up)
 
     async def cancel(self) -> None:
