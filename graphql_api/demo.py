@@ -27,9 +27,9 @@ _LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
 async def fill(store: TokenStore, users: int = 100, show: Callable[[int], None] = lambda _: None) -> bool:
-    """Store the tokens of `user-1`, `user-2`, … in an empty database; False where demo tokens are there already.
+    """Store the tokens of `user-1`, `user-2`, … in an empty database; False if demo tokens are there already.
 
-    `show` is told how many users have theirs.
+    `show` is called with the number of users who have theirs.
 
     Raises:
         InputError: other tokens are there.

@@ -29,7 +29,8 @@ from graphql_api.service.problems import taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.saving import BatchSaver
 from graphql_api.storage import staging
-from graphql_api.storage.changes import ConflictError, TokenTransaction
+from graphql_api.storage.bulkheads import ConflictError
+from graphql_api.storage.changes import TokenTransaction
 from graphql_api.storage.connection import ConnectionLostError
 from graphql_api.storage.reads import Pair
 from graphql_api.storage.selects import ALL
@@ -464,7 +465,7 @@ def _reserve(batch: BatchSaver, row: StagedToken) -> None:
 
 
 def save_input(row: StagedToken, stored: Token | None) -> Save:
-    """What a row saves where its user has this token at its gateway, besides what it says that the gateway said."""
+    """What a row saves if its user has this token at its gateway, besides what it says that the gateway said."""
     reason = DeactivationReason(row.deactivation_reason or DeactivationReason.OTHER.value)
     decides = row.has_is_active and reason is not DeactivationReason.GATEWAY_DELETED
     if stored is not None and row.has_deactivated_at:  # an older file says only how the token was

@@ -15,7 +15,7 @@ from graphql_api.domain.token import Edit
 from graphql_api.domain.values import Problems
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.saving import BatchSaver
-from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.reads import Pair
 from graphql_api.storage.tokens import TokenStore
 

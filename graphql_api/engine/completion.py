@@ -262,7 +262,7 @@ def _as_it_is(_run: Run, answer: Any, _path: PathLink) -> Any:
 
 
 def selection_below(field: FieldPlan) -> Selection | None:
-    """What a batch function is told of the selection: that of the only type, or nothing."""
+    """The selection that a batch function gets: that of the only type, or nothing."""
     return next(iter(field.objects.values())).selection if len(field.objects) == 1 else None
 
 

@@ -40,5 +40,5 @@ def without_exception(message: str) -> str:
 
 
 def with_advice(message: str) -> str:
-    """The message, with what to do about a number that was sent where a string belongs, such as a numeric id."""
+    """The message, with what to do about a number that was sent instead of a string, such as a numeric id."""
     return f"{message}. Send it as a string, in quotes." if _NUMBER_FOR_STRING.search(message) else message

@@ -92,7 +92,7 @@ class Operation:
         owner: Hashable = None,
         room: Room | None = None,
     ) -> Result | Coroutine[Any, Any, Result]:
-        """Run the operation: at once where nothing has to be awaited. With middleware, graphql-core does.
+        """Run the operation: at once if nothing has to be awaited. With middleware, graphql-core does.
 
         If `compiles` is false, an operation that is not compiled yet stays so, and graphql-core runs it: compiling
         costs most of what a new document costs, and is lost on a caller who will be refused. A program counts towards

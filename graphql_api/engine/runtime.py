@@ -18,7 +18,7 @@ Step: TypeAlias = "Callable[[Run, Any, dict[str, Any]], None]"
 """Resolves root fields of a source into the data."""
 
 Complete: TypeAlias = "Callable[[Run, Any, PathLink], Any]"
-"""Makes the answer of a resolved value; raises a located error where null may not stand."""
+"""Makes the answer of a resolved value; raises a located error if null is not allowed."""
 
 
 BatchSlice: TypeAlias = "tuple[BatchLoad, PathLink | None, list[Any], list[dict[str, Any]], Sequence[str | int]]"

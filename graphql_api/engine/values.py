@@ -263,7 +263,7 @@ class _Slot(NamedTuple):
     name: str
     variable: str | None
     value: Any
-    """A constant; with a variable, what stands in where the variable has no value; `_OMITTED` where nothing does."""
+    """A constant; with a variable, its default if the variable has no value; `_OMITTED` if there is none."""
     nullable: bool
     conversion: Conversion | None
 
@@ -298,7 +298,7 @@ class Arguments:
         return keywords
 
     def written(self, required: frozenset[str], bind: Callable[[str, Any], str]) -> list[str] | None:
-        """The keyword arguments as source where each is a constant or a variable that is never null, else None.
+        """The keyword arguments as source if each is a constant or a variable that is never null, else None.
 
         Args:
             required: variables that have a value, and not null

@@ -12,7 +12,7 @@ from graphql_api.service.tokens import Tokens
 class Context:
     """One request.
 
-    `tokens` is what fields read; below a dry run that is what would be there. `loads` is told of each field that is
+    `tokens` is what fields read; below a dry run that is what would be there. `loads` counts each field that is
     loaded for many at once, and for how many. `user_errors` are the codes that mutations answered. `loaders` belongs to
     the engine.
     """

@@ -139,5 +139,5 @@ def _given(value: Any) -> Given[Any] | None:
 
 
 def optional(value: T | None) -> T | None:
-    """The value that was sent; None where it was left out, or null."""
+    """The value that was sent; None if it was left out or null."""
     return None if value is strawberry.UNSET else value

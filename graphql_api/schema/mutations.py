@@ -45,7 +45,7 @@ from graphql_api.service import claims, erasing, gateway_reports, merging, reass
 from graphql_api.service.saving import SaveResult
 from graphql_api.service.tokens import Tokens
 
-_COST = Cost(weight=10)  # of a write, where reading a token costs 1
+_COST = Cost(weight=10)  # of a write; reading a token costs 1
 
 TokenId = Annotated[strawberry.ID, strawberry.argument(description="The token's id.")]
 ExpectedVersion = Annotated[

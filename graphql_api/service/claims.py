@@ -7,7 +7,7 @@ from graphql_api.domain.token import DeactivationReason, Token
 from graphql_api.service.problems import erased_problem
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
-from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.tokens import Claim
 
 

@@ -12,7 +12,7 @@ from graphql_api.domain.token import Changes, DeactivationReason, Token
 from graphql_api.domain.values import MAX_AHEAD, Problems, check_not_ahead
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
-from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.reads import Pair
 
 

@@ -11,7 +11,8 @@ from graphql_api.domain.values import Problems
 from graphql_api.service.problems import erased_problem
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
-from graphql_api.storage.changes import ConflictError, TokenTransaction
+from graphql_api.storage.bulkheads import ConflictError
+from graphql_api.storage.changes import TokenTransaction
 from graphql_api.storage.reads import Pair
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from graphql_api.domain import deadline
 from graphql_api.domain.errors import BusyError
-from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.connection import ConnectionLostError
 from graphql_api.storage.pool import RETRY_WINDOW_SECONDS
 

@@ -57,7 +57,7 @@ async def _save(service: Tokens, save: Save) -> SaveResult:
 
 
 async def save_many(service: Tokens, saves: Sequence[Save], *, abort: bool) -> list[SaveResult | InputError]:
-    """Save one after another in one transaction; where `abort` is set, one that is refused refuses all."""
+    """Save one after another in one transaction; with `abort`, one that is refused refuses all."""
     service.caller.authorize("Mutation.saveCustomerGatewayTokens")
     return await retry_on_conflict(lambda: _save_all(service, saves, abort=abort)) if saves else []
 
@@ -111,7 +111,7 @@ class BatchSaver:
 
         Args:
             save: the token as it shall be
-            born: what is created where nothing is stored, if not a token that begins now
+            born: what is created if nothing is stored; by default, a token that begins now
             said: what the gateway said of the customer besides, if this comes with the save
         """
         try:
@@ -171,7 +171,7 @@ def _saved(
     *,
     is_of_batch: bool = False,
 ) -> tokens.Event | None:
-    """What this save makes of the stored token; None where it changes nothing."""
+    """What this save makes of the stored token; None if it changes nothing."""
     expect_version(token, save.expected_version)
     if token.gateway_customer_id not in {save.customer, save.replaces}:
         stored, gateway = token.gateway_customer_id, token.gateway

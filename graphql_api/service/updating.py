@@ -12,7 +12,7 @@ from graphql_api.service import gateway_reports
 from graphql_api.service.problems import expect_version, not_found, taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
-from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.bulkheads import ConflictError
 
 
 async def update(service: Tokens, wanted: Update) -> Token:

@@ -173,7 +173,7 @@ class Settings(BaseSettings):
 
     @property
     def event_endpoints(self) -> list[tuple[str, str, tuple[bytes, ...], str]]:
-        """The endpoints of `deliver`: name, URL, and the keys that sign what is sent, or what a stream is told."""
+        """The endpoints of `deliver`: name, URL, and the keys that sign what is sent, or a stream's options."""
         return endpoints(self.event_webhooks, self.event_webhook_secrets)
 
     @property

@@ -22,7 +22,7 @@ _ACTIONS = tuple(action.value for action in Action)
 
 
 def endpoints(webhooks: Names, secrets: Secrets) -> list[tuple[str, str, tuple[bytes, ...], str]]:
-    """The endpoints of `deliver`: name, URL, and the keys that sign what is sent, or what a stream is told."""
+    """The endpoints of `deliver`: name, URL, and the keys that sign what is sent, or a stream's options."""
     given: dict[str, list[str]] = {}
     for name, secret in map(_named_secret, secrets):
         given.setdefault(name, []).append(secret)

@@ -19,6 +19,8 @@ from functools import partial
 from time import monotonic
 from weakref import WeakValueDictionary
 
+import asyncpg
+
 from graphql_api.domain.errors import UnavailableError
 
 LOOK_SECONDS = 0.025
@@ -43,6 +45,10 @@ class SharedReadIsLateError(Exception):
 
 class ChangeIsLateError(Exception):
     """A transaction was rolled back because it was late; it has a place among the slow ones if it is run again."""
+
+
+class ConflictError(Exception):
+    """Another transaction changed the same: read and decide again."""
 
 
 class SlowKeys:
@@ -116,9 +122,9 @@ class Share:
 
     Args:
         places: how much of it runs at a time
-        waiting: how much more may wait; what comes then is refused
+        waiting: how much more may wait
         seconds: how long it may wait while none of it ends
-        moving_seconds: more may wait as long as some of it ended within this time
+        moving_seconds: more may wait, and for longer, as long as some of it ended within this time
     """
 
     def __init__(self, places: int, *, waiting: int, seconds: float, moving_seconds: float) -> None:
@@ -144,7 +150,7 @@ class Share:
         has_ended = True
         try:
             yield
-        except (UnavailableError, ChangeIsLateError):
+        except (UnavailableError, ChangeIsLateError, ConflictError, asyncpg.LockNotAvailableError):
             has_ended = False
             raise
         finally:
@@ -173,8 +179,9 @@ class Share:
 
     def _look(self) -> None:
         self._now += LOOK_SECONDS
-        for limit, began in self._waiting.items():
-            if self._now - max(began, self._moved) >= self._seconds and not limit.expired():
+        for ahead, (limit, began) in enumerate(self._waiting.items()):
+            seconds = self._seconds if ahead < self._max_waiting else self._moving_seconds
+            if self._now - max(began, self._moved) >= seconds and not limit.expired():
                 limit.reschedule(0)
         self._is_looking = False
         self._look_later()

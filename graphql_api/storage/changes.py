@@ -9,16 +9,13 @@ from graphql_api.domain.facts import NO_FACTS, Facts
 from graphql_api.domain.token import Changes, Token
 from graphql_api.storage import erasure_statements as erasure_sql
 from graphql_api.storage import statements as sql
+from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.connection import Row, Runner, Statement
 from graphql_api.storage.connector import RawConnection
 from graphql_api.storage.reads import Pair, identifiers, token_of, unzip
 from graphql_api.storage.transaction import Transaction
 
 _COUNT_EVERY = 1000  # of the facts that may be kept about customers without a user
-
-
-class ConflictError(Exception):
-    """Another transaction changed the same: read and decide again."""
 
 
 class Customers(NamedTuple):

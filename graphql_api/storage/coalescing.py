@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from copy import copy
 from math import inf
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -113,7 +112,8 @@ class RequestCoalescer(Generic[K, V]):
                 old = monotonic() - _MAX_WAIT_SECONDS
                 self._fail([request for request in self._waiting if request.at < old], error)
         except Exception as error:  # noqa: BLE001 - it is raised to everybody who waits
-            if len(batch) > 1 or isinstance(error, SharedReadIsLateError):  # one of them may have failed the others
+            is_same = all(request.keys == batch[0].keys for request in batch)
+            if not is_same or isinstance(error, SharedReadIsLateError):  # one of them may have failed the others
                 for request in batch:
                     self._load_apart(request)
             else:
@@ -192,9 +192,16 @@ class RequestCoalescer(Generic[K, V]):
     def _fail(self, batch: list[_Request], error: Exception) -> None:
         for request in batch:
             if not request.future.done():
-                request.future.set_exception(copy(error))  # a traceback belongs to one task
+                request.future.set_exception(_copy(error))  # a traceback belongs to one task
         self._waiting = [request for request in self._waiting if not request.future.done()]
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._under_way.pop(task, None)
         self._release_next(task)
+
+
+def _copy(error: Exception) -> Exception:
+    """The same error without its traceback. `copy.copy` would call its class with arguments that it may not take."""
+    made = type(error).__new__(type(error), *error.args)
+    made.__dict__.update(error.__dict__)
+    return made

@@ -75,7 +75,7 @@ class Runner(Protocol):
 
 
 Observer = Callable[[Statement, float, BaseException | None], None]
-"""Is told of each statement, how many seconds it took, and its error."""
+"""Is called for each statement with the seconds that it took and its error."""
 
 
 def unobserved(_statement: Statement, _seconds: float, _error: BaseException | None) -> None:

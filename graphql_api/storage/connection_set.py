@@ -309,7 +309,7 @@ class ConnectionSet:
             self.release(connection)
 
     def suspect_idle(self) -> None:
-        """Have idle connections asked whether they answer before they are used: where one hangs, others may."""
+        """Have idle connections asked whether they answer before they are used: if one hangs, others may."""
         self._rested, self._idle = [*self._rested, *self._idle], []
 
     def _open_more(self) -> None:

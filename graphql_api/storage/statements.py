@@ -441,7 +441,7 @@ LAST_LINE = Statement(
 
 # --- claims
 
-# Arguments: users, gateways, seconds and hashes of the users. Answers a row where a customer may be created.
+# Arguments: users, gateways, seconds and hashes of the users. Returns a row if a customer may be created.
 _CLAIM = """
     with wanted as (
       select keys.*, t.gateway_customer_id as replaces

@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -22,8 +22,8 @@ from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Action, Event, Token
 from graphql_api.storage import erasure_statements as erasure_sql
 from graphql_api.storage import statements as sql
-from graphql_api.storage.bulkheads import ChangeIsLateError, Share, SharesByKey
-from graphql_api.storage.changes import ConflictError, Lookups, TokenTransaction
+from graphql_api.storage.bulkheads import ChangeIsLateError, ConflictError, Share, SharesByKey
+from graphql_api.storage.changes import Lookups, TokenTransaction
 from graphql_api.storage.clock import DatabaseClock
 from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connection import Row, Statement
@@ -41,7 +41,9 @@ _LOCKS = 0x746F6B65  # the first key of the service's advisory locks: "toke" in 
 # All users and customers share this many locks: a batch of a thousand must not exhaust PostgreSQL's lock table.
 _STRIPES = 1024
 # Concurrent transactions of one user: more would only wait for each other's locks, with a connection each.
-_TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=1.0)
+_TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=0.5)
+# Concurrent calls that wait for another transaction's lock on one user: more would hold the places of other users'.
+_SLOW_TURNS = partial(Share, 16, waiting=0, seconds=0.25, moving_seconds=0.25)
 _MAX_USERS_IN_TURN = 2
 _LOCK_PAUSE_SECONDS = 0.05
 _RACES = (
@@ -116,10 +118,11 @@ class TokenStore(TokenReader, Lookups):
         self._erasure_key = b""
         self._clock = DatabaseClock()
         self._turns = SharesByKey(_TURNS)
+        self._slow_turns = SharesByKey(_SLOW_TURNS)
         self._snapshots = RequestCoalescer(pool, self._read_at)
         self._saves = RequestCoalescer(pool, self._save)
         self._changes = RequestCoalescer(pool, self._change), RequestCoalescer(pool, self._change)
-        self._claims = RequestCoalescer(pool, self._claim), RequestCoalescer(pool, self._claim)
+        self._claims = RequestCoalescer(pool, self._claim_at_once), RequestCoalescer(pool, self._claim)
 
     async def read(self, token_id: str) -> TokenSnapshot:
         """A token with what a change of it must know."""
@@ -152,7 +155,9 @@ class TokenStore(TokenReader, Lookups):
             return await self.read_at(user_id, save.gateway)
         request, losses = SaveRequest(save, at, actor, _new_call_id()), connections.losses
         try:
-            found = (await self._load_change(self._saves, request, losses)).get(request, TokenSnapshot(None, at))
+            found = (await self._load_change(self._saves, request, user_id, losses)).get(
+                request, TokenSnapshot(None, at)
+            )
             if not found.is_saved and await self._was_made(user_id, request.call_id, losses):
                 if found.token is None:
                     raise UnavailableError("The save was made, and its token was deleted since.")
@@ -185,25 +190,27 @@ class TokenStore(TokenReader, Lookups):
         """
         change, losses = _Change(old, event, actor, _new_call_id()), self.pool.connections.losses
         try:
-            made = await self._load_change(self._of(old.user_id, self._changes), change, losses)
+            made = await self._load_change(self._of(old.user_id, self._changes), change, old.user_id, losses)
             if change not in made and not (event.action and await self._was_made(old.user_id, change.call_id, losses)):
                 raise ConflictError
         finally:
             self._note([old.user_id])
         return event.token
 
-    async def _load_change(self, changes: RequestCoalescer[C, V], change: C, losses: int) -> dict[C, V]:
+    async def _load_change(self, changes: RequestCoalescer[C, V], change: C, user_id: str, losses: int) -> dict[C, V]:
         """What was made of this change, when no lost connection is still making it.
 
         Args:
             changes: makes it together with others
             change: what is to be made
+            user_id: whose token it changes
             losses: how many connections were lost before
         """
         until = monotonic() + RETRY_WINDOW_SECONDS
         while True:
             try:
-                return await changes.load([change])
+                async with self._slow_turn([user_id]):
+                    return await changes.load([change])
             except asyncpg.LockNotAvailableError:
                 if losses == self.pool.connections.losses:
                     raise ConflictError from None
@@ -241,11 +248,30 @@ class TokenStore(TokenReader, Lookups):
             ConflictError: a race was lost.
         """
         request = ClaimRequest(user_id, gateway, lease_seconds)
-        return (await self._of(user_id, self._claims).load([request])).get(request)
+        async with self._slow_turn([user_id]):
+            return (await self._of(user_id, self._claims).load([request])).get(request)
+
+    @asynccontextmanager
+    async def _slow_turn(self, users: Collection[str]) -> AsyncGenerator[None]:
+        """A place among the calls that wait for locks on these users, if the last one waited.
+
+        Raises:
+            BusyError: too many wait, and none of them ended for a while.
+        """
+        slow = [user for user in users if self.pool.changes.are_slow([user])]
+        async with AsyncExitStack() as stack:
+            if slow:
+                await _enter(stack, self._slow_turns.places(slow))
+            yield
 
     def _of(self, user_id: str, coalescers: tuple[C, C]) -> C:
         """The second one for users whose changes were late: they hold up only each other's."""
         return coalescers[self.pool.changes.are_slow([user_id])]
+
+    async def _claim_at_once(self, requests: list[ClaimRequest]) -> dict[ClaimRequest, Claim]:
+        if self.pool.changes.are_slow(request.user_id for request in requests):
+            raise ConflictError  # since these asked: each takes a place among the slow ones first
+        return await self._claim(requests)
 
     async def _claim(self, requests: list[ClaimRequest]) -> dict[ClaimRequest, Claim]:
         first = {(request.user_id, request.gateway): request for request in reversed(requests)}
@@ -311,9 +337,10 @@ class TokenStore(TokenReader, Lookups):
         first = take if before is None else ""
         try:
             async with AsyncExitStack() as stack:
-                if before is None and len(users) <= _MAX_USERS_IN_TURN:
-                    async with deadline.kept(BusyError):
-                        await stack.enter_async_context(self._turns.places(users))
+                if not claims:  # which share transactions; each call has a place of its own
+                    await stack.enter_async_context(self._slow_turn(users))
+                    if before is None and len(users) <= _MAX_USERS_IN_TURN:
+                        await _enter(stack, self._turns.places(users))
                 is_shared = claims and len(users) > 1  # then each claims again alone, which shows who is slow
                 opening = self.pool.transaction(
                     first,
@@ -344,6 +371,15 @@ class TokenStore(TokenReader, Lookups):
 
     def _hash_user(self, user_id: str) -> bytes:
         return hmac.digest(self._erasure_key, user_id.encode(), hashlib.sha256)
+
+
+async def _enter(stack: AsyncExitStack, places: AbstractAsyncContextManager[None]) -> None:
+    """Wait for these places; raises `BusyError` if there are none in time."""
+    try:
+        async with deadline.kept():
+            await stack.enter_async_context(places)
+    except UnavailableError:
+        raise BusyError from None
 
 
 def _new_call_id() -> int:

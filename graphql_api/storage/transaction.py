@@ -90,7 +90,7 @@ class Transaction:
         self.id: TransactionId | None = None
 
     async def identify(self, *, by_log: bool) -> None:
-        """Learn the id, and the database's time; by its log too, where that may be looked at.
+        """Learn the id, and the database's time; by its log too, if that may be read.
 
         Raises:
             LogForbiddenError: it may not, and the transaction has failed.

@@ -275,7 +275,7 @@ class HTTPProtocol(asyncio.Protocol):
         return len(piece)
 
     def _ignore_upgrade(self) -> None:
-        """Read on behind a head that offers an upgrade, where the parser stops: a new one is told of the framing."""
+        """Read on behind a head that offers an upgrade, where the parser stops: a new one gets the framing."""
         self._is_upgrading = False
         self._is_replaying = True
         self._parser = httptools.HttpRequestParser(self)

@@ -18,7 +18,7 @@ _HEAD = (
 
 
 class MediaType(Enum):
-    """What an answer may be, in the order of our preference where a caller has none."""
+    """What an answer may be, in the order that is used if the caller has no preference."""
 
     JSON = "application/json"
     GRAPHQL = "application/graphql-response+json"
@@ -47,7 +47,7 @@ def acceptable(accept: bytes | None) -> MediaType:
 def _preferred(accept: bytes) -> MediaType | None:
     ranges = [_parsed(part) for part in accept.decode("latin-1").split(",")]
     weights = {media: _weight(media, ranges) for media in MediaType}
-    # Of two that are equally welcome GraphQL's own counts where it was named: only then it has the second's precision.
+    # Of two that are equally welcome GraphQL's own counts if it was named: only then it has the second's precision.
     best = max(weights, key=lambda media: (*weights[media], media is MediaType.GRAPHQL and weights[media][1] == _EXACT))
     return best if weights[best][0] > 0 else None
 

@@ -52,7 +52,7 @@ def _batch(found: list[Any], max_batch: int) -> list[Parameters | HTTPError]:
     if not max_batch:
         raise _refused("Send one operation per request. Batches are switched off (MAX_BATCH_REQUESTS).")
     if not 0 < len(found) <= max_batch:
-        message = f"A batch must have 1 to {max_batch} requests (MAX_BATCH_REQUESTS)."
+        message = f"A batch must have at least 1 and at most {max_batch} requests (MAX_BATCH_REQUESTS)."
         raise HTTPError(400, "BAD_REQUEST", message, limits=["MAX_BATCH_REQUESTS"])
     return [_of_batch(each) for each in found]
 

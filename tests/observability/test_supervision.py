@@ -15,8 +15,9 @@ from graphql_api.settings import Settings
 from graphql_api.storage.connection_set import ConnectionSet
 from graphql_api.storage.connector import place
 from graphql_api.storage.replicas import Replica, WalTracker
-from tests.asgi import opened
+from tests.asgi import Client, opened
 from tests.auth.issuer import key_set, new_key
+from tests.conftest import AUTH_SECRET
 from tests.until import until
 
 
@@ -57,6 +58,21 @@ async def test_a_task_that_dies_at_once_again_and_again_is_named_until_it_runs(s
     started("often", die, pause_seconds=0.05)
     await until(lambda: supervision.failing() == ["often"], "the task is named")
     lives.set()
+
+
+async def test_readiness_names_a_task_that_does_not_keep_running(started, database_url):
+    async def die():
+        raise KeyError
+
+    async with opened(create_app(Settings(database_url=database_url, auth_secret=AUTH_SECRET))) as app:
+        client = Client(app)
+
+        async def is_named():
+            response = await client.http.get("/readyz")
+            return response.status_code == 503 and "follows prices" in response.json()["reason"]
+
+        started("follows prices", die, pause_seconds=0.01)
+        await until(is_named, "the task is named")
 
 
 async def test_the_end_of_a_task_is_no_death(started):

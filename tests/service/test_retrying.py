@@ -1,8 +1,10 @@
+import asyncio
+
 import pytest
 
 from graphql_api.domain.errors import BusyError, UnavailableError
 from graphql_api.service.retrying import retry_on_conflict
-from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.connection import ConnectionLostError
 
 
@@ -30,6 +32,20 @@ async def test_a_change_that_loses_for_too_long_is_given_up():
     with pytest.raises(BusyError):
         await retry_on_conflict(attempt, max_seconds=0)
     assert len(tried) == 1
+
+
+async def test_those_that_lose_a_race_together_do_not_meet_again(monkeypatch):
+    pauses, sleep = [], asyncio.sleep
+
+    async def pause(seconds):
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    losers = [attempts(*[ConflictError()] * 20)[0] for _ in range(5)]
+    await asyncio.gather(*map(retry_on_conflict, losers))
+    assert len(pauses) == len(set(pauses)) == 100
+    assert max(pauses) <= 0.05
 
 
 @pytest.mark.parametrize("error", [UnavailableError("It may have been made."), KeyError()])

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from urllib.parse import urlsplit
+from zlib import crc32
 
 import asyncpg
 import pytest
@@ -23,6 +24,7 @@ from graphql_api.storage.bulkheads import LOOK_SECONDS, Share
 from graphql_api.storage.connection import Reads, Statement
 from graphql_api.storage.connection_set import ConnectionSet
 from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.tokens import _LOCKS, _STRIPES
 from graphql_api.storage.transaction_runner import TransactionRunner
 from graphql_api.storage.watchdog import Watchdog
 from tests.asgi import Client, opened
@@ -238,6 +240,35 @@ async def test_whoever_waits_for_slow_batches_of_others_gets_a_turn(app, graph, 
         await are_answered([graph.client(CLAIM, user=f"claimant-{number}-{each}") for each in range(5)])
     await connection.fetchval(f"select pg_advisory_unlock({LOCK})")
     await ended(slow)
+
+
+OF_ONE_USER = {
+    "saves": """mutation ($user: ID!) { saveCustomerGatewayToken(input: {
+        userId: $user, gateway: "STRIPE", gatewayCustomerId: "cus_user-0", description: "x"
+      }) { userErrors { code } } }""",
+    "claims": CLAIM,
+    "erasures": "mutation ($user: ID!) { eraseUserGatewayTokens(userId: $user) { userErrors { code } } }",
+}
+
+
+@pytest.mark.parametrize("kind", OF_ONE_USER)
+async def test_few_mutations_wait_for_a_user_whom_another_transaction_locks(graph, connection, kind):
+    """The others are refused, so that a flood of them does not hold the places of other users' mutations."""
+    async with connection.transaction():
+        await connection.execute("select from customer_gateway_tokens where user_id = 'user-0' for update")
+        await connection.execute("select pg_advisory_xact_lock($1, $2)", _LOCKS, crc32(b"user-0") % _STRIPES)
+        asked = [asyncio.create_task(graph.client(OF_ONE_USER[kind], user="user-0")) for _ in range(60)]
+        await until(lambda: sum(each.done() for each in asked) >= len(asked) - 16, "most are refused")
+        refused = [each.result() for each in asked if each.done()]
+        await are_answered([graph.client(SAVE, input=wanted("another", "STRIPE", "cus_another"))])
+    assert {code(answer) for answer in refused} == {"UNAVAILABLE"}
+    assert any("nothing was changed" in str(answer) for answer in refused)
+    assert all("data" in answer for answer in await asyncio.gather(*asked))
+    await are_answered([graph.client(OF_ONE_USER[kind], user="user-0")])
+
+
+def code(answer):
+    return answer["errors"][0]["extensions"]["code"] if "errors" in answer else "OK"
 
 
 KINDS = {

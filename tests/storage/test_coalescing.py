@@ -6,7 +6,7 @@ from itertools import chain
 import pytest
 
 from graphql_api.domain import deadline
-from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain.errors import BusyError, UnavailableError
 from graphql_api.storage.coalescing import MAX_KEYS, RequestCoalescer
 from graphql_api.storage.pool import ConnectionPool
 
@@ -151,3 +151,26 @@ async def test_each_caller_of_a_load_that_failed_gets_an_error_of_their_own(load
     errors = await asyncio.gather(*others, return_exceptions=True)
     assert [str(error) for error in errors] == ["The database is away."] * 3
     assert len({id(error) for error in errors}) == 3
+
+
+async def test_an_error_whose_class_takes_no_arguments_reaches_each_caller(loads):
+    one = await loads.ask(0)
+    others = [await loads.ask(1), await loads.ask(1)]
+    await loads.end(0)
+    await one
+    loads.error = BusyError()
+    await loads.end(1)
+    errors = await asyncio.gather(*others, return_exceptions=True)
+    assert [(type(error), str(error)) for error in errors] == [(BusyError, str(loads.error))] * 2
+
+
+async def test_those_who_asked_for_the_same_fail_together(loads):
+    one = await loads.ask(0)
+    others = [await loads.ask(1) for _ in range(3)]
+    await loads.end(0)
+    await one
+    loads.error = KeyError("lost")
+    await loads.end(1)
+    errors = await asyncio.gather(*others, return_exceptions=True)
+    assert [repr(error) for error in errors] == ["KeyError('lost')"] * 3
+    assert loads.begun == [[0], [1]]

@@ -338,7 +338,8 @@ async def test_a_place_after_all_that_is_there_misses_nothing_that_comes(pool, w
 async def test_pages_pass_over_what_the_filter_leaves_out(pool, written):
     feed = Feed(pool, statements=feeds._Statements(feeds.FEED_TIMELINE, max_scanned=4))
     for version in range(1, 11):
-        await written(A, version, "PAYPAL" if version == 10 else "STRIPE")
+        position = await written(A, version, "PAYPAL" if version == 10 else "STRIPE")
+    await until(lambda: _settled(feed, position), "all is settled")
     place, ends, wanted = None, [], FeedFilter(["PAYPAL"], None)
     while True:
         page = await feed.page(place, 2, wanted)

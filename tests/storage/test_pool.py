@@ -81,6 +81,14 @@ async def test_an_idle_connection_is_closed_after_a_while(database_url):
         assert await backend(pool)
 
 
+async def test_idle_connections_of_one_age_are_not_closed_at_once(database_url):
+    async with ConnectionPool.open(database_url) as pool:
+        async with pool.transaction(), pool.transaction(), pool.transaction():
+            ages = {connection.patience for connection in pool.connections.open}
+        assert len(ages) == len(pool.connections.open) == 3
+        assert 0.8 <= min(ages) < max(ages) <= 1.2
+
+
 async def test_the_server_ends_what_was_left_behind(database_url, straight):
     for prepares, url in ((True, straight(database_url)), (False, database_url)):
         async with ConnectionPool.open(url, timeout=5, prepares=prepares) as pool:

@@ -12,7 +12,7 @@ from graphql_api.domain.errors import UnavailableError
 from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Action, Changes, Edit, Event, Given, Token, edited
 from graphql_api.storage import clock
-from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.clock import DatabaseClock
 from graphql_api.storage.connection import Connection
 from graphql_api.storage.pool import ConnectionPool

@@ -13,7 +13,7 @@ from graphql_api.domain.token import Action, Changes, Edit, created, reported
 from graphql_api.schema.scalars import written
 from graphql_api.service import merging
 from graphql_api.storage import selects
-from graphql_api.storage.changes import ConflictError
+from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore, _Change
 

@@ -78,7 +78,10 @@ def test_a_refusal_says_what_the_limits_are():
         return str(refused.value)
 
     one = b'{"query": "{ a }"}'
-    assert refusal(b"[%b,%b]" % (one, one), 1) == "A batch must have 1 to 1 requests (MAX_BATCH_REQUESTS)."
+    assert (
+        refusal(b"[%b,%b]" % (one, one), 1)
+        == "A batch must have at least 1 and at most 1 requests (MAX_BATCH_REQUESTS)."
+    )
     nested = b'{"query": "{ a }", "variables": {"a": %b%b}}'
     assert from_body(nested % (b"[" * 1022, b"]" * 1022))
     assert "at most 1,024 levels deep" in refusal(nested % (b"[" * 1023, b"]" * 1023))

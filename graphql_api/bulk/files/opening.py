@@ -261,7 +261,7 @@ def writing(path: Path) -> Generator[BinaryIO]:
         return
     compressed = _COMPRESSORS.get(path.suffix.lower(), lambda file: file)
     try:
-        # A device, or a pipe with a name: nothing can take its place. A Path would raise where it may not look.
+        # A device, or a pipe with a name: nothing can take its place. A Path would raise if it may not look.
         if os.path.exists(path) and not path.is_file():  # noqa: PTH110
             with path.open("wb") as device, compressed(device) as file:
                 yield file
