@@ -4,8 +4,7 @@
 
 Tables with this many tokens are filled in an embedded PostgreSQL, copied for each number of partitions, and partitioned
 while others read and write. The store's calls then run alternately on the tables as they were and on the partitions, on
-one connection each. It needs about 2 kB of disk for each token, and 1 kB more for each further
-number of partitions.
+one connection each. It needs about 2 kB of disk for each token, and 1 kB more for each further number of partitions.
 """
 
 import argparse
@@ -341,7 +340,7 @@ async def main(server: str, rows: int, events: int, counts: list[int], tables: S
         urls[name] = at(server, database)
         if database not in there:
             await administrator.execute(f"create database {database} template unpartitioned strategy file_copy")
-        await partition(urls[name], tables, count, users)
+            await partition(urls[name], tables, count, users)
         connection = await asyncpg.connect(urls[name])
         await sizes(connection, rows)
         await connection.close()
