@@ -191,7 +191,7 @@ def _left(made: int) -> str:
 
 def _expected(estimate: "PartitioningEstimate") -> str:
     return (
-        f"{estimate.rows:,} rows; {_about(estimate.seconds / 60)} min on an idle server, "
+        f"{estimate.rows:,} rows; {_about(estimate.seconds / 60)} min at the present load, "
         f"and {_about(estimate.bytes / 1e9)} GB of disk until it is done."
     )
 

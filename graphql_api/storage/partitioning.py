@@ -9,6 +9,7 @@ between transactions: a run that was killed can be continued or undone.
 from asyncio import sleep
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from math import log
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -93,7 +94,7 @@ _IS_THERE = "select to_regclass($1) is not null"
 
 
 class PartitioningEstimate(NamedTuple):
-    """What it takes to partition a table: rows, bytes of disk until it is done, and seconds without other load."""
+    """What it takes to partition a table: rows, bytes of disk until it is done, and seconds at the present load."""
 
     rows: int
     bytes: int
@@ -155,11 +156,12 @@ class Partitioning:
             began = monotonic()
             copied = await self._copy_rows(_SAMPLE)
             seconds = monotonic() - began
-            seconds += max(await _seconds(self._create_indexes(indexes)) - empty, 0)
+            rows = max(self.rows, copied)
+            sorting = log(rows + 2) / log(copied + 2)  # a sort of n rows takes n log n
+            seconds += max(await _seconds(self._create_indexes(indexes)) - empty, 0) * sorting
             seconds += 2 * await _seconds(self._connection.fetch(self._sum_of(self._copy)))
         finally:
             await transaction.rollback()
-        rows = max(self.rows, copied)
         return PartitioningEstimate(rows, self._row["bytes"], empty + seconds * rows / max(copied, 1))
 
     @property

@@ -375,7 +375,7 @@ async def test_the_command_says_what_it_takes_and_partitions(url, connection, ra
     assert (status, err) == (0, f"Database: {described(url)}\n")
     assert (
         out.splitlines()[0]
-        == f"{TOKENS}: 100 rows; less than 0.1 min on an idle server, and less than 0.1 GB of disk until it is done."
+        == f"{TOKENS}: 100 rows; less than 0.1 min at the present load, and less than 0.1 GB of disk until it is done."
     )
     assert await connection.fetch(OBJECTS) == before
     assert (await ran("--table", TOKENS))[1] == f"{TOKENS} has 2 partitions now.\n"
