@@ -30,6 +30,8 @@ KEYS = {
 _FEW = 100  # changed rows, which are copied again while the table is locked
 _SAMPLE = 100_000  # rows that an estimate copies, and rolls back
 _LOCK_TIMEOUT = "set local lock_timeout = '200ms'"  # so long a lock is waited for, and others wait behind it
+# Changes that come while a batch of others is copied must stay fewer than it, so no batch may read the whole copy.
+_BY_INDEX = "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off"
 _PAUSE_SECONDS = 0.5
 _ATTEMPTS = 120
 
@@ -196,6 +198,7 @@ class Partitioning:
             show(done, f"{done:,} rows")
         if indexes := await self._missing_indexes():
             async with self._connection.transaction(isolation="repeatable_read"):
+                await self._connection.execute(_BY_INDEX)
                 await self._copy_all_changed()
             await self._create_indexes(indexes, lambda name: show(done, f"building {name}"))
             await self._catch_up()
@@ -313,6 +316,7 @@ class Partitioning:
         left = self._batch
         while left > _FEW:
             async with self._connection.transaction():
+                await self._connection.execute(_BY_INDEX)
                 left = await self._copy_changed()
 
     async def _copy_all_changed(self) -> None:
@@ -366,6 +370,7 @@ class Partitioning:
             *(f"alter sequence {new} rename to {old.rpartition('.')[2]}" for new, old in sequences),
             *(f"alter index {index['temporary']} rename to {index['name']}" for index in indexes),
         ]
+        await self._connection.execute(_BY_INDEX)
         await self._connection.execute(f"lock table {table} in access exclusive mode")
         await self._copy_all_changed()
         await self._connection.execute(";".join(statements))

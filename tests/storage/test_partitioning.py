@@ -465,6 +465,30 @@ async def test_a_prepared_lookup_by_key_reads_one_partition(url, connection):
             assert len({*read}) == expected, (statement.name, read)
 
 
+SCANS = """
+select relname, seq_scan from pg_stat_xact_user_tables where relname = $1 or relname like $1 || '_p%' order by relname
+"""
+
+
+async def test_a_large_batch_of_changes_does_not_read_the_whole_copy(url, connection):
+    """That would take longer the larger the table is, and more changes than a batch would come meanwhile."""
+
+    def stop(done, _):
+        if done >= 20_100:
+            raise StopError
+
+    await connection.execute(f"{MANY}; analyze")
+    async with alone(url) as alone_:
+        work = await Partitioning.of(alone_, TOKENS, 4)
+        with pytest.raises(StopError):
+            await work.run(stop)
+        await connection.execute(f"update {TOKENS} set version = version + 1")
+        async with alone_.transaction():
+            before = await alone_.fetch(SCANS, TOKENS)
+            await work._catch_up()
+            assert await alone_.fetch(SCANS, TOKENS) == before
+
+
 async def test_open_connections_need_no_restart(url, connection):
     """Plans of the table as it was would read every partition for each user, or fail."""
     async with ConnectionPool.open(url, size=1) as pool:
