@@ -102,9 +102,9 @@ class TokenTransaction(Lookups):
         """The driver's connection, for COPY."""
         return self._transaction.raw
 
-    async def execute(self, sql: str) -> None:
-        """Run SQL that has no arguments."""
-        await self._transaction.execute(sql)
+    async def execute(self, sql: str, distributed: str = "") -> None:
+        """Run SQL that has no arguments, or `distributed` in its place if the tables are distributed."""
+        await self._transaction.execute(sql, distributed)
 
     async def now(self) -> datetime:
         """The database's time; in a transaction that will commit, the time of its start."""

@@ -154,7 +154,7 @@ class Connection:
         """Run a statement without arguments, and others in the same round trip."""
         self.asked_at = began = perf_counter()
         try:
-            await self.raw.execute(f"{self.mark}{statement.sql}; {then}", timeout=self._timeout)
+            await self.raw.execute(f"{self._text(statement)}; {then}", timeout=self._timeout)
         except BaseException as error:
             self.asked_at = None
             self._observe(statement, perf_counter() - began, error)

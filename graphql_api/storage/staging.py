@@ -112,7 +112,12 @@ _REFUSE_USED_IDS = f"""
   end $$
 """
 # All are new, or it fails: that takes half of the time.
-_STORE_ALL = f"{_REFUSE_USED_IDS};{_RESERVE};{_CREATE};{_RECORD};{_END_CLAIMS}"
+# On Citus, a shard that was read is not copied to: see `statements.INSERT`.
+_RECORD_DISTRIBUTED = f"{_RECORD} returning version"
+_STORE_ALL = (
+    f"{_REFUSE_USED_IDS};{_RESERVE};{_CREATE};{_RECORD};{_END_CLAIMS}",
+    f"{_REFUSE_USED_IDS};{_RESERVE};{_CREATE};{_RECORD_DISTRIBUTED};{_END_CLAIMS}",
+)
 
 # A row whose identifiers are not all free is lost: it is not new.
 _RESERVE_FREE = f"""
@@ -162,7 +167,13 @@ _DROP_UNCHANGED = f"""
       or (t.deactivation_reason = 'GATEWAY_DELETED'
         and (not has_deactivated_at or t.deactivated_at >= staged.deactivated_at)))
 """
-_STORE_NEW = f"{_RESERVE_FREE};{_CREATE_NEW};{_RELEASE};{_DROP_UNCHANGED};{_RECORD};{_END_CLAIMS}"
+_NEW = f"{_RESERVE_FREE};{_CREATE_NEW};{_RELEASE};{_DROP_UNCHANGED}"
+# Citus prepares no transaction on a worker that changes nothing else than one shard, although the coordinator's tables
+# change, too. It prepares one that updates all shards, even if it finds no row.
+_PREPARE = """
+  update customer_gateway_tokens set version = version where id = '00000000-0000-0000-0000-000000000000'
+"""
+_STORE_NEW = f"{_NEW};{_RECORD};{_END_CLAIMS}", f"{_PREPARE};{_NEW};{_RECORD_DISTRIBUTED};{_END_CLAIMS}"
 
 _OUTCOME = Statement(
     "outcome_of_import",
@@ -225,10 +236,10 @@ async def store_new(store: TokenTransaction, rows: Collection[StagedToken], *, a
         UniqueViolationError: not all are.
     """
     if all_are:
-        await store.execute(_STORE_ALL)
+        await store.execute(*_STORE_ALL)
         others = [row.line for row in rows if row.deferred]
         return StoreResult(len(rows) - len(others), 0, others)
-    await store.execute(_STORE_NEW)
+    await store.execute(*_STORE_NEW)
     [(created, left, others)] = await store.fetch(_OUTCOME)
     return StoreResult(created, len(rows) - left, others)
 

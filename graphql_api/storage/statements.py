@@ -174,10 +174,17 @@ _ARRIVALS = f"""
     )
 """
 # In one order for all, so that batches wait in no circle.
+_INSERT = f"insert into customer_gateway_tokens ({_COLUMNS}) select {_COLUMNS} from new order by user_id, gateway"
+# Citus copies the rows to the workers. It prepares no transaction on a worker whose shards were only read before it
+# copied to them, as `LOCK_BY_USERS_AND_GATEWAYS` does: if that worker dies, the rows are lost and all else is kept. An
+# update makes it prepare them, even one that finds no row.
 INSERT = Statement(
     "insert",
-    f"{_ARRIVALS} insert into customer_gateway_tokens ({_COLUMNS})"
-    f" select {_COLUMNS} from new order by user_id, gateway",
+    f"{_ARRIVALS} {_INSERT}",
+    sql_distributed=f"""{_ARRIVALS}, prepared as (
+      update customer_gateway_tokens set version = version
+      where user_id = any(${ALL.index("user_id") + 1}::text[]) and gateway = ''
+    ) {_INSERT}""",
 )
 # A token that comes to another user is deleted and inserted: no row leaves its partition.
 _KEPT = {"id", "user_id", "gateway", "created_at"}
@@ -193,17 +200,16 @@ DEPART = Statement(
     "insert into departed_tokens (user_id, token_id)"
     " select * from unnest($1::text[], $2::uuid[]) on conflict do nothing",
 )
-RECORD = Statement(
-    "record",
-    """
+_RECORD = """
     insert into customer_gateway_token_events
       (token_id, version, user_id, gateway, gateway_customer_id, is_active, at, action, reason, actor)
     select line.*, $10 from unnest(
       $1::uuid[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::boolean[], $7::timestamptz[], $8::text[],
       $9::text[]
     ) as line
-    """,
-)
+"""
+# With `returning`, Citus copies nothing to the shards: see `INSERT`.
+RECORD = Statement("record", _RECORD, sql_distributed=f"{_RECORD} returning version")
 # Answers a row for each identifier that is this user's now; it stays another's if it was. What is known of it does not
 # expire any longer.
 RESERVE = Statement(

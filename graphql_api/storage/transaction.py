@@ -116,9 +116,9 @@ class Transaction:
         """Run the statement and return its rows."""
         return await self.connection.fetch(statement, *arguments)
 
-    async def execute(self, sql: str) -> None:
-        """Run SQL that has no arguments."""
-        await self.connection.execute(Statement("script", sql))
+    async def execute(self, sql: str, distributed: str = "") -> None:
+        """Run SQL that has no arguments, or `distributed` in its place if the tables are distributed."""
+        await self.connection.execute(Statement("script", sql, sql_distributed=distributed))
 
 
 class CommitStatus(Enum):

@@ -164,3 +164,42 @@ async def test_answers_of_a_cluster_are_those_of_one_database(url, new_database,
     await upgrade(alone)
     for expected, said in zip(await answers(alone), await answers(url), strict=True):
         assert said == expected
+
+
+@needs_citus
+async def test_a_transaction_is_prepared_on_every_worker_that_it_changes(url):
+    """If a worker dies before its last commit, Citus commits what is prepared there, and nothing else."""
+    connection = await asyncpg.connect(url)
+
+    async def prepared():
+        return {(row[0], row[1]) for row in await connection.fetch("select gid, groupid from pg_dist_transaction")}
+
+    async def check(user, change):
+        before = await prepared()
+        token = await change
+        shards = await connection.fetch(
+            "select groupid from pg_dist_placement where shardid = get_shard_id_for_distribution_column($1, $2::text)"
+            " union select groupid from pg_dist_placement"
+            " where shardid = get_shard_id_for_distribution_column($3, $4::text::uuid)",
+            *(TOKENS, user, "customer_gateway_token_events", token["id"]),
+        )
+        assert {group for (group,) in shards} <= {group for _, group in await prepared() - before}
+        return token
+
+    async with opened(create_app(Settings(database_url=url, auth_secret=AUTH_SECRET))) as app:
+        graph = Graph(Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE])))
+
+        async def reassigned(customer, user):
+            [token] = (await graph.reassign(("STRIPE", customer, user)))["gatewayTokens"]
+            return token
+
+        async def deleted(token):
+            return {"id": (await graph.delete(token))["deletedId"]}
+
+        for number in range(6):
+            user, customer = f"u{number}", f"cus_{number}"
+            await check(user, graph.saved(user, "STRIPE", customer))
+            await check(user, graph.saved(user, "STRIPE", f"new_{customer}", replaces=customer))
+            token = await check("v", reassigned(f"new_{customer}", "v"))
+            await check("v", deleted(token))
+    await connection.close()
