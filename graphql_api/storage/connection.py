@@ -210,6 +210,8 @@ class Connection:
             return error
         if self.raw.is_closed() or (isinstance(error, _LOSSES) and not isinstance(error, _TOO_LONG)):
             return ConnectionLostError("The database connection was lost.")
+        if isinstance(error, asyncpg.InternalServerError) and any(words in str(error) for words in _LOST_WORKERS):
+            return ConnectionLostError("A worker of the database was lost.")
         if isinstance(error, _TOO_LONG):
             return StatementTimeoutError("A statement took longer than DATABASE_TIMEOUT.")
         state = getattr(error, "sqlstate", None) or ""
@@ -221,6 +223,8 @@ class Connection:
 _TOO_LONG = (TimeoutError, asyncpg.QueryCanceledError)
 # The classes "insufficient resources" and "system error": the disk is full, memory is short, a file cannot be written.
 _SHORTAGES = ("53", "58")
+# A coordinator of Citus says so of a worker that dies during a statement, or before a transaction is prepared.
+_LOST_WORKERS = ("unexpected postmaster exit", "marked as essential")
 # A connection is also useless if its server became a standby, or if a table changed under its prepared statements.
 _LOSSES = (
     OSError,

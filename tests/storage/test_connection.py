@@ -13,7 +13,9 @@ import pytest
 from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.domain.errors import UnavailableError
 from graphql_api.settings import Settings
+from graphql_api.storage.connection import Statement
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET, CITUS
 from tests.graph import MUTATIONS, Graph, wanted
@@ -177,3 +179,16 @@ async def test_on_a_full_disk_mutations_are_unavailable_and_reads_go_on(
             await administrator.execute(f"alter database {database} set tablespace pg_default")
             await administrator.execute(f"drop tablespace {name}")
             await administrator.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "failure on connection marked as essential: host:5432",
+        "terminating connection due to unexpected postmaster exit",
+    ],
+)
+async def test_a_worker_that_was_lost_is_a_lost_connection(pool, words):
+    statement = Statement("worker", f"do $$ begin raise internal_error using message = '{words}'; end $$")
+    with pytest.raises(UnavailableError, match="lost during the statement"):
+        await pool.fetch(statement)
