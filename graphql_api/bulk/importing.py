@@ -424,6 +424,9 @@ async def _write_others(
         action=Action.IMPORTED,
     )
     used_ids = await staging.used_ids(store, [row.id for row in rows if row.has_id])
+    used = [row for row in rows if row.has_id and row.id in used_ids and (row.user_id, row.gateway) not in batch.stored]
+    if await staging.have_arrived(store, used):
+        raise ConflictError
     for row in rows:
         before = batch.stored.get((row.user_id, row.gateway))
         refused = _refusal(batch, row, used_ids) if before is None else None

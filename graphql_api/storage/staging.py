@@ -199,6 +199,18 @@ _USED_IDS = Statement(
     select id from customer_gateway_tokens where id = any($1)
     """,
 )
+# Another transaction may have committed on the worker of the history, and not yet on the token's: a function waits.
+_ARRIVED = Statement(
+    "arrived",
+    """
+    select 1 from unnest($1::uuid[], $2::text[], $3::text[]) as keys(id, user_id, gateway)
+    join customer_gateway_tokens using (id, user_id, gateway) limit 1
+    """,
+    sql_distributed="""
+    select 1 from unnest($1::uuid[], $2::text[], $3::text[]) as keys(token_id, user_id, gateway)
+    cross join lateral token_with_id(token_id) t where t.user_id = keys.user_id and t.gateway = keys.gateway limit 1
+    """,
+)
 
 
 async def stage(store: TokenTransaction, rows: Collection[StagedToken], *, again: bool = False) -> None:
@@ -247,3 +259,9 @@ async def store_new(store: TokenTransaction, rows: Collection[StagedToken], *, a
 async def used_ids(store: Lookups, ids: Sequence[str]) -> set[str]:
     """Which of these ids a token has, or had."""
     return {row[0] for row in await store.fetch(_USED_IDS, ids)}
+
+
+async def have_arrived(store: Lookups, rows: Sequence[StagedToken]) -> bool:
+    """Whether a token of these rows is there by now, with the id that its row has."""
+    keys = zip(*((row.id, row.user_id, row.gateway) for row in rows), strict=True)
+    return bool(rows and await store.fetch(_ARRIVED, *map(list, keys)))

@@ -6,6 +6,8 @@ import os
 import re
 import sys
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -13,13 +15,17 @@ import pytest
 from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.bulk.exporting import export
+from graphql_api.bulk.importing import import_tokens
 from graphql_api.doctor import findings
 from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.domain.inputs import Gateways
 from graphql_api.settings import Settings
 from graphql_api.storage.checks import FIRST
 from graphql_api.storage.customer_lists import CustomerList, ListedCustomer
 from graphql_api.storage.migrate import upgrade
 from graphql_api.storage.migrations.distributed import FUNCTIONS
+from graphql_api.storage.pool import ConnectionPool
+from graphql_api.storage.tokens import TokenStore
 from tests.asgi import Client, opened
 from tests.conftest import AUTH_SECRET, CITUS, SHARDS
 from tests.graph import Graph, wanted
@@ -203,3 +209,34 @@ async def test_a_transaction_is_prepared_on_every_worker_that_it_changes(url):
             token = await check("v", reassigned(f"new_{customer}", "v"))
             await check("v", deleted(token))
     await connection.close()
+
+
+@needs_citus
+async def test_a_token_that_its_worker_has_yet_to_commit_is_not_rejected(url):
+    """Another import has committed its history and its customer id, and its token is prepared."""
+    given = {"id": str(uuid4()), "userId": "u1", "gateway": "STRIPE", "gatewayCustomerId": "cus_1"}
+    connection = await asyncpg.connect(url)
+    shard, host, port = await connection.fetchrow(
+        "select shard_name, nodename, nodeport from citus_shards"
+        " where shardid = get_shard_id_for_distribution_column($1, 'u1'::text)",
+        TOKENS,
+    )
+    await connection.close()
+    parts = urlsplit(url)
+    user, _, _ = parts.netloc.rpartition("@")
+    worker = await asyncpg.connect(parts._replace(netloc=f"{user}@{host}:{port}").geturl())
+    async with ConnectionPool.open(url) as pool:
+        store = TokenStore(pool)
+
+        async def imported():
+            [tally] = [tally async for tally in import_tokens(store, Gateways(), iter([(1, given)]))]
+            return tally.created, tally.unchanged, tally.rejected
+
+        assert await imported() == (1, 0, [])
+        await worker.execute(f"create table late as select * from {shard}; delete from {shard}")  # noqa: S608
+        await worker.execute(f"begin; insert into {shard} select * from late; prepare transaction 'late'")  # noqa: S608
+        importing = asyncio.create_task(imported())
+        await asyncio.sleep(0.3)
+        await worker.execute("commit prepared 'late'")
+        assert await importing == (0, 1, [])
+    await worker.close()
