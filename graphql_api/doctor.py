@@ -60,8 +60,8 @@ where entry.position > 0 and entry.position > endpoint.position order by entry.p
 _NEXT_AT_DISTRIBUTED = "select feed_next_at(endpoint.position, 9223372036854775807)"
 _MAY_ERASE = "select has_table_privilege('customer_gateway_token_events', 'update')"
 _ON_CITUS = (
-    "customer ids stay unique; but readers may see a merge half-done, a worker that is killed may leave a save "
-    "half-written, and every client must connect to the coordinator"
+    "customer ids stay unique; but readers may see a merge half-done, or a save, until Citus has recovered a worker "
+    "that was killed, and every client must connect to the coordinator"
 )
 _KIND = "select current_database(), pg_encoding_to_char(encoding) from pg_database where datname = current_database()"
 _PID = "select pg_backend_pid()"
