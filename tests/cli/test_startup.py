@@ -40,7 +40,7 @@ class Service:
         terminal, end = pty.openpty() if on_a_terminal else (None, subprocess.PIPE)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "graphql_api", "serve", "--port", "0", *arguments],
-            env={**os.environ, "DATA_DIR": str(folder / "data"), **environment},
+            env={**os.environ, "DATA_DIR": str(folder / "data"), "DRAIN_SECONDS": "0", **environment},
             stdout=end,
             stderr=self.log,
             start_new_session=True,

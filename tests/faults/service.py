@@ -62,7 +62,7 @@ async def serving(folder, *options, **environment):
     with (folder / "service.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *command,
-            env={**_as_fast_as_ever(), "AUTH_MODE": "disabled", **environment},
+            env={**_as_fast_as_ever(), "AUTH_MODE": "disabled", "DRAIN_SECONDS": "0", **environment},
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             preexec_fn=as_most_systems_begin,

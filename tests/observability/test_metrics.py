@@ -264,6 +264,7 @@ async def test_a_database_that_is_away_is_told_as_soon_as_somebody_noticed():
 def two_workers(database_url, tmp_path, *before):
     """The service with two workers, whose command stands behind others."""
     environment = {**os.environ, "DATABASE_URL": database_url, "AUTH_MODE": "disabled", "LOG_LEVEL": "error"}
+    environment["DRAIN_SECONDS"] = "0"
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             [*before, sys.executable, "-m", "graphql_api", "serve", "--port", "0", "--workers", "2"],

@@ -178,7 +178,7 @@ class Running:
 
     def __init__(self, database_url, log):
         self._log = log
-        environment = {"DATABASE_URL": database_url, "AUTH_MODE": "disabled"}
+        environment = {"DATABASE_URL": database_url, "AUTH_MODE": "disabled", "DRAIN_SECONDS": "0"}
         with log.open("wb") as stream:
             self.process = psutil.Popen(
                 [sys.executable, "-m", "graphql_api", "serve", "--port", "0"],
