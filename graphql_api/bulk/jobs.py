@@ -38,6 +38,7 @@ from graphql_api.storage.tokens import TokenStore
 T = TypeVar("T")
 
 _LINES_BETWEEN_UPDATES = 10_000
+_FINISH_SECONDS = 3.0  # for what is under way at an interruption
 
 
 class _StepAbandonedError(asyncio.CancelledError):
@@ -200,7 +201,7 @@ async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """These steps; an interruption lets the one under way end, and be told, before it takes effect.
 
     Raises:
-        _StepAbandonedError: a second interruption ended the wait for that step.
+        _StepAbandonedError: a second interruption ended the wait for that step, or it took too long.
     """
     while True:
         step = asyncio.ensure_future(anext(steps, None))
@@ -208,8 +209,9 @@ async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
             done = await asyncio.shield(step)
         except asyncio.CancelledError:
             try:
-                done = await step
-            except asyncio.CancelledError:
+                async with asyncio.timeout(_FINISH_SECONDS):
+                    done = await step
+            except (asyncio.CancelledError, TimeoutError):
                 raise _StepAbandonedError from None
             if done is not None:
                 yield done

@@ -54,7 +54,7 @@ async def confirm(service: Tokens, customers: Sequence[Pair]) -> int:
     service.caller.authorize("Mutation.confirmGatewayErasures")
 
     async def attempt() -> int:
-        async with service.store.transaction(()) as store:
+        async with service.store.transaction((), customers=customers) as store:
             return await store.confirm_erasures(customers)
 
     return await retry_on_conflict(attempt)

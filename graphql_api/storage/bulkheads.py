@@ -13,15 +13,19 @@ import asyncio
 import sys
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Hashable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
 from time import monotonic
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import asyncpg
 
-from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain import deadline
+from graphql_api.domain.errors import BusyError, UnavailableError
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.025
 """How often reads that are under way are looked at."""
@@ -243,6 +247,19 @@ class ChangeShares:
                 await stack.aclose()  # another change of theirs was late meanwhile
                 is_slow = True
             yield is_slow
+
+
+async def enter_to_change(stack: AsyncExitStack, place: AbstractAsyncContextManager[T]) -> T:
+    """Wait for a place before anything is changed.
+
+    Raises:
+        BusyError: there was none in time.
+    """
+    try:
+        async with deadline.kept():
+            return await stack.enter_async_context(place)
+    except UnavailableError:
+        raise BusyError from None
 
 
 class SharesByKey:

@@ -12,8 +12,16 @@ from time import monotonic
 from typing import Any, Self
 
 from graphql_api.domain import deadline
-from graphql_api.domain.errors import BusyError, UnavailableError
-from graphql_api.storage.bulkheads import ChangeShares, Share, SharedReadIsLateError, SlowKeys, tries, was_slow
+from graphql_api.domain.errors import UnavailableError
+from graphql_api.storage.bulkheads import (
+    ChangeShares,
+    Share,
+    SharedReadIsLateError,
+    SlowKeys,
+    enter_to_change,
+    tries,
+    was_slow,
+)
 from graphql_api.storage.connection import ConnectionLostError, Observer, Reads, Row, Statement, unobserved
 from graphql_api.storage.connection_set import (
     ACQUIRE_TIMEOUT_SECONDS,
@@ -223,6 +231,7 @@ class ConnectionPool:
 
         Raises:
             ChangeIsLateError: one of its statements was late; nothing took effect. Its keys are slow now.
+            BusyError: other changes held the places for changes for too long; nothing was begun.
             ConnectionLostError: the connection was lost, and nothing took effect.
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over; the message
                 says if it may have taken effect.
@@ -230,9 +239,8 @@ class ConnectionPool:
         async with AsyncExitStack() as stack:
             is_slow = False
             if self.connections.watches:
-                async with deadline.kept(BusyError):
-                    place = self.changes.place(keys, records=records, waits_for_locks=True)
-                    is_slow = await stack.enter_async_context(place)
+                place = self.changes.place(keys, records=records, waits_for_locks=True)
+                is_slow = await enter_to_change(stack, place)
             async with deadline.kept():
                 connection = await self.connections.acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
             began = monotonic()

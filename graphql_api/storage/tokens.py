@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -22,7 +22,7 @@ from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Action, Event, Token
 from graphql_api.storage import erasure_statements as erasure_sql
 from graphql_api.storage import statements as sql
-from graphql_api.storage.bulkheads import ChangeIsLateError, ConflictError, Share, SharesByKey
+from graphql_api.storage.bulkheads import ChangeIsLateError, ConflictError, Share, SharesByKey, enter_to_change
 from graphql_api.storage.changes import Lookups, TokenTransaction
 from graphql_api.storage.clock import DatabaseClock
 from graphql_api.storage.coalescing import RequestCoalescer
@@ -42,8 +42,10 @@ _LOCKS = 0x746F6B65  # the first key of the service's advisory locks: "toke" in 
 _STRIPES = 1024
 # Concurrent transactions of one user: more would only wait for each other's locks, with a connection each.
 _TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=0.5)
-# Concurrent calls that wait for another transaction's lock on one user: more would hold the places of other users'.
-_SLOW_TURNS = partial(Share, 16, waiting=0, seconds=0.25, moving_seconds=0.25)
+# Concurrent calls that wait for locks of other transactions: a half of the mutations that run at a time by default, so
+# that those of other users find a place. While none of these ends, one call of each other user that was slow may run.
+_SLOW_CALLS = partial(Share, 32, waiting=0, seconds=0.4, moving_seconds=0.4)
+_SLOW_TURNS = partial(Share, 1, waiting=0, seconds=0.1, moving_seconds=0.1)
 _MAX_USERS_IN_TURN = 2
 _LOCK_PAUSE_SECONDS = 0.05
 _RACES = (
@@ -118,6 +120,7 @@ class TokenStore(TokenReader, Lookups):
         self._erasure_key = b""
         self._clock = DatabaseClock()
         self._turns = SharesByKey(_TURNS)
+        self._slow_calls = _SLOW_CALLS()
         self._slow_turns = SharesByKey(_SLOW_TURNS)
         self._snapshots = RequestCoalescer(pool, self._read_at)
         self._saves = RequestCoalescer(pool, self._save)
@@ -252,16 +255,19 @@ class TokenStore(TokenReader, Lookups):
             return (await self._of(user_id, self._claims).load([request])).get(request)
 
     @asynccontextmanager
-    async def _slow_turn(self, users: Collection[str]) -> AsyncGenerator[None]:
-        """A place among the calls that wait for locks on these users, if the last one waited.
+    async def _slow_turn(self, keys: Collection[str]) -> AsyncGenerator[None]:
+        """A place among the calls that wait for locks on these users or customers, if the last one waited.
 
         Raises:
             BusyError: too many wait, and none of them ended for a while.
         """
-        slow = [user for user in users if self.pool.changes.are_slow([user])]
+        slow = [key for key in keys if self.pool.changes.are_slow([key])]
         async with AsyncExitStack() as stack:
             if slow:
-                await _enter(stack, self._slow_turns.places(slow))
+                try:
+                    await enter_to_change(stack, self._slow_calls.place())
+                except BusyError:  # those who hold the places seem to be stuck, but perhaps not for these users
+                    await enter_to_change(stack, self._slow_turns.places(slow))
             yield
 
     def _of(self, user_id: str, coalescers: tuple[C, C]) -> C:
@@ -338,9 +344,9 @@ class TokenStore(TokenReader, Lookups):
         try:
             async with AsyncExitStack() as stack:
                 if not claims:  # which share transactions; each call has a place of its own
-                    await stack.enter_async_context(self._slow_turn(users))
+                    await stack.enter_async_context(self._slow_turn(locked))
                     if before is None and len(users) <= _MAX_USERS_IN_TURN:
-                        await _enter(stack, self._turns.places(users))
+                        await enter_to_change(stack, self._turns.places(users))
                 is_shared = claims and len(users) > 1  # then each claims again alone, which shows who is slow
                 opening = self.pool.transaction(
                     first,
@@ -371,15 +377,6 @@ class TokenStore(TokenReader, Lookups):
 
     def _hash_user(self, user_id: str) -> bytes:
         return hmac.digest(self._erasure_key, user_id.encode(), hashlib.sha256)
-
-
-async def _enter(stack: AsyncExitStack, places: AbstractAsyncContextManager[None]) -> None:
-    """Wait for these places; raises `BusyError` if there are none in time."""
-    try:
-        async with deadline.kept():
-            await stack.enter_async_context(places)
-    except UnavailableError:
-        raise BusyError from None
 
 
 def _new_call_id() -> int:

@@ -60,6 +60,7 @@ async def test_ctrl_c_says_where_an_import_stopped(process, write, table):
     assert [int(number.replace(",", "")) for number in said.groups()] == [stored, stored]
 
 
+@pytest.mark.parametrize("presses", [1, 100])
 @pytest.mark.parametrize(
     ("options", "lock", "told"),
     [
@@ -71,10 +72,10 @@ async def test_ctrl_c_says_where_an_import_stopped(process, write, table):
         (["--check"], "access exclusive", "check of import t.jsonl stopped: nothing was changed"),
     ],
 )
-async def test_a_second_ctrl_c_says_that_nothing_was_changed_only_by_a_check(
-    process, write, connection, table, options, lock, told
+async def test_ctrl_c_ends_an_import_that_waits_and_says_that_nothing_was_changed_only_by_a_check(
+    process, write, connection, table, options, lock, told, presses
 ):
-    """It ends the wait for a chunk, of whose commit nothing is known then."""
+    """The second press, or some seconds after the first, end the wait for a chunk, of whose commit nothing is known."""
     async with connection.transaction():
         await connection.execute(f"lock table customer_gateway_tokens in {lock} mode")
         running = await process("import", write("t.jsonl", *many(10)), *options)
@@ -90,7 +91,9 @@ async def test_a_second_ctrl_c_says_that_nothing_was_changed_only_by_a_check(
         await until(waits, "the import waits for the lock")
         ended = asyncio.ensure_future(running.communicate())
         while not ended.done():
-            running.send_signal(signal.SIGINT)
+            if presses:
+                running.send_signal(signal.SIGINT)
+                presses -= 1
             await asyncio.wait([ended], timeout=0.2)
         _, err = await ended
     assert running.returncode == 130

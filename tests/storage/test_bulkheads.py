@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from importlib import import_module
+from itertools import cycle, islice
 from pathlib import Path
 from pkgutil import iter_modules
 from urllib.parse import urlsplit
@@ -242,29 +243,41 @@ async def test_whoever_waits_for_slow_batches_of_others_gets_a_turn(app, graph, 
     await ended(slow)
 
 
-OF_ONE_USER = {
-    "saves": """mutation ($user: ID!) { saveCustomerGatewayToken(input: {
-        userId: $user, gateway: "STRIPE", gatewayCustomerId: "cus_user-0", description: "x"
+OF_LOCKED_USERS = {
+    "saves": """mutation ($user: ID!, $customer: String!) { saveCustomerGatewayToken(input: {
+        userId: $user, gateway: "STRIPE", gatewayCustomerId: $customer, description: "x"
       }) { userErrors { code } } }""",
     "claims": CLAIM,
     "erasures": "mutation ($user: ID!) { eraseUserGatewayTokens(userId: $user) { userErrors { code } } }",
+    "confirmations": """mutation ($customer: String!) { confirmGatewayErasures(customers: [
+        {gateway: "STRIPE", gatewayCustomerId: $customer}]) { userErrors { code } } }""",
 }
+FLOOD = 100
 
 
-@pytest.mark.parametrize("kind", OF_ONE_USER)
-async def test_few_mutations_wait_for_a_user_whom_another_transaction_locks(graph, connection, kind):
+@pytest.mark.parametrize("users", [1, 4])
+@pytest.mark.parametrize("kind", OF_LOCKED_USERS)
+async def test_few_mutations_wait_for_users_whom_another_transaction_locks(graph, connection, kind, users):
     """The others are refused, so that a flood of them does not hold the places of other users' mutations."""
+    locked = USERS[:users]
+    variables = [{"user": name, "customer": f"cus_{name}"} for name in locked]
+    if kind == "confirmations":
+        await are_answered([graph.client(OF_LOCKED_USERS["erasures"], user=name) for name in locked])
     async with connection.transaction():
-        await connection.execute("select from customer_gateway_tokens where user_id = 'user-0' for update")
-        await connection.execute("select pg_advisory_xact_lock($1, $2)", _LOCKS, crc32(b"user-0") % _STRIPES)
-        asked = [asyncio.create_task(graph.client(OF_ONE_USER[kind], user="user-0")) for _ in range(60)]
-        await until(lambda: sum(each.done() for each in asked) >= len(asked) - 16, "most are refused")
+        await connection.execute("select from customer_gateway_tokens where user_id = any($1) for update", locked)
+        await connection.execute("select from gateway_erasures for update")
+        for stripe in sorted({crc32(name.encode()) % _STRIPES for name in locked}):
+            await connection.execute("select pg_advisory_xact_lock($1, $2)", _LOCKS, stripe)
+        flood = islice(cycle(variables), FLOOD)
+        asked = [asyncio.create_task(graph.client(OF_LOCKED_USERS[kind], **each)) for each in flood]
+        most = FLOOD - 32 - users
+        await until(lambda: sum(each.done() for each in asked) >= most, "most are refused")
         refused = [each.result() for each in asked if each.done()]
         await are_answered([graph.client(SAVE, input=wanted("another", "STRIPE", "cus_another"))])
     assert {code(answer) for answer in refused} == {"UNAVAILABLE"}
     assert any("nothing was changed" in str(answer) for answer in refused)
     assert all("data" in answer for answer in await asyncio.gather(*asked))
-    await are_answered([graph.client(OF_ONE_USER[kind], user="user-0")])
+    await are_answered([graph.client(OF_LOCKED_USERS[kind], **each) for each in variables])
 
 
 def code(answer):
