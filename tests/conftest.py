@@ -33,6 +33,8 @@ POOLED = "TEST_POOLER" in os.environ
 PARTITIONS = int(os.environ.get("TEST_PARTITIONS", "0"))
 CITUS = os.environ.get("TEST_CITUS_URL", "")
 SHARDS = 4
+WAITING_ON_WORKERS = "(select count(*) from citus_lock_waits)" if CITUS else "0"
+"""SQL for how many statements wait for locks on workers, which `pg_stat_activity` of the coordinator does not show."""
 GIVEN = CITUS or os.environ.get("TEST_DATABASE_URL", "")
 
 
@@ -89,8 +91,9 @@ def straight(server_url):
 
 
 @pytest.fixture
-async def by_tcp(server_url, straight):
-    """A proxy before the server, and the way through it to a database."""
+async def by_tcp(server_url, straight, monkeypatch):
+    """A proxy before the server, and the way through it to a database, without TLS: it looks into what passes."""
+    monkeypatch.setenv("PGSSLMODE", "disable")
     server = urlsplit(server_url)
     socket = {name: value for name, [value] in parse_qs(server.query).items()}
     there = (

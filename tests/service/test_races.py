@@ -6,11 +6,9 @@ from collections import Counter
 
 import pytest
 
-from tests.conftest import CITUS
+from tests.conftest import WAITING_ON_WORKERS
 from tests.graph import problems, token_of, wanted
 from tests.until import until
-
-WAITING_ON_WORKERS = "(select count(*) from citus_lock_waits)" if CITUS else "0"
 
 
 @pytest.fixture

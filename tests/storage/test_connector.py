@@ -100,7 +100,7 @@ async def test_a_statement_that_its_backend_computes_is_not_lost(url, connection
     began += " state_change < clock_timestamp() - interval '0.3 s')"
     await until(lambda: connection.fetchval(began, raw.get_server_pid()), "it has been running for a while")
     lost = [await connector.lost(connector.address_of(raw), [mark, "/*unknown*/"]) for _ in range(3)]
-    await connection.execute("select pg_cancel_backend($1)", raw.get_server_pid())
+    await connection.execute("select pg_cancel_backend($1::int)", raw.get_server_pid())
     with pytest.raises(asyncpg.QueryCanceledError):
         await running
     await raw.close()

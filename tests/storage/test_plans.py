@@ -9,8 +9,12 @@ from graphql_api.domain.token import Token
 from graphql_api.storage import checks, erasure_statements, feed, retention, selects, statements
 from graphql_api.storage.pool import SESSION, ConnectionPool
 from graphql_api.storage.saves import SAVE
+from tests.conftest import CITUS
 from tests.storage.plans import nodes_of
 
+pytestmark = pytest.mark.skipif(
+    bool(CITUS), reason="a coordinator shows no plans of its functions, and these texts are those for one server"
+)
 MOMENT = datetime(2026, 11, 22, tzinfo=UTC)
 ID = "00000000-0000-7000-8000-000000000001"
 PAIR = [["user-7"], ["STRIPE"]]

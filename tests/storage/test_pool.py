@@ -173,7 +173,7 @@ async def cut(pool, proxy, lost, what):
 async def test_a_mutation_that_lost_its_connection_has_little_time_left(database_url, connection, straight):
     async with ConnectionPool.open(straight(database_url)) as pool:
         with deadline.until(asyncio.get_running_loop().time() + 60):
-            await connection.fetch("select pg_terminate_backend($1)", await backend(pool))
+            await connection.fetch("select pg_terminate_backend($1::int)", await backend(pool))
             await backend(pool)
             assert deadline.left() < 2.5
 
