@@ -149,6 +149,8 @@ async def apply(
         while rows := await customer_list.unsaved(last, _MAX_CHUNK_CUSTOMERS):
             last = rows[-1]["gateway_customer_id"]
             is_behind |= await retry_on_conflict(partial(_remember, store, customer_list, rows), max_seconds=60)
+        if is_behind:
+            await customer_list.refresh()
 
 
 async def _write(store: TokenStore, customer_list: CustomerList, rows: Sequence[Row]) -> ApplyTally:

@@ -167,14 +167,21 @@ class CustomerList:
         self.gateway = gateway
         self.at = at
         self._raw = raw
+        self._is_copy = False
 
     async def load(self, customers: Iterable[ListedCustomer]) -> None:
         """Add these customers to the temporary table."""
-        if await adapt(self._raw):
+        self._is_copy = await adapt(self._raw)
+        if self._is_copy:
             await self._raw.execute(_FETCH.format(self.gateway))
         await self._raw.execute(_LIST)
         await self._raw.copy_records_to_table("listed", records=customers)
         await self._raw.execute(_INDEX)
+
+    async def refresh(self) -> None:
+        """Fetch the tokens again if the list is compared with a copy of them."""
+        if self._is_copy:
+            await self._raw.execute(f"drop table pg_temp.customer_gateway_tokens; {_FETCH.format(self.gateway)}")
 
     async def counts(self) -> ListCounts:
         """Count matches and differences."""

@@ -17,7 +17,7 @@ from graphql_api.storage.connection_set import READ_ONLY, PoolOptions
 from graphql_api.storage.connector import Connector
 from graphql_api.storage.pool import ConnectionPool
 from tests.asgi import Client, opened
-from tests.conftest import AUTH_SECRET
+from tests.conftest import AUTH_SECRET, CITUS
 from tests.graph import Graph, wanted
 from tests.storage.test_roles import as_role
 from tests.until import until
@@ -183,6 +183,8 @@ async def test_a_mutation_that_lost_its_connection_has_little_time_left(database
 async def test_a_connection_that_was_lost_without_a_word_is_noticed_soon_and_its_locks_are_free(
     by_tcp, database_url, connection, lost, what
 ):
+    if CITUS and lost == "answer" and what in {b"pg_current_xact_id", b"the last one"}:
+        pytest.skip("a statement that was prepared looks like one that waits for a worker: it takes DATABASE_TIMEOUT")
     proxy, way = by_tcp
     async with ConnectionPool.open(way(database_url), size=2, timeout=60) as pool:
         lost_one = await backend(pool)
