@@ -9,6 +9,7 @@ from graphql_api.domain.inputs import Gateways
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.tokens import TokenStore
 from tests.bulk.records import token
+from tests.conftest import WAITING_ON_WORKERS
 from tests.until import until
 
 
@@ -103,7 +104,8 @@ async def test_the_same_file_again_changes_nothing(command, write, customers, ev
 
 async def test_what_another_run_does_meanwhile_counts_as_unchanged(command, write, customers, connection):
     file = write("m.csv", *moved(("cus_1", "new_1"), ("cus_2", "new_2")))
-    waiting = "select count(*) from pg_locks where not granted and transactionid = pg_current_xact_id()::xid"
+    waiting = f"select count(*) + {WAITING_ON_WORKERS} from pg_locks"  # noqa: S608
+    waiting += " where not granted and transactionid = pg_current_xact_id()::xid"
     async with connection.transaction():  # the other run
         for number in ("1", "2"):
             await connection.execute(
