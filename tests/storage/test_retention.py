@@ -110,8 +110,8 @@ async def endpoint(connection, empty_database):
 
 
 def waiting(connection, count):
-    """Returns once this many statements wait for locks that others hold."""
-    sql = f"select count(*) + {WAITING_ON_WORKERS} = $1 from pg_stat_activity"  # noqa: S608
+    """Returns once this many statements, or more, wait for locks that others hold."""
+    sql = f"select count(*) + {WAITING_ON_WORKERS} >= $1 from pg_stat_activity"  # noqa: S608
     sql += " where datname = current_database() and wait_event_type = 'Lock'"
     return until(lambda: connection.fetchval(sql, count), f"{count} wait for a lock")
 
