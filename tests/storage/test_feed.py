@@ -461,7 +461,13 @@ async def test_where_the_log_may_not_be_looked_at_there_are_no_timelines(new_dat
         parts = urlsplit(url)
         as_role = parts._replace(query=urlencode([*parse_qsl(parts.query), ("role", role)])).geturl()
         async with ConnectionPool.open(as_role) as pool:
-            page = await Feed(pool).page(None, 10)
+            feed = Feed(pool)
+
+            async def entries():
+                page = await feed.page(None, 10)
+                return page if page.lines else None
+
+            page = await until(entries, "the entry is in the feed")
             assert (len(page.lines), page.end.timeline[:2]) == (1, "0-")
     finally:
         await observer.execute(f"drop owned by {role}; drop role {role}")

@@ -7,6 +7,7 @@ import pytest
 
 from graphql_api.domain.caller import FIELD_PERMISSIONS, Permission
 from graphql_api.schema import build_schema
+from tests.until import until
 
 CALLERS = ("nobody", "owner", "other", "wrong scope", "events", "read", "write", "admin")
 MAY = {
@@ -257,6 +258,11 @@ async def test_customers_to_delete_are_listed_for_admins(callers, variables, cal
 
 @pytest.mark.parametrize("caller", CALLERS)
 async def test_the_change_feed_and_its_tokens_are_read_by_those_who_may(callers, variables, caller):
+    async def is_settled():  # what transactions of other tests hold back comes later
+        answer = await ask(callers[caller], "customerGatewayTokenEvents { nodes { userId } }", variables)
+        return answer.data is None or len(answer.data["customerGatewayTokenEvents"]["nodes"]) == 3
+
+    await until(is_settled, "all entries are in the feed")
     for field in TOKEN_FIELDS:
         text = f"customerGatewayTokenEvents {{ nodes {{ userId token {{ {LEAVES.get(field, field)} }} }} }}"
         answer = await ask(callers[caller], text, variables)
