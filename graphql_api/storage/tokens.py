@@ -44,7 +44,7 @@ _STRIPES = 1024
 _TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=0.5)
 # Concurrent calls that wait for locks of other transactions: a half of the mutations that run at a time by default, so
 # that those of other users find a place. While none of these ends, one call of each other user that was slow may run.
-_SLOW_CALLS = partial(Share, 32, waiting=0, seconds=0.4, moving_seconds=0.4)
+_SLOW_CALLS = partial(Share, 32, waiting=0, seconds=0.25, moving_seconds=0.25)
 _SLOW_TURNS = partial(Share, 1, waiting=0, seconds=0.1, moving_seconds=0.1)
 _MAX_USERS_IN_TURN = 2
 _LOCK_PAUSE_SECONDS = 0.05

@@ -55,7 +55,7 @@ grant all on all tables in schema public to {role};
 grant all on all sequences in schema public to {role};
 grant all on all functions in schema public to {role};
 """
-HOLDS_UP = "select count(*) from pg_locks where not granted"
+HOLDS_UP = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
 @pytest.fixture
