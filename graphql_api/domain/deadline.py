@@ -1,7 +1,7 @@
 """Until when a mutation may change something: what is not committed by then is given up."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from math import inf
@@ -90,11 +90,11 @@ def limit() -> AbstractAsyncContextManager[asyncio.Timeout]:
 
 
 @asynccontextmanager
-async def kept(error: Callable[[], UnavailableError] | None = None) -> AsyncGenerator[None]:
+async def kept() -> AsyncGenerator[None]:
     """Give up what is done in this at the deadline.
 
     Raises:
-        UnavailableError: it was given up; `error` is raised instead if it is given.
+        UnavailableError: it was given up.
     """
     entered: asyncio.Timeout | None = None
     try:
@@ -102,8 +102,7 @@ async def kept(error: Callable[[], UnavailableError] | None = None) -> AsyncGene
             yield
     except TimeoutError:
         if entered is not None and entered.expired():
-            given_up = over() if error is None else error()
-            raise given_up from None
+            raise over() from None
         raise
 
 
