@@ -55,6 +55,10 @@ class ConflictError(Exception):
     """Another transaction changed the same: read and decide again."""
 
 
+class SlowUserError(ConflictError):
+    """Changes of this user wait for locks: ask again, apart from other users."""
+
+
 class SlowKeys:
     """What was slow in the last half minute."""
 

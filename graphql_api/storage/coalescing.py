@@ -6,11 +6,13 @@ from math import inf
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import asyncpg
+
 from graphql_api.domain import deadline
 from graphql_api.domain.deadline import Deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import spans
-from graphql_api.storage.bulkheads import SharedReadIsLateError, SlowKeys, tries, was_slow
+from graphql_api.storage.bulkheads import ConflictError, SharedReadIsLateError, SlowKeys, SlowUserError, tries, was_slow
 from graphql_api.storage.connection import StatementTimeoutError
 from graphql_api.storage.pool import ConnectionPool
 
@@ -45,6 +47,8 @@ class RequestCoalescer(Generic[K, V]):
     Args:
         pool: connections that loads use
         load: finds what is there of some keys
+        owner: the user whose rows a key's change locks; if it waits for a lock, all changes of that user do
+        avoids: whether changes of these users wait for locks: then other changes are loaded without them
         late_seconds: the next load does not wait for one that takes longer
     """
 
@@ -53,8 +57,12 @@ class RequestCoalescer(Generic[K, V]):
         pool: ConnectionPool,
         load: Callable[[list[K]], Awaitable[dict[K, V]]],
         *,
+        owner: Callable[[K], str] | None = None,
+        avoids: Callable[[list[str]], bool] | None = None,
         late_seconds: float = 0.01,
     ) -> None:
+        self._owner = owner
+        self._avoids = avoids
         self._late_seconds = late_seconds
         self._connections = pool.connections
         self._loop = pool.connections.loop
@@ -63,7 +71,7 @@ class RequestCoalescer(Generic[K, V]):
         self._under_way: dict[asyncio.Task[None], list[_Request]] = {}
         self._latest: asyncio.Task[None] | None = None  # the load that the next one waits for
         self._latest_at = 0.0
-        self._apart: dict[asyncio.Task[None], list[_Request]] = {}  # loads of one request, which may be slow
+        self._apart: dict[asyncio.Task[None], list[_Request]] = {}  # loads that may be slow
         self._slow = SlowKeys()
         self._is_looking = False
 
@@ -74,7 +82,7 @@ class RequestCoalescer(Generic[K, V]):
         future = self._loop.create_future()
         request = _new(_Request, (keys, future, monotonic(), deadline.current.get(), spans.current.get()))
         if self._slow.since and any(key in self._slow for key in keys):
-            self._load_apart(request)
+            self._load_apart([request])
         else:
             self._waiting.append(request)
             if self._latest is None:
@@ -92,7 +100,7 @@ class RequestCoalescer(Generic[K, V]):
 
     async def _begin(self) -> None:
         """Load what has been asked for when this comes to run, which is more than when it was started."""
-        waiting = [request for request in self._waiting if not request.future.done()]
+        waiting = [request for request in self._waiting if not self._is_answered(request)]
         together, count = 0, 0
         while together < len(waiting) and count < MAX_KEYS:
             count += len(waiting[together].keys)
@@ -112,15 +120,34 @@ class RequestCoalescer(Generic[K, V]):
                 old = monotonic() - _MAX_WAIT_SECONDS
                 self._fail([request for request in self._waiting if request.at < old], error)
         except Exception as error:  # noqa: BLE001 - it is raised to everybody who waits
-            is_same = all(request.keys == batch[0].keys for request in batch)
-            if not is_same or isinstance(error, SharedReadIsLateError):  # one of them may have failed the others
-                for request in batch:
-                    self._load_apart(request)
+            parts = self._parts(batch, error)
+            if len(parts) > 1 or isinstance(error, SharedReadIsLateError):  # one of them may have failed the others
+                for part in parts:
+                    self._load_apart(part)
             else:
                 self._fail(batch, error)
         else:
             self._release_next(task)  # the next goes before the answers
             self._answer(batch, found)
+
+    def _is_answered(self, request: _Request) -> bool:
+        """Whether it waits no longer. A change of a user to be avoided is refused; its caller asks again, apart."""
+        if request.future.done() or self._owner is None or self._avoids is None:
+            return request.future.done()
+        if avoided := self._avoids([self._owner(request.keys[0])]):
+            request.future.set_exception(SlowUserError())
+        return avoided
+
+    def _parts(self, batch: list[_Request], error: Exception) -> list[list[_Request]]:
+        """Those of the batch that fail together, if one of them fails by this error."""
+        if self._owner is not None and isinstance(error, (asyncpg.LockNotAvailableError, ConflictError)):
+            parts: dict[str, list[_Request]] = {}
+            for request in batch:
+                parts.setdefault(self._owner(request.keys[0]), []).append(request)
+            return list(parts.values())
+        if all(request.keys == batch[0].keys for request in batch):
+            return [batch]
+        return [[request] for request in batch]
 
     def _look_later(self) -> None:
         if not self._is_looking:
@@ -152,29 +179,31 @@ class RequestCoalescer(Generic[K, V]):
             self._latest = None
         self._start_next()
 
-    def _load_apart(self, request: _Request) -> None:
-        """Load what one request asks for, alone: other requests neither wait for this load nor fail with it."""
-        if not request.future.done():
-            task = self._loop.create_task(self._run_apart(request))
-            self._apart[task] = [request]
+    def _load_apart(self, batch: list[_Request]) -> None:
+        """Load what these ask for: other requests neither wait for this load nor fail with it."""
+        batch = [request for request in batch if not request.future.done()]
+        if batch:
+            task = self._loop.create_task(self._run_apart(batch))
+            self._apart[task] = batch
             self._look_later()
             task.add_done_callback(self._apart.pop)
 
-    async def _run_apart(self, request: _Request) -> None:
+    async def _run_apart(self, batch: list[_Request]) -> None:
         began = monotonic()
         was_slow.set(False)
         try:
-            found = await self._load_for([request], tries_if_late=0)
+            found = await self._load_for(batch, tries_if_late=0)
         except asyncio.CancelledError:
             was_slow.set(monotonic() - began > self._connections.patience.seconds)
             raise
         except Exception as error:  # noqa: BLE001 - it is raised in each waiting request
-            self._fail([request], error)
+            self._fail(batch, error)
         else:
-            self._answer([request], found)
+            self._answer(batch, found)
         finally:
-            for key in request.keys:
-                self._slow.note(key, is_slow=was_slow.get())
+            for request in batch:
+                for key in request.keys:
+                    self._slow.note(key, is_slow=was_slow.get())
 
     def _load_for(self, batch: list[_Request], *, tries_if_late: int) -> Awaitable[dict[K, V]]:
         """Load what these ask for, in the task that calls this: it has its own context."""

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from secrets import randbits
 from time import monotonic, time
 from typing import Any, NamedTuple, TypeVar
@@ -15,14 +16,21 @@ from zlib import crc32
 
 import asyncpg
 
-from graphql_api.domain import deadline
+from graphql_api.domain import deadline, place
 from graphql_api.domain.claims import idempotency_key
 from graphql_api.domain.errors import BusyError, UnavailableError
 from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Action, Event, Token
 from graphql_api.storage import erasure_statements as erasure_sql
 from graphql_api.storage import statements as sql
-from graphql_api.storage.bulkheads import ChangeIsLateError, ConflictError, Share, SharesByKey, enter_to_change
+from graphql_api.storage.bulkheads import (
+    ChangeIsLateError,
+    ConflictError,
+    Share,
+    SharesByKey,
+    SlowUserError,
+    enter_to_change,
+)
 from graphql_api.storage.changes import Lookups, TokenTransaction
 from graphql_api.storage.clock import DatabaseClock
 from graphql_api.storage.coalescing import RequestCoalescer
@@ -123,9 +131,15 @@ class TokenStore(TokenReader, Lookups):
         self._slow_calls = _SLOW_CALLS()
         self._slow_turns = SharesByKey(_SLOW_TURNS)
         self._snapshots = RequestCoalescer(pool, self._read_at)
-        self._saves = RequestCoalescer(pool, self._save)
-        self._changes = RequestCoalescer(pool, self._change), RequestCoalescer(pool, self._change)
-        self._claims = RequestCoalescer(pool, self._claim_at_once), RequestCoalescer(pool, self._claim)
+        avoids = pool.changes.are_slow
+        saves = partial(
+            RequestCoalescer[SaveRequest, TokenSnapshot], pool, self._save, owner=attrgetter("save.user_id")
+        )
+        self._saves = saves(avoids=avoids), saves()
+        changes = partial(RequestCoalescer[_Change, None], pool, self._change, owner=attrgetter("old.user_id"))
+        self._changes = changes(avoids=avoids), changes()
+        claims = partial(RequestCoalescer[ClaimRequest, Claim], pool, self._claim, owner=attrgetter("user_id"))
+        self._claims = claims(avoids=avoids), claims()
 
     async def read(self, token_id: str) -> TokenSnapshot:
         """A token with what a change of it must know."""
@@ -193,18 +207,20 @@ class TokenStore(TokenReader, Lookups):
         """
         change, losses = _Change(old, event, actor, _new_call_id()), self.pool.connections.losses
         try:
-            made = await self._load_change(self._of(old.user_id, self._changes), change, old.user_id, losses)
+            made = await self._load_change(self._changes, change, old.user_id, losses)
             if change not in made and not (event.action and await self._was_made(old.user_id, change.call_id, losses)):
                 raise ConflictError
         finally:
             self._note([old.user_id])
         return event.token
 
-    async def _load_change(self, changes: RequestCoalescer[C, V], change: C, user_id: str, losses: int) -> dict[C, V]:
+    async def _load_change(
+        self, changes: tuple[RequestCoalescer[C, V], ...], change: C, user_id: str, losses: int
+    ) -> dict[C, V]:
         """What was made of this change, when no lost connection is still making it.
 
         Args:
-            changes: makes it together with others
+            changes: make it together with others, for quick users and for slow ones
             change: what is to be made
             user_id: whose token it changes
             losses: how many connections were lost before
@@ -213,8 +229,8 @@ class TokenStore(TokenReader, Lookups):
         while True:
             try:
                 async with self._slow_turn([user_id]):
-                    return await changes.load([change])
-            except asyncpg.LockNotAvailableError:
+                    return await self._of(user_id, changes).load([change])
+            except (asyncpg.LockNotAvailableError, SlowUserError):
                 if losses == self.pool.connections.losses:
                     raise ConflictError from None
                 if deadline.is_over() or monotonic() > until:
@@ -264,20 +280,16 @@ class TokenStore(TokenReader, Lookups):
         slow = [key for key in keys if self.pool.changes.are_slow([key])]
         async with AsyncExitStack() as stack:
             if slow:
+                place.give_up.get()()
                 try:
                     await enter_to_change(stack, self._slow_calls.place())
                 except BusyError:  # those who hold the places seem to be stuck, but perhaps not for these users
                     await enter_to_change(stack, self._slow_turns.places(slow))
             yield
 
-    def _of(self, user_id: str, coalescers: tuple[C, C]) -> C:
+    def _of(self, user_id: str, coalescers: tuple[C, ...]) -> C:
         """The second one for users whose changes were late: they hold up only each other's."""
         return coalescers[self.pool.changes.are_slow([user_id])]
-
-    async def _claim_at_once(self, requests: list[ClaimRequest]) -> dict[ClaimRequest, Claim]:
-        if self.pool.changes.are_slow(request.user_id for request in requests):
-            raise ConflictError  # since these asked: each takes a place among the slow ones first
-        return await self._claim(requests)
 
     async def _claim(self, requests: list[ClaimRequest]) -> dict[ClaimRequest, Claim]:
         first = {(request.user_id, request.gateway): request for request in reversed(requests)}

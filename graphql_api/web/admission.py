@@ -57,14 +57,12 @@ class Admission:
         request.place = self.of_mutations
 
     def leave(self, request: Request) -> None:
-        """Give the place of the request back, if it has one: that of a mutation which goes on, at its end."""
-        place, mutation = request.place, request.mutation
-        if place is None:
-            return
+        """Give up the place of the request: that of a mutation which goes on, at its end."""
+        mutation = request.mutation
         if mutation is None or mutation.done():
-            place.release()
+            request.give_up_place()
         else:
-            mutation.add_done_callback(lambda _: place.release())
+            mutation.add_done_callback(lambda _: request.give_up_place())
 
     async def wait(self, request: Request, places: ConcurrencyLimiter) -> None:
         """Take one of these places, first come, first served.

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import copy_context
 from typing import Any
 
-from graphql_api.domain import deadline
+from graphql_api.domain import deadline, place
 from graphql_api.engine import Result
 from graphql_api.web.request import Request
 
@@ -24,9 +25,10 @@ class Mutations:
             until: when its changes must have begun, by the clock of the event loop
         """
         loop = asyncio.get_running_loop()
-        outside = deadline.given.set(until)
-        request.mutation = task = loop.create_task(mutation)
-        deadline.given.reset(outside)
+        context = copy_context()
+        context.run(deadline.given.set, until)
+        context.run(place.give_up.set, request.give_up_place)
+        request.mutation = task = loop.create_task(mutation, context=context)
         self.running.add(task)
         ended = loop.create_future()  # to wait for the task itself would be to cancel it, too
 

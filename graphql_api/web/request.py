@@ -106,6 +106,12 @@ class Request:
         self._connection = connection
         self._chunks: list[bytes] = []
 
+    def give_up_place(self) -> None:
+        """Let another request run, if this one has a place."""
+        place, self.place = self.place, None
+        if place is not None:
+            place.release()
+
     # --- the body, from the connection
 
     def feed(self, chunk: bytes) -> None:

@@ -77,10 +77,10 @@ async def url(connection, server_url, straight):
     await connection.execute(f"drop owned by {role}; drop role {role}")
 
 
-def settings(url):
+def settings(url, places=300):
     """What is slow holds places of requests as well, of which there are enough here, and waits to the end of a test."""
     times = {"request_timeout": 120, "database_timeout": 60}
-    return Settings(database_url=url, auth_secret=AUTH_SECRET, max_concurrent_requests=300, **times)
+    return Settings(database_url=url, auth_secret=AUTH_SECRET, max_concurrent_requests=places, **times)
 
 
 @pytest.fixture
@@ -278,6 +278,26 @@ async def test_few_mutations_wait_for_users_whom_another_transaction_locks(graph
     assert any("nothing was changed" in str(answer) for answer in refused)
     assert all("data" in answer for answer in await asyncio.gather(*asked))
     await are_answered([graph.client(OF_LOCKED_USERS[kind], **each) for each in variables])
+
+
+@pytest.mark.parametrize("kind", OF_LOCKED_USERS)
+async def test_mutations_that_wait_for_a_lock_give_up_their_places(url, connection, kind):
+    user = {"user": USERS[0], "customer": f"cus_{USERS[0]}"}
+    async with opened(create_app(settings(url, places=2))) as app:
+        graph = Graph(Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE])))
+        if kind == "confirmations":
+            await are_answered([graph.client(OF_LOCKED_USERS["erasures"], user=USERS[0])])
+        async with connection.transaction():
+            await connection.execute("select from customer_gateway_tokens where user_id = $1 for update", USERS[0])
+            await connection.execute("select from gateway_erasures for update")
+            await connection.execute(
+                "select pg_advisory_xact_lock($1, $2)", _LOCKS, crc32(USERS[0].encode()) % _STRIPES
+            )
+            waiting = [asyncio.create_task(graph.client(OF_LOCKED_USERS[kind], **user)) for _ in range(10)]
+            for number in range(3):
+                await are_answered([graph.client(SAVE, input=wanted("another", f"G{number}", f"cus_{number}"))])
+            assert not any(each.done() for each in waiting)
+        await are_answered(waiting)
 
 
 def code(answer):

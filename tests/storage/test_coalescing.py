@@ -3,10 +3,12 @@
 import asyncio
 from itertools import chain
 
+import asyncpg
 import pytest
 
 from graphql_api.domain import deadline
 from graphql_api.domain.errors import BusyError, UnavailableError
+from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.coalescing import MAX_KEYS, RequestCoalescer
 from graphql_api.storage.pool import ConnectionPool
 
@@ -18,7 +20,14 @@ class Loads:
 
     def __init__(self, database, late_seconds):
         self.begun, self._ends, self.error = [], [], None
-        self.coalescing = RequestCoalescer(database, self._load, late_seconds=late_seconds)
+        self.slow = set()
+        self.coalescing = RequestCoalescer(
+            database,
+            self._load,
+            owner=lambda key: key // 10,  # as if 10 to 19 were changes of one user
+            avoids=self.slow.intersection,
+            late_seconds=late_seconds,
+        )
 
     async def _load(self, keys):
         self.begun.append(keys)
@@ -174,3 +183,41 @@ async def test_those_who_asked_for_the_same_fail_together(loads):
     errors = await asyncio.gather(*others, return_exceptions=True)
     assert [repr(error) for error in errors] == ["KeyError('lost')"] * 3
     assert loads.begun == [[0], [1]]
+
+
+async def test_changes_of_a_user_wait_for_a_lock_together_and_hold_up_no_other_user(loads):
+    await loads.ask(0)
+    first, second, other = [await loads.ask(key) for key in (10, 11, 20)]
+    await loads.end(0)
+    loads.error = asyncpg.LockNotAvailableError()
+    await loads.end(1)
+    assert loads.begun[1:] == [[10, 11, 20], [10, 11], [20]]
+    await loads.end(2)
+    loads.error = None
+    await loads.end(3)
+    for each in (first, second):
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await each
+    assert await other == {20: -20}
+
+
+async def test_changes_of_one_user_that_wait_for_a_lock_are_not_tried_again(loads):
+    await loads.ask(0)
+    changes = [await loads.ask(key) for key in (10, 11)]
+    await loads.end(0)
+    loads.error = asyncpg.LockNotAvailableError()
+    await loads.end(1)
+    assert all(isinstance(each.exception(), asyncpg.LockNotAvailableError) for each in changes)
+    assert loads.begun == [[0], [10, 11]]
+
+
+async def test_a_user_who_became_slow_is_left_out_of_the_next_load(loads):
+    await loads.ask(0)
+    slow, other = await loads.ask(10), await loads.ask(20)
+    loads.slow.add(1)
+    await loads.end(0)
+    with pytest.raises(ConflictError):
+        await slow
+    await loads.end(1)
+    assert await other == {20: -20}
+    assert loads.begun == [[0], [20]]
