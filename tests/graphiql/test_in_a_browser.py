@@ -215,6 +215,11 @@ async def test_nothing_is_cut_off(graphiql, serving, shot, width, scheme):
         await graphiql.page.get_by_role("button", name=f"Show {plugin}").click()
         await graphiql.page.get_by_role("button", name=f"Hide {plugin}").wait_for()
         assert await graphiql.page.evaluate(CUT_OFF) == [], plugin
+    await graphiql.page.get_by_role("button", name="Show GraphiQL Explorer").click()
+    for name in await graphiql.tabs():
+        await graphiql.tab(name)
+        await graphiql.page.locator(f".graphiql-explorer-root input[value='{name}']").wait_for()
+        assert await graphiql.page.evaluate(CUT_OFF) == [], name
 
 
 async def test_the_policy_stops_a_request_to_another_host(graphiql, address):
