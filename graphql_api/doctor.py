@@ -203,7 +203,8 @@ async def _gateway(key: GatewayKey) -> Finding:
         async with GatewayClient.open(key, Pace(key.api.rate)) as client:
             await client.probe()
     except StoppedError as wrong:
-        what = "the network" if "no answer" in str(wrong) else "the key and the network"
+        is_unreachable = wrong.answer is not None and not wrong.answer.has_response
+        what = "the network" if is_unreachable else "the key and the network"
         base = f" and {key.api.name.upper()}_API_BASE" if key.base_url else ""
         return _wrong("gateway", f"{key.gateway}: {wrong}. Check {what}{base}")
     return _well("gateway", f"{key.gateway}: {key.api.name} accepts the key")

@@ -386,6 +386,13 @@ async def test_each_gateways_key_is_tried_without_changing_anything(database_url
     assert standin.KEY not in line.says
 
 
+async def test_a_gateway_that_cannot_be_reached_says_nothing_of_its_key(database_url):
+    settings = {"stripe_api_key": (SecretStr(f"STRIPE:{standin.KEY}"),), "stripe_api_base": "http://127.0.0.1:1"}
+    line = (await found(database_url=database_url, **settings))["gateway"]
+    says = "STRIPE: Stripe cannot be asked: no answer (connection refused)"
+    assert (line.is_well, line.says) == (False, f"{says}. Check the network and STRIPE_API_BASE")
+
+
 async def test_settings_of_gateways_that_contradict_each_other_are_wrong(database_url):
     keys = {"stripe_api_key": (SecretStr("STRIPE:rk_live_abcdef"),), "stripe_accounts": ("STRIPE:a", "STRIPE:b")}
     lines = [each async for each in doctor.findings(Settings(database_url=database_url, auth_secret=SECRET, **keys))]

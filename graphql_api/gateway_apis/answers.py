@@ -30,6 +30,7 @@ class Answer(NamedTuple):
     detail: str = ""
     retry_after: float | None = None  # seconds
     sent: float = 0.0  # when the request was sent, by the clock of the client
+    has_response: bool = True  # False if the network failed before a whole response had come
 
 
 class Reply(NamedTuple):

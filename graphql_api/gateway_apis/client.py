@@ -180,7 +180,7 @@ class GatewayClient:
         for request in self.api.probes():
             answer = await self._send("GET", request, _any_json, inf)
             if answer.verdict is not Verdict.EXISTS:
-                raise StoppedError(f"{self.api.name} cannot be asked: {answer.detail}")
+                raise StoppedError(f"{self.api.name} cannot be asked: {answer.detail}", answer)
 
     async def _ask(self, method: str, customer: str, read: Callable[[Reply, str], Answer], until: float) -> Answer:
         if _NO_ID.fullmatch(customer):
@@ -246,7 +246,7 @@ class GatewayClient:
         try:
             status, retry_after, content = await self._request(method, request)
         except (aiohttp.ClientError, TimeoutError) as error:
-            return Answer(Verdict.OUTAGE, f"no answer ({network_errors.reason(error)})")
+            return Answer(Verdict.OUTAGE, f"no answer ({network_errors.reason(error)})", has_response=False)
         if len(content) > _MAX_ANSWER_BYTES:
             return Answer(Verdict.OUTAGE, f"an answer of more than {_MAX_ANSWER_BYTES:,} bytes")
         if status in _REFUSED:
