@@ -117,9 +117,9 @@ def import_(
     """Save the tokens in a file. Invalid lines are reported; the rest is saved.
 
     The columns userId, gateway and gatewayCustomerId are required. If the user has no token at the gateway, the
-    import creates one; it can set all columns that `export` writes, and uses defaults for the others. If the user
-    has a token, the import updates only description, metadata and isActive, and treats lastVerifiedAt and
-    GATEWAY_DELETED as reports from the gateway. You can repeat an import: identical tokens are not changed.
+    import creates one from the columns that `export` writes; columns that FILE lacks get defaults. If the user has a
+    token, the import updates only description, metadata and isActive, and treats lastVerifiedAt and GATEWAY_DELETED
+    as reports from the gateway. You can repeat an import: identical tokens are not changed.
     """
     from graphql_api.bulk.jobs import import_file
 

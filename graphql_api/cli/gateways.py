@@ -37,8 +37,7 @@ def check(
     since: Annotated[
         str | None,
         typer.Option(
-            help="Read deletions since this time, or for the last duration, such as 30d. Default: since the last "
-            "check.",
+            help="Read deletions since this time, or this far back, such as 30d. Default: since the last check.",
             metavar="TIME",
         ),
     ] = None,
@@ -95,7 +94,10 @@ def purge(
     gateway: GatewayOption,
     limit: LimitOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count what would be deleted, list it with --report, and delete nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Count the customers that would be deleted (--report lists them), and delete nothing."
+        ),
     ] = False,
     missing_is_done: Annotated[
         bool,

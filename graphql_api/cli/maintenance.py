@@ -119,7 +119,8 @@ def partition(
         int, typer.Option(help="The number of partitions of each table.", metavar="N", min=2, max=1024)
     ] = 16,
     table: Annotated[
-        list[str] | None, typer.Option(help="Only this table; repeat it for more.", metavar="NAME")
+        list[str] | None,
+        typer.Option(help="Partition only this table. Repeat the option for more tables.", metavar="NAME"),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate time and disk space, and change nothing.")

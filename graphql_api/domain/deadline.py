@@ -108,7 +108,7 @@ async def kept() -> AsyncGenerator[None]:
 
 def over() -> UnavailableError:
     """The error of what was given up at the deadline."""
-    return UnavailableError("The change took too long, and may have been made.")
+    return UnavailableError("The change took too long, and may already have been made. It is safe to try again.")
 
 
 def hurry() -> None:

@@ -200,7 +200,7 @@ class Update(NamedTuple):
         if gateway_customer_id is not None and customer is None:
             problems.add(
                 Code.INVALID,
-                "A token always has a gateway customer id. Omit it to keep its value.",
+                "`gatewayCustomerId` must not be null. Omit it to keep its value.",
                 "gatewayCustomerId",
             )
         elif customer is not None:  # whether its form is right depends on the token's gateway

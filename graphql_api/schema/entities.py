@@ -50,7 +50,7 @@ _LOOKUPS: dict[tuple[str, ...], Lookup] = {
     ("userId", "gateway"): Tokens.by_users_and_gateways,
     ("gateway", "gatewayCustomerId"): _by_customers,
 }
-_NUL = "A key of a representation contains a NUL character."  # JSON and GraphQL have no lone surrogates
+_NUL = "A key of a representation contains a NUL character. Remove it."  # JSON and GraphQL have no lone surrogates
 _NO_USER_KEY = "A representation of User needs its key: `id`, a string."
 _NO_KEY = (
     "A representation of CustomerGatewayToken must contain one of its keys as strings:"
@@ -117,8 +117,8 @@ def _parsed(representation: Any) -> _TokenKey | BadInputError:
         return BadInputError(_NUL if isinstance(given.get("id"), str) else _NO_USER_KEY)
     if kind == "CustomerGatewayToken":
         return _token_key(given)
-    found = quoted(kind) if isinstance(kind, str) else "missing or of another type"
-    return BadInputError(f"`__typename` must be an entity of this subgraph, User or CustomerGatewayToken, not {found}.")
+    found = f", not {quoted(kind)}" if isinstance(kind, str) else ""
+    return BadInputError(f"`__typename` of a representation must be User or CustomerGatewayToken{found}.")
 
 
 def _token_key(given: dict[str, Any]) -> _TokenKey | BadInputError:

@@ -292,7 +292,7 @@ async def _reassign(
 ) -> ReassignGatewayCustomersPayload:
     tokens, problems = info.context.begin(info.field_name), Problems()
     if len(customers) > MAX_BATCH:
-        message = f"You can reassign at most {MAX_BATCH} customers at once; this list has {len(customers)}."
+        message = f"You can reassign at most {MAX_BATCH} customers at once; this list has {len(customers)}. Split it."
         raise InputError([Problem(Code.INVALID, message, ("customers",))])
     why = problems.parse("reason", lambda text: values.description(text, "reason"), optional(reason))
     wanted = [each.to_domain(problems, tokens.gateways, "customers", str(at)) for at, each in enumerate(customers)]
@@ -349,7 +349,7 @@ async def _confirm_erasures(
 ) -> ConfirmGatewayErasuresPayload:
     tokens = info.context.begin(info.field_name)
     if len(customers) > MAX_BATCH:
-        message = f"At most {MAX_BATCH} customers can be confirmed at once; these are {len(customers)}."
+        message = f"You can confirm at most {MAX_BATCH} customers at once; this list has {len(customers)}. Split it."
         raise InputError([Problem(Code.INVALID, message, ("customers",))])
     pairs: list[tuple[str, str]] = []
     errors: list[UserError] = []
@@ -358,7 +358,8 @@ async def _confirm_erasures(
         pairs.append((problems.parse("gateway", tokens.gateways.parse, each.gateway) or "", each.gateway_customer_id))
         errors += user_errors(problems.refused().problems, "customers", str(index))
     if not values.is_well_formed("".join(customer for _, customer in pairs)):
-        raise BadInputError("A `gatewayCustomerId` holds a NUL character or a lone surrogate.")
+        message = "A `gatewayCustomerId` contains a NUL character or a lone surrogate. Send well-formed Unicode."
+        raise BadInputError(message)
     count = 0 if errors else await erasing.confirm(tokens, pairs)
     return ConfirmGatewayErasuresPayload(confirmed_count=count, user_errors=errors)
 

@@ -184,7 +184,8 @@ def _token_filter(info: Info, given: CustomerGatewayTokenFilter) -> TokenFilter:
     }
     for name, field in (("user_id", "userId"), ("gateway_customer_id", "gatewayCustomerId")):
         if not values.is_well_formed(conditions.get(name, "")):
-            raise BadInputError(f"`filter.{field}` contains a NUL character or a lone surrogate.")
+            message = f"`filter.{field}` contains a NUL character or a lone surrogate. Send well-formed Unicode."
+            raise BadInputError(message)
     if "gateway" in conditions:
         conditions["gateway"] = gateway_argument(info.context, conditions["gateway"])
     return TokenFilter(**conditions)

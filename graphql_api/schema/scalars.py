@@ -48,8 +48,8 @@ def instant(value: object) -> datetime:
         return values.instant(value.upper())
     except InputError:
         raise GraphQLError(
-            "A DateTime must exist, and be after 0001-01-01T00:00:00Z and before 9999-12-31T23:59:59.999999Z, unlike"
-            f" {value}."
+            f"{value} is not a valid DateTime. Send an existing date and time after 0001-01-01T00:00:00Z and before"
+            " 9999-12-31T23:59:59.999999Z."
         ) from None
 
 

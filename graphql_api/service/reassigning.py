@@ -57,7 +57,8 @@ def _check_once(wanted: Sequence[Reassignment]) -> None:
     problems, seen = Problems(), set[Pair]()
     for index, each in enumerate(wanted):
         if each.key in seen:
-            problems.add(Code.INVALID, "This customer is in the list twice.", *_place(index), "gatewayCustomerId")
+            message = "This customer is in the list more than once. List each customer once."
+            problems.add(Code.INVALID, message, *_place(index), "gatewayCustomerId")
         seen.add(each.key)
     problems.check()
 
@@ -142,13 +143,13 @@ def _check(wanted: Sequence[Reassignment], owners: dict[Pair, str], erased: set[
     problems = Problems()
     for index, each in enumerate(wanted):
         if each.key not in owners:
-            message = f"No user has, or had, this customer at {each.gateway}."
+            message = f"No user has or had this customer at {each.gateway}. Check the gateway and the customer id."
             problems.add(Code.NOT_FOUND, message, *_place(index), "gatewayCustomerId")
         if each.user_id in erased:
             problem = erased_problem("toUserId")
             problems.add(problem.code, problem.message, *_place(index), *problem.field)
         if each.key in superfluous:
-            message = f"This user has, or would have, another customer at {each.gateway}. Reassign that one too."
+            message = f"This user would have two customers at {each.gateway}. Reassign the other one too."
             problems.add(Code.ALREADY_EXISTS, message, *_place(index), "toUserId")
     problems.check()
 

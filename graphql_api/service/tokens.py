@@ -96,7 +96,7 @@ class Tokens:
         """
         self.caller.authorize("Query.customerGatewayTokenByCustomer")
         if not values.is_well_formed(customer):
-            message = "`gatewayCustomerId` contains a NUL character or a lone surrogate."
+            message = "`gatewayCustomerId` contains a NUL character or a lone surrogate. Send well-formed Unicode."
             raise InputError([Problem(Code.INVALID, message)])
         pair = self.gateways.parse(gateway), customer
         if len(customer) > values.MAX_ID_LENGTH:

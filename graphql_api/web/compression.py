@@ -142,7 +142,7 @@ def _members(body: bytes, size: int, start: Callable[[], Any]) -> tuple[bytes, b
             if reading.eof:
                 members += 1
                 if members > _MAX_MEMBERS:
-                    raise HTTPError(400, "BAD_REQUEST", f"A compressed body has at most {_MAX_MEMBERS:,} members.")
+                    raise HTTPError(400, "BAD_REQUEST", f"A compressed body can have at most {_MAX_MEMBERS:,} members.")
                 reading = start()
             found.append(reading.decompress(piece, left))
             left -= len(found[-1])

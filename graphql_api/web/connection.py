@@ -199,7 +199,7 @@ class HTTPProtocol(asyncio.Protocol):
             self._transport.abort()
             return
         if self._is_in_head and not self._is_ending:
-            message = f"The head of the request did not arrive within {self._limits.max_head_seconds:g} s."
+            message = f"The request line and headers did not arrive within {self._limits.max_head_seconds:g} s."
             self._refuse_at_once(HTTPStatus.REQUEST_TIMEOUT, message)
         self._close()
 

@@ -49,7 +49,8 @@ class Documents:
         elif asked.persisted_hash is not None:
             query = self.persisted.find(asked)
         elif query is None:
-            raise HTTPError(400, "BAD_REQUEST", "`query` is missing. This service knows no documents by id.")
+            message = "Send `query`: this service has no trusted documents, so `documentId` names nothing."
+            raise HTTPError(400, "BAD_REQUEST", message)
         caller = request.caller
         if caller is not None and caller.reads_all:
             engine, owner = self.engine_of_services or self.engine, None

@@ -45,8 +45,8 @@ _CODES = (
 )
 _UNAVAILABLE = "The database is unavailable right now. Send the request again"
 _READ_AFTER_MUTATION = (
-    "The database is unavailable right now, so this field could not be read. The mutation itself has been answered: "
-    "query the field again."
+    "The database is unavailable right now, so this field could not be read. The mutation itself has completed; query "
+    "the field again."
 )
 _MAX_CHARACTERS = 1000  # of a message, which may quote all of a document
 MAX_FIELDS_LOGGED = 10

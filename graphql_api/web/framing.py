@@ -37,23 +37,23 @@ def check_framing(request: Request) -> None:
     """
     headers = request.headers
     if request.http_version not in {"1.0", "1.1"}:
-        raise RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "Send version 1.1 or 1.0 of HTTP.")
+        raise RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "Use HTTP/1.1 or HTTP/1.0.")
     if request.method == "CONNECT":
-        raise RefusedError(HTTPStatus.NOT_IMPLEMENTED, "This service is not a proxy.")
+        raise RefusedError(HTTPStatus.NOT_IMPLEMENTED, "This service is not a proxy: it does not support CONNECT.")
     if (coding := headers.get(b"transfer-encoding")) is not None:
         if request.http_version == "1.0":
             raise RefusedError(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding. Send Content-Length.")
         if coding.lower() != b"chunked":
-            message = "The only Transfer-Encoding that this service reads is chunked."
+            message = "The only supported Transfer-Encoding is chunked."
             raise RefusedError(HTTPStatus.NOT_IMPLEMENTED, message)
     if len(headers.get(b"content-length", b"")) > _MAX_LENGTH_DIGITS:
         message = f"Content-Length has more than {_MAX_LENGTH_DIGITS} digits."
         raise RefusedError(HTTPStatus.BAD_REQUEST, message)
     if b"host" not in headers:
         if request.http_version == "1.1":
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "The Host header is missing.")
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "The Host header is missing. Send one.")
     elif len(headers) < len(request.raw_headers) and [name for name, _ in request.raw_headers].count(b"host") > 1:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "Host occurs twice.")
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "There is more than one Host header. Send one.")
 
 
 def framing_lines(request: Request) -> bytes:
@@ -72,7 +72,8 @@ def is_head_too_large(url: bytes, headers: RawHeaders, limits: ConnectionLimits)
 
 def head_too_large(limits: ConnectionLimits) -> RefusedError:
     """The error of such a head."""
-    message = f"The head has more than {limits.max_head_bytes:,} bytes or {limits.max_header_lines} header lines."
+    most = f"{limits.max_head_bytes:,} bytes or {limits.max_header_lines} headers"
+    message = f"The request line and headers have more than {most}. Send fewer or shorter headers."
     return RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
 
 
@@ -89,7 +90,8 @@ def _parse_target(url: bytes) -> tuple[str, bytes, bytes]:
         raw_path = parsed.path or b"/"
         path = raw_path.decode("ascii")
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "The target of the request is not a path in ASCII.") from None
+        message = "The request target must be a path in ASCII. Percent-encode other characters."
+        raise RefusedError(HTTPStatus.BAD_REQUEST, message) from None
     return path, raw_path, parsed.query or b""
 
 

@@ -374,7 +374,7 @@ class GraphQL:
         status = 504 if request.media_type is MediaType.GRAPHQL else 200
         message = f"The request took longer than {self.limits.timeout_seconds:g} s (REQUEST_TIMEOUT)."
         if request.mutation is not None:
-            message += " What it changes may have been changed."
+            message += " Its changes may already have been made; you can safely send it again."
         return HTTPError(status, "TIMEOUT", message, limits=["REQUEST_TIMEOUT"])
 
 

@@ -78,11 +78,12 @@ def from_query_string(query_string: bytes) -> Parameters:
             query_string.decode("ascii"), keep_blank_values=False, errors="strict", max_num_fields=_MAX_FIELDS
         )
     except ValueError:
-        raise _refused("The query string is not valid UTF-8, or has too many fields.") from None
+        message = f"The query string must be percent-encoded UTF-8 with at most {_MAX_FIELDS} parameters."
+        raise _refused(message) from None
     pairs = [(name, value) for name, value in pairs if name in _KINDS]
     found: dict[str, Any] = dict(pairs)
     if len(found) < len(pairs):
-        raise _refused("A parameter occurs twice.")
+        raise _refused("A parameter occurs more than once in the query string. Send each one once.")
     for name in found.keys() & {"variables", "extensions"}:
         try:
             found[name] = orjson.loads(found[name])
@@ -108,7 +109,7 @@ def _checked(found: dict[str, Any]) -> Parameters:
             raise _refused(f"`{name}` must be {'a string' if _KINDS[name] is str else 'an object'} or null.")
     for name in ("operationName", "documentId"):
         if len(found.get(name) or "") > MAX_NAME_LENGTH:
-            raise _refused(f"`{name}` has more than {MAX_NAME_LENGTH} characters.")
+            raise _refused(f"`{name}` can have at most {MAX_NAME_LENGTH} characters.")
     query, extensions = found.get("query"), found.get("extensions")
     document_id, persisted = found.get("documentId"), _persisted(extensions) if extensions else None
     if query is None and document_id is None and persisted is None:

@@ -89,8 +89,8 @@ def _paths(request: Request) -> list[str]:
 
 
 _NOTHING = (
-    "Nothing is at this path. This port has {}; no path ends with a slash. A webhook's path needs the secret of its "
-    "gateway. With METRICS_PORT, /metrics is at that port only.\n"
+    "Nothing is at this path. This port serves {}. No path ends with a slash. A webhook path exists only if its "
+    "gateway's secret is set. If METRICS_PORT is set, /metrics is on that port only.\n"
 )
 NOT_FOUND: Mapping[Any, ExceptionHandler] = {404: _not_found}
 """What answers for the paths that nothing is at."""

@@ -37,7 +37,7 @@ class Uploads:
                     while self._bytes > self._max_bytes:
                         self._forget(next(iter(self._bodies)))
                 if number not in self._bodies:
-                    raise UnavailableError("The service is receiving too much.")
+                    raise UnavailableError("The service is receiving too much data at once.")
             return bytes(body)
         finally:
             self._forget(number)

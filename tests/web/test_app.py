@@ -397,4 +397,4 @@ async def test_a_read_that_fails_after_a_mutation_does_not_say_that_it_may_have_
     [error] = answer["errors"]
     assert error["path"] == ["saveCustomerGatewayToken", "gatewayToken", "history"]
     assert error["extensions"]["code"] == "UNAVAILABLE"
-    assert "The mutation itself has been answered" in error["message"]
+    assert "The mutation itself has completed" in error["message"]

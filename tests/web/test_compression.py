@@ -75,7 +75,7 @@ def test_a_body_of_thousands_of_members_is_refused(coding):
     assert decompress(member * 1000, coding, 10) == b""
     with pytest.raises(HTTPError) as refusal:
         decompress(member * 1001, coding, 10)
-    assert (refusal.value.status, str(refusal.value)) == (400, "A compressed body has at most 1,000 members.")
+    assert (refusal.value.status, str(refusal.value)) == (400, "A compressed body can have at most 1,000 members.")
 
 
 @pytest.mark.parametrize("coding", COMPRESS)

@@ -110,7 +110,7 @@ def check_refusal(received, status, told):
 async def test_a_head_that_is_too_large_is_refused(peer):
     reader, writer = peer
     writer.write(HEAD + b"X-Request-Id: abc\r\nX-A: " + b"a" * 66_000)
-    told = b"The head has more than 65,536 bytes or 100 header lines."
+    told = b"The request line and headers have more than 65,536 bytes or 100 headers. Send fewer or shorter headers."
     check_refusal(await answer(reader), b"431 Request Header Fields Too Large", told)
 
 
@@ -118,14 +118,14 @@ async def test_a_head_that_is_too_large_is_refused(peer):
 async def test_a_head_that_does_not_come_is_not_waited_for_long(peer):
     reader, writer = peer
     writer.write(HEAD + b"X-Request-Id: abc\r\nX-A: a")
-    told = b"The head of the request did not arrive within 0.3 s."
+    told = b"The request line and headers did not arrive within 0.3 s."
     check_refusal(await answer(reader), b"408 Request Timeout", told)
 
 
 async def test_a_coding_that_is_not_read_is_refused_with_the_reason(peer):
     reader, writer = peer
     writer.write(HEAD + b"X-Request-Id: abc \r\nTransfer-Encoding: gzip\r\n\r\n")
-    told = b"The only Transfer-Encoding that this service reads is chunked."
+    told = b"The only supported Transfer-Encoding is chunked."
     check_refusal(await answer(reader), b"501 Not Implemented", told)
 
 

@@ -189,5 +189,5 @@ def test_a_query_string_that_is_no_request_is_refused(query_string):
 def test_names_have_at_most_128_characters(name):
     fits = orjson.dumps({"query": "{ a }", name: "x" * 128})
     assert from_body(fits)
-    with pytest.raises(HTTPError, match=f"`{name}` has more than 128 characters"):
+    with pytest.raises(HTTPError, match=f"`{name}` can have at most 128 characters"):
         from_body(orjson.dumps({"query": "{ a }", name: "x" * 129}))

@@ -64,12 +64,12 @@ async def test_events_of_gateways_share_the_room(service, monkeypatch):
     client = Client(await service(stripe_webhook_secret="whsec_dGVzdC1zZWNyZXQ", max_body_bytes=100))
 
     async def receive(_read, _most):
-        raise UnavailableError("The service is receiving too much.")
+        raise UnavailableError("The service is receiving too much data at once.")
 
     monkeypatch.setattr(Uploads, "receive", lambda _self, *given: receive(*given))
     answer = await client.http.post("/webhooks/stripe", content=b"{}")
     assert answer.status_code == 503
-    assert answer.json() == {"error": "The service is receiving too much. Send the event again."}
+    assert answer.json() == {"error": "The service is receiving too much data at once. Send the event again."}
 
 
 async def test_a_body_is_what_was_sent():
