@@ -66,8 +66,8 @@ class ExpiredCursorError(BadInputError):
 
     def __init__(self) -> None:
         super().__init__(
-            "Entries after the cursor in `after` were deleted. Start again: read the feed with `startAt: NOW` and keep"
-            " its `endCursor`, list all tokens, then continue from that cursor."
+            "Entries after the cursor in `after` were deleted. Start again: get a new cursor with `startAt: NOW`, list"
+            " all tokens, then continue from that cursor."
         )
 
 
