@@ -184,6 +184,10 @@ CUT_OFF = """() => [...document.querySelectorAll('.graphiql-container *')].filte
     || (element.matches('input, button, select') && element.scrollWidth > element.clientWidth + 1));
 }).map(element => element.outerHTML.slice(0, 200))"""
 
+BEYOND_THE_DIALOG = """() => [...document.querySelectorAll('.graphiql-dialog *')].filter(element =>
+  element.getBoundingClientRect().right > element.closest('.graphiql-dialog').getBoundingClientRect().right + 1
+).map(element => element.outerHTML.slice(0, 200))"""
+
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 768, 1280])
@@ -220,6 +224,12 @@ async def test_nothing_is_cut_off(graphiql, serving, shot, width, scheme):
         await graphiql.tab(name)
         await graphiql.page.locator(f".graphiql-explorer-root input[value='{name}']").wait_for()
         assert await graphiql.page.evaluate(CUT_OFF) == [], name
+    for dialog in ("settings", "short keys"):
+        await graphiql.page.get_by_role("button", name=f"Open {dialog} dialog").click()
+        await graphiql.page.locator(".graphiql-dialog").wait_for()
+        assert await graphiql.page.evaluate(BEYOND_THE_DIALOG) == [], dialog
+        await graphiql.page.keyboard.press("Escape")
+        await graphiql.page.locator(".graphiql-dialog").wait_for(state="detached")
 
 
 async def test_the_policy_stops_a_request_to_another_host(graphiql, address):
