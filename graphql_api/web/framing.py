@@ -37,7 +37,7 @@ def check_framing(request: Request) -> None:
     """
     headers = request.headers
     if request.http_version not in {"1.0", "1.1"}:
-        raise RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "Use HTTP/1.1 or HTTP/1.0.")
+        raise RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "Use HTTP/1.0 or HTTP/1.1.")
     if request.method == "CONNECT":
         raise RefusedError(HTTPStatus.NOT_IMPLEMENTED, "This service is not a proxy: it does not support CONNECT.")
     if (coding := headers.get(b"transfer-encoding")) is not None:

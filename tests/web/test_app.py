@@ -367,7 +367,7 @@ async def test_a_mutation_keeps_its_place_as_long_as_it_runs(service, token_id, 
     client, places = Client(app), graphql._admission.of_mutations
     [error] = (await client(DELETE % token_id))["errors"]
     assert error["extensions"]["code"] == "TIMEOUT"
-    assert "may have been changed" in error["message"]
+    assert "may already have been made" in error["message"]
     assert not places._free
     await locking.execute("rollback")
     await until(lambda: places._free, "the mutation has ended")
