@@ -247,6 +247,6 @@ def test_metrics_have_a_port_of_their_own(serve, database_url):
     status = {(base, path): httpx.get(base + path).status_code for base in (public, operators) for path in PATHS}
     assert [status[public, path] for path in PATHS] == [200, 200, 404, 200]
     assert [status[operators, path] for path in PATHS] == [200, 200, 200, 404]
-    assert "This port has /healthz, /readyz, /metrics; no" in httpx.get(operators).text
+    assert "This port serves /healthz, /readyz, /metrics. No" in httpx.get(operators).text
     assert httpx.post(f"{operators}/graphql", json={"query": "{ __typename }"}).status_code == 404
     assert service.ask("{ __typename }") == {"data": {"__typename": "Query"}}

@@ -93,7 +93,7 @@ async def test_a_gateway_that_is_added_by_the_page_is_checked_and_purged(run, ac
 async def test_its_key_has_to_be_of_its_form_and_mode(run, acme):
     for key, says in (
         ("sk_live_0123456789abcdef", "ACME_API_KEY must contain API keys: acme_live_… or acme_test_… with 16"),
-        ("acme_test_0123456789abcdef", "that of ACME is for test mode, but ACME is a gateway in live mode"),
+        ("acme_test_0123456789abcdef", "ACME_API_KEY has a test key for ACME, which is in live mode"),
         ("acme_live_fedcba9876543210", "Acme refuses the key (status 401). It needs customers.read"),
     ):
         status, said = await run("check", "--gateway", "ACME", key=key)
