@@ -134,8 +134,8 @@ class Sender:
         endpoint: Endpoint,
         *,
         allow_private: bool,
-        timeout: float = TIMEOUT_SECONDS,
-        read_timeout: float = MAX_READ_SECONDS,
+        timeout: float,
+        read_timeout: float,
     ) -> None:
         self._client = client
         self._timeout = timeout

@@ -273,9 +273,9 @@ def reassigned(token: Token, user_id: str, now: datetime, reason: str | None) ->
     return _next(token, token._replace(user_id=user_id), Action.REASSIGNED, now, reason)
 
 
-def gone(token: Token, action: Action, now: datetime, reason: str | None = None) -> Event:
+def gone(token: Token, action: Action, now: datetime) -> Event:
     """The last entry of a token's history."""
-    return _next(token, token, action, now, reason)
+    return _next(token, token, action, now, None)
 
 
 # --- facts about its customer: see `graphql_api.domain.facts`

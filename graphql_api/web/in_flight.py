@@ -7,13 +7,14 @@ import asyncio
 
 from graphql_api.web.request import Interruption, Request
 
+_LOOK_SECONDS = 0.05
+
 
 class RequestsInFlight:
     """All requests that are being answered."""
 
-    def __init__(self, every_seconds: float = 0.05) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()  # asking for it costs a system call each time, until Python 3.12
-        self._every_seconds = every_seconds
         self._requests: set[Request] = set()
         self._is_looking = False
         self.leave = self._requests.discard
@@ -26,7 +27,7 @@ class RequestsInFlight:
         self._requests.add(request)
         if not self._is_looking:
             self._is_looking = True
-            self._loop.call_later(self._every_seconds, self._look)
+            self._loop.call_later(_LOOK_SECONDS, self._look)
 
     def allow(self, request: Request, seconds: float) -> None:
         """Give the request this many seconds from now."""
@@ -38,4 +39,4 @@ class RequestsInFlight:
             request.interrupt(Interruption.TIME_IS_UP)
         self._is_looking = bool(self._requests)
         if self._is_looking:
-            self._loop.call_later(self._every_seconds, self._look)
+            self._loop.call_later(_LOOK_SECONDS, self._look)

@@ -12,6 +12,7 @@ import asyncpg
 import psutil
 import pytest
 
+from graphql_api.storage.tokens import _LOCKS, _STRIPES
 from tests.faults.conftest import LONG, is_idle
 from tests.faults.crowd import QUERY
 from tests.faults.http import Http, close, request
@@ -136,7 +137,7 @@ MUTATIONS = {
     "erasures": "mutation ($user: ID!) { eraseUserGatewayTokens(userId: $user) { userErrors { code } } }",
 }
 LOCK = "select from customer_gateway_tokens where user_id = any($1) for update"
-STRIPES = "select pg_advisory_xact_lock(1953459045, stripe) from unnest($1::int[]) as stripe"
+STRIPES = "select pg_advisory_xact_lock($1, stripe) from unnest($2::int[]) as stripe"
 
 
 @pytest.mark.parametrize("users", [1, 20])
@@ -151,7 +152,7 @@ async def test_mutations_of_locked_users_leave_others_alone(service, connection,
         async with load.running():
             async with connection.transaction():
                 await connection.execute(LOCK, locked)
-                await connection.execute(STRIPES, sorted({*map(stripe, locked)}))
+                await connection.execute(STRIPES, _LOCKS, sorted({*map(stripe, locked)}))
                 asked = [{"query": MUTATIONS[kind], "variables": {"user": user, "customer": user}} for user in locked]
                 changing = [
                     asyncio.create_task(http.post(service.graphql, each))
@@ -171,7 +172,7 @@ async def test_mutations_of_locked_users_leave_others_alone(service, connection,
 
 
 def stripe(user):
-    return crc32(user.encode()) % 1024
+    return crc32(user.encode()) % _STRIPES
 
 
 async def test_an_abandoned_mutation_is_done_or_not_done(service, connection):
