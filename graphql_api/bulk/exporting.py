@@ -1,12 +1,11 @@
 """All tokens into a file, as one moment has them."""
 
+import codecs
 from collections.abc import Callable
 
 from graphql_api.bulk.records import Format
 from graphql_api.storage.connector import RawConnection
 from graphql_api.storage.export import export_csv, export_json_lines
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # by which Excel knows UTF-8
 
 
 async def export(
@@ -19,5 +18,5 @@ async def export(
     if format_ == "jsonl":
         return await export_json_lines(raw, write)
     if for_spreadsheets:
-        write(_BYTE_ORDER_MARK)
+        write(codecs.BOM_UTF8)  # without it, Excel takes the text for another encoding
     return await export_csv(raw, write, escapes_formulas=for_spreadsheets)

@@ -3,7 +3,7 @@
 import re
 
 from graphql_api.domain.cards import redact_card_numbers
-from graphql_api.domain.errors import Code, InputError, Problem
+from graphql_api.domain.values import invalid
 
 # Without the plus sign, only as short numbers are written: longer ones are ids of some gateways.
 _SCIENTIFIC = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]+)?[Ee]\+[0-9]+|[0-9](?:[.,][0-9]+)?E[0-9]{2})")
@@ -23,12 +23,12 @@ def identifier(value: object, name: str) -> str:
     """
     if type(value) is str:
         if reason := _damage(value):
-            raise _invalid(f"A spreadsheet {reason}. Export the column as text, and correct {name}.")
+            raise invalid(f"A spreadsheet {reason}. Export the column as text, and correct {name}.")
         return value
     if type(value) is int:
         return str(value)
     got = f", not {redact_card_numbers(str(value))}" if type(value) is float else ""
-    raise _invalid(f"{name} is required and must be a string or an integer{got}.")
+    raise invalid(f"{name} is required and must be a string or an integer{got}.")
 
 
 def _damage(text: str) -> str | None:
@@ -44,7 +44,3 @@ def _damage(text: str) -> str | None:
     if _ERROR.fullmatch(text):
         return f"replaced this value by {text}"
     return None
-
-
-def _invalid(message: str) -> InputError:
-    return InputError([Problem(Code.INVALID, message)])

@@ -24,7 +24,7 @@ from graphql_api.domain.errors import Code, InputError, Problem
 from graphql_api.domain.facts import NO_FACTS, Facts
 from graphql_api.domain.inputs import Gateways, Save
 from graphql_api.domain.token import REPORTED, Action, DeactivationReason, Edit, Event, Given, Token
-from graphql_api.domain.values import Problems
+from graphql_api.domain.values import Problems, invalid
 from graphql_api.service.problems import taken
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.saving import BatchSaver
@@ -284,13 +284,13 @@ def _past(problems: Problems, record: Record, now: datetime) -> Mapping[str, Any
 def _id(text: str) -> str:
     token_id = values.token_id(text)
     if token_id is None:
-        raise _invalid("id must be a UUID. Omit it to get a new one.")
+        raise invalid("id must be a UUID. Omit it to get a new one.")
     return token_id
 
 
 def _version(number: int) -> int:
     if not 1 <= number < 2**31:
-        raise _invalid("version must be at least 1 and below 2,147,483,648.")
+        raise invalid("version must be at least 1 and below 2,147,483,648.")
     return number
 
 
@@ -299,17 +299,13 @@ def _reason(name: str) -> str:
         return DeactivationReason(name).value
     except ValueError:
         known = ", ".join(reason.value for reason in DeactivationReason)
-        raise _invalid(f"deactivationReason must be one of {known}.") from None
+        raise invalid(f"deactivationReason must be one of {known}.") from None
 
 
 def _former_ids(names: list[Any]) -> list[str]:
     if not all(isinstance(name, str) for name in names):
-        raise _invalid(_KINDS["formerGatewayCustomerIds"][1])
+        raise invalid(_KINDS["formerGatewayCustomerIds"][1])
     return list(dict.fromkeys(names))
-
-
-def _invalid(message: str) -> InputError:
-    return InputError([Problem(Code.INVALID, message)])
 
 
 _OPTIONAL_TEXT = (str, NoneType)

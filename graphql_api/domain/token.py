@@ -304,6 +304,11 @@ def has_own_reason(token: Token) -> bool:
     return not token.is_active and token.deactivation_reason != _GONE
 
 
+def is_gone(token: Token) -> bool:
+    """Whether the gateway deleted the customer: another customer then takes its place without a conflict."""
+    return token.deactivation_reason == _GONE
+
+
 def settled(token: Token, facts: Facts) -> Token:
     """The token's state by these facts together with its own."""
     known = facts_of(token).joined(facts)

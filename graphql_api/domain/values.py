@@ -89,7 +89,7 @@ def gateway(text: str) -> str:
     """
     name = text.strip().upper()
     if not _GATEWAY.fullmatch(name):
-        raise _invalid(
+        raise invalid(
             f"{quoted(text)} is not a valid gateway name. A name is a letter followed by up to 49 letters, digits or"
             " underscores, such as STRIPE_EU."
         )
@@ -104,13 +104,11 @@ def user_id(text: str) -> str:
     """
     stored_user_id(text)
     if text in _SLIPS:
-        raise _invalid(
-            f"The user id is '{text}', which usually means a bug in the calling program. Send the user's id."
-        )
+        raise invalid(f"The user id is '{text}', which usually means a bug in the calling program. Send the user's id.")
     if text[0].isspace() or text[-1].isspace():
-        raise _invalid("This user id starts or ends with whitespace. Remove it.")
+        raise invalid("This user id starts or ends with whitespace. Remove it.")
     if has_invisible(text):
-        raise _invalid("This user id contains a control or invisible character. Remove it.")
+        raise invalid("This user id contains a control or invisible character. Remove it.")
     return text
 
 
@@ -121,7 +119,7 @@ def stored_user_id(text: str) -> str:
         InputError: it is empty, too long, or malformed.
     """
     if not 1 <= len(text) <= MAX_ID_LENGTH:
-        raise _invalid(f"A user id must have 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
+        raise invalid(f"A user id must have 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
     return well_formed(text)
 
 
@@ -132,9 +130,9 @@ def gateway_customer_id(text: str) -> str:
         InputError: it has a wrong length, white space or unprintable characters.
     """
     if not 1 <= len(text) <= MAX_ID_LENGTH:
-        raise _invalid(f"A gateway customer id must have 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
+        raise invalid(f"A gateway customer id must have 1 to {MAX_ID_LENGTH} characters; this one has {len(text)}.")
     if not text.isprintable() or " " in text or has_invisible(text):
-        raise _invalid("A gateway customer id may contain only printable characters and no whitespace.")
+        raise invalid("A gateway customer id may contain only printable characters and no whitespace.")
     return text
 
 
@@ -147,7 +145,7 @@ def description(text: str | None, what: str = "description") -> str | None:
     if text is None:
         return None
     if len(text) > MAX_DESCRIPTION_LENGTH:
-        raise _invalid(f"A {what} can have at most {MAX_DESCRIPTION_LENGTH} characters; this one has {len(text)}.")
+        raise invalid(f"A {what} can have at most {MAX_DESCRIPTION_LENGTH} characters; this one has {len(text)}.")
     return without_card_number(well_formed(text), f"Remove it from the {what}.")
 
 
@@ -160,17 +158,17 @@ def metadata(value: Any) -> dict[str, Any] | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise _invalid('Metadata must be a JSON object, such as {"plan": "gold"}.')
+        raise invalid('Metadata must be a JSON object, such as {"plan": "gold"}.')
     characters = 0
     for leaf in _leaves(cast("dict[str, Any]", value), MAX_METADATA_DEPTH):
         characters += len(leaf) if isinstance(leaf, str) else _digits(leaf) if isinstance(leaf, float) else 1
         if characters > MAX_METADATA_BYTES:  # before the rest is examined
-            raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES:,} bytes of JSON; this has more.")
+            raise invalid(f"Metadata can have at most {MAX_METADATA_BYTES:,} bytes of JSON; this has more.")
         _check_leaf(leaf)
     if len(repr(value)) * _MAX_BYTES_PER_CHARACTER > MAX_METADATA_BYTES:
         size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
         if size > MAX_METADATA_BYTES:
-            raise _invalid(f"Metadata can have at most {MAX_METADATA_BYTES:,} bytes of JSON; this has {size:,}.")
+            raise invalid(f"Metadata can have at most {MAX_METADATA_BYTES:,} bytes of JSON; this has {size:,}.")
     return cast("dict[str, Any]", value)
 
 
@@ -201,7 +199,7 @@ def instant(value: object) -> datetime:
             return inside
     except (ValueError, OverflowError):
         pass
-    raise _invalid("A time must be ISO 8601 with a UTC offset, such as 2026-11-22T17:28:02Z.")
+    raise invalid("A time must be ISO 8601 with a UTC offset, such as 2026-11-22T17:28:02Z.")
 
 
 def second(number: object) -> datetime:
@@ -217,7 +215,7 @@ def second(number: object) -> datetime:
             return _LAST
         if isinstance(number, int) and number >= 0:
             return datetime.fromtimestamp(number, UTC)
-    raise _invalid("A time in seconds must be a whole number and not negative.")
+    raise invalid("A time in seconds must be a whole number and not negative.")
 
 
 def check_not_ahead(at: datetime | None, now: datetime) -> None:
@@ -227,7 +225,7 @@ def check_not_ahead(at: datetime | None, now: datetime) -> None:
         InputError: it is in the future.
     """
     if at is not None and at > now + MAX_AHEAD:
-        raise _invalid(
+        raise invalid(
             "This time is more than five minutes in the future. Send the time of the event, and check the sender's"
             " clock."
         )
@@ -257,7 +255,7 @@ def well_formed(text: str) -> str:
         InputError: it contains a NUL character or a lone surrogate.
     """
     if not is_well_formed(text):
-        raise _invalid("This text contains a NUL character or a lone surrogate. Send well-formed Unicode.")
+        raise invalid("This text contains a NUL character or a lone surrogate. Send well-formed Unicode.")
     return text
 
 
@@ -273,14 +271,15 @@ def without_card_number(text: str, advice: str = "Send the gateway's customer id
     return text
 
 
-def _invalid(message: str) -> InputError:
+def invalid(message: str) -> InputError:
+    """The error of one value that breaks a rule, for the caller to raise."""
     return InputError([Problem(Code.INVALID, message)])
 
 
 def _leaves(container: dict[str, Any] | list[Any], depth: int) -> Iterator[Any]:
     """Every key, and every value that is not an object or array."""
     if depth == 0:
-        raise _invalid(f"Metadata can nest at most {MAX_METADATA_DEPTH} objects and arrays deep.")
+        raise invalid(f"Metadata can nest at most {MAX_METADATA_DEPTH} objects and arrays deep.")
     if isinstance(container, dict):
         yield from container
         children = container.values()
@@ -312,10 +311,10 @@ def _check_leaf(leaf: Any) -> None:
         without_card_number(well_formed(leaf), _IN_METADATA)
     elif isinstance(leaf, float):
         if not _LEAST_INTEGER < leaf <= _GREATEST_INTEGER and not _is_as_sent(leaf):
-            raise _invalid(_TOO_LONG)
+            raise invalid(_TOO_LONG)
         if abs(leaf) < _LONGER_THAN_CARD_NUMBERS:
             without_card_number(str(int(leaf)), _IN_METADATA)
     elif isinstance(leaf, int) and not isinstance(leaf, bool):
         if not _LEAST_INTEGER <= leaf <= _GREATEST_INTEGER:
-            raise _invalid(_TOO_LONG)
+            raise invalid(_TOO_LONG)
         without_card_number(str(leaf), _IN_METADATA)

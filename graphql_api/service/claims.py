@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import InputError
-from graphql_api.domain.token import DeactivationReason, Token
+from graphql_api.domain.token import Token
 from graphql_api.service.problems import erased_problem
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
@@ -30,7 +31,7 @@ async def claim(service: Tokens, user_id: str, gateway: str, lease_seconds: int)
 
 async def _claim(service: Tokens, user_id: str, gateway: str, lease_seconds: int) -> ClaimResult:
     stored = (await service.store.read_at(user_id, gateway)).token
-    if stored is not None and stored.deactivation_reason != DeactivationReason.GATEWAY_DELETED.value:
+    if stored is not None and not tokens.is_gone(stored):
         return ClaimResult(stored)
     claimed = await service.store.claim(user_id, gateway, lease_seconds)
     if claimed is not None:

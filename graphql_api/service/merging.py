@@ -11,7 +11,7 @@ from typing import Any
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code, InputError, Problem
-from graphql_api.domain.token import Changes, DeactivationReason, Token
+from graphql_api.domain.token import Changes, Token
 from graphql_api.service.problems import erased_problem
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.tokens import Tokens
@@ -144,7 +144,7 @@ async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetim
     conflicts = [
         token
         for token in moving
-        if token.gateway in there and not _is_gone(token) and not _is_gone(there[token.gateway])
+        if token.gateway in there and not tokens.is_gone(token) and not tokens.is_gone(there[token.gateway])
     ]
     if conflicts and asked.on_conflict not in {KEEP_TARGET, KEEP_SOURCE}:
         winners = [there[token.gateway] for token in conflicts]
@@ -158,7 +158,7 @@ async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetim
         if target is None:
             result.moved.append(changes.change(token, tokens.merged(token, into_user, now)))
             continue
-        moves = not _is_gone(token) and (_is_gone(target) or asked.on_conflict == KEEP_SOURCE)
+        moves = not tokens.is_gone(token) and (tokens.is_gone(target) or asked.on_conflict == KEEP_SOURCE)
         winner, loser = (token, target) if moves else (target, token)
         changes.delete(loser, tokens.merged_away(loser, into_user, now))
         kept = changes.change(winner, tokens.merged(winner, into_user, now))
@@ -175,11 +175,6 @@ async def _merge(store: TokenTransaction, actor: str, asked: Merge, now: datetim
     await store.reassign_identifiers(from_user, into_user)
     await store.write(changes, actor)
     return result
-
-
-def _is_gone(token: Token) -> bool:
-    """Whether the gateway deleted the customer. Another one then takes or keeps its place without a conflict."""
-    return token.deactivation_reason == DeactivationReason.GATEWAY_DELETED.value
 
 
 def _both_have_one(token: Token) -> Problem:

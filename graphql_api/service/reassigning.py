@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from graphql_api.domain import token as tokens
 from graphql_api.domain.errors import Code
-from graphql_api.domain.token import Changes, DeactivationReason, Token
+from graphql_api.domain.token import Changes, Token
 from graphql_api.domain.values import Problems
 from graphql_api.service.problems import erased_problem
 from graphql_api.service.retrying import retry_on_conflict
@@ -97,7 +97,8 @@ async def _reassign(
             rivals[each.user_id, each.gateway].append(moving[each.key])
     kept = {_key(keeper) for there in rivals.values() if (keeper := _keeper(there, moving))}
     erased = await store.erased({each.user_id for each in wanted})
-    _check(wanted, owners, erased, {key for key, token in moving.items() if key not in kept and not _is_gone(token)})
+    superfluous = {key for key, token in moving.items() if key not in kept and not tokens.is_gone(token)}
+    _check(wanted, owners, erased, superfluous)
     now = await store.now()
     changes = Changes()
     await store.reassign(goals)
@@ -124,13 +125,9 @@ def _keeper(rivals: Sequence[Token], moving: Container[Pair]) -> Token | None:
 
     A token of a deleted customer gives way to any other, and the token that has the place to one that arrives.
     """
-    alive = (token for token in rivals if not _is_gone(token))
+    alive = (token for token in rivals if not tokens.is_gone(token))
     coming = (token for token in rivals if _key(token) in moving)
     return next(chain(alive, coming, rivals), None)
-
-
-def _is_gone(token: Token) -> bool:
-    return token.deactivation_reason == DeactivationReason.GATEWAY_DELETED.value
 
 
 def _changing(wanted: Sequence[Reassignment], owners: dict[Pair, str]) -> set[Pair]:

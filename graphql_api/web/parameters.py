@@ -1,5 +1,6 @@
 """The parameters of a GraphQL request: read from a body or a query string, or refused in every other shape."""
 
+import codecs
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -14,7 +15,6 @@ _KINDS = {"query": str, "operationName": str, "documentId": str, "variables": di
 # What clients in languages that do not tell an empty object from an empty array, or from nothing, send for none.
 _EMPTY: dict[str, tuple[Any, ...]] = {"variables": ([], ""), "extensions": ([], "")}
 _USUAL = frozenset({"query", "variables", "operationName"})
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _new = tuple.__new__  # of a named tuple: its class would be a call more, for each request
 
 
@@ -36,7 +36,7 @@ def from_body(body: bytes, max_batch: int = 0) -> "Parameters | list[Parameters 
         HTTPError: 400, it is not JSON, is a batch that is empty or too large, or a parameter has the wrong type.
     """
     try:
-        found = orjson.loads(body.removeprefix(_BYTE_ORDER_MARK))
+        found = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError:
         raise _refused(
             "The body is not valid UTF-8 JSON. It can be at most 1,024 levels deep, and numbers must be finite."

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from graphql import MiddlewareManager
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from graphql_api.observability.tracing import Tracing
 
 _OURS = frozenset({"INTERNAL", "TIMEOUT", "UNAVAILABLE"})  # outcomes that no caller can be blamed for
-_SERVER_ERROR = 500
 
 
 class Traced:
@@ -96,5 +96,5 @@ def _request_span(
 
 def _say_status(tracing: "Tracing", span: "Span", status: int) -> None:
     span.set_attribute("http.response.status_code", status)
-    if status >= _SERVER_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         tracing.fail(span, str(status))

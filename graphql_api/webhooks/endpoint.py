@@ -7,6 +7,7 @@ from math import inf
 from time import monotonic
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -103,8 +104,8 @@ class _Page:
             request.state.metrics.webhook_ignored(self._sender.name, ignored.reason)
             self._note(ignored)
             return JSONResponse({"received": True})
-        except _BodyError as error:
-            return JSONResponse({"error": str(error)}, error.status)
+        except HTTPException as error:
+            return JSONResponse({"error": error.detail}, error.status_code)
         tokens = Tokens(request.state.store, self._caller, self._gateways)
         try:
             with deadline.until(asyncio.get_running_loop().time() + self._max_seconds):
@@ -135,11 +136,11 @@ class _Page:
             async with asyncio.timeout(self._max_body_seconds):
                 body = await request.state.uploads.receive(lambda: anext(stream, b""), self._max_body_bytes)
         except (TimeoutError, ClientDisconnect):
-            raise _BodyError(408, "The event did not arrive in time.") from None
+            raise HTTPException(408, "The event did not arrive in time.") from None
         except UnavailableError as error:
-            raise _BodyError(503, f"{error} Send the event again.") from None
+            raise HTTPException(503, f"{error} Send the event again.") from None
         if len(body) > self._max_body_bytes:
-            raise _BodyError(413, f"The event is larger than {self._max_body_bytes} bytes.")
+            raise HTTPException(413, f"The event is larger than {self._max_body_bytes} bytes.")
         return body
 
 
@@ -149,14 +150,6 @@ class _Ignored:
 
     events: int = 0
     logged_at: float = -inf
-
-
-class _BodyError(Exception):
-    """The event did not arrive as a whole: what is answered, and its status."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def _refused_coding(request: Request) -> Response | None:
