@@ -102,7 +102,7 @@ def create_app(settings: Settings, shared: SharedMemory | None = None) -> ASGIAp
                 hosts,
                 cors,
             )
-            async with metrics.following(
+            async with metrics.collecting(
                 lambda: _reading(graphql, database.connections, replicas, authenticator, tracing)
             ):
                 try:

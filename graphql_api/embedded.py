@@ -30,7 +30,7 @@ from graphql_api.domain.errors import UnavailableError
 _NOBODY = 65534
 _POLL_SECONDS = 0.005
 _SOCKET_FOLDER = "gateway-tokens-"
-_LONGEST_FOLDER = 103 - len("/.s.PGSQL.5432")  # bytes, on the system that allows a socket's path the fewest
+_MAX_SOCKET_FOLDER_BYTES = 103 - len("/.s.PGSQL.5432")  # bytes, on the system that allows a socket's path the fewest
 _SETTINGS = {
     "listen_addresses": "",
     "port": "5432",
@@ -262,7 +262,7 @@ def _as_owner(cluster: Path) -> list[str]:
 def _socket_folder() -> Path:
     """A new directory with a path that is short enough for a socket."""
     folder = Path(tempfile.mkdtemp(prefix=_SOCKET_FOLDER))
-    if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
+    if len(os.fsencode(folder)) <= _MAX_SOCKET_FOLDER_BYTES:
         return folder
     folder.rmdir()
     return Path(tempfile.mkdtemp(prefix=_SOCKET_FOLDER, dir="/tmp"))

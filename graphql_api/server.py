@@ -24,9 +24,9 @@ from graphql_api.observability import logs
 from graphql_api.web.connection import Connections
 from graphql_api.web.connection_registry import ConnectionLimits
 
-_STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-_SAYING: dict[int, Callable[[], None]] = {signal.SIGUSR1: logs.say_more, signal.SIGUSR2: logs.say_less}
-_HEEDED = {*_STOPPING, *_SAYING}
+_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_VERBOSITY_SIGNALS: dict[int, Callable[[], None]] = {signal.SIGUSR1: logs.log_more, signal.SIGUSR2: logs.log_less}
+_HANDLED_SIGNALS = {*_STOP_SIGNALS, *_VERBOSITY_SIGNALS}
 _BACKLOG = 2048
 _FINISH_SECONDS = 18  # for what is under way when the listener closes
 _RESTART_SECONDS = 1  # at least so long between two starts of one worker
@@ -78,7 +78,7 @@ def listening(host: str, port: int, workers: int) -> Generator[list[socket.socke
 
 def keep_signals() -> None:
     """From now on signals, by which a process would end, wait until `serve` heeds them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HEEDED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_SIGNALS)
 
 
 def serve(app: Any, listeners: list[Listeners], drain_seconds: float) -> None:
@@ -125,19 +125,19 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._drain)
-        for number, say in _SAYING.items():
-            loop.add_signal_handler(number, say)
+        for number, change_level in _VERBOSITY_SIGNALS.items():
+            loop.add_signal_handler(number, change_level)
         if supervisor := multiprocessing.parent_process():
             loop.add_reader(supervisor.sentinel, self._supervisor_died, supervisor.sentinel)
             loop.add_signal_handler(signal.SIGINT, self._leave)
-            heeded = _HEEDED - {signal.SIGHUP}  # it comes from a terminal, and is the supervisor's to pass on
+            handled = _HANDLED_SIGNALS - {signal.SIGHUP}  # it comes from a terminal, and is the supervisor's to pass on
         else:
-            heeded = _HEEDED
-            for number in _STOPPING - {signal.SIGTERM}:
+            handled = _HANDLED_SIGNALS
+            for number in _STOP_SIGNALS - {signal.SIGTERM}:
                 loop.add_signal_handler(number, self._press, number)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, heeded)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
         yield
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # nothing disturbs what is left to clean up
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # nothing disturbs what is left to clean up
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -204,7 +204,7 @@ class _Worker:
     @staticmethod
     def _run(app: Any, listeners: Listeners, drain_seconds: float) -> None:
         # These are kept until there is a handler; what else comes from a terminal is the supervisor's to pass on.
-        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT, signal.SIGHUP, *_SAYING})
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT, signal.SIGHUP, *_VERBOSITY_SIGNALS})
         uvloop.run(_work(app, listeners, drain_seconds))
 
     def stop(self, *, drains: bool) -> None:
@@ -227,14 +227,14 @@ def _supervise(app: Any, listeners: list[Listeners], drain_seconds: float) -> bo
     A second signal ends them at once; answers whether one did.
     """
     gc.freeze()
-    watched = {*_HEEDED, signal.SIGCHLD}
+    watched = {*_HANDLED_SIGNALS, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     workers = [_Worker(app, of_worker, drain_seconds) for of_worker in listeners]
     stopping = is_cut_off = False
     while workers:
         received = signal.sigwait(watched)
-        if received in _SAYING:
-            _SAYING[received]()  # here as well: workers to come are forks of this process
+        if received in _VERBOSITY_SIGNALS:
+            _VERBOSITY_SIGNALS[received]()  # here as well: workers to come are forks of this process
             for worker in workers:
                 os.kill(cast("int", worker.process.pid), received)
         elif received != signal.SIGCHLD:

@@ -11,7 +11,7 @@ from typing import Self
 
 from graphql_api.auth.access_tokens import AccessToken, InvalidTokenError, Requirements, Verified, mint
 from graphql_api.auth.keyring import Keyring
-from graphql_api.auth.keys import FileKeys, Keys, served_keys, watched
+from graphql_api.auth.keys import FileKeys, Keys, remote_keys, watched_file
 from graphql_api.auth.router_secret import RouterSecret
 from graphql_api.domain.caller import ANONYMOUS_ADMIN, UNAUTHENTICATED, Caller
 from graphql_api.domain.errors import UnavailableError
@@ -118,9 +118,9 @@ class Authenticator:
 
 def _keys(url: str | None, file: Path | None, secret: str | None) -> AbstractAsyncContextManager[Keys]:
     if url is not None:
-        return served_keys(url)
+        return remote_keys(url)
     if file is not None:
-        return watched(FileKeys(file))
+        return watched_file(FileKeys(file))
     if secret is not None:
         return nullcontext(Keys(Keyring.of_secret(secret)))
     raise ValueError("authentication needs a key: a URL, a file or a secret")

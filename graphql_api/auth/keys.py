@@ -31,7 +31,7 @@ class KeyTiming(NamedTuple):
     fetch_timeout_seconds: float = 3.0
     refresh_seconds: float = 60.0  # from one fetch to the next if no token asks for one
     retry_seconds: float = 2.0  # if the last fetch failed
-    look_seconds: float = 1.0  # between looks at a file
+    poll_seconds: float = 1.0  # between looks at a file
 
 
 DEFAULT_TIMING = KeyTiming()
@@ -90,7 +90,7 @@ class FileKeys(Keys):
     async def keep_current(self) -> None:
         """Watch the file until cancelled."""
         while True:
-            await asyncio.sleep(self._timing.look_seconds)
+            await asyncio.sleep(self._timing.poll_seconds)
             try:
                 await self.look()
             except (OSError, ValueError) as error:
@@ -109,7 +109,7 @@ def _state(path: Path) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-class ServedKeys(Keys):
+class RemoteKeys(Keys):
     """The keys of a key server, fetched regularly, and when a token names an unknown key."""
 
     def __init__(
@@ -197,21 +197,21 @@ class ServedKeys(Keys):
 
 
 @asynccontextmanager
-async def watched(keys: FileKeys) -> AsyncGenerator[Keys]:
+async def watched_file(keys: FileKeys) -> AsyncGenerator[Keys]:
     """The keys of a file, until the context ends."""
     async with _meanwhile(supervise("access token keys", keys.keep_current)):
         yield keys
 
 
 @asynccontextmanager
-async def served_keys(url: str, timing: KeyTiming = DEFAULT_TIMING) -> AsyncGenerator[Keys]:
+async def remote_keys(url: str, timing: KeyTiming = DEFAULT_TIMING) -> AsyncGenerator[Keys]:
     """The keys of a key server, which may be down at startup, until the context ends."""
     # No redirects: the operator decides where keys come from. No compression: the limit counts bytes read.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     async with httpx.AsyncClient(
         headers=headers, timeout=timing.fetch_timeout_seconds, follow_redirects=False
     ) as client:
-        keys = ServedKeys(client, url, timing)
+        keys = RemoteKeys(client, url, timing)
         try:
             await keys.refresh()
             async with _meanwhile(supervise("access token keys", keys.keep_current)):

@@ -41,7 +41,7 @@ from graphql_api.storage.tokens import TokenStore
 # erasures of about half of all other users wait, and so do the requests queued behind them.
 MAX_CHUNK_LINES: Final = 1000
 _MAX_CHUNK_CHARACTERS: Final = 4_000_000
-_CHUNKS_UNDER_WAY: Final = 2  # one is written, the next is staged
+_MAX_CONCURRENT_CHUNKS: Final = 2  # one is written, the next is staged
 
 
 async def import_tokens(
@@ -79,7 +79,7 @@ async def import_tokens(
     under_way: deque[tuple[asyncio.Task[_Chunk | None], asyncio.Event, asyncio.Task[Tally | None]]] = deque()
     try:
         while True:
-            while len(under_way) < _CHUNKS_UNDER_WAY:
+            while len(under_way) < _MAX_CONCURRENT_CHUNKS:
                 reading, turn = asyncio.create_task(read(reading)), asyncio.Event()
                 under_way.append((reading, turn, asyncio.create_task(save(reading, turn))))
             _, turn, saving = under_way[0]
@@ -378,7 +378,7 @@ class _Writer:
             all_are_new, self._all_are_new = self._all_are_new, False
             facts, is_anybody_erased = await staging.known(store)
             erased = await store.erased(users) if is_anybody_erased else set[str]()
-            rows = _settled(parsed, facts, erased)
+            rows = _with_facts(parsed, facts, erased)
             if rows != parsed:
                 await staging.stage(store, rows, again=True)
             stored = await staging.store_new(store, rows, all_are=all_are_new)
@@ -390,19 +390,19 @@ class _Writer:
         return tally
 
 
-def _settled(rows: list[StagedToken], facts: Mapping[Pair, Facts], erased: set[str]) -> list[StagedToken]:
+def _with_facts(rows: list[StagedToken], facts: Mapping[Pair, Facts], erased: set[str]) -> list[StagedToken]:
     """The rows as their gateways' latest word has them; those of erased users are to be written apart."""
     if not facts and not erased and all(row.is_active for row in rows):
         return rows
-    settled = (_settled_row(row, facts) for row in rows)
+    settled = (_row_with_facts(row, facts) for row in rows)
     return [row._replace(deferred=True) if row.user_id in erased else row for row in settled]
 
 
-def _settled_row(row: StagedToken, facts: Mapping[Pair, Facts]) -> StagedToken:
+def _row_with_facts(row: StagedToken, facts: Mapping[Pair, Facts]) -> StagedToken:
     known = facts.get((row.gateway, row.gateway_customer_id))
     if known is None and row.deactivation_reason != DeactivationReason.GATEWAY_DELETED.value:
         return row
-    token = tokens.settled(_token(row), known or NO_FACTS)
+    token = tokens.with_facts(_token(row), known or NO_FACTS)
     return row._replace(**{name: getattr(token, name) for name in REPORTED})
 
 
@@ -427,7 +427,7 @@ async def _write_others(
         before = batch.stored.get((row.user_id, row.gateway))
         refused = _refusal(batch, row, used_ids) if before is None else None
         save = save_input(row, before)._replace(refused_as_new=chunk.refused_as_new.get(row.line))
-        result = refused or batch.save(save, _import_event(row, now), _said(row, before))
+        result = refused or batch.save(save, _import_event(row, now), _gateway_facts(row, before))
         if isinstance(result, InputError):
             tally.reject(row.line, _in_words_of_a_file(result), chunk.records[row.line])
         elif result.created:
@@ -490,7 +490,7 @@ def _is_outdated(row: StagedToken, stored: Token) -> bool:
     return activated_at is not None and row.deactivated_at < activated_at
 
 
-def _said(row: StagedToken, stored: Token | None) -> Facts:
+def _gateway_facts(row: StagedToken, stored: Token | None) -> Facts:
     """What a row says that the gateway said, and when: of a deletion without a time only that it is known by now."""
     said = tokens.facts_of(_token(row))
     is_known = stored is not None and tokens.facts_of(stored).gone_at is not None

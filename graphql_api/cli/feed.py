@@ -78,13 +78,13 @@ def _deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict
     import structlog
 
     from graphql_api.deliveries import delivering
-    from graphql_api.deliveries.sending import Endpoint, Sender, Sends
+    from graphql_api.deliveries.sending import Endpoint, HTTPSender, Sender
     from graphql_api.observability import logs
     from graphql_api.storage.migrate import upgrade
     from graphql_api.storage.pool import ConnectionPool
 
     endpoints = [Endpoint(*endpoint) for endpoint in settings.event_endpoints]
-    open_stream: Callable[..., AbstractAsyncContextManager[Sends]] | None = None
+    open_stream: Callable[..., AbstractAsyncContextManager[Sender]] | None = None
     if any(endpoint.is_stream for endpoint in endpoints):
         try:
             from graphql_api.deliveries.jetstream import JetStreamSender
@@ -94,11 +94,11 @@ def _deliver_events(settings: "Settings", *, once: bool, embedded: bool) -> dict
             ) from error
         open_stream = JetStreamSender.open
 
-    def open_sender(endpoint: Endpoint, timing: delivering.DeliveryTiming) -> AbstractAsyncContextManager[Sends]:
+    def open_sender(endpoint: Endpoint, timing: delivering.DeliveryTiming) -> AbstractAsyncContextManager[Sender]:
         allow_private = settings.event_webhook_allow_private
         if endpoint.is_stream and open_stream is not None:
             return open_stream(endpoint, allow_private=allow_private, timeout=timing.answer)
-        return Sender.open(endpoint, allow_private=allow_private, timeout=timing.answer, read_timeout=timing.read)
+        return HTTPSender.open(endpoint, allow_private=allow_private, timeout=timing.answer, read_timeout=timing.read)
 
     async def work(url: str) -> dict[str, str]:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -149,15 +149,15 @@ def _resume_endpoint(settings: "Settings", name: str, *, cursor: str | None, ski
     """
     from graphql_api.deliveries import delivering
     from graphql_api.domain.errors import BadInputError
-    from graphql_api.schema.cursors import to_place
+    from graphql_api.schema.cursors import to_position
 
     try:
-        place = to_place(cursor) if cursor is not None else None
+        position = to_position(cursor) if cursor is not None else None
     except BadInputError as refused:
         raise BadInputError(f"--from: {refused}") from None
 
     async def work(pool: "ConnectionPool") -> None:
-        left_out = await delivering.resume(pool, name, place=place, skip=skip)
+        left_out = await delivering.resume(pool, name, start=position, skip=skip)
         if left_out is not None:
             print(f"{name} leaves out {left_out}.")
 

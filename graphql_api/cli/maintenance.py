@@ -50,14 +50,14 @@ def doctor() -> None:
     from graphql_api.doctor import findings
     from graphql_api.observability import logs
     from graphql_api.settings import Settings
-    from graphql_api.settings.advice import slips
+    from graphql_api.settings.advice import misspellings
 
     logs.configure("error")  # a finding tells what a warning would
 
     async def told() -> bool:
         settings, problems = Settings.inspect()
         all_well = True
-        async with aclosing(findings(settings, [*problems, *slips(os.environ)])) as found:
+        async with aclosing(findings(settings, [*problems, *misspellings(os.environ)])) as found:
             async for finding in found:
                 label = "WRONG" if not finding.is_well else "note" if finding.is_note else "ok"
                 print(f"{label:<6}{finding.check:<12}{finding.says}", flush=True)

@@ -60,7 +60,7 @@ def _confirm(question: str) -> None:
 
 
 def load_settings() -> "Settings":
-    """The settings of the environment; variables whose names look like slips are named on standard error, or logged.
+    """The settings of the environment; misspelled names of variables are told on standard error, or logged.
 
     Raises:
         ConfigurationError: a variable has an invalid value.
@@ -69,16 +69,16 @@ def load_settings() -> "Settings":
 
     from graphql_api.observability import logs
     from graphql_api.settings import ConfigurationError, Settings
-    from graphql_api.settings.advice import slips
+    from graphql_api.settings.advice import misspellings
 
     settings, problems = Settings.inspect()
     level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
     logs.configure(level, settings.log_format)  # else structlog writes to standard output, among the data
-    for slip in slips(os.environ):
+    for misspelling in misspellings(os.environ):
         if settings.log_format == "json":
-            structlog.get_logger().warning("unknown variable", problem=slip)
+            structlog.get_logger().warning("unknown variable", problem=misspelling)
         else:
-            print(f"gateway-tokens: warning: {slip}", file=sys.stderr)
+            print(f"gateway-tokens: warning: {misspelling}", file=sys.stderr)
     if problems:
         raise ConfigurationError(*problems)
     return settings

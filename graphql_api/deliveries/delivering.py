@@ -21,11 +21,11 @@ from graphql_api.deliveries.sending import (
     TIMEOUT_SECONDS,
     DeliveryOutcome,
     Endpoint,
-    Sends,
+    Sender,
     message_id,
 )
 from graphql_api.domain.errors import BadInputError, UnavailableError
-from graphql_api.domain.filter import FeedFilter, Place
+from graphql_api.domain.filter import FeedFilter, FeedPosition
 from graphql_api.observability.supervision import supervise
 from graphql_api.storage.connector import FAILURES
 from graphql_api.storage.endpoints import LEASE_SECONDS, Endpoints, EndpointState
@@ -99,7 +99,7 @@ class Delivery:
     """
 
     name: str
-    sender: Sends
+    sender: Sender
     feed: Feed
     endpoints: Endpoints
     wanted: FeedFilter
@@ -209,10 +209,10 @@ class Delivery:
         deadline = monotonic() + _SETTLE_SECONDS
         await self.feed.look()
         newest = self.feed.newest
-        while (place := await self.feed.now()).position < newest:
+        while (settled := await self.feed.now()).position < newest:
             if monotonic() > deadline or self.stop.is_set():
                 return None
-        return place.position
+        return settled.position
 
 
 def _described(state: EndpointState) -> str:
@@ -229,7 +229,7 @@ async def deliveries(
     endpoints: Sequence[Endpoint],
     *,
     actions: Sequence[str],
-    open_sender: Callable[[Endpoint, DeliveryTiming], AbstractAsyncContextManager[Sends]],
+    open_sender: Callable[[Endpoint, DeliveryTiming], AbstractAsyncContextManager[Sender]],
     stop: asyncio.Event,
     timing: DeliveryTiming = _STANDARD,
 ) -> AsyncGenerator[list[Delivery]]:
@@ -261,18 +261,20 @@ async def run(made: Sequence[Delivery]) -> None:
     await asyncio.gather(*(supervise(f"deliveries to {each.name}", each.run) for each in made))
 
 
-async def resume(pool: ConnectionPool, name: str, *, place: Place | None = None, skip: bool = False) -> str | None:
+async def resume(
+    pool: ConnectionPool, name: str, *, start: FeedPosition | None = None, skip: bool = False
+) -> str | None:
     """Enable an endpoint. Returns the id of the entry that was left out, if there is one.
 
     Args:
         pool: the database
         name: the endpoint
-        place: where in the feed it continues; None for after its last entry
+        start: where in the feed it continues; None for after its last entry
         skip: leave out the entry that was not taken
 
     Raises:
-        BadInputError: there is no such endpoint, no such place, or no failed entry to leave out. It is an
-            `ExpiredCursorError` if entries after the place were deleted.
+        BadInputError: there is no such endpoint, no such position, or no failed entry to leave out. It is an
+            `ExpiredCursorError` if entries after that were deleted.
     """
     feed, states = Feed(pool), Endpoints(pool, "")
     known = {each.name: each for each in await states.states()}
@@ -281,8 +283,8 @@ async def resume(pool: ConnectionPool, name: str, *, place: Place | None = None,
         names = f"there are {', '.join(known)}" if known else "`deliver` has not run on this database yet"
         raise BadInputError(f"There is no endpoint {name!r}: {names}.")
     position = pruning = left_out = None
-    if place is not None:
-        page = await feed.page(place, 1)
+    if start is not None:
+        page = await feed.page(start, 1)
         position, pruning = page.start.position, page.end.pruning
     elif skip:
         page = await feed.read(state.position, 1)

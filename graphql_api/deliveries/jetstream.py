@@ -17,7 +17,7 @@ from nats.js.errors import APIError, NoStreamResponseError
 
 from graphql_api import network_errors
 from graphql_api.deliveries import sending
-from graphql_api.deliveries.sending import DeliveryOutcome, Endpoint, ForbiddenAddressError, Line, event_of
+from graphql_api.deliveries.sending import DeliveryOutcome, Endpoint, FeedEntry, ForbiddenAddressError, event_of
 
 _PORT = 4222
 _CONNECT_SECONDS = 5
@@ -70,16 +70,16 @@ class JetStreamSender:
         finally:
             await sender._close()
 
-    async def send(self, line: Line) -> DeliveryOutcome:
+    async def send(self, entry: FeedEntry) -> DeliveryOutcome:
         """Publish an entry of the feed, and wait until its stream has stored it."""
-        outcome = await self._publish(line)
+        outcome = await self._publish(entry)
         task = asyncio.current_task()
         if task is not None and task.cancelling():  # the client's `wait_for` may lose it before Python 3.12: gh-86296
             raise asyncio.CancelledError
         return outcome
 
-    async def _publish(self, line: Line) -> DeliveryOutcome:
-        message_id, event = event_of(line)
+    async def _publish(self, entry: FeedEntry) -> DeliveryOutcome:
+        message_id, event = event_of(entry)
         data = event.pop("data")
         subject = f"{self._prefix}.{data['id']}"
         try:

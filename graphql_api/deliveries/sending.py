@@ -68,7 +68,7 @@ class DeliveryOutcome(NamedTuple):
     retry_after: float | None = None
 
 
-class Line(Protocol):
+class FeedEntry(Protocol):
     """An entry of the feed."""
 
     def __getitem__(self, name: str, /) -> Any:
@@ -80,38 +80,38 @@ class ForbiddenAddressError(Exception):
     """The host has an address that nothing is sent to; the message continues a sentence about the endpoint."""
 
 
-class Sends(Protocol):
+class Sender(Protocol):
     """What sends to one endpoint."""
 
-    async def send(self, line: Line) -> DeliveryOutcome:
+    async def send(self, entry: FeedEntry) -> DeliveryOutcome:
         """Send an entry of the feed."""
         ...
 
 
-def event_of(line: Line) -> tuple[str, dict[str, Any]]:
+def event_of(entry: FeedEntry) -> tuple[str, dict[str, Any]]:
     """The id and the event for an entry of the feed, without a person: an erasure need not reach it."""
     event = {
-        "type": f"customer_gateway_token.{line['action'].lower()}",
-        "timestamp": line["at"].astimezone(UTC).isoformat(timespec="microseconds"),
+        "type": f"customer_gateway_token.{entry['action'].lower()}",
+        "timestamp": entry["at"].astimezone(UTC).isoformat(timespec="microseconds"),
         "data": {
             "__typename": "CustomerGatewayToken",
-            "id": str(line["token_id"]),
-            "version": line["version"],
-            "gateway": line["gateway"],
-            "isActive": line["is_active"] and not Action(line["action"]).ends_token,
+            "id": str(entry["token_id"]),
+            "version": entry["version"],
+            "gateway": entry["gateway"],
+            "isActive": entry["is_active"] and not Action(entry["action"]).ends_token,
         },
     }
-    return message_id(line), event
+    return message_id(entry), event
 
 
-def message_id(line: Line) -> str:
+def message_id(entry: FeedEntry) -> str:
     """The id of an entry's message, which it keeps whenever it is sent on one timeline of the database.
 
     A failover or a restore may lose an entry, whose version is then given to another change. So later timelines add
     their number: a receiver that knows the id of the lost entry does not drop the other one.
     """
-    number = line["timelines"]
-    return f"evt_{line['token_id']}_{line['version']}" + (f"_{number}" if number > 1 else "")
+    number = entry["timelines"]
+    return f"evt_{entry['token_id']}_{entry['version']}" + (f"_{number}" if number > 1 else "")
 
 
 def signed(keys: Sequence[bytes], message_id: str, body: bytes, now: int) -> dict[str, str]:
@@ -125,7 +125,7 @@ def signed(keys: Sequence[bytes], message_id: str, body: bytes, now: int) -> dic
     }
 
 
-class Sender:
+class HTTPSender:
     """Sends to one endpoint, one request at a time."""
 
     def __init__(
@@ -176,9 +176,9 @@ class Sender:
         ) as client:
             yield cls(client, endpoint, allow_private=allow_private, timeout=timeout, read_timeout=read_timeout)
 
-    async def send(self, line: Line) -> DeliveryOutcome:
+    async def send(self, entry: FeedEntry) -> DeliveryOutcome:
         """Send an entry of the feed."""
-        message_id, event = event_of(line)
+        message_id, event = event_of(entry)
         body = orjson.dumps(event)
         headers = signed(self._endpoint.keys, message_id, body, int(time()))
         try:

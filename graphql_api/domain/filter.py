@@ -35,7 +35,7 @@ class FeedFilter(NamedTuple):
 NO_FILTER = FeedFilter()
 
 
-class Place(NamedTuple):
+class FeedPosition(NamedTuple):
     """A place in the change feed: after the entry with this position, on this timeline of the database.
 
     `pruning` names the last deletion of old entries before the place was given; 0 if there was none.

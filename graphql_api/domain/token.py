@@ -194,7 +194,7 @@ def created(
     )
     if edit.is_active is False:
         token = token._replace(**_ended(now, DeactivationReason.OTHER))
-    token = settled(token, facts)
+    token = with_facts(token, facts)
     return Event(token, action, token.deactivation_reason)
 
 
@@ -241,7 +241,7 @@ def confirmed(token: Token, now: datetime) -> Event:
 
 def imported(token: Token, edit: Edit, said: Facts, now: datetime, facts: Facts = NO_FACTS) -> Event | None:
     """The token after an edit from a file, which also has the gateway's reports; None if it changes nothing."""
-    told = settled(token, said)
+    told = with_facts(token, said)
     event = edited(told, edit, now, facts)
     if event is None:
         return reported(token, said, now)
@@ -309,7 +309,7 @@ def is_gone(token: Token) -> bool:
     return token.deactivation_reason == _GONE
 
 
-def settled(token: Token, facts: Facts) -> Token:
+def with_facts(token: Token, facts: Facts) -> Token:
     """The token's state by these facts together with its own."""
     known = facts_of(token).joined(facts)
     token = token._replace(last_verified_at=known.exists_at, activated_at=known.activated_at or token.activated_at)
@@ -322,7 +322,7 @@ def settled(token: Token, facts: Facts) -> Token:
 
 def reported(token: Token, facts: Facts, now: datetime) -> Event | None:
     """The token after a gateway's report; None if it adds nothing. It is a change only if `is_active` changes."""
-    new = settled(token, facts)
+    new = with_facts(token, facts)
     if new == token:
         return None
     if new.is_active == token.is_active:
@@ -342,7 +342,7 @@ def _with_customer(token: Token, customer: str, facts: Facts) -> Token:
     token = token._replace(gateway_customer_id=customer, last_verified_at=None, activated_at=token.created_at)
     if not has_own_reason(token):
         token = token._replace(is_active=True, deactivated_at=None, deactivation_reason=None)
-    return settled(token, facts)
+    return with_facts(token, facts)
 
 
 # The fields that reports can change, besides version and time.

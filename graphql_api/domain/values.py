@@ -22,7 +22,7 @@ MAX_METADATA_DEPTH = 10  # nested objects and arrays, including the root
 _MAX_BYTES_PER_CHARACTER = 4  # of JSON for a character of Python's `repr`, which is made faster
 
 # What JavaScript and Python produce when a missing value is put into a string.
-_SLIPS = {"undefined", "null", "NaN", "[object Object]"}
+_STRINGIFIED_NOTHING = {"undefined", "null", "NaN", "[object Object]"}
 _INVISIBLE = {"Cc", "Cf", "Zl", "Zp"}  # Unicode's control and format characters, and separators of lines
 # Other characters without a visible glyph: fillers, variation selectors, blank symbols, and what Unicode calls
 # Default_Ignorable_Code_Point (DerivedCoreProperties.txt).
@@ -103,7 +103,7 @@ def user_id(text: str) -> str:
         InputError: it is empty, too long, malformed, or text such as `undefined` that a bug produces.
     """
     stored_user_id(text)
-    if text in _SLIPS:
+    if text in _STRINGIFIED_NOTHING:
         raise invalid(f"The user id is '{text}', which usually means a bug in the calling program. Send the user's id.")
     if text[0].isspace() or text[-1].isspace():
         raise invalid("This user id starts or ends with whitespace. Remove it.")

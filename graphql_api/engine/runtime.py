@@ -250,7 +250,7 @@ class Run:
                 while self.slices or self.pending or self._running:
                     if self._running or len(self.slices) + len(self.pending) > 1:
                         self._flush()
-                        await self._go_on_with_the_ready()
+                        await self._resume_ready()
                     elif self.slices:  # nothing but one batched field
                         slices, self.slices = self.slices, []
                         call = slices[0][0]
@@ -307,7 +307,7 @@ class Run:
         """Note that a value is not there yet; null stands in its place until then."""
         self.pending.append(WaitingValue(awaitable, complete, position, path))
 
-    async def _go_on_with_the_ready(self) -> None:
+    async def _resume_ready(self) -> None:
         """Let all that is pending run at the same time; those who become ready together go on together."""
         self._wakeup = asyncio.get_running_loop().create_future()
         if not self._running:

@@ -68,7 +68,7 @@ class Variables:
         self._schema = schema
         self._definitions = operation.variable_definitions or ()
         self._suggestions = suggestions
-        self._variables = self._short_way()
+        self._variables = self._fast_path()
 
     def coerce(self, values: dict[str, Any]) -> dict[str, Any] | list[GraphQLError]:
         """The coerced variables, or the errors."""
@@ -103,7 +103,7 @@ class Variables:
                 error.message = with_enum_values(error.message, self._schema)
         return errors
 
-    def _short_way(self) -> list[_Variable] | None:
+    def _fast_path(self) -> list[_Variable] | None:
         variables: list[_Variable] = []
         for definition in self._definitions:
             signature = get_variable_signature(self._schema, definition)
@@ -278,7 +278,7 @@ class Arguments:
         self._node = node
         self._arguments = arguments
         self._suggestions = suggestions
-        self._slots = self._short_way()
+        self._slots = self._fast_path()
         self.constant = self._constant(self._slots)
         """The keyword arguments, if they are the same in every execution."""
 
@@ -336,7 +336,7 @@ class Arguments:
             return None
         return {slot.name: slot.value for slot in slots if slot.value is not _OMITTED}
 
-    def _short_way(self) -> list[_Slot] | None:
+    def _fast_path(self) -> list[_Slot] | None:
         nodes = {argument.name.value: argument.value for argument in self._node.arguments or ()}
         slots: list[_Slot] = []
         for given, definition in self._definition.args.items():

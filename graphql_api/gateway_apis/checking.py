@@ -192,7 +192,7 @@ class Check:
         seen = set[str]()
         while True:
             page = await self._client.deletions(max(since, oldest), after)
-            await self._patiently(partial(self._delete_listed, page.deletions))
+            await self._retrying(partial(self._delete_listed, page.deletions))
             self.tally.deletions += len(page.deletions)
             yield self.tally
             if (after := page.after) is None:
@@ -239,7 +239,7 @@ class Check:
         after = FIRST
         left = self._options.limit
         while left != 0:
-            page = await self._patiently(partial(self._checks.due, self._gateway, before, after, _PAGE))
+            page = await self._retrying(partial(self._checks.due, self._gateway, before, after, _PAGE))
             if not page:
                 return
             after = page[-1].place
@@ -252,7 +252,7 @@ class Check:
     async def _find_still_unknown(self, began: datetime) -> AsyncGenerator[CheckTally]:
         """What an earlier check reported is not solved by not being asked for again."""
         after = FIRST[1]
-        while page := await self._patiently(partial(self._checks.still_unknown, self._gateway, began, after, _PAGE)):
+        while page := await self._retrying(partial(self._checks.still_unknown, self._gateway, began, after, _PAGE)):
             after = page[-1].token_id
             self.tally.still_unknown += len(page)
             self._report(map(_unknown, page))
@@ -264,11 +264,11 @@ class Check:
 
     async def _check(self, due: list[DueCheck], before: datetime, left: int | None) -> int | None:
         """Check those of these tokens that no other check has. Returns how many more may be checked."""
-        batch = await self._patiently(partial(self._take, due, before))
+        batch = await self._retrying(partial(self._take, due, before))
         try:
             await self._ask(batch)
         finally:
-            await asyncio.shield(asyncio.ensure_future(self._patiently(partial(self._settle, batch))))
+            await asyncio.shield(asyncio.ensure_future(self._retrying(partial(self._settle, batch))))
             self._report(
                 Found(*_REASONS[answer.verdict], each.user_id, each.customer, each.token_id)
                 for each, (_, answer) in batch.answers.items()
@@ -361,7 +361,7 @@ class Check:
             counts = Counts(len(exists), len(gone), len(unknown), len(unanswered), throttled)
             await self._checks.count(self._gateway, counts)
 
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _retrying(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do this with the database; if that is away, again for a minute. It does no harm to do it twice."""
         for _ in range(_TRIES):
             try:

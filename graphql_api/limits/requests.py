@@ -13,7 +13,7 @@ from graphql_api.limits import counts
 from graphql_api.limits.cost import Estimate
 from graphql_api.limits.errors import DocumentTooComplexError
 from graphql_api.limits.expansion import expand
-from graphql_api.limits.sizes import Variables, said
+from graphql_api.limits.sizes import Variables, size_in
 
 _MAX_ALLOWED = 1000  # that are remembered of each operation
 
@@ -79,9 +79,9 @@ def request_checks(*, max_representations: int, max_cost: int, of_batches: Mappi
                 return refusals
             if only:
                 value = variables.get(only, absent)
-                sizes = len(value) if type(value) is list else said(value)
+                sizes = len(value) if type(value) is list else size_in(value)
             else:
-                sizes = tuple([said(variables.get(name, default)) for name, default in defaults])
+                sizes = tuple([size_in(variables.get(name, default)) for name, default in defaults])
             if before is None and sizes in allowed:
                 return []
             representations = before.representations if before else 0

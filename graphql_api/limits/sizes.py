@@ -34,7 +34,7 @@ class Size:
         largest = self.fixed
         for name, default in self.variables:
             value = variables.get(name, default)
-            size = said(value)
+            size = size_in(value)
             if size is not None and (largest is None or size > largest):
                 largest = size
         return self.assumed if largest is None else largest
@@ -55,7 +55,7 @@ class Sizes:
         """The size in slicing arguments; an omitted argument counts with its default."""
         given = {argument.name.value: argument.value for argument in node.arguments or ()}
         left_out = [
-            said(field.args[name].default_value) for name in slicing if name in field.args.keys() - given.keys()
+            size_in(field.args[name].default_value) for name in slicing if name in field.args.keys() - given.keys()
         ]
         return self._of([given[name] for name in slicing if name in given], left_out, assumed)
 
@@ -82,7 +82,7 @@ def _literal(node: ValueNode | None) -> int | None:
             return None
 
 
-def said(value: object) -> int | None:
+def size_in(value: object) -> int | None:
     """The size in a value; None if it has none."""
     if isinstance(value, list):
         return len(cast("list[object]", value))

@@ -34,7 +34,7 @@ class TrustedDocuments:
             _must_parse(document_id, text)
             document = self._by_text.setdefault(text.strip(), text)
             for name in (document_id, _sha256(text), _sha256(text.strip())):
-                if self._by_id.setdefault(_one_spelling(name), document) != document:
+                if self._by_id.setdefault(_normalized(name), document) != document:
                     raise ValueError(f"two documents have the id {name}")
         if not self._by_id:
             raise ValueError("contains no document")
@@ -74,7 +74,7 @@ class TrustedDocuments:
         """
         document = self._by_text.get(query.strip()) if query is not None else None
         if document_id is not None:
-            name = _one_spelling(document_id.removeprefix("sha256:"))
+            name = _normalized(document_id.removeprefix("sha256:"))
             named = self._by_id.get(name)
             if query is None:
                 document = named
@@ -120,7 +120,7 @@ def _must_parse(document_id: str, text: str) -> None:
         raise ValueError(f"the document {document_id!r}, line {line}, cannot be parsed: {error.message}") from None
 
 
-def _one_spelling(document_id: str) -> str:
+def _normalized(document_id: str) -> str:
     """Hashes in lower case; other ids are what they are."""
     return document_id.lower() if _HASH.fullmatch(document_id) else document_id
 

@@ -59,12 +59,12 @@ def configure(
     _set_level(level)
 
 
-def say_more() -> None:
+def log_more() -> None:
     """Switch to the next lower level and log that; `debug` is the lowest."""
     _change_level(-1)
 
 
-def say_less() -> None:
+def log_less() -> None:
     """Switch to the next higher level and log that; `error` is the highest."""
     _change_level(1)
 

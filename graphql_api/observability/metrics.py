@@ -275,7 +275,7 @@ class Metrics(Collector):
             self._check_oldest.set(oldest_at, gateway)
 
     @asynccontextmanager
-    async def following(self, read: Callable[[], Reading]) -> AsyncGenerator[None]:
+    async def collecting(self, read: Callable[[], Reading]) -> AsyncGenerator[None]:
         """Add a source that is read whenever the metrics are requested from any worker."""
         self._read = read
         if self._shared is None:

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from graphql_api.domain.errors import BadInputError, InputError
-from graphql_api.domain.filter import Place
+from graphql_api.domain.filter import FeedPosition
 from graphql_api.domain.token import Token
 from graphql_api.domain.values import is_well_formed, token_id
 
@@ -57,14 +57,14 @@ def to_event(cursor: str) -> tuple[str, int]:
     raise of_another(cursor)
 
 
-def of_place(place: Place) -> str:
-    """A place in the change feed."""
-    pruning = f":{place.pruning}" if place.pruning else ""
-    return _encode(f"feed:{place.timeline}:{place.position}{pruning}")
+def of_position(position: FeedPosition) -> str:
+    """A position in the change feed."""
+    pruning = f":{position.pruning}" if position.pruning else ""
+    return _encode(f"feed:{position.timeline}:{position.position}{pruning}")
 
 
-def to_place(cursor: str) -> Place:
-    """The place at this cursor.
+def to_position(cursor: str) -> FeedPosition:
+    """The position at this cursor.
 
     Raises:
         BadInputError: the cursor is not ours.
@@ -72,7 +72,7 @@ def to_place(cursor: str) -> Place:
     kind, _, rest = _decode(cursor).partition(":")
     found = _POSITION.fullmatch(rest)
     if kind == "feed" and found and int(found["position"]) < 2**63:
-        return Place(found["timeline"], int(found["position"]), int(found["pruning"] or 0))
+        return FeedPosition(found["timeline"], int(found["position"]), int(found["pruning"] or 0))
     raise of_another(cursor)
 
 
@@ -82,7 +82,7 @@ def of_erasure(erased_at: datetime, gateway: str, customer: str) -> str:
 
 
 def to_erasure(cursor: str) -> tuple[datetime, str, str]:
-    """The place at this cursor.
+    """The position at this cursor.
 
     Raises:
         BadInputError: the cursor is not ours.

@@ -42,14 +42,14 @@ async def token_events(
     """A page of the feed."""
     info.context.caller.authorize("Query.customerGatewayTokenEvents")
     service, count = info.context.tokens, size("first", first)
-    place = cursors.to_place(after) if isinstance(after, str) else None
+    position = cursors.to_position(after) if isinstance(after, str) else None
     wanted = _wanted(info, filter) if filter else FeedFilter()
-    if place is None and start_at is EventStart.NOW:
+    if position is None and start_at is EventStart.NOW:
         page = await events.now(service)
     else:
-        page = await events.events(service, wanted, size=count, after=place)
+        page = await events.events(service, wanted, size=count, after=position)
     edges = [
-        EventEdge(cursor=cursors.of_place(page.end._replace(position=line["position"])), node=event_of(line))
+        EventEdge(cursor=cursors.of_position(page.end._replace(position=line["position"])), node=event_of(line))
         for line in page.lines
     ]
     return EventConnection(
@@ -59,7 +59,7 @@ async def token_events(
             next_page=page.has_more,
             previous_page=page.start.position > 0 and (lambda: service.store.feed.precedes(page.start, wanted)),
             start_cursor=edges[0].cursor if edges else None,
-            end_cursor=edges[-1].cursor if edges else cursors.of_place(page.end),
+            end_cursor=edges[-1].cursor if edges else cursors.of_position(page.end),
         ),
     )
 

@@ -58,7 +58,7 @@ def _check_once(wanted: Sequence[Reassignment]) -> None:
     for index, each in enumerate(wanted):
         if each.key in seen:
             message = "This customer is in the list more than once. List each customer once."
-            problems.add(Code.INVALID, message, *_place(index), "gatewayCustomerId")
+            problems.add(Code.INVALID, message, *_path(index), "gatewayCustomerId")
         seen.add(each.key)
     problems.check()
 
@@ -141,15 +141,15 @@ def _check(wanted: Sequence[Reassignment], owners: dict[Pair, str], erased: set[
     for index, each in enumerate(wanted):
         if each.key not in owners:
             message = f"No user has or had this customer at {each.gateway}. Check the gateway and the customer id."
-            problems.add(Code.NOT_FOUND, message, *_place(index), "gatewayCustomerId")
+            problems.add(Code.NOT_FOUND, message, *_path(index), "gatewayCustomerId")
         if each.user_id in erased:
             problem = erased_problem("toUserId")
-            problems.add(problem.code, problem.message, *_place(index), *problem.field)
+            problems.add(problem.code, problem.message, *_path(index), *problem.field)
         if each.key in superfluous:
             message = f"This user would have two customers at {each.gateway}. Reassign the other one too."
-            problems.add(Code.ALREADY_EXISTS, message, *_place(index), "toUserId")
+            problems.add(Code.ALREADY_EXISTS, message, *_path(index), "toUserId")
     problems.check()
 
 
-def _place(index: int) -> tuple[str, str]:
+def _path(index: int) -> tuple[str, str]:
     return "customers", str(index)

@@ -126,7 +126,7 @@ class BatchSaver:
         if save.refused_as_new and (token is None or token.gateway_customer_id != save.customer):
             raise save.refused_as_new
         if token is None:
-            event = _born(born, facts) if born else _created(save, self._now, facts)
+            event = _new_token(born, facts) if born else _created(save, self._now, facts)
         else:
             event = _saved(token, save, self._now, facts, said, is_of_batch=place in self._changed)
         if token is None and save.user_id in self._erased:
@@ -149,8 +149,8 @@ class BatchSaver:
         return self._facts.get(customer, NO_FACTS).joined(self.changes.facts.get(customer, NO_FACTS))
 
 
-def _born(born: tokens.Event, facts: Facts) -> tokens.Event:
-    token = tokens.settled(born.token, facts)
+def _new_token(born: tokens.Event, facts: Facts) -> tokens.Event:
+    token = tokens.with_facts(born.token, facts)
     return born._replace(token=token, reason=token.deactivation_reason)
 
 

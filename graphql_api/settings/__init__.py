@@ -138,7 +138,7 @@ class Settings(BaseSettings):
                 return cls(**defaults), problems
             except ValidationError as error:
                 wrong = error.errors(include_url=False)
-                problems += map(_said, wrong)
+                problems += map(_message, wrong)
                 for problem in wrong:
                     name = str(problem["loc"][0]) if problem["loc"] else "auth_mode"
                     for each in next((names for names in _TOGETHER if name in names), (name,)):
@@ -189,6 +189,6 @@ class Settings(BaseSettings):
         return not self.authenticates if self.introspection is None else self.introspection
 
 
-def _said(problem: ErrorDetails) -> str:
+def _message(problem: ErrorDetails) -> str:
     message = expected(problem, number="a number of seconds")
     return f"{str(problem['loc'][0]).upper()} {message}" if problem["loc"] else message

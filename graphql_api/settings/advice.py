@@ -1,4 +1,4 @@
-"""What an operator may not mean: settings that are valid and unsafe or useless, and names that are slips."""
+"""What an operator may not mean: settings that are valid and unsafe or useless, and names that are misspellings."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -75,20 +75,20 @@ def _is_guessable(secret: str) -> bool:
     return len(secret.rpartition(":")[2].encode()) < _MIN_SECRET_BYTES
 
 
-def slips(environment: Mapping[str, str]) -> list[str]:
+def misspellings(environment: Mapping[str, str]) -> list[str]:
     """Variables that are probably meant to be others: each is named with the one that it looks like."""
     return [
         f"{name} is set, but the service has no such setting. Did you mean {alike}?"
-        for name, alike in _slips(environment).items()
+        for name, alike in _misspellings(environment).items()
     ]
 
 
 def is_misspelled(variable: str, environment: Mapping[str, str]) -> bool:
     """Whether another variable was probably meant to be this one, which is not set."""
-    return variable in _slips(environment).values()
+    return variable in _misspellings(environment).values()
 
 
-def _slips(environment: Mapping[str, str]) -> dict[str, str]:
+def _misspellings(environment: Mapping[str, str]) -> dict[str, str]:
     ours = {name.upper() for name in Settings.model_fields}
     unset = [name for name in ours if not environment.get(name)]
     return {name: alike for name in sorted(environment.keys() - ours) for alike in _meant(name, unset)}

@@ -8,7 +8,7 @@ from graphql_api.storage.connection import Row, Statement
 from graphql_api.storage.connector import RawConnection, adapt
 
 # Prefixes of other objects that programs confuse with customers: payment methods, tokens, cards, sources.
-_OTHER_OBJECTS = ("pm_", "tok_", "card_", "src_")
+_OTHER_PREFIXES = ("pm_", "tok_", "card_", "src_")
 
 _LIST = "create temporary table listed (gateway_customer_id text not null, is_deleted bool not null) on commit drop"
 _INDEX = "create index on listed (gateway_customer_id); analyze listed"
@@ -122,7 +122,7 @@ def _between(prefix: str) -> str:
 OTHER_OBJECTS = Statement(
     "identifiers_of_other_objects",
     f"""
-    select gateway, count(*) from customer_gateway_tokens where {" or ".join(map(_between, _OTHER_OBJECTS))}
+    select gateway, count(*) from customer_gateway_tokens where {" or ".join(map(_between, _OTHER_PREFIXES))}
     group by gateway order by gateway
     """,
 )

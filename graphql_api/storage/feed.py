@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from graphql_api.domain.errors import BadInputError, ExpiredCursorError
-from graphql_api.domain.filter import NO_FILTER, FeedFilter, Place
+from graphql_api.domain.filter import NO_FILTER, FeedFilter, FeedPosition
 from graphql_api.storage.connection import Reads, Row, Statement
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.transaction import FORBIDDEN, TIMELINE
@@ -29,10 +29,10 @@ _EVENTS = "customer_gateway_token_events"
 PRUNED = "pruned"
 """In place of a timeline: the row with the position up to which old entries were deleted."""
 # How long a reader that has read all settled entries waits for the unsettled ones.
-_PATIENCE_SECONDS = 0.25
+_SETTLE_TIMEOUT_SECONDS = 0.25
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.002, 0.02
 _MARK_SECONDS = 1.0
-_MOST = 2**62
+_MAX_POSITION = 2**62
 _NEVER = float("-inf")
 
 _NEWEST = f"select coalesce(max(position), 0) as position from {_EVENTS} where position > 0"
@@ -85,7 +85,7 @@ class _Statements:
             from ({_NEWEST}) as newest
             """,
             sql_distributed=f"""
-            select {timeline}, feed_settled_since(), {_MOST}, newest.position,
+            select {timeline}, feed_settled_since(), {_MAX_POSITION}, newest.position,
               case when newest.position > $1 then (extract(epoch from clock_timestamp()) * 1000000)::bigint end
             from (select feed_newest() as position) as newest
             """,
@@ -147,15 +147,15 @@ class FeedPage:
 
     Attributes:
         lines: the entries
-        start: the place after which it starts
-        end: the place up to which all entries were examined
+        start: the position after which it starts
+        end: the position up to which all entries were examined
         has_more: whether there are more entries, or some that were not examined
         pruned: the position up to which old entries were deleted
     """
 
     lines: list[Row]
-    start: Place
-    end: Place
+    start: FeedPosition
+    end: FeedPosition
     has_more: bool
     pruned: int = 0
 
@@ -179,31 +179,31 @@ class Feed:
         """The highest position seen, settled or not."""
         return self._newest
 
-    async def now(self) -> Place:
-        """The place after the last settled entry."""
+    async def now(self) -> FeedPosition:
+        """The position after the last settled entry."""
         await self._settle()
-        return Place(self._timeline, self._settled)
+        return FeedPosition(self._timeline, self._settled)
 
-    async def resume(self, place: Place) -> Place:
-        """The place on the current timeline from which to continue at this one.
+    async def resume(self, position: FeedPosition) -> FeedPosition:
+        """The position on the current timeline from which to continue at this one.
 
         Raises:
-            BadInputError: this database has no such place.
+            BadInputError: this database has no such position.
         """
         await self.look()
         timeline = self._timeline
-        if place.timeline != timeline:
-            rows = await self._pool.fetch(_MARKED, place.timeline)
-            return Place(timeline, min(place.position, rows[0][0]) if rows else 0)
-        if place.position > self._newest:
+        if position.timeline != timeline:
+            rows = await self._pool.fetch(_MARKED, position.timeline)
+            return FeedPosition(timeline, min(position.position, rows[0][0]) if rows else 0)
+        if position.position > self._newest:
             raise BadInputError("This cursor does not belong to this database. Start again with startAt.")
-        return place
+        return position
 
-    async def page(self, after: Place | None, size: int, wanted: FeedFilter = NO_FILTER) -> FeedPage:
-        """At most `size` entries after this place; from the oldest entry if it is None.
+    async def page(self, after: FeedPosition | None, size: int, wanted: FeedFilter = NO_FILTER) -> FeedPage:
+        """At most `size` entries after this position; from the oldest entry if it is None.
 
         Raises:
-            BadInputError: this database has no such place.
+            BadInputError: this database has no such position.
             ExpiredCursorError: entries after it were deleted.
         """
         if after is None:
@@ -234,20 +234,20 @@ class Feed:
             lines = [row for row in rows[:size] if row["position"] is not None]
             is_cut = len(rows) > size
             end = lines[-1]["position"] if is_cut else until
-            end = Place(timeline, end, rows[0]["pruning"])
+            end = FeedPosition(timeline, end, rows[0]["pruning"])
             return FeedPage(
-                lines, Place(timeline, start), end, has_more=is_cut or until < settled, pruned=rows[0]["pruned"]
+                lines, FeedPosition(timeline, start), end, has_more=is_cut or until < settled, pruned=rows[0]["pruned"]
             )
 
-    async def precedes(self, place: Place, wanted: FeedFilter) -> bool:
-        """Whether an entry precedes this place; at most `MAX_SCANNED` entries are examined."""
-        [[found]] = await self._pool.fetch(PRECEDES, place.position, *wanted)
+    async def precedes(self, position: FeedPosition, wanted: FeedFilter) -> bool:
+        """Whether an entry precedes this position; at most `MAX_SCANNED` entries are examined."""
+        [[found]] = await self._pool.fetch(PRECEDES, position.position, *wanted)
         return found
 
     async def look(self) -> None:
         """Update the newest and the settled position."""
         settled, pending = self._settled, self._pending
-        known = _MOST if pending else settled
+        known = _MAX_POSITION if pending else settled
         try:
             [(timeline, xmin, xmax, newest, xid)] = await self._pool.fetch(self._sql.look, known)
         except FORBIDDEN:
@@ -270,15 +270,15 @@ class Feed:
             self._marked_at, self._marked = monotonic(), self._settled
             await self._pool.fetch(self._sql.mark, self._timeline, self._settled)
 
-    async def measure(self) -> tuple[Place, float]:
-        """The place after the last settled entry, and the age in seconds of the oldest unsettled one (0 if none)."""
-        place = await self.now()
+    async def measure(self) -> tuple[FeedPosition, float]:
+        """The position after the last settled entry, and the age in seconds of the oldest unsettled one (0 if none)."""
+        position = await self.now()
         rows = [] if self._settled >= self._newest else await self._pool.fetch(AGE, self._settled)
-        return place, max(0.0, rows[0][0]) if rows else 0.0
+        return position, max(0.0, rows[0][0]) if rows else 0.0
 
     async def _settle(self) -> None:
         """Wait briefly until the entries that exist now are settled."""
-        deadline, pause = monotonic() + _PATIENCE_SECONDS, 0.0
+        deadline, pause = monotonic() + _SETTLE_TIMEOUT_SECONDS, 0.0
         await self.look()
         newest = self._newest
         while self._settled < newest and monotonic() < deadline:

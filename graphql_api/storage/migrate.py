@@ -26,8 +26,8 @@ VERSIONS: Final = _MIGRATIONS / "versions"
 # How long a statement waits for a table, with all later ones behind it.
 _BEGIN = "set local lock_timeout = '200ms'"
 _PAUSE_SECONDS = 0.5  # in which the statements behind it get the table
-_PASSING = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.CannotConnectNowError)
-_AWAY = (
+_TRANSIENT_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.CannotConnectNowError)
+_CONNECTION_ERRORS = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
@@ -152,7 +152,7 @@ async def upgrade(url: str, *, timeout_seconds: float = 60, versions: Path = VER
                     f"The database must be migrated {state} {newest_revision(versions)}, and this role cannot do it "
                     f"({cause}): run `gateway-tokens migrate` as the role that owns the tables."
                 ) from None
-            passes = isinstance(cause, _PASSING) or (has_answered and isinstance(cause, _AWAY))
+            passes = isinstance(cause, _TRANSIENT_ERRORS) or (has_answered and isinstance(cause, _CONNECTION_ERRORS))
             if not passes or monotonic() > deadline:
                 raise
             _log.warning("The migration is blocked and will be retried: %s", cause)

@@ -9,20 +9,20 @@ from graphql_api.domain.caller import Caller
 from graphql_api.engine import MAX_ANSWER_BYTES, MAX_ANSWER_ERRORS, AnswerBounds, AnswerTooLargeError, Result, Room
 from graphql_api.web.errors import Formatted, about_variables
 
-OF_SERVICES = AnswerBounds()
+SERVICE_BOUNDS = AnswerBounds()
 
-OF_USERS = AnswerBounds(MAX_ANSWER_BYTES, max_objects=2_502)
+USER_BOUNDS = AnswerBounds(MAX_ANSWER_BYTES, max_objects=2_502)
 """To callers without a scope: as many objects as the largest page has. Lists inside lists multiply."""
 
-OF_UNAUTHENTICATED = AnswerBounds(1024 * 1024, OF_USERS.max_objects)
+UNAUTHENTICATED_BOUNDS = AnswerBounds(1024 * 1024, USER_BOUNDS.max_objects)
 """To callers without an access token, who may read nothing but the schema and what they sent."""
 
 
 def bounds_of(caller: Caller | None) -> AnswerBounds:
     """What an answer to this caller may have."""
     if caller is None or (caller.subject is None and not caller.scopes):
-        return OF_UNAUTHENTICATED
-    return OF_SERVICES if caller.scopes else OF_USERS
+        return UNAUTHENTICATED_BOUNDS
+    return SERVICE_BOUNDS if caller.scopes else USER_BOUNDS
 
 
 class BatchRoom(Room):

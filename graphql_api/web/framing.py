@@ -106,5 +106,5 @@ def target(url: bytes) -> tuple[str, bytes, bytes]:
 def refusal(status: HTTPStatus, message: str, headers: RawHeaders) -> Response:
     """What is answered instead, by the id of a request with these headers."""
     body = f"{message}\n".encode()
-    request_id = request_ids.taken_over(dict(headers).get(request_ids.HEADER)).encode()
+    request_id = request_ids.of_header(dict(headers).get(request_ids.HEADER)).encode()
     return Response(status.value, _REFUSED_HEAD % (len(body), request_id), body)

@@ -116,7 +116,7 @@ class GraphQL:
         """The answer, whatever happens; None if the client no longer waits for it."""
         began = perf_counter()
         headers = request.headers
-        request.id = request_id = request_ids.taken_over(headers.get(request_ids.HEADER))
+        request.id = request_id = request_ids.of_header(headers.get(request_ids.HEADER))
         logs.request_id.set(request_id)
         status, more = 200, b""
         self._in_flight.enter(request)
@@ -193,7 +193,7 @@ class GraphQL:
             request.is_interruptible = False
 
         # Say
-        if len(body) > answers.OF_UNAUTHENTICATED.max_bytes and request.room is None:
+        if len(body) > answers.UNAUTHENTICATED_BOUNDS.max_bytes and request.room is None:
             bounds = answers.bounds_of(request.caller)
             if len(body) > bounds.max_bytes:
                 body, outcome = answers.too_large(bounds)

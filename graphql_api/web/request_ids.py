@@ -10,7 +10,7 @@ MAX_CHARACTERS = 128
 _PRINTABLE = re.compile(rb"[ -~]+")
 
 
-def taken_over(header: bytes | None) -> str:
+def of_header(header: bytes | None) -> str:
     """The beginning of the caller's own id if it is printable ASCII and no card number, else a new one."""
     if header is not None and _PRINTABLE.fullmatch(header := header[:MAX_CHARACTERS]):
         request_id = header.decode("ascii")

@@ -39,7 +39,7 @@ class SecurityHeadersMiddleware:
             return
         began, status = perf_counter(), 500
         headers = dict(scope["headers"])
-        request_id = request_ids.taken_over(headers.get(request_ids.HEADER))
+        request_id = request_ids.of_header(headers.get(request_ids.HEADER))
         logs.request_id.set(request_id)
 
         async def send_surrounded(message: Message) -> None:

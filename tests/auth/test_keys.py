@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from graphql_api.auth import Authenticator, InvalidTokenError
 from graphql_api.auth.access_tokens import Requirements
-from graphql_api.auth.keys import MAX_BYTES, FileKeys, KeyTiming, served_keys, watched
+from graphql_api.auth.keys import MAX_BYTES, FileKeys, KeyTiming, remote_keys, watched_file
 from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
 from tests.auth.issuer import bearer, es256, key_set, new_key
@@ -25,7 +25,7 @@ def by_server(server):
 
 @asynccontextmanager
 async def by_impatient_server(server, **timing):
-    async with served_keys(server.url, KeyTiming(**timing)) as keys:
+    async with remote_keys(server.url, KeyTiming(**timing)) as keys:
         yield Authenticator(keys, Requirements(None, None))
 
 
@@ -126,7 +126,7 @@ async def test_keys_are_fetched_now_and_then(key_server):
 
 async def test_known_keys_go_on_working_while_the_key_server_is_down_for_an_hour(key_server):
     key_server.publish(OLD)
-    async with served_keys(key_server.url) as keys:
+    async with remote_keys(key_server.url) as keys:
         await key_server.stop()
         now = monotonic()
         keys._clock = lambda: now
@@ -142,7 +142,7 @@ async def test_known_keys_go_on_working_while_the_key_server_is_down_for_an_hour
 
 async def test_the_log_says_once_that_the_key_server_is_down_and_once_that_it_is_back(key_server):
     key_server.publish(OLD)
-    async with served_keys(key_server.url) as keys:
+    async with remote_keys(key_server.url) as keys:
         with capture_logs() as lines:
             for stop_or_start in (key_server.stop, key_server.start):
                 await stop_or_start()
@@ -237,7 +237,7 @@ async def test_closing_does_not_wait_for_a_key_server(key_server):
 
 @asynccontextmanager
 async def by_file(path):
-    async with watched(FileKeys(path, KeyTiming(look_seconds=0.02))) as keys:
+    async with watched_file(FileKeys(path, KeyTiming(poll_seconds=0.02))) as keys:
         yield Authenticator(keys, Requirements(None, None))
 
 

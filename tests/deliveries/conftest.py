@@ -12,14 +12,14 @@ from standardwebhooks import Webhook
 
 from graphql_api.deliveries import delivering
 from graphql_api.deliveries.delivering import DeliveryTiming
-from graphql_api.deliveries.sending import Endpoint, Sender
+from graphql_api.deliveries.sending import Endpoint, HTTPSender
 
 KEY = bytes(range(32))
 STANDARD = DeliveryTiming()
 
 
 def opens_sender(endpoint, timing, *, allow_private):
-    return Sender.open(endpoint, allow_private=allow_private, timeout=timing.answer, read_timeout=timing.read)
+    return HTTPSender.open(endpoint, allow_private=allow_private, timeout=timing.answer, read_timeout=timing.read)
 
 
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"

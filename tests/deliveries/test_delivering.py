@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 from graphql_api.deliveries import delivering, sending
 from graphql_api.deliveries.delivering import SCHEDULE, DeliveryTiming
 from graphql_api.domain.errors import BadInputError
-from graphql_api.domain.filter import Place
+from graphql_api.domain.filter import FeedPosition
 from graphql_api.storage.endpoints import Endpoints
 from graphql_api.storage.feed import Feed
 from tests.deliveries import conftest as receivers
@@ -236,13 +236,13 @@ async def test_an_endpoint_is_resumed_behind_what_it_does_not_take_or_anywhere(
         await delivering.resume(pool, "hook", skip=True)
     await delivery.once()
     assert [body["data"]["version"] for body in receiver.bodies] == [1, 2, 3]
-    await delivering.resume(pool, "hook", place=start)
+    await delivering.resume(pool, "hook", start=start)
     await delivery.once()
     assert [body["data"]["version"] for body in receiver.bodies] == [1, 2, 3, 1, 2, 3]
     with pytest.raises(BadInputError, match=r"no endpoint 'other': there are hook\.$"):
         await delivering.resume(pool, "other")
     with pytest.raises(BadInputError, match="does not belong to this database"):
-        await delivering.resume(pool, "hook", place=Place(start.timeline, 10**9))
+        await delivering.resume(pool, "hook", start=FeedPosition(start.timeline, 10**9))
 
 
 async def test_an_endpoint_skips_what_failed_though_it_does_not_want_all_entries(pool, receiver, delivering_to, record):
@@ -376,11 +376,11 @@ async def test_nothing_is_sent_to_private_addresses_nor_without_tls(
         return sending.DeliveryOutcome(f"connected to {address}")
 
     monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", looked_up)
-    monkeypatch.setattr(sending.Sender, "_post", connected)
+    monkeypatch.setattr(sending.HTTPSender, "_post", connected)
     await record(1)
     for allow_private in (False, True):
         endpoint = sending.Endpoint("hook", f"{scheme}://hook.example/events", [KEY])
-        async with sending.Sender.open(endpoint, allow_private=allow_private) as sender:
+        async with sending.HTTPSender.open(endpoint, allow_private=allow_private) as sender:
             outcome = await sender.send(
                 {
                     "action": "CREATED",

@@ -135,7 +135,7 @@ async def test_what_is_sent_again_is_stored_once(server, pool, delivering_to_str
     await record(1, 5)
     for _ in range(3):
         assert await delivery.once() == ""
-        await delivering.resume(pool, "hook", place=start)
+        await delivering.resume(pool, "hook", start=start)
     assert [json.loads(each.data)["version"] for each in await server.messages()] == [1, 2, 3, 4, 5]
 
 
@@ -150,7 +150,7 @@ async def test_a_change_that_takes_the_version_of_a_lost_one_is_stored_too(
     assert await delivery.once() == ""
     await connection.execute("update customer_gateway_token_events set action = 'DEACTIVATED'")
     await connection.execute("insert into event_timelines values ('1', 0)")
-    await delivering.resume(pool, "hook", place=start)
+    await delivering.resume(pool, "hook", start=start)
     assert await delivery.once() == ""
     types = [json.loads(each.data)["type"].rpartition(".")[2] for each in await server.messages()]
     assert types == ["updated", "deactivated"]

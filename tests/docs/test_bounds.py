@@ -51,10 +51,10 @@ FIXED = {
     "errors reported for an invalid document": engine.MAX_ERRORS,
     "errors reported for invalid variables": values.MAX_ERRORS,
     "bytes in a response, before compression": MAX_ANSWER_BYTES,
-    "bytes in a response to a caller without an access token": answers.OF_UNAUTHENTICATED.max_bytes,
+    "bytes in a response to a caller without an access token": answers.UNAUTHENTICATED_BOUNDS.max_bytes,
     "errors in a response": MAX_ANSWER_ERRORS,
     "objects in a response": MAX_ANSWER_OBJECTS,
-    "objects in a response to a caller without a scope": answers.OF_USERS.max_objects,
+    "objects in a response to a caller without a scope": answers.USER_BOUNDS.max_objects,
     "bytes of responses, per worker, that clients have not read yet; beyond this, the service closes the connections"
     " that have waited longest": SOCKET.max_unread_bytes,
     "cached documents": DOCUMENTS["max_documents"],

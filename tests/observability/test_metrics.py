@@ -196,7 +196,7 @@ def test_only_so_many_names_are_told_apart():
 
 async def test_what_is_counted_elsewhere_is_taken_when_asked_for():
     metrics, fallbacks = Metrics("1"), {}
-    async with metrics.following(lambda: NOTHING._replace(connections_lost=2, engine_fallbacks=fallbacks)):
+    async with metrics.collecting(lambda: NOTHING._replace(connections_lost=2, engine_fallbacks=fallbacks)):
         fallbacks["too many fields"] = 3
         assert samples(metrics.text().decode())["engine_fallbacks_total", "too many fields"] == 3
         fallbacks["too many fields"] = 5

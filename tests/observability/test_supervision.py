@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from graphql_api.app import create_app
-from graphql_api.auth.keys import FileKeys, ServedKeys
+from graphql_api.auth.keys import FileKeys, RemoteKeys
 from graphql_api.deliveries import delivering
 from graphql_api.deliveries.delivering import Delivery
 from graphql_api.observability import supervision
@@ -94,7 +94,7 @@ async def test_the_death_of_each_task_of_the_service_is_counted(monkeypatch, tmp
         (WalTracker, "follow"),
         (Replica, "follow"),
         (FileKeys, "keep_current"),
-        (ServedKeys, "keep_current"),
+        (RemoteKeys, "keep_current"),
         (Metrics, "_keep_showing"),
         (Delivery, "run"),
     ):

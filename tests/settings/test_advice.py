@@ -3,7 +3,7 @@
 import pytest
 
 from graphql_api.settings import Settings
-from graphql_api.settings.advice import slips, weaknesses
+from graphql_api.settings.advice import misspellings, weaknesses
 
 SECRET = "a secret of the tests, which is no secret"
 WEAK = [
@@ -54,5 +54,5 @@ def test_of_sound_settings_nothing_is_said(settings):
 )
 def test_a_variable_that_looks_like_a_slip_is_named(name, meant):
     said = [f"{name} is set, but the service has no such setting. Did you mean {meant}?"] if meant else []
-    assert slips({name: "x"}) == said
-    assert meant is None or slips({name: "x", meant: "y"}) == []
+    assert misspellings({name: "x"}) == said
+    assert meant is None or misspellings({name: "x", meant: "y"}) == []

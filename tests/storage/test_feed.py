@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from graphql_api.domain.errors import BadInputError
-from graphql_api.domain.filter import FeedFilter, Place
+from graphql_api.domain.filter import FeedFilter, FeedPosition
 from graphql_api.storage import feed as feeds
 from graphql_api.storage.feed import Feed
 from graphql_api.storage.pool import ConnectionPool
@@ -357,11 +357,11 @@ async def test_a_place_of_an_earlier_timeline_continues_where_that_was_settled(p
     here = await until(lambda: _settled(feed, positions[4]), "all is settled")
     assert await observer.fetch("select * from event_timelines") == [here[:2]]
     await observer.execute("insert into event_timelines values ('F0', $1)", positions[2])
-    lines = (await feed.page(Place("F0", positions[4]), 10)).lines
+    lines = (await feed.page(FeedPosition("F0", positions[4]), 10)).lines
     assert [line["version"] for line in lines] == [4, 5]
-    assert len((await feed.page(Place("F0", positions[3]), 10)).lines) == 2
-    assert len((await feed.page(Place("F0", positions[1]), 10)).lines) == 3
-    assert len((await feed.page(Place("F1", positions[4]), 10)).lines) == 5
+    assert len((await feed.page(FeedPosition("F0", positions[3]), 10)).lines) == 2
+    assert len((await feed.page(FeedPosition("F0", positions[1]), 10)).lines) == 3
+    assert len((await feed.page(FeedPosition("F1", positions[4]), 10)).lines) == 5
     with pytest.raises(BadInputError, match="does not belong to this database"):
         await feed.page(here._replace(position=here.position + 1), 10)
 

@@ -27,7 +27,7 @@ async def test_an_answer_without_errors_left_out_says_nothing_of_them(client):
 
 @pytest.mark.parametrize("unit", ["x", "\x01", "😀"])
 async def test_an_answer_is_measured_in_bytes_as_it_is_sent(web, monkeypatch, unit):
-    monkeypatch.setattr(answers, "OF_UNAUTHENTICATED", AnswerBounds(3000, 2500))
+    monkeypatch.setattr(answers, "UNAUTHENTICATED_BOUNDS", AnswerBounds(3000, 2500))
     size = len(orjson.dumps(unit)) - 2
     for most, code in ((2900, None), (3100, "ANSWER_TOO_LARGE")):
         asked = {"query": "query ($n: String!) { hello(name: $n) }", "variables": {"n": unit * (most // size)}}

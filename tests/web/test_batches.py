@@ -109,7 +109,7 @@ async def test_errors_count_over_the_whole_batch(client):
 @pytest.fixture
 def bounded(monkeypatch):
     """Bounds the bytes of answers to callers without an access token."""
-    return lambda size: monkeypatch.setattr(answers, "OF_UNAUTHENTICATED", AnswerBounds(size, 2500))
+    return lambda size: monkeypatch.setattr(answers, "UNAUTHENTICATED_BOUNDS", AnswerBounds(size, 2500))
 
 
 async def test_bytes_count_over_the_whole_batch(web, bounded):

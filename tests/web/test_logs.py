@@ -157,12 +157,12 @@ def test_the_level_changes_step_by_step_as_far_as_it_goes(stream):
     logs.configure("warning", "json", stream)
     early = structlog.get_logger()
     for _ in range(3):
-        logs.say_more()
+        logs.log_more()
     early.debug("a")
     logging.getLogger("library").debug("b")
     logs.access.write("an-id", {"event": "c"})
     for _ in range(4):
-        logs.say_less()
+        logs.log_less()
     early.warning("d")
     logging.getLogger("library").warning("e")
     logs.access.is_enabled and logs.access.write("an-id", {"event": "f"})
@@ -174,7 +174,7 @@ def test_an_exception_is_logged_whole_from_when_everything_is_said(stream):
     logs.configure("info", "json", stream)
     logs.request_id.set("abc")
     structlog.get_logger().error("x", exc_info=ValueError("4111 1111 1111 1111"))
-    logs.say_more()
+    logs.log_more()
     structlog.get_logger().error("x", exc_info=ValueError("4111 1111 1111 1111"))
     said = [line["exception"] for line in lines(stream) if line["event"] == "x"]
     assert said == ["builtins.ValueError", "ValueError: 4111 1111 1111 1111"]
