@@ -31,7 +31,7 @@ CAST = TYPE_CAST_ATTRIBUTE
 
 
 def strawberry_schema(schema: GraphQLSchema) -> Schema:
-    """The Strawberry schema behind a GraphQL schema. Schemas that the engine would run differently are refused."""
+    """The Strawberry schema behind a GraphQL schema. Raises `TypeError` if the engine would run it differently."""
     found = getattr(schema, "_strawberry_schema", None)
     if not isinstance(found, Schema):
         raise TypeError("The engine runs schemas made by Strawberry.")

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
+from http import HTTPStatus
 from math import inf
 from time import monotonic
 from typing import Final, NamedTuple
@@ -35,7 +36,6 @@ MAX_THROTTLED: Final = 5
 _PAUSES = (1.0, 4.0)  # seconds before each retry after an outage
 _TIMEOUT = aiohttp.ClientTimeout(total=10.0, sock_connect=5.0)  # seconds; the total is until the last byte has come
 _MAX_ANSWER_BYTES = 8 * 1024 * 1024
-_OK, _REFUSED, _TOO_MANY_REQUESTS, _SERVER_ERROR = 200, {401, 403}, 429, 500
 _PAUSE_SECONDS = 2.0  # after 429 without a Retry-After
 _MAX_PAUSE_SECONDS = 300.0
 _CATCH_UP_SECONDS = 0.25
@@ -249,11 +249,11 @@ class GatewayClient:
             return Answer(Verdict.OUTAGE, f"no answer ({network_errors.reason(error)})", has_response=False)
         if len(content) > _MAX_ANSWER_BYTES:
             return Answer(Verdict.OUTAGE, f"an answer of more than {_MAX_ANSWER_BYTES:,} bytes")
-        if status in _REFUSED:
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return Answer(Verdict.REFUSED, f"status {status}")
-        if status == _TOO_MANY_REQUESTS:
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
             return Answer(Verdict.THROTTLED, retry_after=retry_after_seconds(retry_after))
-        if status >= _SERVER_ERROR:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return Answer(Verdict.OUTAGE, f"status {status}")
         try:
             body = orjson.loads(content)
@@ -285,6 +285,6 @@ def _read_with(read: Callable[[Reply, str], Answer], customer: str, reply: Reply
 
 
 def _any_json(reply: Reply) -> Answer:
-    if reply.status == _OK and isinstance(reply.body, dict):
+    if reply.status == HTTPStatus.OK and isinstance(reply.body, dict):
         return Answer(Verdict.EXISTS)
     return unexpected(reply)

@@ -5,7 +5,6 @@ values with the others, so that any of them can answer for all.
 """
 
 import asyncio
-import logging
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import prometheus_client
+import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -42,7 +42,7 @@ _EVENT_GAUGES = (
     ("event_endpoint_disabled", "Whether the endpoint is disabled", "endpoint"),
 )
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 
 class ReplicaReading(NamedTuple):
@@ -351,8 +351,8 @@ class Metrics(Collector):
         while True:
             try:
                 self._show()
-            except Exception:  # noqa: BLE001 - it is tried again
-                _log.exception("metrics of this worker could not be shown to the others")
+            except Exception as error:  # noqa: BLE001 - it is tried again
+                _log.error("metrics not shared with other workers", exc_info=error)
             await asyncio.sleep(_SHOW_SECONDS)
 
     def _show(self) -> None:
@@ -364,7 +364,7 @@ class Metrics(Collector):
         if self._slot is not None:
             message = orjson.dumps(self._shown())
             if not self._shared.write(self._slot, message):
-                _log.warning("metrics of this worker take %s bytes, too many to show them to the others", len(message))
+                _log.warning("metrics not shared with other workers: too large", bytes=len(message))
 
     def _take(self) -> None:
         for family in self._process.collect():

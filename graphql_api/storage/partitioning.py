@@ -27,7 +27,7 @@ KEYS = {
 }
 """The tables that grow with the tokens, and the column whose hash decides in which partition a row is."""
 
-_FEW = 100  # changed rows, which are copied again while the table is locked
+_MAX_ROWS_UNDER_LOCK = 100  # changed rows, which are copied again while the table is locked
 _SAMPLE = 100_000  # rows that an estimate copies, and rolls back
 _LOCK_TIMEOUT = "set local lock_timeout = '200ms'"  # so long a lock is waited for, and others wait behind it
 # Changes that come while a batch of others is copied must stay fewer than it, so no batch may read the whole copy.
@@ -314,7 +314,7 @@ class Partitioning:
     async def _catch_up(self) -> None:
         """Copy what changed until only a few changes are left."""
         left = self._batch
-        while left > _FEW:
+        while left > _MAX_ROWS_UNDER_LOCK:
             async with self._connection.transaction():
                 await self._connection.execute(_BY_INDEX)
                 left = await self._copy_changed()

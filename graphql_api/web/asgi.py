@@ -92,9 +92,8 @@ class _Answer:
     def _begin(self, size: int, *, more: bool) -> None:
         self._has_begun = True
         if not self._has_length and self._status not in _WITHOUT_BODY:
-            self._is_chunked = (
-                more and self._request.http_version == "1.1"
-            )  # before, the connection's end is the body's
+            # Before HTTP/1.1, the connection's end is the body's.
+            self._is_chunked = more and self._request.http_version == "1.1"
             if self._is_chunked:
                 self._head += b"transfer-encoding: chunked\r\n"
             elif not more:
@@ -113,7 +112,7 @@ class ASGIRequest(Request):
         self._receive = receive
 
     async def read(self) -> bytes:
-        """The next piece of the body, b"" at its end."""
+        """The next piece of the body, b"" at its end. Raises `ClientDisconnectedError` if the client has gone."""
         while not self.is_complete:
             message = await self._receive()
             if message["type"] == "http.disconnect":

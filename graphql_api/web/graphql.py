@@ -35,7 +35,7 @@ from graphql_api.web.parameters import Parameters
 from graphql_api.web.request import ClientDisconnectedError, Interruption, Request, Response
 from graphql_api.web.uploads import Uploads
 
-_FEW = 100  # representations
+_SHORT_LIST = 100  # representations
 _MAX_FAILURES_LOGGED, _MAX_FIELDS_LOGGED_OF_BATCHES = 2, 3  # requests of a batch, and fields of each
 _MAX_LOGGED_USER_ERRORS = 20  # codes; a batch of a thousand inputs would make a long line
 _log = structlog.get_logger()
@@ -411,7 +411,7 @@ def _lines(headers: Headers) -> bytes:
 
 def _has_long_list(variables: dict[str, Any]) -> bool:
     """Whether compiling a new operation costs less than running it without: it has many representations."""
-    return any(isinstance(value, list) and len(value) > _FEW for value in variables.values())
+    return any(isinstance(value, list) and len(value) > _SHORT_LIST for value in variables.values())
 
 
 def _unexpected(request: Request, error: Exception) -> tuple[bytes, str]:

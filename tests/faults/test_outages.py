@@ -90,7 +90,9 @@ async def test_few_requests_fail_while_the_postmaster_is_down_for_two_seconds(du
         await postgres.start()
 
     run = await during(be_down)
-    assert run.away > PATIENCE or len(run.load.unexcused()) <= len(run.load.answers) * 0.01
+    # Whoever asked later than this had time to be answered, however long the outage was.
+    unexcused = run.load.unexcused(after=run.healed - PATIENCE + 0.5)
+    assert len(unexcused) <= len(run.load.answers) * 0.01
 
 
 async def test_every_request_is_answered_while_postgresql_is_stopped(during, postgres):
