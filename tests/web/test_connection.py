@@ -182,9 +182,7 @@ async def test_a_body_that_nobody_wants_is_not_waited_for_long(pages, dribbles):
 async def test_a_client_that_does_not_read_its_answer_is_left(pages):
     _, writer = pages
     writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-    while not writer.is_closing():
-        writer.write(b"\r\n")
-        await asyncio.sleep(SHORT / 10)
+    await until(lambda: writer.write(b"\r\n") or writer.is_closing(), "the connection is closed")
 
 
 class Counted:

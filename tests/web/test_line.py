@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from tests.until import until
 from tests.web.conftest import connected, listening
 
 SHORT = 0.3  # seconds
@@ -16,7 +17,8 @@ MUTATION = b'{"query": "mutation { wait(seconds: 0) }"}'
 class Asking:
     """A client of a service that has one place."""
 
-    def __init__(self, address, http):
+    def __init__(self, app, address, http):
+        self.app = app
         self.address = address
         self._http = http
 
@@ -29,8 +31,9 @@ class Asking:
 def one_place(graphql):
     @asynccontextmanager
     async def start(**limits):
-        async with listening(graphql(max_concurrent=1, limits=limits)) as address, httpx.AsyncClient() as http:
-            yield Asking(address, http)
+        app = graphql(max_concurrent=1, limits=limits)
+        async with listening(app) as address, httpx.AsyncClient() as http:
+            yield Asking(app, address, http)
 
     return start
 
@@ -68,7 +71,7 @@ async def test_what_waits_in_line_does_not_begin_when_its_client_has_gone(one_pl
         waiting.began.clear()
         with connected(service.address) as connection:
             connection.sendall(HEAD % len(MUTATION) + MUTATION)
-            await asyncio.sleep(SHORT)
+            await until(lambda: service.app.in_flight == 2, "the mutation waits in line")
         assert served(await service.ask("{ hello }"))
         await first
     assert not waiting.began.is_set()
@@ -79,5 +82,5 @@ async def test_a_body_that_is_still_to_come_takes_no_place(one_place):
     async with one_place() as service:
         with connected(service.address) as connection:
             connection.sendall(HEAD % len(MUTATION) + MUTATION[:5])
-            await asyncio.sleep(SHORT)
+            await until(lambda: service.app.in_flight == 1, "the beginning of the body has come")
             assert served(await service.ask("{ hello }"))
