@@ -97,6 +97,13 @@ class CoreExecutor(StrawberryGraphQLCoreExecutionContext):
         self.room.count(2 if return_type.name.startswith("__") else 1)
         return super().complete_object_value(return_type, *arguments)
 
+    def build_response(self, data: dict[str, Any] | None) -> Any:
+        """Make the response; if there is no data, the error that says so may be one too many."""
+        errors = self.collected_errors.errors
+        self.errors_left_out += len(errors[MAX_ANSWER_ERRORS:])
+        del errors[MAX_ANSWER_ERRORS:]
+        return super().build_response(data)
+
     def end(self) -> list[GraphQLError]:
         """Return the errors of a finished execution, and break the executor's reference cycle."""
         self.async_helpers = cast("Any", None)  # its own methods, which resolvers are given

@@ -71,6 +71,14 @@ class Query:
     def nodes(self, count: int) -> list[Node | None]:
         return [Node(number=number) for number in range(count)]
 
+    @strawberry.field
+    async def needed(self) -> str:
+        raise PermissionError("not yours")
+
+    @strawberry.field
+    def needed_at_once(self) -> str:
+        raise PermissionError("not yours")
+
 
 SCHEMA = strawberry.Schema(Query)
 ENGINES = {mode: Engine(SCHEMA._schema, mode=mode) for mode in ("compiled", "graphql-core")}
@@ -102,6 +110,16 @@ async def test_a_thousand_errors_are_told_the_others_counted_and_all_nulls_remai
     assert len(result.data["nodes"]) == COUNT
     assert result.data["nodes"][0] == each
     assert all(error.path and error.locations for error in result.errors)
+
+
+@MODES
+@pytest.mark.parametrize("needed", ["needed", "neededAtOnce"])
+async def test_an_error_that_leaves_no_data_is_bounded_too(mode, needed):
+    result = await run(mode, f"{{ nodes(count: {COUNT}) {{ a: wrong b: wrong }} {needed} }}")
+    assert result.data is None
+    assert len(result.errors) + result.errors_left_out == 2 * COUNT + 1
+    assert len(result.errors) == MAX_ANSWER_ERRORS
+    assert all(error.original_error for error in result.errors)
 
 
 def below(field_, levels, fields):

@@ -159,9 +159,11 @@ async def listening(app, limits=None, **options):
         connections = Connections(limits or ConnectionLimits(), sweep_seconds=0.02)
         server = _Server(uvicorn.Config(with_state(app), http=connections, log_config=None, ws="none", **options))
         running = asyncio.create_task(server.serve([listener]))
-        yield listener.getsockname()
-        server.stopping.set()
-        await running
+        try:
+            yield listener.getsockname()
+        finally:
+            server.stopping.set()
+            await running
 
 
 @pytest.fixture

@@ -19,6 +19,16 @@ async def test_the_errors_beyond_a_thousand_are_counted_and_their_nulls_remain(c
     assert answer["data"]["_entities"] == [{"a0": None, "a1": None, "a2": None}] * 600
 
 
+@pytest.mark.parametrize("users", [100, 600])  # a hundred are not worth compiling the document
+async def test_a_field_that_leaves_no_data_after_a_thousand_errors_is_not_an_internal_error(client, users):
+    fields = " ".join(f'a{number}: gatewayToken(gateway: "STRIPE") {{ id }}' for number in range(12))
+    query = (ALIASED % fields)[:-1] + " customerGatewayTokens { totalCount } }"
+    answer = await client(query, r=USERS[:users])
+    assert answer["data"] is None
+    assert {error["extensions"]["code"] for error in answer["errors"]} == {"UNAUTHENTICATED"}
+    assert len(answer["errors"]) <= 1000
+
+
 async def test_an_answer_without_errors_left_out_says_nothing_of_them(client):
     answer = await client(ALIASED % "gatewayTokens { id }", r=USERS)
     assert len(answer["errors"]) == 600
