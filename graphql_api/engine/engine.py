@@ -27,7 +27,7 @@ from graphql_api.engine.types import strawberry_schema
 from graphql_api.engine.validation import combine_rules
 
 Mode = Literal["compiled", "graphql-core"]
-Check = Callable[[DocumentNode], list[GraphQLError]]
+DocumentCheck = Callable[[DocumentNode], list[GraphQLError]]
 RequestChecks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode], RequestCheck]
 
 # These rules traverse the whole document once more, for the variables that it uses.
@@ -60,7 +60,7 @@ class Engine:
         *,
         mode: Mode = "compiled",
         rules: Sequence[type[ASTValidationRule]] = (),
-        before_validation: Sequence[Check] = (),
+        before_validation: Sequence[DocumentCheck] = (),
         before_execution: Sequence[RequestChecks] = (),
         max_tokens: int | None = None,
         max_batch_tokens: int | None = None,

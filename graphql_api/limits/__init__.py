@@ -9,6 +9,7 @@ from typing import Self
 
 from graphql import DocumentNode, GraphQLError
 
+from graphql_api.engine.engine import DocumentCheck
 from graphql_api.limits import counts
 from graphql_api.limits.errors import TOO_COMPLEX, DocumentTooComplexError, limit_of
 from graphql_api.limits.expansion import ExpandedDocument, TooManySelectionsError, expand
@@ -28,8 +29,6 @@ __all__ = [
 
 FOR_ROUTERS = 10
 """How many times as much of what is counted up has room in what routers make."""
-
-Check = Callable[[DocumentNode], list[GraphQLError]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ _COUNTED: dict[str, tuple[str, Callable[[ExpandedDocument], int]]] = {
 }
 
 
-def document_check(limits: DocumentLimits) -> Check:
+def document_check(limits: DocumentLimits) -> DocumentCheck:
     """The check of a document between parsing and validation. A fragment counts wherever it is spread."""
 
     def check(document: DocumentNode) -> list[GraphQLError]:

@@ -9,6 +9,8 @@ from functools import cache
 
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefinitionNode
 
+from graphql_api.engine.engine import RequestChecks
+from graphql_api.engine.operation import RequestCheck
 from graphql_api.limits import counts
 from graphql_api.limits.cost import Estimate
 from graphql_api.limits.errors import DocumentTooComplexError
@@ -21,9 +23,6 @@ _SHARED = {
     "MAX_ALIASES": ("aliases", counts.aliases),
     "MAX_INTROSPECTION_LISTS": ("lists of introspection", counts.introspection_lists),
 }
-
-RequestCheck = Callable[[Variables], list[GraphQLError]]
-Checks = Callable[[GraphQLSchema, DocumentNode, OperationDefinitionNode], RequestCheck]
 
 
 @dataclass(slots=True)
@@ -59,7 +58,9 @@ def _shares(document: DocumentNode, most: Mapping[str, int]) -> Callable[[Spent]
     return take
 
 
-def request_checks(*, max_representations: int, max_cost: int, of_batches: Mapping[str, int] | None = None) -> Checks:
+def request_checks(
+    *, max_representations: int, max_cost: int, of_batches: Mapping[str, int] | None = None
+) -> RequestChecks:
     """Makes the check of an operation, which is asked before each of its executions.
 
     `of_batches` has by their variables the limits of what is counted in all documents of a batch.

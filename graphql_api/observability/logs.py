@@ -9,18 +9,18 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Literal, get_args
+from typing import BinaryIO, Literal, get_args
 
 import orjson
 import structlog
+from structlog.typing import EventDict
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["console", "json"]
-Event = MutableMapping[str, Any]
-Stamp = Callable[[object, str, Event], Event]
+Stamp = Callable[[object, str, EventDict], EventDict]
 
 _NO_PRIVILEGE = "42501"
 MAX_EXCEPTION_CHARACTERS = 4000
@@ -83,7 +83,7 @@ class AccessLog:
         """Write to these lines."""
         self._lines, self._stamps, self._is_json = lines, stamps, is_json
 
-    def write(self, request_id: str, event: Event) -> None:
+    def write(self, request_id: str, event: EventDict) -> None:
         """Write the line of a request. Everything in it that a caller chose must be short."""
         if not self._is_json:
             structlog.get_logger().info(**event)
@@ -174,7 +174,7 @@ class _Forward(logging.Handler):
         )
 
 
-def _stamp(_logger: object, level: str, event: Event) -> Event:
+def _stamp(_logger: object, level: str, event: EventDict) -> EventDict:
     event["level"] = level
     event["timestamp"] = datetime.now(UTC)
     if current := request_id.get():
@@ -182,7 +182,7 @@ def _stamp(_logger: object, level: str, event: Event) -> Event:
     return event
 
 
-def _exceptions(_logger: object, _level: str, event: Event) -> Event:
+def _exceptions(_logger: object, _level: str, event: EventDict) -> EventDict:
     """Turn `exc_info` into text.
 
     While a request is served, an exception can quote what the caller sent, as PostgreSQL's do. So its message is left
@@ -221,7 +221,7 @@ def _frames(error: BaseException) -> list[str]:
     return [*before, *traceback.format_tb(error.__traceback__), f"{kind.__module__}.{kind.__qualname__}{codes}\n"]
 
 
-def _json(_logger: object, _level: str, event: Event) -> bytes:
+def _json(_logger: object, _level: str, event: EventDict) -> bytes:
     return orjson.dumps(event, default=str)
 
 
@@ -231,6 +231,6 @@ class _Console:
     def __init__(self, *, colors: bool) -> None:
         self._render = structlog.dev.ConsoleRenderer(colors=colors)
 
-    def __call__(self, logger: object, level: str, event: Event) -> bytes:
+    def __call__(self, logger: object, level: str, event: EventDict) -> bytes:
         event["timestamp"] = event["timestamp"].isoformat("T", "milliseconds")
         return self._render(logger, level, event).encode(errors="replace")

@@ -22,9 +22,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, format_trace_id, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from structlog.typing import EventDict
 
 from graphql_api.observability import spans
-from graphql_api.observability.logs import Event
 
 Attributes: TypeAlias = Mapping[str, str | int]
 
@@ -107,7 +107,7 @@ class Tracing:
         span.set_status(StatusCode.ERROR)
 
     @staticmethod
-    def stamp(_logger: object, _level: str, event: Event) -> Event:
+    def stamp(_logger: object, _level: str, event: EventDict) -> EventDict:
         """Add the trace id to a log line."""
         for span in spans.current.get()[:1]:
             event["trace_id"] = format_trace_id(span.get_span_context().trace_id)

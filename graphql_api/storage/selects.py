@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, aggregate_order_by,
 from sqlmodel import SQLModel
 
 from graphql_api.storage.connection import Reads, Statement, rows_with
-from graphql_api.storage.models import CustomerGatewayTokenRow, EventRow, GatewayCustomerRow
+from graphql_api.storage.models import CustomerGatewayTokenRow, GatewayCustomerRow
 
 _DIALECT = asyncpg.dialect()
 _CACHED = 256
@@ -43,7 +43,6 @@ def _table(model: type[SQLModel]) -> Table:
 
 TOKENS: Table = _table(CustomerGatewayTokenRow)
 CUSTOMERS: Table = _table(GatewayCustomerRow)
-EVENTS: Table = _table(EventRow)
 ALL: tuple[str, ...] = tuple(TOKENS.c.keys())
 
 # What a list of tokens looks like in an answer: the response key of each field, and the column it shows; None for

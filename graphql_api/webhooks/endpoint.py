@@ -58,11 +58,11 @@ def webhooks(
         *([Stripe(stripe)] if stripe else ()),
         *([Adyen(adyen)] if adyen else ()),
     ]
-    pages = [(each.path, _Page(each, gateways, max_body_bytes, max_body_seconds, max_seconds)) for each in senders]
-    return [Route(path, page.answer, methods=["POST"]) for path, page in pages]
+    routes = [(each.path, _Handler(each, gateways, max_body_bytes, max_body_seconds, max_seconds)) for each in senders]
+    return [Route(path, handler.answer, methods=["POST"]) for path, handler in routes]
 
 
-class _Page:
+class _Handler:
     """The endpoint for the events of one gateway."""
 
     def __init__(

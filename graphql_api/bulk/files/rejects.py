@@ -16,7 +16,7 @@ from graphql_api.domain.cards import has_card_number
 from graphql_api.domain.errors import BadInputError, Code
 from graphql_api.domain.values import is_well_formed
 
-Write = Callable[[Iterable[Rejection]], None]
+WriteRejects = Callable[[Iterable[Rejection]], None]
 
 _ENDINGS: dict[Format, str] = {"csv": ".csv", "jsonl": ".jsonl"}
 
@@ -27,7 +27,7 @@ def rejects_path(path: Path, source: Source) -> Path:
 
 
 @contextmanager
-def rejects(path: Path, source: Source) -> Generator[Write]:
+def rejects(path: Path, source: Source) -> Generator[WriteRejects]:
     """A file for what is not taken of the source, in its format. The first such line overwrites what is in the file.
 
     Without such a line, a file that was there stays as it was, and no new one stays. No card number comes into it, nor
