@@ -14,6 +14,8 @@ import typer
 from graphql_api import interrupts
 
 if TYPE_CHECKING:
+    import asyncio
+
     from graphql_api.domain.inputs import Gateways
     from graphql_api.settings import Settings
     from graphql_api.storage.pool import ConnectionPool
@@ -22,6 +24,7 @@ T = TypeVar("T")
 
 BULK_TIMEOUT_SECONDS = 60  # that a statement over thousands of rows may take
 _BULK_STALL_SECONDS = 3.0  # after which the database is asked whether it works on a statement
+_CANCEL_AGAIN_SECONDS = 5.0  # in case that a library swallowed the cancellation
 # What goes wrong with a file that is written, and with no connection: its reader has gone, the disk is full.
 _FILE_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
@@ -192,7 +195,7 @@ def run(work: Coroutine[Any, Any, T], *, for_owner: bool = False) -> T:
 
     async def interruptible() -> T:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        with interrupts.cancelling(lambda: task and loop.call_soon_threadsafe(task.cancel)):
+        with interrupts.cancelling(lambda: task and loop.call_soon_threadsafe(_cancel, task, loop)):
             return await work
 
     try:
@@ -219,6 +222,13 @@ def run(work: Coroutine[Any, Any, T], *, for_owner: bool = False) -> T:
             raise cause from None
         to_do = remedy(cause, for_owner=for_owner)
         raise CommandError(f"the database cannot be used ({reason(cause)}): {to_do}") from error
+
+
+def _cancel(task: "asyncio.Task[Any]", loop: "asyncio.AbstractEventLoop") -> None:
+    """Cancel the task, and again while it goes on."""
+    if not task.done():
+        task.cancel()
+        loop.call_later(_CANCEL_AGAIN_SECONDS, _cancel, task, loop)
 
 
 def _outside(error: BaseException | None) -> Exception | None:

@@ -76,9 +76,7 @@ class UnavailableError(Exception):
 
 
 class BusyError(UnavailableError):
-    """Other changes of the same users came first for too long. This one changed nothing."""
+    """Other changes came first for too long. This one changed nothing."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "Other changes of the same users took too long, and nothing was changed. Send the request again."
-        )
+        super().__init__("Other changes took too long, and nothing was changed. Send the request again.")

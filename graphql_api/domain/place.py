@@ -8,5 +8,10 @@ def _keep() -> None:
     """Do nothing: what runs has no place."""
 
 
-give_up: ContextVar[Callable[[], None]] = ContextVar("give_up", default=_keep)
-"""Gives up the place of the mutation that runs, before it waits for locks: `TokenStore` limits how many do that."""
+release: ContextVar[Callable[[], None]] = ContextVar("release", default=_keep)
+"""Releases the place of the mutation that runs, if it still has one."""
+
+
+def give_up() -> None:
+    """Let another request run, before the mutation waits for locks or turns: `TokenStore` limits how many do that."""
+    release.get()()

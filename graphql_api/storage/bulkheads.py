@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 import asyncpg
 
-from graphql_api.domain import deadline
+from graphql_api.domain import deadline, place
 from graphql_api.domain.errors import BusyError, UnavailableError
 
 T = TypeVar("T")
@@ -144,6 +144,11 @@ class Share:
         self._waiting: dict[asyncio.Timeout, float] = {}
         self._is_looking = False
 
+    @property
+    def is_full(self) -> bool:
+        """Whether work has to wait for a place."""
+        return self._places.locked()
+
     @asynccontextmanager
     async def place(self) -> AsyncGenerator[None]:
         """A place, once there is one.
@@ -151,7 +156,7 @@ class Share:
         Raises:
             UnavailableError: too many wait, or none of this work ended for a while.
         """
-        if self._places.locked():
+        if self.is_full:
             await self._wait()
         else:
             await self._places.acquire()
@@ -267,7 +272,7 @@ async def enter_to_change(stack: AsyncExitStack, place: AbstractAsyncContextMana
 
 
 class SharesByKey:
-    """A limit for each key, such as a user: work that waits for one key leaves connections to the others."""
+    """A limit for each key, such as a user: who waits for one leaves connections, and places, to the others."""
 
     def __init__(self, share: Callable[[], Share]) -> None:
         self._new_share = share
@@ -285,5 +290,7 @@ class SharesByKey:
                 share = self._shares.get(key)
                 if share is None:
                     self._shares[key] = share = self._new_share()
+                if share.is_full:
+                    place.give_up()
                 await stack.enter_async_context(share.place())
             yield

@@ -230,6 +230,10 @@ class TokenStore(TokenReader, Lookups):
             try:
                 async with self._slow_turn([user_id]):
                     return await self._of(user_id, changes).load([change])
+            except BusyError:
+                if losses == self.pool.connections.losses:
+                    raise
+                raise deadline.over() from None  # a lost connection may still be making it
             except (asyncpg.LockNotAvailableError, SlowUserError):
                 if losses == self.pool.connections.losses:
                     raise ConflictError from None
@@ -280,7 +284,7 @@ class TokenStore(TokenReader, Lookups):
         slow = [key for key in keys if self.pool.changes.are_slow([key])]
         async with AsyncExitStack() as stack:
             if slow:
-                place.give_up.get()()
+                place.give_up()
                 try:
                     await enter_to_change(stack, self._slow_calls.place())
                 except BusyError:  # those who hold the places seem to be stuck, but perhaps not for these users
@@ -310,14 +314,25 @@ class TokenStore(TokenReader, Lookups):
         }
 
     async def release_claim(self, user_id: str, gateway: str, key: str) -> bool:
-        """Release the claim with this key, so that the next claim has another; False if the claim has another key."""
+        """Release the claim with this key, so that the next claim has another; False if the claim has another key.
+
+        Raises:
+            ConflictError: it was late; nothing was released.
+        """
         await self._load_erasure_key()
         rows = await self._run.fetch(sql.CLAIMED, user_id, gateway)
         if not rows or self._idempotency_key(user_id, gateway, rows[0][0]) != key:
             return False
         keys = [user_id]
-        async with self.pool.transaction(keys=keys, records=False) as transaction:  # is asked for if its answer is lost
-            return bool(await transaction.fetch(sql.RELEASE_CLAIM, user_id, gateway, rows[0][0]))
+        try:
+            async with (
+                self._slow_turn(keys),
+                # A transaction is asked for if its answer is lost.
+                self.pool.transaction(keys=keys, records=False, repeats=True) as transaction,
+            ):
+                return bool(await transaction.fetch(sql.RELEASE_CLAIM, user_id, gateway, rows[0][0]))
+        except _RACES as error:
+            raise ConflictError from error
 
     def _idempotency_key(self, user_id: str, gateway: str, generation: int) -> str:
         secret = hmac.digest(self._erasure_key, b"idempotency keys", hashlib.sha256)

@@ -48,8 +48,15 @@ class Admission:
         Raises:
             HTTPError: as from `wait`.
         """
-        request.place = None
-        self.places.release()
+        request.give_up_place()
+        await self.enter(request)
+
+    async def enter(self, request: Request) -> None:
+        """Give a mutation a place.
+
+        Raises:
+            HTTPError: as from `wait`.
+        """
         if not self.of_mutations.acquire():
             deadline = request.deadline
             await self.wait(request, self.of_mutations)

@@ -321,6 +321,8 @@ class GraphQL:
         began, operation = perf_counter(), None
         try:
             well_formed = _well_formed(asked)
+            if request.place is None:  # the one before gave it up
+                await self._admission.enter(request)
             operation = self.documents.prepare(request, well_formed)
             context = self.context(caller, request.id, request.user_errors)
             executed = self._execute(request, operation, well_formed.variables, context)
@@ -367,7 +369,7 @@ class GraphQL:
         return status, answers.refuse(told, request.room), error.code
 
     def _too_late(self, request: Request) -> HTTPError:
-        if request.operation is None:
+        if request.operation is None and not request.batch_size:
             return HTTPError(
                 408, "TIMEOUT", f"The request body did not arrive within {self.limits.max_body_seconds:g} s."
             )

@@ -27,7 +27,7 @@ class Mutations:
         loop = asyncio.get_running_loop()
         context = copy_context()
         context.run(deadline.given.set, until)
-        context.run(place.give_up.set, request.give_up_place)
+        context.run(place.release.set, request.give_up_place)
         request.mutation = task = loop.create_task(mutation, context=context)
         self.running.add(task)
         ended = loop.create_future()  # to wait for the task itself would be to cancel it, too

@@ -222,7 +222,7 @@ async def test_what_waits_for_stuck_work_is_refused():
 
 
 CLAIM = """mutation ($user: ID!) { claimGatewayCustomer(userId: $user, gateway: "ADYEN") {
-  claim { acquired } userErrors { code } } }"""
+  claim { acquired idempotencyKey } userErrors { code } } }"""
 
 
 async def test_whoever_waits_for_slow_batches_of_others_gets_a_turn(app, graph, connection):
@@ -249,10 +249,27 @@ OF_LOCKED_USERS = {
       }) { userErrors { code } } }""",
     "claims": CLAIM,
     "erasures": "mutation ($user: ID!) { eraseUserGatewayTokens(userId: $user) { userErrors { code } } }",
+    "releases": """mutation ($user: ID!, $key: String!) { releaseGatewayCustomerClaim(
+        userId: $user, gateway: "ADYEN", idempotencyKey: $key) { userErrors { code } } }""",
     "confirmations": """mutation ($customer: String!) { confirmGatewayErasures(customers: [
         {gateway: "STRIPE", gatewayCustomerId: $customer}]) { userErrors { code } } }""",
 }
 FLOOD = 100
+
+
+async def are_prepared(graph, kind, users):
+    """The variables of this kind of mutation, for each of these users."""
+    found = [{"user": name, "customer": f"cus_{name}"} for name in users]
+    if kind == "confirmations":
+        await are_answered([graph.client(OF_LOCKED_USERS["erasures"], user=name) for name in users])
+    if kind == "releases":
+        claims = await are_answered([graph.client(CLAIM, user=name) for name in users])
+        keys = (answer["data"]["claimGatewayCustomer"]["claim"]["idempotencyKey"] for answer in claims)
+        found = [each | {"key": key} for each, key in zip(found, keys, strict=True)]
+    return found
+
+
+LOCKED_TOO = "select from gateway_erasures for update", "select from gateway_customer_claims for update"
 
 
 @pytest.mark.parametrize("users", [1, 4])
@@ -260,12 +277,10 @@ FLOOD = 100
 async def test_few_mutations_wait_for_users_whom_another_transaction_locks(graph, connection, kind, users):
     """The others are refused, so that a flood of them does not hold the places of other users' mutations."""
     locked = USERS[:users]
-    variables = [{"user": name, "customer": f"cus_{name}"} for name in locked]
-    if kind == "confirmations":
-        await are_answered([graph.client(OF_LOCKED_USERS["erasures"], user=name) for name in locked])
+    variables = await are_prepared(graph, kind, locked)
     async with connection.transaction():
         await connection.execute("select from customer_gateway_tokens where user_id = any($1) for update", locked)
-        await connection.execute("select from gateway_erasures for update")
+        await connection.execute(";".join(LOCKED_TOO))
         for stripe in sorted({crc32(name.encode()) % _STRIPES for name in locked}):
             await connection.execute("select pg_advisory_xact_lock($1, $2)", _LOCKS, stripe)
         flood = islice(cycle(variables), FLOOD)
@@ -282,14 +297,12 @@ async def test_few_mutations_wait_for_users_whom_another_transaction_locks(graph
 
 @pytest.mark.parametrize("kind", OF_LOCKED_USERS)
 async def test_mutations_that_wait_for_a_lock_give_up_their_places(url, connection, kind):
-    user = {"user": USERS[0], "customer": f"cus_{USERS[0]}"}
     async with opened(create_app(settings(url, places=2))) as app:
         graph = Graph(Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE])))
-        if kind == "confirmations":
-            await are_answered([graph.client(OF_LOCKED_USERS["erasures"], user=USERS[0])])
+        [user] = await are_prepared(graph, kind, USERS[:1])
         async with connection.transaction():
             await connection.execute("select from customer_gateway_tokens where user_id = $1 for update", USERS[0])
-            await connection.execute("select from gateway_erasures for update")
+            await connection.execute(";".join(LOCKED_TOO))
             await connection.execute(
                 "select pg_advisory_xact_lock($1, $2)", _LOCKS, crc32(USERS[0].encode()) % _STRIPES
             )

@@ -1,6 +1,7 @@
 """What the database decides of a save is what the domain would, and a second run of it changes nothing."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -230,6 +231,35 @@ async def test_a_change_waits_for_what_its_lost_connection_still_does(store, oth
 
     late, refused = [], losing(begin_to)
     assert await change(store)
+    await late[0]
+
+
+@BOTH_WAYS
+async def test_a_change_that_a_lost_connection_may_make_is_not_said_to_have_changed_nothing(
+    store, other, losing, change
+):
+    """Although no turn is left in which its user's lock could be waited for."""
+    await create(store, Token(str(uuid7()), "u1", "STRIPE", "cus_1", THEN, THEN, THEN))
+    locked, ended = asyncio.Event(), asyncio.Event()
+
+    async def commit_late(statement, *arguments):
+        async with other.pool.transaction() as transaction:
+            await transaction.fetch(statement, *arguments)
+            locked.set()
+            await ended.wait()
+
+    async def begin_to(statement, *arguments):
+        late.append(asyncio.create_task(commit_late(statement, *arguments)))
+        await locked.wait()
+
+    late, _ = [], losing(begin_to)
+    async with AsyncExitStack() as stack:
+        for _ in range(32):
+            await stack.enter_async_context(store._slow_calls.place())
+        await stack.enter_async_context(store._slow_turns.places(["u1"]))
+        with pytest.raises(UnavailableError, match="may already have been made"):
+            await change(store)
+    ended.set()
     await late[0]
 
 

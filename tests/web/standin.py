@@ -6,6 +6,7 @@ from enum import Enum
 import strawberry
 from graphql import GraphQLError
 
+from graphql_api.domain import place
 from graphql_api.domain.errors import (
     BadInputError,
     BusyError,
@@ -120,6 +121,11 @@ class Mutation:
     @strawberry.mutation
     def hello(self) -> str:
         return "hello"
+
+    @strawberry.mutation
+    async def give_up_place(self) -> str:
+        place.give_up()
+        return "given up"
 
     @strawberry.mutation
     def fail(self, how: str) -> str | None:

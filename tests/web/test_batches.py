@@ -80,7 +80,27 @@ async def test_queries_of_a_batch_run_at_the_same_time(graphql, web, waiting):
 async def test_a_batch_that_takes_too_long_says_so_for_each_of_its_requests(graphql):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(graphql(timeout=0.1)), base_url="http://x") as web:
         response = await ask(web, {"query": "{ wait(seconds: 60) }"}, {"query": "{ hello }"})
+    assert response.status_code == 200
     assert [answer["errors"][0]["extensions"]["code"] for answer in response.json()] == ["TIMEOUT"] * 2
+    assert "REQUEST_TIMEOUT" in response.text
+
+
+async def test_a_mutation_that_waits_for_a_lock_leaves_no_place_to_those_behind_it_in_a_batch(graphql, waiting):
+    transport = httpx.ASGITransport(graphql(max_concurrent=1, limits={"max_wait_seconds": 0.1}))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as web:
+        first = asyncio.create_task(ask(web, {"query": "mutation { wait(seconds: 0.5) }"}))
+        await waiting.began.wait()
+        refused = await ask(web, {"query": "mutation { hello }"})
+        assert refused.status_code == 503
+        assert (await first).json() == [{"data": {"wait": "waited"}}]
+
+        given_up = {"query": "mutation { giveUpPlace }"}
+        waiting.began.clear()
+        batch = asyncio.create_task(ask(web, given_up, {"query": "mutation { wait(seconds: 0.5) }"}))
+        await waiting.began.wait()
+        assert (await ask(web, {"query": "mutation { hello }"})).status_code == 503
+        assert (await batch).json()[1] == {"data": {"wait": "waited"}}
+        assert (await ask(web, given_up, {"query": "mutation { hello }"})).json()[1] == {"data": {"hello": "hello"}}
 
 
 async def test_limits_count_over_the_whole_batch(as_service):

@@ -13,7 +13,7 @@ TOLD = {
     "UnavailableError": ("UNAVAILABLE", "The database is unavailable right now. Send the request again."),
     "BusyError": (
         "UNAVAILABLE",
-        "Other changes of the same users took too long, and nothing was changed. Send the request again.",
+        "Other changes took too long, and nothing was changed. Send the request again.",
     ),
     "coded": ("LIMIT_EXCEEDED", "Too much of it."),
     "card": ("BAD_USER_INPUT", "… is no cursor of ours."),
