@@ -24,7 +24,6 @@ T = TypeVar("T")
 
 BULK_TIMEOUT_SECONDS = 60  # that a statement over thousands of rows may take
 _BULK_STALL_SECONDS = 3.0  # after which the database is asked whether it works on a statement
-_CANCEL_AGAIN_SECONDS = 5.0  # in case that a library swallowed the cancellation
 # What goes wrong with a file that is written, and with no connection: its reader has gone, the disk is full.
 _FILE_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
@@ -224,11 +223,11 @@ def run(work: Coroutine[Any, Any, T], *, for_owner: bool = False) -> T:
         raise CommandError(f"the database cannot be used ({reason(cause)}): {to_do}") from error
 
 
-def _cancel(task: "asyncio.Task[Any]", loop: "asyncio.AbstractEventLoop") -> None:
-    """Cancel the task, and again while it goes on."""
+def _cancel(task: "asyncio.Task[Any]", loop: "asyncio.AbstractEventLoop", again_seconds: float = 5.0) -> None:
+    """Cancel the task, and again while it goes on: a library may swallow a cancellation."""
     if not task.done():
         task.cancel()
-        loop.call_later(_CANCEL_AGAIN_SECONDS, _cancel, task, loop)
+        loop.call_later(again_seconds, _cancel, task, loop, again_seconds)
 
 
 def _outside(error: BaseException | None) -> Exception | None:
