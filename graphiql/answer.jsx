@@ -19,6 +19,7 @@ export function Answer() {
         <div className="problem" key={index}>
           {place(error)}
           {error.message}
+          {help(error)}
         </div>
       ))}
     </>
@@ -29,6 +30,15 @@ function place({ locations = [], path }) {
   const line = locations.length > 0 && `line ${locations[0].line}, column ${locations[0].column}`;
   const where = [line, path?.join('.')].filter(Boolean).join(', ');
   return where && <strong>{where}: </strong>;
+}
+
+function help({ extensions }) {
+  if (!extensions?.help?.startsWith?.('/help/')) return null;
+  return (
+    <a href={extensions.help} target="_blank" rel="noopener">
+      What this means
+    </a>
+  );
 }
 
 function useMarks(model, errors) {

@@ -28,10 +28,12 @@ function Docs() {
   );
 }
 
+const INTERNAL = /^(_[a-zA-Z]|link__|CacheControlScope$)/;
+
 // Each line of a list begins with the name of the field or type.
 function hideIfInternal(link) {
   const line = link.parentElement;
-  if (line.firstElementChild === link && /^_[a-zA-Z]/.test(line.textContent.trim())) line.hidden = true;
+  if (line.firstElementChild === link && INTERNAL.test(line.textContent.trim())) line.hidden = true;
 }
 
 export const docs = { ...DOC_EXPLORER_PLUGIN, content: Docs };

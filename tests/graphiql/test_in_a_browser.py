@@ -76,6 +76,17 @@ async def test_an_error_says_where_and_is_marked_there(graphiql, address, shot):
     await shot("error")
 
 
+async def test_an_error_links_to_the_explanation_of_its_code(graphiql, address):
+    await graphiql.open(address)
+    await graphiql.write('{ customerGatewayTokens(after: "x") { totalCount } }')
+    await graphiql.run()
+    async with graphiql.page.context.expect_page() as opened:
+        await graphiql.footer.get_by_role("link", name="What this means").click()
+    explanation = await opened.value
+    assert explanation.url == f"{address.removesuffix('/graphql')}/help/errors#bad_user_input"
+    assert "BAD_USER_INPUT" in await explanation.locator(":target").inner_text()
+
+
 async def test_what_was_written_is_there_after_a_reload(graphiql, address):
     await graphiql.open(address)
     await graphiql.tab("Stitched")
@@ -146,7 +157,7 @@ async def test_the_documentation_begins_with_an_introduction_and_hides_what_only
     explorer = graphiql.page.locator(".graphiql-doc-explorer")
     await explorer.get_by_text("maps users to their customers at payment gateways").wait_for()
     await explorer.get_by_role("link", name="CustomerGatewayToken", exact=True).first.wait_for()
-    for name in ("_Any", "_Service", "_Entity"):
+    for name in ("_Any", "_Service", "_Entity", "CacheControlScope", "link__Import", "link__Purpose"):
         assert await explorer.get_by_role("link", name=name, exact=True).count() == 0
     await explorer.get_by_role("link", name="Query", exact=True).first.click()
     await explorer.get_by_role("link", name="customerGatewayTokens", exact=True).first.wait_for()
