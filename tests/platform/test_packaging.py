@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -78,11 +79,13 @@ HEALTHCHECK = ROOT / "deploy/healthcheck"
 
 @pytest.fixture
 def healthy(tmp_path):
-    """Whether a container with this command counts as healthy."""
+    """Whether a container with this command counts as healthy: the status is 0 if it does, otherwise 1."""
 
     def healthy(*command):
         (tmp_path / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in command))
-        return subprocess.run([HEALTHCHECK, tmp_path / "cmdline"], capture_output=True, check=False).returncode == 0
+        status = subprocess.run([HEALTHCHECK, tmp_path / "cmdline"], capture_output=True, check=False).returncode
+        assert status in {0, 1}
+        return status == 0
 
     return healthy
 
@@ -117,6 +120,11 @@ def test_a_container_is_healthy_while_its_service_says_so_at_its_port(healthy, a
         assert not healthy(*command, "serve", "--port", unwell)
         assert not healthy(*command, "serve", "--port", "1")
         assert healthy(*command, "import", "tokens.csv")
+
+
+def test_a_container_is_unhealthy_if_its_service_accepts_a_connection_and_does_not_answer(healthy):
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        assert not healthy("gateway-tokens", "serve", "--port", str(frozen.getsockname()[1]))
 
 
 def test_the_image_has_the_command_and_the_health_check_on_its_path():
