@@ -1,5 +1,5 @@
 // The example graph on this machine: this service (if none runs yet), the user and order services, and Hive Gateway.
-// Asks one stitched query, prints the answer, and runs until it is interrupted or one of them ends.
+// Asks one stitched query, prints the response, and runs until it is interrupted or one of them ends.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -8,7 +8,9 @@ import { createInterface } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
-const { PYTHON = 'python3', TOKENS_PORT = '8000', GATEWAY_PORT = '4000' } = process.env
+const { AUTH_SECRET, PYTHON = 'python3', TOKENS_PORT = '8000', GATEWAY_PORT = '4000' } = process.env
+// What the service logs of the query would be mixed into the response: with AUTH_SECRET, also that it is denied.
+const QUIET = { LOG_LEVEL: AUTH_SECRET ? 'error' : 'warning' }
 const tokens = `http://127.0.0.1:${TOKENS_PORT}`
 const endpoint = `http://127.0.0.1:${GATEWAY_PORT}/graphql`
 const file = (name) => fileURLToPath(new URL(name, import.meta.url))
@@ -16,8 +18,7 @@ const children = []
 let stopping = false
 
 function start(name, command, ...args) {
-  const quiet = name === 'gateway-tokens' ? { LOG_LEVEL: 'warning' } : {} // its requests would be mixed into the answer
-  const env = { ...quiet, ...process.env, NODE_ENV: 'production' }
+  const env = { ...(name === 'gateway-tokens' && QUIET), ...process.env, TOKENS_URL: tokens, NODE_ENV: 'production' }
   const child = spawn(command, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
   child.on('error', (error) => stop(`${name} did not start: ${error.message}`))
   child.on('exit', () => stop(`${name} ended.`))
@@ -119,5 +120,5 @@ process.on('SIGTERM', () => stop())
 
 await gateway(await Promise.all([ourService(), subgraph('users'), subgraph('orders')]))
 const query = readFileSync(file('query.graphql'), 'utf8')
-console.log(`${query}\nanswers\n\n${JSON.stringify(await ask(query), null, 2)}\n`)
-console.log(`The supergraph is at ${endpoint}, also in a browser. Ctrl-C stops it.`)
+console.log(`${query}\nreturns\n\n${JSON.stringify(await ask(query), null, 2)}\n`)
+console.log(`The example graph is at ${endpoint}, also in a browser. Ctrl-C stops it.`)

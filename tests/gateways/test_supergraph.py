@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from ruamel.yaml import YAML
 
+from tests.conftest import AUTH_SECRET
 from tests.gateways.graph import GRAPH, free_port
 from tests.node import install
 
@@ -27,15 +29,35 @@ async def test_the_example_graph_prints_a_stitched_answer_and_stops_when_interru
     assert graph.stdout
 
     printed = await graph.stdout.readuntil(b"Ctrl-C")
+    async with httpx.AsyncClient() as client:
+        help_page = await client.get(f"http://127.0.0.1:{settings['GATEWAY_PORT']}/help/errors")
     graph.send_signal(signal.SIGINT)
     status = await graph.wait()
 
-    answer = json.loads(printed[printed.index(b"answers") + len("answers") : printed.rindex(b"}") + 1])
+    answer = json.loads(printed[printed.index(b"returns") + len("returns") : printed.rindex(b"}") + 1])
     first = answer["data"]["users"][0]
     assert first["name"] == "Ada Adams"
     assert first["gatewayTokens"]
     assert "errors" not in answer
+    assert 'id="forbidden"' in help_page.raise_for_status().text
     assert status == 0
+
+
+async def test_with_authentication_the_example_graph_prints_the_denial_and_no_log(empty_database):
+    settings = {"TOKENS_PORT": str(free_port()), "GATEWAY_PORT": str(free_port()), "DATABASE_URL": empty_database}
+    graph = await asyncio.create_subprocess_exec(
+        "node",
+        install(GRAPH) / "run.mjs",
+        env={**os.environ, "PYTHON": sys.executable, "AUTH_SECRET": AUTH_SECRET, **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert graph.stdout
+    printed = await graph.stdout.readuntil(b"Ctrl-C")
+    graph.send_signal(signal.SIGINT)
+    _, logged = await graph.communicate()
+    assert b"UNAUTHENTICATED" in printed
+    assert b"denied" not in logged
 
 
 async def refused(**settings):
