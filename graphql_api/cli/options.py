@@ -19,7 +19,11 @@ def must_be_readable(file: Path | None) -> Path | None:
 
 
 EmbeddedOption = Annotated[
-    bool, typer.Option("--embedded", help="If DATABASE_URL is not set, use the embedded PostgreSQL in .data.")
+    bool,
+    typer.Option(
+        "--embedded",
+        help="If DATABASE_URL is not set, use the embedded PostgreSQL (in DATA_DIR, default .data).",
+    ),
 ]
 GatewayOption = Annotated[str, typer.Option(help="The gateway, such as STRIPE.", metavar="NAME")]
 LimitOption = Annotated[int | None, typer.Option(help="Stop after N customers.", metavar="N", min=1)]

@@ -43,8 +43,9 @@ def serve(
 ) -> None:
     """Migrate the database and start the service. If DATABASE_URL is not set, it starts the embedded PostgreSQL.
 
-    It refuses to start the embedded PostgreSQL if a variable looks like a misspelled DATABASE_URL, access tokens are
-    required, and --host is not loopback. To start it anyway, set DATA_DIR or pass --embedded.
+    It refuses to start the embedded PostgreSQL if all of these are true: a variable looks like a misspelled
+    DATABASE_URL, access tokens are required, and --host is not loopback. To start it anyway, pass --embedded or set
+    DATA_DIR.
     """
     from graphql_api import server
     from graphql_api.app import create_app

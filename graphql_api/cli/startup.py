@@ -15,6 +15,7 @@ from graphql_api import __version__, server
 from graphql_api.app import invalid_documents
 from graphql_api.auth.access_tokens import mint
 from graphql_api.cli.process import CommandError, UsageError
+from graphql_api.observability import logs
 from graphql_api.settings import Settings
 from graphql_api.settings.advice import weaknesses
 from graphql_api.storage.connector import FAILURES, connect_to_primary
@@ -99,7 +100,7 @@ def announce(settings: Settings, host: str, port: int, *, workers: int, database
         f"Serving {url} - gateway-tokens {__version__}, {processes}, database: {database}. Press Ctrl-C to stop.",
         flush=True,
     )
-    if settings.log_format == "json" and not sys.stdout.isatty():
+    if logs.is_json(settings.log_format) and not sys.stdout.isatty():
         return
     if settings.authenticates:
         if not settings.auth_secret or not address.is_loopback:

@@ -29,6 +29,11 @@ MAX_EXCEPTION_CHARACTERS = 4000
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
+def is_json(log_format: Format | None, stream: BinaryIO | None = None) -> bool:
+    """Whether lines in this format are JSON on the stream (standard error): if none is set, unless it is a terminal."""
+    return log_format == "json" or (log_format is None and not (sys.stderr if stream is None else stream).isatty())
+
+
 def configure(
     level: Level, log_format: Format | None = None, stream: BinaryIO | None = None, *, stamps: Sequence[Stamp] = ()
 ) -> None:
@@ -37,17 +42,17 @@ def configure(
     `stamps` add fields to each line when it is logged.
     """
     lines = _Lines(sys.stderr.buffer if stream is None else stream)
-    is_console = log_format == "console" or (log_format is None and lines.is_terminal)
+    has_json = is_json(log_format, stream)
     structlog.configure(
         processors=[
             _stamp,
             *stamps,
             _exceptions,
-            _Console(colors=lines.is_terminal and not os.environ.get("NO_COLOR")) if is_console else _json,
+            _json if has_json else _Console(colors=lines.is_terminal and not os.environ.get("NO_COLOR")),
         ],
         logger_factory=lambda *_: lines,
     )
-    access.configure(lines, stamps, is_json=not is_console)
+    access.configure(lines, stamps, is_json=has_json)
     atexit.unregister(access.flush)
     atexit.register(access.flush)
     root = logging.getLogger()

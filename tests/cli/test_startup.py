@@ -92,7 +92,7 @@ def serve(tmp_path, monkeypatch):
 
 
 def test_it_says_what_to_do_next_and_that_works(serve):
-    service = serve("--demo")
+    service = serve("--demo", LOG_FORMAT="console")
     told = "".join(service.process.stdout.readline() for _ in range(8))
     assert f"gateway-tokens {__version__}, 1 worker, database: embedded in {service.folder}/data" in service.first_line
     assert "Authentication is off" in told
@@ -109,7 +109,8 @@ def test_it_says_what_to_do_next_and_that_works(serve):
 
 def test_behind_a_router_it_says_that_only_the_router_is_in_the_way(serve):
     secrets = {"ROUTER_SECRET": f"{'x' * 32},{'y' * 32}"}
-    told = "".join(each for each, _ in zip(serve(**secrets).process.stdout, range(7), strict=False))
+    service = serve(LOG_FORMAT="console", **secrets)
+    told = "".join(each for each, _ in zip(service.process.stdout, range(7), strict=False))
     assert "anyone who can reach your router, or knows ROUTER_SECRET, can read and change every token." in told
     curl = re.search(r"In a shell: +(curl .*)", told).group(1)
     answer = subprocess.run(["/bin/sh", "-c", curl], env=os.environ | secrets, capture_output=True, check=True).stdout
@@ -128,7 +129,7 @@ def test_on_a_terminal_it_hands_over_an_access_token_of_each_role(serve):
 
 
 def test_with_a_secret_alone_it_says_how_to_get_graphiql(serve):
-    service = serve(AUTH_SECRET=AUTH_SECRET)
+    service = serve(AUTH_SECRET=AUTH_SECRET, LOG_FORMAT="console")
     assert service.process.stdout.readline() == "\n"
     assert "INTROSPECTION=true" in service.process.stdout.readline()
 
@@ -189,9 +190,12 @@ async def test_a_database_url_is_used_by_every_worker(serve, new_database):
     assert (stopping["signal"], stopped["event"]) == ("SIGTERM", "stopped")
 
 
-def test_standard_output_is_one_line_if_programs_read_the_log(capsys):
-    announce(Settings(log_format="json"), "0.0.0.0", 8000, workers=1, database="x")  # noqa: S104
-    assert capsys.readouterr().out.splitlines()[-1].startswith("Serving http")
+@pytest.mark.parametrize(
+    ("log_format", "is_short"), [(None, True), ("json", True), ("console", False)], ids=["not set", "json", "console"]
+)
+def test_standard_output_is_one_line_if_programs_read_the_log(capsys, log_format, is_short):
+    announce(Settings(log_format=log_format), "0.0.0.0", 8000, workers=1, database="x")  # noqa: S104
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Serving http") == is_short
 
 
 def test_a_misspelled_database_url_is_no_embedded_database_for_a_network(tmp_path):
