@@ -66,7 +66,7 @@ class ExpiredCursorError(BadInputError):
 
     def __init__(self) -> None:
         super().__init__(
-            "Entries after the cursor in `after` were deleted. Start again: get a new cursor with `startAt: NOW`, list"
+            "Entries after this cursor were deleted. Start again: get a new cursor with `startAt: NOW`, list"
             " all tokens, then continue from that cursor."
         )
 

@@ -124,7 +124,7 @@ async def test_no_endpoint_goes_back_to_what_is_being_deleted(graph, aged, conne
         await other.execute(first, (await graph.customer("STRIPE", "cus_1"))["id"])
         pruning = asyncio.create_task(prune(15))
         await waiting(connection, 1)
-        resuming = asyncio.create_task(delivering.resume(pool, "hook", place=start))
+        resuming = asyncio.create_task(delivering.resume(pool, "hook", start=start))
         await waiting(connection, 2)
     await other.close()
     with pytest.raises(ExpiredCursorError, match="Entries after this cursor were deleted"):
