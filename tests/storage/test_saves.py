@@ -213,23 +213,30 @@ async def test_a_call_is_not_taken_for_that_of_another_process(store, other, mon
     assert made == [True, False]
 
 
+def begun_elsewhere(other, late, ended):
+    """For `losing`: has another connection begin the change, and commit it only once this has ended."""
+
+    async def begin(statement, *arguments):
+        locked = asyncio.Event()
+
+        async def commit_late():
+            async with other.pool.transaction() as transaction:
+                await transaction.fetch(statement, *arguments)
+                locked.set()
+                await ended()
+
+        late.append(asyncio.create_task(commit_late()))
+        await locked.wait()
+
+    return begin
+
+
 @BOTH_WAYS
 async def test_a_change_waits_for_what_its_lost_connection_still_does(store, other, losing, change):
     """Its lock is taken for another's otherwise, and its own change then for that of a faster caller."""
     await create(store, Token(str(uuid7()), "u1", "STRIPE", "cus_1", THEN, THEN, THEN))
-    locked = asyncio.Event()
-
-    async def commit_late(statement, *arguments):
-        async with other.pool.transaction() as transaction:
-            await transaction.fetch(statement, *arguments)
-            locked.set()
-            await refused.wait()
-
-    async def begin_to(statement, *arguments):
-        late.append(asyncio.create_task(commit_late(statement, *arguments)))
-        await locked.wait()
-
-    late, refused = [], losing(begin_to)
+    late = []
+    refused = losing(begun_elsewhere(other, late, lambda: refused.wait()))  # noqa: PLW0108 - it is bound later
     assert await change(store)
     await late[0]
 
@@ -240,19 +247,8 @@ async def test_a_change_that_a_lost_connection_may_make_is_not_said_to_have_chan
 ):
     """Although no turn is left in which its user's lock could be waited for."""
     await create(store, Token(str(uuid7()), "u1", "STRIPE", "cus_1", THEN, THEN, THEN))
-    locked, ended = asyncio.Event(), asyncio.Event()
-
-    async def commit_late(statement, *arguments):
-        async with other.pool.transaction() as transaction:
-            await transaction.fetch(statement, *arguments)
-            locked.set()
-            await ended.wait()
-
-    async def begin_to(statement, *arguments):
-        late.append(asyncio.create_task(commit_late(statement, *arguments)))
-        await locked.wait()
-
-    late, _ = [], losing(begin_to)
+    late, ended = [], asyncio.Event()
+    losing(begun_elsewhere(other, late, ended.wait))
     async with AsyncExitStack() as stack:
         for _ in range(32):
             await stack.enter_async_context(store._slow_calls.place())
