@@ -77,7 +77,7 @@ def listening(host: str, port: int, workers: int) -> Generator[list[socket.socke
 
 
 def keep_signals() -> None:
-    """From now on signals, by which a process would end, wait until `serve` heeds them."""
+    """From now on signals, by which a process would end, wait until `serve` handles them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_SIGNALS)
 
 

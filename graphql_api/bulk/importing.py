@@ -394,8 +394,8 @@ def _with_facts(rows: list[StagedToken], facts: Mapping[Pair, Facts], erased: se
     """The rows as their gateways' latest word has them; those of erased users are to be written apart."""
     if not facts and not erased and all(row.is_active for row in rows):
         return rows
-    settled = (_row_with_facts(row, facts) for row in rows)
-    return [row._replace(deferred=True) if row.user_id in erased else row for row in settled]
+    joined = (_row_with_facts(row, facts) for row in rows)
+    return [row._replace(deferred=True) if row.user_id in erased else row for row in joined]
 
 
 def _row_with_facts(row: StagedToken, facts: Mapping[Pair, Facts]) -> StagedToken:

@@ -62,7 +62,7 @@ def _confirm(question: str) -> None:
 
 
 def load_settings() -> "Settings":
-    """The settings of the environment; misspelled names of variables are told on standard error, or logged.
+    """The settings of the environment; misspelled variable names are reported on standard error, or logged.
 
     Raises:
         ConfigurationError: a variable has an invalid value.

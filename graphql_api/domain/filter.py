@@ -36,9 +36,9 @@ NO_FILTER = FeedFilter()
 
 
 class FeedPosition(NamedTuple):
-    """A place in the change feed: after the entry with this position, on this timeline of the database.
+    """A position in the change feed: after the entry with this number, on this timeline of the database.
 
-    `pruning` names the last deletion of old entries before the place was given; 0 if there was none.
+    `pruning` names the last deletion of old entries before the position was given; 0 if there was none.
     """
 
     timeline: str

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 
-def _keep() -> None:
+def keep() -> None:
     """Do nothing: what runs has no place."""
 
 
-release: ContextVar[Callable[[], None]] = ContextVar("release", default=_keep)
-"""Releases the place of the mutation that runs, if it still has one."""
+release: ContextVar[Callable[[], None]] = ContextVar("release", default=keep)
+"""Releases the place of the mutation that runs, if it still has one. Work that several requests share has none."""
 
 
 def give_up() -> None:

@@ -1,4 +1,4 @@
-"""What an operator may not mean: settings that are valid and unsafe or useless, and names that are misspellings."""
+"""What an operator may not mean: settings that are valid but unsafe or useless, and misspelled names."""
 
 import re
 from collections.abc import Iterator, Mapping

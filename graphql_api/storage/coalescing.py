@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import asyncpg
 
-from graphql_api.domain import deadline
+from graphql_api.domain import deadline, place
 from graphql_api.domain.deadline import Deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import spans
@@ -100,7 +100,8 @@ class RequestCoalescer(Generic[K, V]):
 
     async def _begin(self) -> None:
         """Load what has been asked for when this comes to run, which is more than when it was started."""
-        waiting = [request for request in self._waiting if not self._is_answered(request)]
+        self._refuse_avoided()
+        waiting = [request for request in self._waiting if not request.future.done()]
         together, count = 0, 0
         while together < len(waiting) and count < MAX_KEYS:
             count += len(waiting[together].keys)
@@ -130,13 +131,13 @@ class RequestCoalescer(Generic[K, V]):
             self._release_next(task)  # the next goes before the answers
             self._answer(batch, found)
 
-    def _is_answered(self, request: _Request) -> bool:
-        """Whether it waits no longer. A change of a user to be avoided is refused; its caller asks again, apart."""
-        if request.future.done() or self._owner is None or self._avoids is None:
-            return request.future.done()
-        if avoided := self._avoids([self._owner(request.keys[0])]):
-            request.future.set_exception(SlowUserError())
-        return avoided
+    def _refuse_avoided(self) -> None:
+        """Refuse the changes of users to be avoided: their callers ask again, apart."""
+        if self._owner is None or self._avoids is None:
+            return
+        for request in self._waiting:
+            if not request.future.done() and self._avoids([self._owner(request.keys[0])]):
+                request.future.set_exception(SlowUserError())
 
     def _parts(self, batch: list[_Request], error: Exception) -> list[list[_Request]]:
         """Those of the batch that fail together, if one of them fails by this error."""
@@ -210,6 +211,7 @@ class RequestCoalescer(Generic[K, V]):
         spans.current.set(tuple([span for request in batch for span in request.spans]))
         deadlines = [request.deadline for request in batch if request.deadline]
         deadline.current.set(Deadline(inf, deadlines) if deadlines else None)
+        place.release.set(place.keep)  # else it would give up that of the request which started this task
         tries.set(tries_if_late)
         return self._load(list({key: None for request in batch for key in request.keys}))
 

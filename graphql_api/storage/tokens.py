@@ -50,8 +50,8 @@ _LOCKS = 0x746F6B65  # the first key of the service's advisory locks: "toke" in 
 _STRIPES = 1024
 # Concurrent transactions of one user: more would only wait for each other's locks, with a connection each.
 _TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=0.5)
-# Concurrent calls that wait for locks of other transactions: a half of the mutations that run at a time by default, so
-# that those of other users find a place. While none of these ends, one call of each other user that was slow may run.
+# Concurrent calls that wait for locks of other transactions: they have given up their places, so only this limits
+# them. While none of these ends, one call of each other user that was slow may run.
 _SLOW_CALLS = partial(Share, 32, waiting=0, seconds=0.25, moving_seconds=0.25)
 _SLOW_TURNS = partial(Share, 1, waiting=0, seconds=0.1, moving_seconds=0.1)
 _MAX_USERS_IN_TURN = 2
@@ -102,6 +102,16 @@ class ClaimRequest:
     lease_seconds: int
 
 
+def _for_quick_and_slow(
+    pool: ConnectionPool, load: Callable[[list[C]], Awaitable[dict[C, V]]], owner: Callable[[C], str]
+) -> tuple[RequestCoalescer[C, V], RequestCoalescer[C, V]]:
+    """What makes the changes of users that are quick together, and those of users whose changes were late."""
+    return (
+        RequestCoalescer(pool, load, owner=owner, avoids=pool.changes.are_slow),
+        RequestCoalescer(pool, load, owner=owner),
+    )
+
+
 def _unnoted(_users: Sequence[str]) -> None:
     """Do nothing: the default of `note`."""
 
@@ -131,15 +141,9 @@ class TokenStore(TokenReader, Lookups):
         self._slow_calls = _SLOW_CALLS()
         self._slow_turns = SharesByKey(_SLOW_TURNS)
         self._snapshots = RequestCoalescer(pool, self._read_at)
-        avoids = pool.changes.are_slow
-        saves = partial(
-            RequestCoalescer[SaveRequest, TokenSnapshot], pool, self._save, owner=attrgetter("save.user_id")
-        )
-        self._saves = saves(avoids=avoids), saves()
-        changes = partial(RequestCoalescer[_Change, None], pool, self._change, owner=attrgetter("old.user_id"))
-        self._changes = changes(avoids=avoids), changes()
-        claims = partial(RequestCoalescer[ClaimRequest, Claim], pool, self._claim, owner=attrgetter("user_id"))
-        self._claims = claims(avoids=avoids), claims()
+        self._saves = _for_quick_and_slow(pool, self._save, attrgetter("save.user_id"))
+        self._changes = _for_quick_and_slow(pool, self._change, attrgetter("old.user_id"))
+        self._claims = _for_quick_and_slow(pool, self._claim, attrgetter("user_id"))
 
     async def read(self, token_id: str) -> TokenSnapshot:
         """A token with what a change of it must know."""

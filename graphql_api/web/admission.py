@@ -16,7 +16,7 @@ LATER: Headers = [(b"retry-after", b"1")]
 class Admission:
     """Places for queries, and as many for mutations: queries never wait behind mutations that wait for a lock.
 
-    What a request is becomes known when it has a place.
+    What a request is becomes known when it has a place. A mutation that waits for a lock gives its place up.
 
     Args:
         number: how many queries run at a time, and how many mutations
@@ -52,15 +52,17 @@ class Admission:
         await self.enter(request)
 
     async def enter(self, request: Request) -> None:
-        """Give a mutation a place.
+        """Give a mutation a place. Waiting for it moves no deadline of the request.
 
         Raises:
             HTTPError: as from `wait`.
         """
         if not self.of_mutations.acquire():
             deadline = request.deadline
-            await self.wait(request, self.of_mutations)
-            request.deadline = deadline
+            try:
+                await self.wait(request, self.of_mutations)
+            finally:
+                request.deadline = deadline
         request.place = self.of_mutations
 
     def leave(self, request: Request) -> None:
@@ -87,6 +89,7 @@ class Admission:
         except asyncio.CancelledError:
             if request.interruption is not Interruption.TIME_IS_UP:
                 raise
+            request.interruption = None  # it may have other operations to answer
             if request.task is not None:
                 request.task.uncancel()
             message = "The service is overloaded. Try again in a moment."

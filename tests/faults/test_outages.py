@@ -90,7 +90,7 @@ async def test_few_requests_fail_while_the_postmaster_is_down_for_two_seconds(du
         await postgres.start()
 
     run = await during(be_down)
-    # Whoever asked later than this had time to be answered, however long the outage was.
+    # However long the outage was, requests sent after this could have been answered.
     unexcused = run.load.unexcused(after=run.healed - PATIENCE + 0.5)
     assert len(unexcused) <= len(run.load.answers) * 0.01
 

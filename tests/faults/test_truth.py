@@ -337,19 +337,24 @@ FAULTS = ["terminate_backends", "kill_a_backend", "kill_and_start"]
 @pytest.mark.parametrize("faults", [[fault] for fault in FAULTS] if LONG else [FAULTS], ids=" ".join)
 async def test_every_answer_is_true_while_postgresql_dies(callers, postgres, measured, faults):
     some, truth = callers
+    faults_made = 0
 
     async def hurt(ends):
+        nonlocal faults_made
         while not ends.is_set():
             await asyncio.sleep(random.random() * 2)
             with suppress(StopIteration, OSError, asyncpg.PostgresError):  # it recovers from the last fault
                 done = getattr(postgres, random.choice(faults))()
                 if done is not None:
                     await done
+                faults_made += 1
 
     async with background(hurt):
         await run(some, MUTATIONS_EACH // 2)
     await postgres.answers()
     measured("mutations", dict(truth.answers))
+    measured("faults", f"{faults_made}")
+    assert faults_made
     assert truth.untruths == [], SEED
     assert await differences(postgres, truth) == []
 

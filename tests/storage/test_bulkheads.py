@@ -269,7 +269,7 @@ async def are_prepared(graph, kind, users):
     return found
 
 
-LOCKED_TOO = "select from gateway_erasures for update", "select from gateway_customer_claims for update"
+LOCKED_TOO = "select from gateway_erasures for update; select from gateway_customer_claims for update"
 
 
 @pytest.mark.parametrize("users", [1, 4])
@@ -280,7 +280,7 @@ async def test_few_mutations_wait_for_users_whom_another_transaction_locks(graph
     variables = await are_prepared(graph, kind, locked)
     async with connection.transaction():
         await connection.execute("select from customer_gateway_tokens where user_id = any($1) for update", locked)
-        await connection.execute(";".join(LOCKED_TOO))
+        await connection.execute(LOCKED_TOO)
         for stripe in sorted({crc32(name.encode()) % _STRIPES for name in locked}):
             await connection.execute("select pg_advisory_xact_lock($1, $2)", _LOCKS, stripe)
         flood = islice(cycle(variables), FLOOD)
@@ -302,7 +302,7 @@ async def test_mutations_that_wait_for_a_lock_give_up_their_places(url, connecti
         [user] = await are_prepared(graph, kind, USERS[:1])
         async with connection.transaction():
             await connection.execute("select from customer_gateway_tokens where user_id = $1 for update", USERS[0])
-            await connection.execute(";".join(LOCKED_TOO))
+            await connection.execute(LOCKED_TOO)
             await connection.execute(
                 "select pg_advisory_xact_lock($1, $2)", _LOCKS, crc32(USERS[0].encode()) % _STRIPES
             )

@@ -6,7 +6,7 @@ from itertools import chain
 import asyncpg
 import pytest
 
-from graphql_api.domain import deadline
+from graphql_api.domain import deadline, place
 from graphql_api.domain.errors import BusyError, UnavailableError
 from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.coalescing import MAX_KEYS, RequestCoalescer
@@ -221,3 +221,17 @@ async def test_a_user_who_became_slow_is_left_out_of_the_next_load(loads):
     await loads.end(1)
     assert await other == {20: -20}
     assert loads.begun == [[0], [20]]
+
+
+async def test_a_load_gives_up_no_place_of_the_request_that_started_it(database_url):
+    given_up = []
+
+    async def load(keys):
+        place.give_up()
+        return dict.fromkeys(keys)
+
+    async with ConnectionPool.open(database_url) as pool:
+        await pool.connections.wait_connected()
+        place.release.set(lambda: given_up.append(True))
+        await RequestCoalescer(pool, load).load([1])
+    assert given_up == []

@@ -250,7 +250,7 @@ async def test_a_change_that_a_lost_connection_may_make_is_not_said_to_have_chan
     late, ended = [], asyncio.Event()
     losing(begun_elsewhere(other, late, ended.wait))
     async with AsyncExitStack() as stack:
-        for _ in range(32):
+        while not store._slow_calls.is_full:
             await stack.enter_async_context(store._slow_calls.place())
         await stack.enter_async_context(store._slow_turns.places(["u1"]))
         with pytest.raises(UnavailableError, match="may already have been made"):

@@ -103,6 +103,23 @@ async def test_a_mutation_that_waits_for_a_lock_leaves_no_place_to_those_behind_
         assert (await ask(web, given_up, {"query": "mutation { hello }"})).json()[1] == {"data": {"hello": "hello"}}
 
 
+async def test_each_mutation_of_a_batch_waits_for_a_place_for_as_long_as_any_other(graphql, waiting):
+    transport = httpx.ASGITransport(graphql(max_concurrent=1, limits={"max_wait_seconds": 0.1}))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as web:
+        hello = {"query": "mutation { hello }"}
+        batch = [{"query": "mutation { giveUpPlace wait(seconds: 0.5) }"}, hello, hello]
+        answering = asyncio.create_task(ask(web, *batch))
+        await waiting.began.wait()
+        waiting.began.clear()
+        other = asyncio.create_task(ask(web, {"query": "mutation { wait(seconds: 2) }"}))
+        await waiting.began.wait()
+        first, *refused = (await answering).json()
+        assert not other.done()
+        assert (await other).json() == [{"data": {"wait": "waited"}}]
+    assert first == {"data": {"giveUpPlace": "given up", "wait": "waited"}}
+    assert [code_of(answer) for answer in refused] == ["UNAVAILABLE"] * 2
+
+
 async def test_limits_count_over_the_whole_batch(as_service):
     client = as_service("gateway-tokens:read")
     users = [{"__typename": "User", "id": f"u{number}"} for number in range(1500)]
