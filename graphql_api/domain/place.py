@@ -4,14 +4,15 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 
-def keep() -> None:
-    """Do nothing: what runs has no place."""
+def none() -> None:
+    """Refer to nothing: what runs has no place of its own."""
 
 
-release: ContextVar[Callable[[], None]] = ContextVar("release", default=keep)
-"""Releases the place of the mutation that runs, if it still has one. Work that several requests share has none."""
+release: ContextVar[Callable[[], Callable[[], None] | None]] = ContextVar("release", default=none)
+"""A weak reference to what releases the place of the mutation that runs: the request refers to its context already."""
 
 
 def give_up() -> None:
     """Let another request run, before the mutation waits for locks or turns: `TokenStore` limits how many do that."""
-    release.get()()
+    if (of_mutation := release.get()()) is not None:
+        of_mutation()

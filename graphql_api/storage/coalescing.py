@@ -211,7 +211,7 @@ class RequestCoalescer(Generic[K, V]):
         spans.current.set(tuple([span for request in batch for span in request.spans]))
         deadlines = [request.deadline for request in batch if request.deadline]
         deadline.current.set(Deadline(inf, deadlines) if deadlines else None)
-        place.release.set(place.keep)  # else it would give up that of the request which started this task
+        place.release.set(place.none)  # not that of the request which started this task
         tries.set(tries_if_late)
         return self._load(list({key: None for request in batch for key in request.keys}))
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import Any
+from weakref import WeakMethod
 
 from graphql_api.domain import deadline, place
 from graphql_api.engine import Result
@@ -27,7 +28,7 @@ class Mutations:
         loop = asyncio.get_running_loop()
         context = copy_context()
         context.run(deadline.given.set, until)
-        context.run(place.release.set, request.give_up_place)
+        context.run(place.release.set, WeakMethod(request.give_up_place))
         request.mutation = task = loop.create_task(mutation, context=context)
         self.running.add(task)
         ended = loop.create_future()  # to wait for the task itself would be to cancel it, too

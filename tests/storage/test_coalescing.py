@@ -232,6 +232,6 @@ async def test_a_load_gives_up_no_place_of_the_request_that_started_it(database_
 
     async with ConnectionPool.open(database_url) as pool:
         await pool.connections.wait_connected()
-        place.release.set(lambda: given_up.append(True))
+        place.release.set(lambda: lambda: given_up.append(True))
         await RequestCoalescer(pool, load).load([1])
     assert given_up == []
