@@ -227,6 +227,8 @@ RESERVE = Statement(
     returning user_id
     """,
 )
+# An erasure of the other user has to find the tokens whose history names these identifiers, also those that a third
+# user has by now. The tokens of the two users are found without that.
 REASSIGN_IDENTIFIERS = Statement(
     "reassign_identifiers",
     """
@@ -234,7 +236,7 @@ REASSIGN_IDENTIFIERS = Statement(
       insert into departed_tokens (user_id, token_id)
       select $2, token_id from departed_tokens where user_id = $1 and token_id <> all(array(
         select id from customer_gateway_tokens
-        where id = any(array(select token_id from departed_tokens where user_id = $1))
+        where id = any(array(select token_id from departed_tokens where user_id = $1)) and user_id in ($1, $2)
       ))
       on conflict do nothing
     )

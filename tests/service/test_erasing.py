@@ -106,6 +106,17 @@ async def test_erasing_finds_the_past_of_whoever_was_merged_into_the_person(grap
     assert "neighbour_1" in left
 
 
+async def test_erasing_finds_a_former_customer_in_the_history_of_a_token_that_a_third_user_has(graph, connection):
+    await graph.saved("guest", "STRIPE", "person_1")
+    await graph.saved("guest", "STRIPE", "cus_2", replaces="person_1")
+    await graph.reassign(("STRIPE", "cus_2", "neighbour"), reason="mix-up")
+    await graph.merge("guest", "person")
+    payload = await graph.erase("person")
+    assert payload["erased"] == [{"gateway": "STRIPE", "gatewayCustomerId": "person_1"}]
+    assert "person" not in await texts(connection)
+    assert (await graph.customer("STRIPE", "cus_2"))["userId"] == "neighbour"
+
+
 async def test_a_person_who_did_it_themself_is_not_named_either(as_service, graph, connection, app):
     await graph.saved("a-service", "STRIPE", "cus_1")  # the caller's own name
     await graph.saved("u2", "STRIPE", "cus_2")
