@@ -1,8 +1,8 @@
 """Until when a mutation may change something: what is not committed by then is given up."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from math import inf
 
@@ -57,19 +57,27 @@ given: ContextVar[float | None] = ContextVar("given_deadline", default=None)
 current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 """That of the mutation that runs; None for work that is not a mutation, and for what its answer reads."""
 
+_waiting: set[Deadline] = set()  # those of mutations that have no transaction under way
+_losses = 0  # of connections
+
 
 class until:  # noqa: N801 - reads like a function
     """Let what is done in this end at this time, by the clock of the event loop; None for no deadline."""
 
-    __slots__ = ("_at", "_outside")
+    __slots__ = ("_at", "_deadline", "_outside")
 
     def __init__(self, at: float | None) -> None:
         self._at = at
 
     def __enter__(self) -> None:
-        self._outside = current.set(None if self._at is None else Deadline(self._at))
+        self._deadline = None if self._at is None else Deadline(self._at)
+        self._outside = current.set(self._deadline)
+        if self._deadline is not None:
+            _waiting.add(self._deadline)
 
     def __exit__(self, *_: object) -> None:
+        if self._deadline is not None:
+            _waiting.discard(self._deadline)
         current.reset(self._outside)
 
 
@@ -111,10 +119,29 @@ def over() -> UnavailableError:
     return UnavailableError("The change took too long, and may already have been made. It is safe to try again.")
 
 
-def hurry() -> None:
-    """Tell the mutation that runs, if any, that a connection was lost."""
-    if deadline := current.get():
-        deadline.hurry()
+def note_loss() -> None:
+    """A connection was lost: the mutation that runs has to end soon, and so have all that wait for others."""
+    global _losses  # noqa: PLW0603 - of the process
+    _losses += 1
+    for deadline in (current.get(), *_waiting):
+        if deadline is not None:
+            deadline.hurry()
+
+
+@contextmanager
+def working() -> Generator[None]:
+    """What is done in this is a transaction of the mutation: that others lose connections does not end it sooner."""
+    deadline, losses = current.get(), _losses
+    if deadline is None or deadline not in _waiting:
+        yield
+        return
+    _waiting.remove(deadline)
+    try:
+        yield
+    finally:
+        _waiting.add(deadline)
+        if losses != _losses:
+            deadline.hurry()
 
 
 def left() -> float:

@@ -377,7 +377,8 @@ class ConnectionSet:
 
     def lose(self, connection: Connection, error: BaseException) -> None:
         """This connection is of no use any more, and perhaps others are not."""
-        deadline.hurry()
+        if self.watches:  # no change waits for what does not
+            deadline.note_loss()
         self._is_reachable = False
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             self._drop(self.open)

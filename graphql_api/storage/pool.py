@@ -246,10 +246,10 @@ class ConnectionPool:
             began = monotonic()
             ends_early = repeats and self.connections.watches and not is_slow
             try:
-                async with self._transactions.run(
-                    connection, first, commits=commits, ends_early=ends_early
-                ) as transaction:
-                    yield transaction
+                run = self._transactions.run(connection, first, commits=commits, ends_early=ends_early)
+                with deadline.working():
+                    async with run as transaction:
+                        yield transaction
             finally:
                 if connection.is_late or (is_slow and not self.patience.is_late_change(monotonic() - began)):
                     self.changes.note(keys, is_slow=connection.is_late)

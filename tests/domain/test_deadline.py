@@ -1,0 +1,73 @@
+"""After a connection was lost, no mutation waits for long."""
+
+import asyncio
+
+import pytest
+
+from graphql_api.domain import deadline
+from graphql_api.domain.errors import UnavailableError
+
+LONG = 60
+
+
+@pytest.fixture
+def mutation():
+    """What a mutation with a minute left does: it begins at once, and runs until it is told to end."""
+
+    async def run(doing, told):
+        with deadline.until(asyncio.get_running_loop().time() + LONG):
+            await doing(told)
+            return deadline.left()
+
+    async def start(doing):
+        told = asyncio.Event()
+        task = asyncio.create_task(run(doing, told))
+        await asyncio.sleep(0)
+        return task, told
+
+    return start
+
+
+async def wait(told):
+    await told.wait()
+
+
+async def work(told):
+    with deadline.working():
+        await told.wait()
+        assert deadline.left() > LONG / 2
+
+
+async def seconds_left(mutation):
+    task, told = mutation
+    told.set()
+    return await task
+
+
+async def test_one_that_waits_ends_soon_although_another_lost_its_connection(mutation):
+    waiting = await mutation(wait)
+    deadline.note_loss()
+    assert await seconds_left(waiting) < 3
+
+
+async def test_one_with_a_transaction_ends_soon_only_after_it(mutation):
+    working = await mutation(work)
+    deadline.note_loss()
+    assert await seconds_left(working) < 3
+
+
+async def test_one_that_began_after_the_loss_has_its_time(mutation):
+    deadline.note_loss()
+    for doing in (wait, work):
+        assert await seconds_left(await mutation(doing)) > LONG / 2
+
+
+async def test_what_is_kept_to_the_deadline_is_given_up(mutation):
+    async def wait_for_ever(_told):
+        async with deadline.kept():
+            await asyncio.Event().wait()
+
+    waiting, _ = await mutation(wait_for_ever)
+    deadline.note_loss()
+    with pytest.raises(UnavailableError, match="may already have been made"):
+        await waiting
