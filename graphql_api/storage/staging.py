@@ -99,9 +99,9 @@ _END_CLAIMS = f"""
   delete from gateway_customer_reports report using {_TABLE} as staged
   where not deferred and (is_active or deactivation_reason = 'GATEWAY_DELETED')
     and report.gateway_customer_id = staged.gateway_customer_id and report.gateway = staged.gateway;
-  update gateway_customer_reports report set expires_at = null from {_TABLE} as staged
-  where not deferred and report.expires_at > now() and report.gateway = staged.gateway
-    and report.gateway_customer_id = any(staged.former_ids || staged.gateway_customer_id)
+  update gateway_customer_reports report set expires_at = null from ({_IDENTIFIERS}) as wanted
+  where report.expires_at > now() and report.gateway = wanted.gateway
+    and report.gateway_customer_id = wanted.gateway_customer_id
 """
 _GIVEN_IDS = f"array(select id::uuid from {_TABLE} where has_id and not deferred)"
 # An id that a token had once breaks no constraint.
@@ -145,14 +145,15 @@ _CREATE_NEW = f"""
 """
 # What this transaction reserved for rows that are lost.
 _RELEASE = f"""
-  delete from gateway_customers using {_TABLE} as staged
-  where conflicting and gateway_customers.gateway = staged.gateway
-    and gateway_customers.gateway_customer_id = any(staged.reserved)
+  delete from gateway_customers
+  using (select gateway, unnest(reserved) as id from {_TABLE} as staged where conflicting) as lost
+  where gateway_customers.gateway = lost.gateway and gateway_customer_id = lost.id
 """
+# User by user: before the first ANALYZE, PostgreSQL would compare each token of the table with all these users.
 _DROP_UNCHANGED = f"""
   with t as materialized (
-    select * from customer_gateway_tokens
-    where user_id = any(array(select user_id from {_TABLE} as staged where conflicting))
+    select token.* from unnest(array(select distinct user_id from {_TABLE} as staged where conflicting)) as keys(user_id)
+    cross join lateral (select * from customer_gateway_tokens where user_id = keys.user_id) as token
   )
   delete from {_TABLE} as staged using t
   where conflicting and t.user_id = staged.user_id and t.gateway = staged.gateway

@@ -8,6 +8,7 @@ import re
 import threading
 from itertools import pairwise
 from pathlib import Path
+from time import perf_counter
 from uuid import UUID
 
 import pytest
@@ -52,6 +53,16 @@ async def test_ids_are_made_in_the_order_of_time(command, write, table):
     ids = [row[0] for row in await table("select id from customer_gateway_tokens order by gateway_customer_id")]
     assert ids == sorted(ids)
     assert {UUID(str(token_id)).version for token_id in ids} == {7}
+
+
+async def test_the_same_file_again_takes_about_as_long_before_postgresql_has_statistics(command, write):
+    file = write("t.csv", *many(20_000))
+    seconds = []
+    for said in ("created", "unchanged"):
+        began = perf_counter()
+        assert (await command("import", file)).err.endswith(f"import t.csv: 20,000 {said}\n")
+        seconds.append(perf_counter() - began)
+    assert seconds[1] < 5 * seconds[0]
 
 
 async def test_the_same_file_again_changes_nothing(command, write, everything):
