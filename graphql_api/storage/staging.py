@@ -152,8 +152,8 @@ _RELEASE = f"""
 # User by user: before the first ANALYZE, PostgreSQL would compare each token of the table with all these users.
 _DROP_UNCHANGED = f"""
   with t as materialized (
-    select token.* from unnest(array(select distinct user_id from {_TABLE} as staged where conflicting)) as keys(user_id)
-    cross join lateral (select * from customer_gateway_tokens where user_id = keys.user_id) as token
+    select token.* from unnest(array(select distinct user_id from {_TABLE} as staged where conflicting)) as keys (id)
+    cross join lateral (select * from customer_gateway_tokens where user_id = keys.id) as token
   )
   delete from {_TABLE} as staged using t
   where conflicting and t.user_id = staged.user_id and t.gateway = staged.gateway
