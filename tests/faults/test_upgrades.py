@@ -19,7 +19,7 @@ TABLE = "customer_gateway_tokens"
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_no_request_is_lost_when_a_process_is_told_to_end(tmp_path, postgres, measured, workers):
     async with (
-        serving(tmp_path, "--workers", str(workers), DATABASE_URL=postgres.url) as first,
+        serving(tmp_path, "--workers", str(workers), DATABASE_URL=postgres.url, DRAIN_SECONDS="2") as first,
         serving(tmp_path, "--workers", str(workers), DATABASE_URL=postgres.url) as second,
         Balancer.before(first, second) as url,
     ):
