@@ -58,7 +58,6 @@ current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 """That of the mutation that runs; None for work that is not a mutation, and for what its answer reads."""
 
 _waiting: set[Deadline] = set()  # those of mutations that have no transaction under way
-_losses = 0  # of connections
 
 
 class until:  # noqa: N801 - reads like a function
@@ -121,8 +120,6 @@ def over() -> UnavailableError:
 
 def note_loss() -> None:
     """A connection was lost: the mutation that runs has to end soon, and so have all that wait for others."""
-    global _losses  # noqa: PLW0603 - of the process
-    _losses += 1
     for deadline in (current.get(), *_waiting):
         if deadline is not None:
             deadline.hurry()
@@ -131,7 +128,7 @@ def note_loss() -> None:
 @contextmanager
 def working() -> Generator[None]:
     """What is done in this is a transaction of the mutation: that others lose connections does not end it sooner."""
-    deadline, losses = current.get(), _losses
+    deadline = current.get()
     if deadline is None or deadline not in _waiting:
         yield
         return
@@ -140,8 +137,6 @@ def working() -> Generator[None]:
         yield
     finally:
         _waiting.add(deadline)
-        if losses != _losses:
-            deadline.hurry()
 
 
 def left() -> float:

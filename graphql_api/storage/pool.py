@@ -141,7 +141,8 @@ class ConnectionPool:
 
     async def _change(self, statement: Statement, arguments: tuple[Any, ...], users: Collection[str]) -> list[Row]:
         """Run a statement that changes something."""
-        async with self.changes.place(users, records=True) as is_slow:
+        async with AsyncExitStack() as stack:
+            is_slow = await enter_to_change(stack, self.changes.place(users, records=True))
             began = monotonic()
             try:
                 rows = await self._fetch(statement, arguments, is_early=False)

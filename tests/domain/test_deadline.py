@@ -50,10 +50,30 @@ async def test_one_that_waits_ends_soon_although_another_lost_its_connection(mut
     assert await seconds_left(waiting) < 3
 
 
-async def test_one_with_a_transaction_ends_soon_only_after_it(mutation):
+async def test_one_with_a_transaction_keeps_its_time_even_if_it_has_to_run_the_transaction_again(mutation):
     working = await mutation(work)
     deadline.note_loss()
-    assert await seconds_left(working) < 3
+    assert await seconds_left(working) > LONG / 2
+
+
+async def test_one_whose_own_connection_was_lost_ends_soon(mutation):
+    async def lose(told):
+        with deadline.working():
+            await told.wait()
+            deadline.note_loss()
+
+    assert await seconds_left(await mutation(lose)) < 3
+
+
+async def test_one_that_waits_again_after_a_transaction_ends_soon(mutation):
+    async def work_and_wait(told):
+        with deadline.working():
+            pass
+        await told.wait()
+
+    waiting = await mutation(work_and_wait)
+    deadline.note_loss()
+    assert await seconds_left(waiting) < 3
 
 
 async def test_one_that_began_after_the_loss_has_its_time(mutation):

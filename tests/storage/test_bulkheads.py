@@ -5,6 +5,7 @@ import inspect
 import re
 import secrets
 import time
+from contextlib import AsyncExitStack
 from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
@@ -19,9 +20,9 @@ from graphql_api import storage
 from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.domain.caller import ADMIN_SCOPE
-from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain.errors import BusyError, UnavailableError
 from graphql_api.settings import Settings
-from graphql_api.storage.bulkheads import LOOK_SECONDS, Share
+from graphql_api.storage.bulkheads import LOOK_SECONDS, ChangeShares, Share
 from graphql_api.storage.connection import Reads, Statement
 from graphql_api.storage.connection_set import ConnectionSet
 from graphql_api.storage.pool import ConnectionPool
@@ -223,6 +224,15 @@ async def test_what_waits_for_stuck_work_is_refused():
 
 CLAIM = """mutation ($user: ID!) { claimGatewayCustomer(userId: $user, gateway: "ADYEN") {
   claim { acquired idempotencyKey } userErrors { code } } }"""
+
+
+async def test_a_change_that_finds_no_place_says_that_nothing_was_changed(url):
+    async with ConnectionPool.open(url, size=4) as pool, AsyncExitStack() as places:
+        pool.changes = ChangeShares(4, seconds=0.1, moving_seconds=0.1)
+        for _ in range(2):
+            await places.enter_async_context(pool.changes.place([], records=True))
+        with pytest.raises(BusyError):
+            await pool.fetch(Statement("change", "select 1"), users=["someone"])
 
 
 async def test_whoever_waits_for_slow_batches_of_others_gets_a_turn(app, graph, connection):
