@@ -110,11 +110,12 @@ alerts: ## regenerates the alerts for the Prometheus operator from deploy/monito
 	@python3 deploy/prometheus_rule.py
 
 .PHONY: lint
-lint: .venv/dev ## checks style, types and the direction of imports
+lint: .venv/dev ## checks style, types, dependencies and the direction of imports
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 	.venv/bin/lint-imports
+	.venv/bin/deptry graphql_api
 
 .PHONY: lock
 lock: .venv/dev ## updates the lock files
