@@ -377,7 +377,7 @@ class ConnectionSet:
 
     def lose(self, connection: Connection, error: BaseException) -> None:
         """This connection is of no use any more, and perhaps others are not."""
-        if self.watches:  # no change waits for what does not
+        if self.watches:  # which a replica's connections are not, and no mutation waits for those
             deadline.note_loss()
         self._is_reachable = False
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
