@@ -39,6 +39,9 @@ _MAX_CREDIT, _CREDIT_PER_ANSWER = 400.0, 0.25
 tries: ContextVar[int] = ContextVar("tries", default=1)
 """How often a late read is asked again before it is slow; -1 for one that several requests share or might share."""
 
+avoids_slow: ContextVar[bool] = ContextVar("avoids_slow", default=False)
+"""Whether a change of users who are known to be slow is refused: its callers ask again, among those who may wait."""
+
 was_slow: ContextVar[bool] = ContextVar("was_slow", default=False)
 """Whether the last read of this task was slow, once it had a place."""
 
@@ -238,12 +241,15 @@ class ChangeShares:
         """A place for a change of these users, which `records` what it does or not; answers whether it is slow.
 
         Raises:
+            SlowUserError: one of these users is slow, and `avoids_slow` is set.
             UnavailableError: none of this work ended for a while.
         """
         is_slow = self.are_slow(users)
         async with AsyncExitStack() as stack:
             while True:
                 if is_slow:
+                    if avoids_slow.get():
+                        raise SlowUserError
                     if waits_for_locks:
                         slow = [user for user in users if user in self._slow_users]
                         await stack.enter_async_context(self._slow_turns.places(slow))

@@ -12,7 +12,15 @@ from graphql_api.domain import deadline, place
 from graphql_api.domain.deadline import Deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import spans
-from graphql_api.storage.bulkheads import ConflictError, SharedReadIsLateError, SlowKeys, SlowUserError, tries, was_slow
+from graphql_api.storage.bulkheads import (
+    ConflictError,
+    SharedReadIsLateError,
+    SlowKeys,
+    SlowUserError,
+    avoids_slow,
+    tries,
+    was_slow,
+)
 from graphql_api.storage.connection import StatementTimeoutError
 from graphql_api.storage.pool import ConnectionPool
 
@@ -213,6 +221,7 @@ class RequestCoalescer(Generic[K, V]):
         deadline.current.set(Deadline(inf, deadlines) if deadlines else None)
         place.release.set(place.none)  # not that of the request which started this task
         tries.set(tries_if_late)
+        avoids_slow.set(self._avoids is not None)
         return self._load(list({key: None for request in batch for key in request.keys}))
 
     def _answer(self, batch: list[_Request], found: dict[K, V]) -> None:
