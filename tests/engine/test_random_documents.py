@@ -1,8 +1,6 @@
 """Random operations on a hostile schema: both ways of execution answer the same."""
 
-import gc
 import os
-from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -15,23 +13,6 @@ from tests.engine.oracle import Pair
 EXAMPLES = int(os.environ.get("ENGINE_EXAMPLES", "100"))
 SEEDS = 4
 PAIR = Pair(SCHEMA, max_documents=10)
-
-
-@pytest.fixture
-def collect():
-    """Collects garbage where we say so: what is not awaited any more is reported there, under our filter."""
-    runs = count()
-
-    def collect():
-        if next(runs) % 50 == 0:
-            gc.collect()
-            gc.freeze()
-
-    gc.disable()
-    yield collect
-    gc.collect()
-    gc.enable()
-    gc.unfreeze()
 
 
 # graphql-core cancels what it has not begun to await; nothing of that is ours.
