@@ -9,7 +9,7 @@ import strawberry
 from strawberry.federation.schema_directives import Cost
 
 from graphql_api.domain import deadline, values
-from graphql_api.domain.errors import BadInputError, Code, InputError, Problem
+from graphql_api.domain.errors import BadInputError, BusyError, Code, InputError, Problem
 from graphql_api.domain.inputs import MAX_BATCH, MIN_LEASE, Save
 from graphql_api.domain.inputs import lease_seconds as lease
 from graphql_api.domain.values import Problems
@@ -71,6 +71,8 @@ def _mutation(resolver: Callable[..., Awaitable[Any]], refused: Callable[[InputE
     @wraps(resolver)
     async def mutation(info: Info, *args: Any, **kwargs: Any) -> Any:
         with deadline.applied():
+            if deadline.is_over():  # by the mutations before it in the batch
+                raise BusyError
             try:
                 payload = await resolver(info, *args, **kwargs)
             except InputError as refusal:

@@ -219,6 +219,8 @@ class ConnectionSet:
             connection = self._rested.pop()
             if await self._still_answers(connection):
                 return connection
+        if self.watches and not self.open and not self._is_reachable:
+            deadline.note_loss()  # for those who came after it
         waiter: asyncio.Future[Connection] = self.loop.create_future()
         self._waiting.append(waiter)
         self._open_more()

@@ -40,6 +40,7 @@ SESSION = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off", 
 """What is set on each connection, unless a pooler forbids that: an operator then sets it for the role."""
 # A statement or a change whose connection was lost is run again if it began no longer ago.
 RETRY_WINDOW_SECONDS = 1.5
+_MIN_ACQUIRE_SECONDS = 0.3  # for a connection, if the place for it took all the time
 _MOVING_SECONDS = 0.1  # while some slow read ends within this time, there is no harm in a long line of them
 _MAX_KEYS, _MAX_KEY_CHARACTERS = 50, 2000  # of a read by key that is expected to be quick
 
@@ -155,37 +156,43 @@ class ConnectionPool:
 
     async def _read(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
         """Run a statement that reads; if it is late, it is asked again elsewhere."""
+        began = monotonic()
         key = _key(statement, arguments) if self._slow.since else None
         if key not in self._slow:
             is_list = statement.reads is not Reads.BY_KEY or _are_many(arguments[0])
             with suppress(_LateError):
                 if is_list:
                     async with self._lists.place():
-                        return await self._fetch(statement, arguments, is_early=True)
+                        return await self._fetch(statement, arguments, is_early=True, since=began)
                 return await self._fetch(statement, arguments, is_early=True)
             if not is_list and (again := tries.get()):
                 if again < 0:
                     raise SharedReadIsLateError
                 with suppress(_LateError):
                     return await self._fetch(statement, arguments, is_early=True)
-        return await self._fetch_slowly(statement, arguments)
+        return await self._fetch_slowly(statement, arguments, since=began)
 
-    async def _fetch_slowly(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
+    async def _fetch_slowly(self, statement: Statement, arguments: tuple[Any, ...], *, since: float) -> list[Row]:
         """Read what was slow, on the share of such reads; if it is quick, it is slow no more."""
         async with self._slow_share.place():
             began = monotonic()
             self.connections.suspect_idle()
             try:
-                return await self._fetch(statement, arguments, is_early=False)
+                return await self._fetch(statement, arguments, is_early=False, since=since)
             finally:
                 is_slow = monotonic() - began > self.patience.seconds
                 self._slow.note(_key(statement, arguments), is_slow=is_slow)
                 was_slow.set(is_slow)
 
-    async def _fetch(self, statement: Statement, arguments: tuple[Any, ...], *, is_early: bool) -> list[Row]:
-        """Run the statement, and again if its connection was lost; if it is early, it is given up when it is late."""
+    async def _fetch(
+        self, statement: Statement, arguments: tuple[Any, ...], *, is_early: bool, since: float = inf
+    ) -> list[Row]:
+        """Run the statement, and again if its connection was lost; if it is early, it is given up when it is late.
+
+        It has waited for its place `since` then.
+        """
         began = monotonic()
-        until = began + ACQUIRE_TIMEOUT_SECONDS
+        until = max(min(began, since) + ACQUIRE_TIMEOUT_SECONDS, began + _MIN_ACQUIRE_SECONDS)
         while True:
             connection = await self.connections.acquire(until)
             if is_early:
@@ -218,6 +225,7 @@ class ConnectionPool:
         *,
         commits: bool = True,
         keys: Collection[str] = (),
+        suspects: Collection[str] | None = None,
         records: bool = True,
         repeats: bool = False,
     ) -> AsyncGenerator[Transaction]:
@@ -227,11 +235,12 @@ class ConnectionPool:
             first: SQL without arguments that runs in the round trip that begins the transaction
             commits: whether it takes effect at its end, which the database is asked if its answer is lost
             keys: the users whose it is, and what else another transaction may make it wait for
+            suspects: those of the keys that are slow if it is late; all of them by default
             records: whether it writes the history
             repeats: whether the caller runs it again if it was late
 
         Raises:
-            ChangeIsLateError: one of its statements was late; nothing took effect. Its keys are slow now.
+            ChangeIsLateError: one of its statements was late; nothing took effect. Its suspects are slow now.
             BusyError: other changes held the places for changes for too long; nothing was begun.
             ConnectionLostError: the connection was lost, and nothing took effect.
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over; the message
@@ -252,8 +261,10 @@ class ConnectionPool:
                     async with run as transaction:
                         yield transaction
             finally:
-                if connection.is_late or (is_slow and not self.patience.is_late_change(monotonic() - began)):
-                    self.changes.note(keys, is_slow=connection.is_late)
+                if connection.is_late:
+                    self.changes.note(keys if suspects is None else suspects, is_slow=True)
+                elif is_slow and not self.patience.is_late_change(monotonic() - began):
+                    self.changes.note(keys, is_slow=False)
 
 
 async def _before_deadline(fetching: Coroutine[Any, Any, list[Row]]) -> list[Row]:

@@ -372,17 +372,20 @@ class TokenStore(TokenReader, Lookups):
         stripes = ",".join(map(str, sorted({crc32(name.encode()) % _STRIPES for name in locked})))
         take = f"select {lock}({_LOCKS}, stripe) from unnest('{{{stripes}}}'::int[]) as stripe"  # noqa: S608 - numbers
         first = take if before is None else ""
+        are_few = len(users) <= _MAX_USERS_IN_TURN
+        suspects = locked if are_few else {f"together: {hash(stripes)}"}  # any of so many users may be the locked one
         try:
             async with AsyncExitStack() as stack:
                 if not claims:  # which share transactions; each call has a place of its own
-                    await stack.enter_async_context(self._slow_turn(locked))
-                    if before is None and len(users) <= _MAX_USERS_IN_TURN:
+                    await stack.enter_async_context(self._slow_turn(locked | suspects))
+                    if before is None and are_few:
                         await enter_to_change(stack, self._turns.places(users))
                 is_shared = claims and len(users) > 1  # then each claims again alone, which shows who is slow
                 opening = self.pool.transaction(
                     first,
                     commits=not dry_run,
-                    keys=() if is_shared else locked,
+                    keys=() if is_shared else locked | suspects,
+                    suspects=() if is_shared else suspects,
                     records=not claims,
                     repeats=bool(locked),
                 )

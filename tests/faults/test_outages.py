@@ -127,6 +127,30 @@ async def test_requests_wait_while_connections_are_refused(during, proxy):
     await during(refuse)
 
 
+async def test_nobody_waits_for_a_place_and_then_as_long_for_a_connection(service, proxy, measured):
+    async with Http().open() as http:
+
+        async def seconds_of(query):
+            began = asyncio.get_running_loop().time()
+            _, answer = await http.post(service.graphql, {"query": query})
+            assert answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
+            return asyncio.get_running_loop().time() - began
+
+        await proxy.refuse()
+        alone = await seconds_of('{ customerGatewayToken(id: "00000000-0000-0000-0000-000000000000") { id } }')
+        asked = []
+        for number in range(12):
+            erasure = f'mutation {{ eraseUserGatewayTokens(userId: "away-{number}") {{ erased {{ gateway }} }} }}'
+            listing = f"{{ customerGatewayTokens(first: {number + 1}) {{ totalCount }} }}"
+            asked += [asyncio.create_task(seconds_of(query)) for query in (erasure, listing)]
+            await asyncio.sleep(0.3)
+        slowest = max(await asyncio.gather(*asked))
+        await proxy.accept()
+        assert await service.until(200, http=http) < 5
+    measured("alone, in line", f"{alone:.2f}, {slowest:.2f} s")
+    assert slowest < 1.5 * alone
+
+
 async def test_few_attempts_are_made_while_every_connection_is_reset(during, proxy, measured):
     async def slam():
         proxy.attempts.clear()

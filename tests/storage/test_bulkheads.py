@@ -235,13 +235,15 @@ async def test_a_change_that_finds_no_place_says_that_nothing_was_changed(url):
             await pool.fetch(Statement("change", "select 1"), users=["someone"])
 
 
+SAVE_MANY = """mutation ($inputs: [SaveCustomerGatewayTokenInput!]!) {
+  saveCustomerGatewayTokens(inputs: $inputs) { userErrors { code } } }"""
+
+
 async def test_whoever_waits_for_slow_batches_of_others_gets_a_turn(app, graph, connection):
     """Their transactions are rolled back when they are late, and then hold no more than a part."""
     await connection.fetchval(f"select pg_advisory_lock({LOCK})")
-    batch = "mutation ($inputs: [SaveCustomerGatewayTokenInput!]!) {"
-    batch += " saveCustomerGatewayTokens(inputs: $inputs) { userErrors { code } } }"
     inputs = ([wanted(name, "STRIPE", f"cus_{name}", description="x")] for name in SLOW)
-    slow = [asyncio.create_task(graph.client(batch, inputs=each)) for each in inputs]
+    slow = [asyncio.create_task(graph.client(SAVE_MANY, inputs=each)) for each in inputs]
     await until(lambda: connection.fetchval(HOLDS_UP), "batches wait for the lock")
     changes = app.state["store"].pool.changes
     await until(lambda: all(changes.are_slow([name]) for name in SLOW), "all of them are known to be slow")
@@ -251,6 +253,36 @@ async def test_whoever_waits_for_slow_batches_of_others_gets_a_turn(app, graph, 
         await are_answered([graph.client(CLAIM, user=f"claimant-{number}-{each}") for each in range(5)])
     await connection.fetchval(f"select pg_advisory_unlock({LOCK})")
     await ended(slow)
+
+
+async def test_a_late_transaction_of_many_users_leaves_each_of_them_alone(app, graph, connection):
+    """One of them is locked; nobody knows which."""
+    changes = app.state["store"].pool.changes
+    inputs = [wanted(name, "PAYPAL", f"new_{name}") for name in USERS]
+    async with connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock($1, $2)", _LOCKS, crc32(b"user-0") % _STRIPES)
+        batch = asyncio.create_task(graph.client(SAVE_MANY, inputs=inputs))
+        await until(lambda: len(changes._slow_users.since) == 1, "the batch is known to be slow")
+        assert not changes.are_slow(USERS)
+        await until(lambda: connection.fetchval(HOLDS_UP), "it waits on")
+        assert not changes.are_slow(USERS)
+    await are_answered([batch])
+    assert not changes._slow_users.since
+
+
+async def test_a_mutation_that_its_batch_leaves_no_time_changes_nothing(url, connection):
+    operation = "mutation { saveCustomerGatewayToken(input: "
+    operation += '{userId: "%s", gateway: "ADYEN", gatewayCustomerId: "new"}) { userErrors { code } } }'
+    async with opened(create_app(settings(url).model_copy(update={"request_timeout": 2}))) as app:
+        client = Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE]))
+        async with connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock($1, $2)", _LOCKS, crc32(b"user-0") % _STRIPES)
+            batch = [{"query": operation % name} for name in ("user-0", "user-1")]
+            answers = (await client.http.post("/graphql", json=batch)).json()
+    late, never_begun = (each["errors"][0] for each in answers)
+    assert late["extensions"]["code"] == never_begun["extensions"]["code"] == "UNAVAILABLE"
+    assert "nothing was changed" in never_begun["message"]
+    assert await connection.fetchval("select count(*) from customer_gateway_tokens where user_id = 'user-1'") == 1
 
 
 OF_LOCKED_USERS = {
