@@ -58,7 +58,7 @@ async def main(url: str, rows: int, counts: list[int], seconds: float) -> None:
         for name in names.values():
             await cluster.drop(name)
             await administrator.execute(f"create database {name} template template0")
-            await fill(at(url, name), rows)
+            await fill(at(url, name), rows, rows)
         for count in counts:
             await cluster.join(f"bench_{count}")
             connection = await asyncpg.connect(at(url, f"bench_{count}"))
