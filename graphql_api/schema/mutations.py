@@ -71,7 +71,7 @@ def _mutation(resolver: Callable[..., Awaitable[Any]], refused: Callable[[InputE
     @wraps(resolver)
     async def mutation(info: Info, *args: Any, **kwargs: Any) -> Any:
         with deadline.applied():
-            if deadline.is_over():  # by the mutations before it in the batch
+            if deadline.is_over():  # earlier mutations of the batch used up the time
                 raise BusyError
             try:
                 payload = await resolver(info, *args, **kwargs)

@@ -219,8 +219,9 @@ class ConnectionSet:
             connection = self._rested.pop()
             if await self._still_answers(connection):
                 return connection
-        if self.watches and not self.open and not self._is_reachable:
-            deadline.note_loss()  # for those who came after it
+        is_away = not self.open and not self._is_reachable and (self.losses or self._trouble)
+        if self.watches and is_away:
+            deadline.note_loss()  # also bounds mutations that began after the loss
         waiter: asyncio.Future[Connection] = self.loop.create_future()
         self._waiting.append(waiter)
         self._open_more()
@@ -379,7 +380,7 @@ class ConnectionSet:
 
     def lose(self, connection: Connection, error: BaseException) -> None:
         """This connection is of no use any more, and perhaps others are not."""
-        if self.watches:  # which a replica's connections are not, and no mutation waits for those
+        if self.watches:  # a replica's are not watched, and no mutation waits for them
             deadline.note_loss()
         self._is_reachable = False
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):

@@ -40,7 +40,7 @@ SESSION = {"plan_cache_mode": "force_generic_plan", "enable_bitmapscan": "off", 
 """What is set on each connection, unless a pooler forbids that: an operator then sets it for the role."""
 # A statement or a change whose connection was lost is run again if it began no longer ago.
 RETRY_WINDOW_SECONDS = 1.5
-_MIN_ACQUIRE_SECONDS = 0.3  # for a connection, if the place for it took all the time
+_MIN_ACQUIRE_SECONDS = 0.3  # to get a connection, even if waiting for a place used up the time
 _MOVING_SECONDS = 0.1  # while some slow read ends within this time, there is no harm in a long line of them
 _MAX_KEYS, _MAX_KEY_CHARACTERS = 50, 2000  # of a read by key that is expected to be quick
 
@@ -189,7 +189,7 @@ class ConnectionPool:
     ) -> list[Row]:
         """Run the statement, and again if its connection was lost; if it is early, it is given up when it is late.
 
-        It has waited for its place `since` then.
+        `since` is when it began to wait for a place, if it did.
         """
         began = monotonic()
         until = max(min(began, since) + ACQUIRE_TIMEOUT_SECONDS, began + _MIN_ACQUIRE_SECONDS)

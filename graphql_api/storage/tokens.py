@@ -373,7 +373,7 @@ class TokenStore(TokenReader, Lookups):
         take = f"select {lock}({_LOCKS}, stripe) from unnest('{{{stripes}}}'::int[]) as stripe"  # noqa: S608 - numbers
         first = take if before is None else ""
         are_few = len(users) <= _MAX_USERS_IN_TURN
-        suspects = locked if are_few else {f"together: {hash(stripes)}"}  # if one of many users is locked, all wait
+        suspects = locked if are_few else {f"together: {hash(stripes)}"}  # one locked user delays all
         try:
             async with AsyncExitStack() as stack:
                 if not claims:  # which share transactions; each call has a place of its own

@@ -1,7 +1,8 @@
 """An operation as one generated coroutine answers as it does in steps: the same bytes and errors.
 
-The order of errors is left open: the same execution, repeated, gives more than one. Where several failures null one
-parent, so is which of them are reported, as the specification leaves it (6.4.4, "Handling Execution Errors").
+The order of errors is left open: the same execution, repeated, gives more than one. If several
+failures null the same parent, either form may report any of them: the specification does not say which (6.4.4,
+"Handling Execution Errors").
 """
 
 import ast

@@ -127,7 +127,7 @@ async def test_requests_wait_while_connections_are_refused(during, proxy):
     await during(refuse)
 
 
-async def test_nobody_waits_for_a_place_and_then_as_long_for_a_connection(service, proxy, measured):
+async def test_waiting_for_a_place_and_for_a_connection_share_one_time_limit(service, proxy, measured):
     async with Http().open() as http:
 
         async def seconds_of(query):

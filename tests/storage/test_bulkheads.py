@@ -19,6 +19,7 @@ import pytest
 from graphql_api import storage
 from graphql_api.app import create_app
 from graphql_api.auth import mint
+from graphql_api.domain import deadline
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.errors import BusyError, UnavailableError
 from graphql_api.settings import Settings
@@ -226,6 +227,13 @@ CLAIM = """mutation ($user: ID!) { claimGatewayCustomer(userId: $user, gateway: 
   claim { acquired idempotencyKey } userErrors { code } } }"""
 
 
+async def test_a_mutation_that_opens_the_first_connection_keeps_its_time(url):
+    async with ConnectionPool.open(url) as pool:
+        with deadline.until(asyncio.get_running_loop().time() + 60):
+            await pool.fetch(Statement("first", "select 1"))
+            assert deadline.left() > 30
+
+
 async def test_a_change_that_finds_no_place_says_that_nothing_was_changed(url):
     async with ConnectionPool.open(url, size=4) as pool, AsyncExitStack() as places:
         pool.changes = ChangeShares(4, seconds=0.1, moving_seconds=0.1)
@@ -256,7 +264,7 @@ async def test_whoever_waits_for_slow_batches_of_others_gets_a_turn(app, graph, 
 
 
 async def test_a_late_transaction_of_many_users_leaves_each_of_them_alone(app, graph, connection):
-    """One of them is locked; nobody knows which."""
+    """Only one of them is locked, and the service cannot tell which."""
     changes = app.state["store"].pool.changes
     inputs = [wanted(name, "PAYPAL", f"new_{name}") for name in USERS]
     async with connection.transaction():
@@ -270,7 +278,7 @@ async def test_a_late_transaction_of_many_users_leaves_each_of_them_alone(app, g
     assert not changes._slow_users.since
 
 
-async def test_a_mutation_that_its_batch_leaves_no_time_changes_nothing(url, connection):
+async def test_a_mutation_in_a_batch_that_ran_out_of_time_changes_nothing(url, connection):
     operation = "mutation { saveCustomerGatewayToken(input: "
     operation += '{userId: "%s", gateway: "ADYEN", gatewayCustomerId: "new"}) { userErrors { code } } }'
     async with opened(create_app(settings(url).model_copy(update={"request_timeout": 2}))) as app:
@@ -328,10 +336,10 @@ async def test_few_mutations_wait_for_users_whom_another_transaction_locks(graph
             await connection.execute("select pg_advisory_xact_lock($1, $2)", _LOCKS, stripe)
         flood = islice(cycle(variables), FLOOD)
         asked = []
-        for each in flood:  # some come while others are under way, as on a busy machine
+        for each in flood:  # with a pause, later ones arrive while earlier ones run, as on a busy machine
             asked.append(asyncio.create_task(graph.client(OF_LOCKED_USERS[kind], **each)))
             await asyncio.sleep(pause)
-        most = FLOOD - 32 - users  # of each user, one may wait since before the user was known to be slow
+        most = FLOOD - 32 - users  # per user, one may have started to wait before the user counted as slow
         await until(lambda: sum(each.done() for each in asked) >= most, "most are refused")
         refused = [each.result() for each in asked if each.done()]
         await are_answered([graph.client(SAVE, input=wanted("another", "STRIPE", "cus_another"))])
