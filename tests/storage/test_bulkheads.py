@@ -23,7 +23,8 @@ from graphql_api.domain import deadline
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.errors import BusyError, UnavailableError
 from graphql_api.settings import Settings
-from graphql_api.storage.bulkheads import LOOK_SECONDS, ChangeShares, Share
+from graphql_api.storage.bulkheads import LOOK_SECONDS, ChangeShares, Share, SlowUserError
+from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connection import Reads, Statement
 from graphql_api.storage.connection_set import ConnectionSet
 from graphql_api.storage.pool import ConnectionPool
@@ -261,6 +262,24 @@ async def test_whoever_waits_for_slow_batches_of_others_gets_a_turn(app, graph, 
         await are_answered([graph.client(CLAIM, user=f"claimant-{number}-{each}") for each in range(5)])
     await connection.fetchval(f"select pg_advisory_unlock({LOCK})")
     await ended(slow)
+
+
+async def test_a_shared_change_does_not_wait_for_a_user_who_is_known_to_be_slow(url):
+    """Its callers ask again, apart from other users; there, the same change may wait."""
+    change = Statement("change", "select 1")
+    async with ConnectionPool.open(url) as pool:
+        pool.changes.note(["user-0"], is_slow=True)
+
+        async def load(keys):
+            pool.changes.note(["user-0"], is_slow=True)  # since it was asked for
+            await pool.fetch(change, users=["user-0"])
+            return dict.fromkeys(keys)
+
+        quick = RequestCoalescer(pool, load, owner=str, avoids=lambda _: False)
+        apart = RequestCoalescer(pool, load, owner=str)
+        assert await apart.load(["user-0"]) == {"user-0": None}
+        with pytest.raises(SlowUserError):
+            await quick.load(["user-0"])
 
 
 async def test_a_late_transaction_of_many_users_leaves_each_of_them_alone(app, graph, connection):
