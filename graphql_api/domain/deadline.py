@@ -52,8 +52,23 @@ class Deadline:
                 self._limits.discard(limit)
 
 
-given: ContextVar[float | None] = ContextVar("given_deadline", default=None)
-"""When the mutations of this request have to be done, by the clock of the event loop."""
+class RequestDeadline:
+    """When all mutations of a request have to be done.
+
+    If one of them was given up after a connection was lost, the others have no more time than it had.
+
+    Args:
+        at: when, by the clock of the event loop
+    """
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+
+given: ContextVar[RequestDeadline | None] = ContextVar("given_deadline", default=None)
+"""That of this request."""
 current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 """That of the mutation that runs; None for work that is not a mutation, and for what its answer reads."""
 
@@ -61,12 +76,16 @@ _waiting: set[Deadline] = set()  # those of mutations that have no transaction u
 
 
 class until:  # noqa: N801 - reads like a function
-    """Let what is done in this end at this time, by the clock of the event loop; None for no deadline."""
+    """Let what is done in this end at this time, by the clock of the event loop; None for no deadline.
 
-    __slots__ = ("_at", "_deadline", "_outside")
+    If it is a mutation of a `request`, others of the request follow.
+    """
 
-    def __init__(self, at: float | None) -> None:
+    __slots__ = ("_at", "_deadline", "_outside", "_request")
+
+    def __init__(self, at: float | None, request: RequestDeadline | None = None) -> None:
         self._at = at
+        self._request = request
 
     def __enter__(self) -> None:
         self._deadline = None if self._at is None else Deadline(self._at)
@@ -74,15 +93,18 @@ class until:  # noqa: N801 - reads like a function
         if self._deadline is not None:
             _waiting.add(self._deadline)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if self._deadline is not None:
             _waiting.discard(self._deadline)
+            if self._request is not None and isinstance(error, UnavailableError):
+                self._request.at = min(self._request.at, self._deadline.at)
         current.reset(self._outside)
 
 
 def applied() -> until:
     """Let the request's deadline count for what is done in this, which is one mutation."""
-    return until(given.get())
+    request = given.get()
+    return until(None) if request is None else until(request.at, request)
 
 
 def lifted() -> until:

@@ -78,5 +78,5 @@ class UnavailableError(Exception):
 class BusyError(UnavailableError):
     """Other changes came first for too long. This one changed nothing."""
 
-    def __init__(self) -> None:
-        super().__init__("Other changes took too long, and nothing was changed. Send the request again.")
+    def __init__(self, reason: str = "Other changes took too long") -> None:
+        super().__init__(f"{reason}, and nothing was changed. Send the request again.")

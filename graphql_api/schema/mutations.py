@@ -72,7 +72,7 @@ def _mutation(resolver: Callable[..., Awaitable[Any]], refused: Callable[[InputE
     async def mutation(info: Info, *args: Any, **kwargs: Any) -> Any:
         with deadline.applied():
             if deadline.is_over():  # earlier mutations of the batch used up the time
-                raise BusyError
+                raise BusyError("No time was left for this mutation")
             try:
                 payload = await resolver(info, *args, **kwargs)
             except InputError as refusal:

@@ -31,6 +31,9 @@ _OUTCOME_TIMEOUT_SECONDS = 1.7
 _MIN_OUTCOME_SECONDS = 0.2
 _OUTCOME_INTERVAL_SECONDS = 0.05
 _LOOKS_BEFORE_END = 6
+# A statement waits so long for one lock, and then again in another transaction. While it waits, nothing shows that its
+# connection was silently dropped; so that is known at most a second later.
+_LOCK_TIMEOUT = "set local lock_timeout = '1s'; "
 
 _log = structlog.get_logger()
 
@@ -52,6 +55,8 @@ class TransactionRunner:
         self._watchdog = watchdog
         self._runner = runner
         self._settings = "".join(f"set local {name} = {value}; " for name, value in settings.items())
+        if connections.watches:
+            self._settings += _LOCK_TIMEOUT
         self._commit_timeout = _COMMIT_TIMEOUT_SECONDS if connections.watches else connections.timeout
         self._shows_log = True  # as far as is known
 

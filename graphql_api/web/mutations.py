@@ -27,7 +27,9 @@ class Mutations:
         """
         loop = asyncio.get_running_loop()
         context = copy_context()
-        context.run(deadline.given.set, until)
+        if request.mutations_deadline is None:
+            request.mutations_deadline = deadline.RequestDeadline(until)
+        context.run(deadline.given.set, request.mutations_deadline)
         context.run(place.release.set, WeakMethod(request.give_up_place))
         request.mutation = task = loop.create_task(mutation, context=context)
         self.running.add(task)

@@ -10,6 +10,7 @@ from graphql_api.web.media_types import MediaType
 
 if TYPE_CHECKING:
     from graphql_api.domain.caller import Caller
+    from graphql_api.domain.deadline import RequestDeadline
     from graphql_api.engine import Operation, Result
     from graphql_api.web.answers import BatchRoom
     from graphql_api.web.concurrency import ConcurrencyLimiter
@@ -73,6 +74,7 @@ class Request:
     operation: "Operation | None" = None
     place: "ConcurrencyLimiter | None" = None
     mutation: "asyncio.Future[Result] | None" = None
+    mutations_deadline: "RequestDeadline | None" = None
     batch_size = 0
     failures = 0
     room: "BatchRoom | None" = None

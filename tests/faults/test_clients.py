@@ -6,24 +6,21 @@ import json
 import random
 import sys
 from contextlib import asynccontextmanager, suppress
-from zlib import crc32
 
 import asyncpg
 import psutil
 import pytest
 
-from graphql_api.storage.tokens import _LOCKS, _STRIPES
 from tests.faults.conftest import LONG, is_idle
 from tests.faults.crowd import QUERY
 from tests.faults.http import Http, close, request
 from tests.faults.load import Load
+from tests.faults.locked_users import MUTATIONS, SAVE, asking_for, asking_to_save, locking, stripe
 from tests.faults.service import serving
 from tests.until import until
 
 pytestmark = pytest.mark.slow
 COUNT = '{ customerGatewayTokens(filter: {userId: "slow-0"}) { totalCount } }'
-SAVE = """mutation ($user: ID!, $customer: String!) { saveCustomerGatewayToken(
-  input: {userId: $user, gateway: "STRIPE", gatewayCustomerId: $customer}) { userErrors { code } } }"""
 CONNECTIONS = 1000
 
 
@@ -127,19 +124,6 @@ async def test_abandoned_reads_leave_others_alone(service, connection, measured,
     measured("others' failures", f"{len(load.failed())} of {len(load.answers)}")
 
 
-MUTATIONS = {
-    "saves": """mutation ($user: ID!, $customer: String!) { saveCustomerGatewayToken(input: {
-        userId: $user, gateway: "STRIPE", gatewayCustomerId: $customer, description: "x"}) { userErrors { code } } }""",
-    "saves of another customer": """mutation ($user: ID!) { saveCustomerGatewayToken(input: {
-        userId: $user, gateway: "STRIPE", gatewayCustomerId: "another"}) { userErrors { code } } }""",
-    "claims": """mutation ($user: ID!) {
-        claimGatewayCustomer(userId: $user, gateway: "ADYEN") { userErrors { code } } }""",
-    "erasures": "mutation ($user: ID!) { eraseUserGatewayTokens(userId: $user) { userErrors { code } } }",
-}
-LOCK = "select from customer_gateway_tokens where user_id = any($1) for update"
-STRIPES = "select pg_advisory_xact_lock($1, stripe) from unnest($2::int[]) as stripe"
-
-
 @pytest.mark.parametrize("users", [1, 20])
 @pytest.mark.parametrize("kind", MUTATIONS)
 async def test_mutations_of_locked_users_leave_others_alone(service, connection, measured, kind, users):
@@ -148,12 +132,10 @@ async def test_mutations_of_locked_users_leave_others_alone(service, connection,
     locked = list(itertools.islice((name for name in map(str, itertools.count()) if stripe(name) not in others), users))
     async with Http().open() as http:
         for user in locked:
-            await http.post(service.graphql, {"query": SAVE, "variables": {"user": user, "customer": user}})
+            await http.post(service.graphql, asking_to_save(user))
         async with load.running():
-            async with connection.transaction():
-                await connection.execute(LOCK, locked)
-                await connection.execute(STRIPES, _LOCKS, sorted({*map(stripe, locked)}))
-                asked = [{"query": MUTATIONS[kind], "variables": {"user": user, "customer": user}} for user in locked]
+            async with locking(connection, locked):
+                asked = [asking_for(kind, user) for user in locked]
                 changing = [
                     asyncio.create_task(http.post(service.graphql, each))
                     for each in itertools.islice(itertools.cycle(asked), 300)
@@ -169,10 +151,6 @@ async def test_mutations_of_locked_users_leave_others_alone(service, connection,
     saves = [answer for answer in load.answers if answer.kind == "save"]
     measured(f"300 {kind} of {users} locked users: others' reads' p99, under 0.5 s", f"{percentile(reads):.3f} s")
     measured("others' saves: failed, p99", f"{len(load.failed('save'))} of {len(saves)}, {percentile(saves):.3f} s")
-
-
-def stripe(user):
-    return crc32(user.encode()) % _STRIPES
 
 
 async def test_an_abandoned_mutation_is_done_or_not_done(service, connection):

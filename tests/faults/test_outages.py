@@ -7,11 +7,14 @@ short or over: only what fails while the machine does something else is excused.
 import asyncio
 import signal
 
+import asyncpg
 import pytest
 
 from tests.faults.conftest import LONG
 from tests.faults.http import Http
 from tests.faults.load import Load
+from tests.faults.locked_users import MUTATIONS, asking_for, asking_to_save, locking
+from tests.faults.service import serving
 
 PATIENCE = 2.5  # seconds that a request waits for a connection
 SHORTEST_WAIT = 0.9  # seconds, in line before the requests that wait for a connection
@@ -151,6 +154,27 @@ async def test_waiting_for_a_place_and_for_a_connection_share_one_time_limit(ser
     assert slowest < 1.5 * alone
 
 
+async def test_the_mutations_of_a_batch_wait_no_longer_than_one_of_them(service, proxy, measured):
+    erasures = [f'mutation {{ eraseUserGatewayTokens(userId: "{n}") {{ userErrors {{ code }} }} }}' for n in range(4)]
+    async with Http().open() as http:
+
+        async def answer_to(queries):
+            began = asyncio.get_running_loop().time()
+            _, answers = await http.post(service.graphql, [{"query": query} for query in queries])
+            messages = [answer["errors"][0]["message"] for answer in answers]
+            return asyncio.get_running_loop().time() - began, messages
+
+        await proxy.refuse()
+        alone, _ = await answer_to(erasures[:1])
+        together, [first, *others] = await answer_to(erasures)
+        await proxy.accept()
+        assert await service.until(200, http=http) < 5
+    measured(f"alone, {len(erasures)} together", f"{alone:.2f}, {together:.2f} s")
+    assert "may already have been made" in first
+    assert {*others} == {"No time was left for this mutation, and nothing was changed. Send the request again."}
+    assert together < 2 * alone
+
+
 async def test_few_attempts_are_made_while_every_connection_is_reset(during, proxy, measured):
     async def slam():
         proxy.attempts.clear()
@@ -199,6 +223,36 @@ async def test_a_save_whose_answer_from_the_database_was_lost_is_made_once(servi
         assert proxy.loses_answer_to is None
     assert not load.failed()
     assert await load.differences(postgres.url) == []
+
+
+@pytest.fixture(scope="module")
+async def patient_service(tmp_path_factory, postgres, proxy):
+    """It does not end a statement within the time of a test."""
+    patience = {"DATABASE_TIMEOUT": "30", "REQUEST_TIMEOUT": "60"}
+    folder = tmp_path_factory.mktemp("service")
+    async with serving(folder, DATABASE_URL=postgres.url_by(proxy.port), **patience) as service:
+        yield service
+
+
+@pytest.mark.parametrize("kind", MUTATIONS)
+async def test_a_mutation_that_waits_for_a_lock_notices_that_its_connection_was_dropped_silently(
+    patient_service, postgres, proxy, measured, kind
+):
+    user, loop = f"dropped-{kind}", asyncio.get_running_loop()
+    connection = await asyncpg.connect(postgres.url)
+    async with Http().open() as http:
+        await http.post(patient_service.graphql, asking_to_save(user))
+        async with locking(connection, [user]):
+            asked = asyncio.create_task(http.post(patient_service.graphql, asking_for(kind, user)))
+            await asyncio.sleep(1)
+            proxy.forget()
+            began = loop.time()
+            status, answer = await asked
+    await connection.close()
+    measured(f"{kind}: answered after, within 3 s", f"{loop.time() - began:.2f} s")
+    assert loop.time() - began < LATEST_ANSWER
+    assert status == 200
+    assert "may already have been made" in str(answer)
 
 
 def stalls(proxy):

@@ -6,30 +6,17 @@ from collections import Counter
 import pytest
 
 from graphql_api.domain.caller import ADMIN_SCOPE
+from graphql_api.storage import feed
 from tests.graph import FIELDS, Graph, wanted
-from tests.until import until
 
 STATE = ("id", "userId", "gateway", "gatewayCustomerId", "isActive", "version")
 
 
-class Follower(Graph):
-    """Reads the feed once the transactions of now have ended, in any database of the server: they hold it up."""
-
-    def __init__(self, send, connection):
-        super().__init__(send)
-        self._connection = connection
-
-    async def feed(self, *fields, **arguments):
-        ask = self._connection.fetchval
-        end = await ask("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-        have_ended = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= $1"
-        await until(lambda: ask(have_ended, end), "the transactions of now have ended")
-        return await super().feed(*fields, **arguments)
-
-
 @pytest.fixture
-def graph(as_service, connection):
-    return Follower(as_service(ADMIN_SCOPE), connection)
+def graph(as_service, monkeypatch):
+    """Reads the feed however long transactions in other databases of the server hold it up."""
+    monkeypatch.setattr(feed, "_SETTLE_TIMEOUT_SECONDS", 30)
+    return Graph(as_service(ADMIN_SCOPE))
 
 
 async def all_of(graph, after=None, **arguments):

@@ -217,14 +217,22 @@ async def test_what_waits_for_a_lock_is_not_taken_for_lost(
     async with ConnectionPool.open(url, size=1) as pool:
         await connection.execute("select pg_advisory_lock(98)")
 
-        async def wait():
-            async with pool.transaction("select pg_advisory_xact_lock(98)") as transaction:
-                return await transaction.fetch(BACKEND)
-
-        waiting = asyncio.create_task(wait())
+        waiting = asyncio.create_task(pool.fetch(Statement("wait", "select pg_advisory_xact_lock(98)")))
         await until(lambda: len(asked) > 1, "the database was asked about it")
         await connection.execute("select pg_advisory_unlock(98)")
         assert await waiting
+        assert pool.connections.losses == 0
+
+
+async def test_a_transaction_waits_for_a_lock_no_longer_than_it_may_take_to_notice_a_lost_connection(
+    database_url, connection
+):
+    async with ConnectionPool.open(database_url, timeout=30) as pool:
+        await connection.execute("select pg_advisory_lock(98)")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            async with pool.transaction() as transaction:
+                await transaction.execute("select pg_advisory_xact_lock(98)")
+        await connection.execute("select pg_advisory_unlock(98)")
         assert pool.connections.losses == 0
 
 
