@@ -181,8 +181,11 @@ class Load:
         user.is_being_saved = False
 
     def new_user(self):
-        self.users.append(User(f"{self._name}-{len(self.users)}"))
+        self.users.append(self.user(len(self.users)))
         return self.users[-1]
+
+    def user(self, number):
+        return User(f"{self._name}-{number}")
 
     async def _post(self, kind, query, variables):
         loop = asyncio.get_running_loop()

@@ -128,8 +128,9 @@ async def test_abandoned_reads_leave_others_alone(service, connection, measured,
 @pytest.mark.parametrize("kind", MUTATIONS)
 async def test_mutations_of_locked_users_leave_others_alone(service, connection, measured, kind, users):
     load = Load([service.graphql], reads=100, saves=10)
-    others = {stripe(user.name) for user in load.users}
-    locked = list(itertools.islice((name for name in map(str, itertools.count()) if stripe(name) not in others), users))
+    others = [load.user(number) for number in range(2 * len(load.users))]  # those who will be new, too
+    taken = {stripe(name) for user in others for name in (user.name, f"STRIPE:{user.customer}")}
+    locked = list(itertools.islice((name for name in map(str, itertools.count()) if stripe(name) not in taken), users))
     async with Http().open() as http:
         for user in locked:
             await http.post(service.graphql, asking_to_save(user))
