@@ -34,6 +34,10 @@ _WEIGHT = 0.3  # of a round trip in the mean of all
 _MAX_KNOWN = 1000
 _KNOWN_SECONDS = 30.0
 _CHANGE_PATIENCE = 5  # times the patience with a read
+_LOCK_PATIENCE = 2  # the same
+# While a statement waits for a lock, nothing shows that its connection was silently dropped. So it does not wait
+# longer, but again in another transaction, and a caller hears of the loss within three seconds.
+_MAX_LOCK_SECONDS = 1.0
 _MAX_CREDIT, _CREDIT_PER_ANSWER = 400.0, 0.25
 
 tries: ContextVar[int] = ContextVar("tries", default=1)
@@ -113,6 +117,10 @@ class Patience:
     def is_late_change(self, seconds: float) -> bool:
         """Whether one statement of a change took too long."""
         return seconds > _CHANGE_PATIENCE * self.seconds
+
+    def lock_seconds(self, *, ends_early: bool) -> float:
+        """How long a statement of a transaction waits for one lock; for a shorter time if it may end early."""
+        return min(_LOCK_PATIENCE * self.seconds, _MAX_LOCK_SECONDS) if ends_early else _MAX_LOCK_SECONDS
 
     def ends_change(self, looks: int) -> bool:
         """Whether a transaction whose statement was seen so often is to be rolled back."""

@@ -11,9 +11,12 @@ from math import inf
 from time import monotonic
 from typing import Any, Self
 
+import asyncpg
+
 from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.storage.bulkheads import (
+    ChangeIsLateError,
     ChangeShares,
     Share,
     SharedReadIsLateError,
@@ -237,31 +240,39 @@ class ConnectionPool:
             keys: the users whose it is, and what else another transaction may make it wait for
             suspects: those of the keys that are slow if it is late; all of them by default
             records: whether it writes the history
-            repeats: whether the caller runs it again if it was late
+            repeats: whether the caller runs it again if it was late, or waited for a lock
 
         Raises:
             ChangeIsLateError: one of its statements was late; nothing took effect. Its suspects are slow now.
+            asyncpg.LockNotAvailableError: one waited too long for a lock, and the same holds.
             BusyError: other changes held the places for changes for too long; nothing was begun.
             ConnectionLostError: the connection was lost, and nothing took effect.
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over; the message
                 says if it may have taken effect.
         """
         async with AsyncExitStack() as stack:
-            is_slow = False
+            is_slow = is_late = False
             if self.connections.watches:
                 place = self.changes.place(keys, records=records, waits_for_locks=True)
                 is_slow = await enter_to_change(stack, place)
             async with deadline.kept():
                 connection = await self.connections.acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
             began = monotonic()
-            ends_early = repeats and self.connections.watches and not is_slow
+            repeats = repeats and self.connections.watches
+            ends_early = repeats and not is_slow
+            if repeats:
+                seconds = self.patience.lock_seconds(ends_early=ends_early)
+                first = f"set local lock_timeout = {int(1000 * seconds)}; {first}"
             try:
                 run = self._transactions.run(connection, first, commits=commits, ends_early=ends_early)
                 with deadline.working():
                     async with run as transaction:
                         yield transaction
+            except (ChangeIsLateError, asyncpg.LockNotAvailableError):
+                is_late = ends_early
+                raise
             finally:
-                if connection.is_late:
+                if is_late:
                     self.changes.note(keys if suspects is None else suspects, is_slow=True)
                 elif is_slow and not self.patience.is_late_change(monotonic() - began):
                     self.changes.note(keys, is_slow=False)

@@ -31,9 +31,6 @@ _OUTCOME_TIMEOUT_SECONDS = 1.7
 _MIN_OUTCOME_SECONDS = 0.2
 _OUTCOME_INTERVAL_SECONDS = 0.05
 _LOOKS_BEFORE_END = 6
-# A statement waits so long for one lock, and then again in another transaction. While it waits, nothing shows that its
-# connection was silently dropped; so that is known at most a second later.
-_LOCK_TIMEOUT = "set local lock_timeout = '1s'; "
 
 _log = structlog.get_logger()
 
@@ -55,8 +52,6 @@ class TransactionRunner:
         self._watchdog = watchdog
         self._runner = runner
         self._settings = "".join(f"set local {name} = {value}; " for name, value in settings.items())
-        if connections.watches:
-            self._settings += _LOCK_TIMEOUT
         self._commit_timeout = _COMMIT_TIMEOUT_SECONDS if connections.watches else connections.timeout
         self._shows_log = True  # as far as is known
 
@@ -87,8 +82,7 @@ class TransactionRunner:
                 if not (limit and limit.expired()):
                     await asyncio.shield(cleaning)
             if connection.raw.is_closed() and isinstance(translated, ChangeIsLateError):
-                connection.is_late = False  # the connection was, and not this change
-                translated = ConnectionLostError("The database connection was lost.")
+                translated = ConnectionLostError("The database connection was lost.")  # it was late, not this change
             if translated is error:
                 raise
             raise translated from error

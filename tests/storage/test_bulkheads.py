@@ -235,6 +235,15 @@ async def test_a_mutation_that_opens_the_first_connection_keeps_its_time(url):
             assert deadline.left() > 30
 
 
+async def test_users_are_slow_once_their_transaction_waited_for_a_lock(url, connection):
+    async with ConnectionPool.open(url) as pool, connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock($1)", LOCK)
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            async with pool.transaction(keys=["someone"], repeats=True) as transaction:
+                await transaction.execute(f"select pg_advisory_xact_lock({LOCK})")
+        assert pool.changes.are_slow(["someone"])
+
+
 async def test_a_change_that_finds_no_place_says_that_nothing_was_changed(url):
     async with ConnectionPool.open(url, size=4) as pool, AsyncExitStack() as places:
         pool.changes = ChangeShares(4, seconds=0.1, moving_seconds=0.1)

@@ -230,7 +230,7 @@ async def test_a_transaction_waits_for_a_lock_no_longer_than_it_may_take_to_noti
     async with ConnectionPool.open(database_url, timeout=30) as pool:
         await connection.execute("select pg_advisory_lock(98)")
         with pytest.raises(asyncpg.LockNotAvailableError):
-            async with pool.transaction() as transaction:
+            async with pool.transaction(repeats=True) as transaction:
                 await transaction.execute("select pg_advisory_xact_lock(98)")
         await connection.execute("select pg_advisory_unlock(98)")
         assert pool.connections.losses == 0
