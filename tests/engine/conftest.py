@@ -18,6 +18,6 @@ def collect():
 
     gc.disable()
     yield collect
+    gc.unfreeze()
     gc.collect()
     gc.enable()
-    gc.unfreeze()
