@@ -53,13 +53,7 @@ class Deadline:
 
 
 class RequestDeadline:
-    """When all mutations of a request have to be done.
-
-    If one of them was given up after a connection was lost, the others have no more time than it had.
-
-    Args:
-        at: when, by the clock of the event loop
-    """
+    """When all mutations of a request have to be done, by the clock of the event loop."""
 
     __slots__ = ("at",)
 
@@ -78,7 +72,7 @@ _waiting: set[Deadline] = set()  # those of mutations that have no transaction u
 class until:  # noqa: N801 - reads like a function
     """Let what is done in this end at this time, by the clock of the event loop; None for no deadline.
 
-    If it is a mutation of a `request`, others of the request follow.
+    If a mutation is given up because a connection was lost, the deadline of its `request` is no later than its own.
     """
 
     __slots__ = ("_at", "_deadline", "_outside", "_request")
