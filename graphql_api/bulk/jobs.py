@@ -221,9 +221,9 @@ async def _finish_steps(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
         yield done
 
 
-def _stop(
-    title: str, totals: _Totals, cause: BaseException, advice: str = ": run the same command again to continue"
-) -> str:
+def _stop(title: str, totals: _Totals, cause: BaseException, advice: str | None = None) -> str:
+    if advice is None:
+        advice = f": run the same command again to {'start over' if totals.checks else 'continue'}"
     how_far = f"{title} stopped after line {totals.line:,} ({totals})" if totals.line else f"{title} stopped"
     if isinstance(cause, _OUTCOME_UNKNOWN) and not totals.checks:
         return f"{how_far}; {'later' if totals.line else 'its first'} lines may have taken effect{advice}"

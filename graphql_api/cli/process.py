@@ -99,8 +99,8 @@ def database(settings: "Settings", *, embedded: bool = True, tell: bool = True) 
     """
     if settings.database_url is None and not embedded and "data_dir" not in settings.model_fields_set:
         raise UsageError(
-            "DATABASE_URL is not set: set it, or pass --embedded to work on the embedded PostgreSQL in "
-            f"{settings.data_dir.resolve()}"
+            "DATABASE_URL is not set: set it, or pass --embedded (or set DATA_DIR) to work on the embedded PostgreSQL "
+            f"in {settings.data_dir.resolve()}"
         )
     if tell and settings.log_format != "json":
         print(f"Database: {described(settings)}", file=sys.stderr)

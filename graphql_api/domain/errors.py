@@ -7,7 +7,7 @@ Exception
 ├── BadInputError      the request cannot be understood; `message` says why
 │   └── ExpiredCursorError     … because entries after a cursor of the change feed were deleted
 └── UnavailableError        the database cannot be asked right now
-    └── BusyError           other changes came first for too long, and nothing was changed
+    └── UnchangedError         … or other changes came first for too long, and nothing was changed
 """
 
 from collections.abc import Sequence
@@ -75,8 +75,8 @@ class UnavailableError(Exception):
     """The database cannot be asked in time, or the service has no room; the same request may work later."""
 
 
-class BusyError(UnavailableError):
-    """Other changes came first for too long. This one changed nothing."""
+class UnchangedError(UnavailableError):
+    """A mutation that changed nothing because other changes came first for too long, or for the given reason."""
 
     def __init__(self, reason: str = "Other changes took too long") -> None:
         super().__init__(f"{reason}, and nothing was changed. Send the request again.")

@@ -9,7 +9,7 @@ import strawberry
 from strawberry.federation.schema_directives import Cost
 
 from graphql_api.domain import deadline, values
-from graphql_api.domain.errors import BadInputError, BusyError, Code, InputError, Problem
+from graphql_api.domain.errors import BadInputError, Code, InputError, Problem, UnchangedError
 from graphql_api.domain.inputs import MAX_BATCH, MIN_LEASE, Save
 from graphql_api.domain.inputs import lease_seconds as lease
 from graphql_api.domain.values import Problems
@@ -72,7 +72,7 @@ def _mutation(resolver: Callable[..., Awaitable[Any]], refused: Callable[[InputE
     async def mutation(info: Info, *args: Any, **kwargs: Any) -> Any:
         with deadline.applied():
             if deadline.is_over():  # earlier mutations of the batch used up the time
-                raise BusyError("No time was left for this mutation")
+                raise UnchangedError("No time was left for this mutation")
             try:
                 payload = await resolver(info, *args, **kwargs)
             except InputError as refusal:

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TypeVar
 
 from graphql_api.domain import deadline
-from graphql_api.domain.errors import BusyError
+from graphql_api.domain.errors import UnchangedError
 from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.connection import ConnectionLostError
 from graphql_api.storage.pool import RETRY_WINDOW_SECONDS
@@ -26,7 +26,7 @@ async def retry_on_conflict(attempt: Callable[[], Awaitable[T]], *, max_seconds:
         max_seconds: how long to retry after lost races
 
     Raises:
-        BusyError: it lost races for too long.
+        UnchangedError: it lost races for too long.
         UnavailableError: the database is unavailable.
     """
     began, longest_pause = monotonic(), 0.001
@@ -35,7 +35,7 @@ async def retry_on_conflict(attempt: Callable[[], Awaitable[T]], *, max_seconds:
             return await attempt()
         except ConflictError:
             if monotonic() - began > max_seconds or deadline.is_over():
-                raise BusyError from None
+                raise UnchangedError from None
             await asyncio.sleep(random() * longest_pause)  # noqa: S311 - so that losers do not meet again
             longest_pause = min(2 * longest_pause, _MAX_PAUSE_SECONDS)
         except ConnectionLostError:  # nothing was changed

@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 import asyncpg
 
 from graphql_api.domain import deadline, place
-from graphql_api.domain.errors import BusyError, UnavailableError
+from graphql_api.domain.errors import UnavailableError, UnchangedError
 
 T = TypeVar("T")
 
@@ -276,13 +276,13 @@ async def enter_to_change(stack: AsyncExitStack, place: AbstractAsyncContextMana
     """Wait for a place before anything is changed.
 
     Raises:
-        BusyError: there was none in time.
+        UnchangedError: there was none in time.
     """
     try:
         async with deadline.kept():
             return await stack.enter_async_context(place)
     except UnavailableError:
-        raise BusyError from None
+        raise UnchangedError from None
 
 
 class SharesByKey:

@@ -20,7 +20,7 @@ import asyncpg
 import structlog
 
 from graphql_api.domain import deadline
-from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain.errors import UnavailableError, UnchangedError
 from graphql_api.observability.supervision import supervise
 from graphql_api.storage.bulkheads import Patience
 from graphql_api.storage.connection import (
@@ -273,7 +273,7 @@ class ConnectionSet:
     def translate_error(self, connection: Connection, error: BaseException) -> BaseException:
         """What the error of a statement means, which is counted and logged."""
         if self.is_read_only and isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-            return UnavailableError(READ_ONLY)
+            return UnchangedError("The database is read-only")
         translated = connection.translate_error(error)
         self.timeouts += isinstance(translated, StatementTimeoutError)
         if isinstance(translated, ShortageError):

@@ -245,7 +245,7 @@ class ConnectionPool:
         Raises:
             ChangeIsLateError: one of its statements was late; nothing took effect. Its suspects are slow now.
             asyncpg.LockNotAvailableError: one waited too long for a lock, and the same holds.
-            BusyError: other changes held the places for changes for too long; nothing was begun.
+            UnchangedError: other changes held the places for changes for too long; nothing was begun.
             ConnectionLostError: the connection was lost, and nothing took effect.
             UnavailableError: the database did not answer in time, or the deadline of the mutation is over; the message
                 says if it may have taken effect.

@@ -18,7 +18,7 @@ import asyncpg
 
 from graphql_api.domain import deadline, place
 from graphql_api.domain.claims import idempotency_key
-from graphql_api.domain.errors import BusyError, UnavailableError
+from graphql_api.domain.errors import UnavailableError, UnchangedError
 from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Action, Event, Token
 from graphql_api.storage import erasure_statements as erasure_sql
@@ -234,7 +234,7 @@ class TokenStore(TokenReader, Lookups):
             try:
                 async with self._slow_turn([user_id]):
                     return await self._of(user_id, changes).load([change])
-            except BusyError:
+            except UnchangedError:
                 if losses == self.pool.connections.losses:
                     raise
                 raise deadline.over() from None  # a lost connection may still be making it
@@ -283,7 +283,7 @@ class TokenStore(TokenReader, Lookups):
         """A place among the calls that wait for locks on these users or customers, if the last one waited.
 
         Raises:
-            BusyError: too many wait, and none of them ended for a while.
+            UnchangedError: too many wait, and none of them ended for a while.
         """
         slow = [key for key in keys if self.pool.changes.are_slow([key])]
         async with AsyncExitStack() as stack:
@@ -291,7 +291,7 @@ class TokenStore(TokenReader, Lookups):
                 place.give_up()
                 try:
                     await enter_to_change(stack, self._slow_calls.place())
-                except BusyError:  # those who hold the places seem to be stuck, but perhaps not for these users
+                except UnchangedError:  # those who hold the places seem to be stuck, but perhaps not for these users
                     await enter_to_change(stack, self._slow_turns.places(slow))
             yield
 

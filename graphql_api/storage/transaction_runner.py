@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from graphql_api.domain import deadline
-from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain.errors import UnavailableError, UnchangedError
 from graphql_api.storage import transaction as transactions
 from graphql_api.storage.bulkheads import ChangeIsLateError
 from graphql_api.storage.connection import (
@@ -74,7 +74,7 @@ class TransactionRunner:
         except BaseException as error:
             translated = self._connections.translate_error(connection, error)
             if limit and limit.expired() and isinstance(translated, StatementTimeoutError):
-                translated = UnavailableError("The change took too long, and nothing was changed.")
+                translated = UnchangedError("The change took too long")
             if isinstance(translated, ConnectionLostError):
                 self._connections.lose(connection, error)
             else:

@@ -82,7 +82,7 @@ class Admission:
             HTTPError: 503, none became free in time, or the database did not come back.
         """
         began = perf_counter()
-        await self._wait_for_the_database(0)
+        await self.wait_for_the_database(0)
         self._in_flight.allow(request, self._wait_seconds)
         try:
             await places.wait()
@@ -96,12 +96,17 @@ class Admission:
             raise HTTPError(503, "UNAVAILABLE", message, LATER, limits=["MAX_CONCURRENT_REQUESTS"]) from None
         try:
             self._in_flight.allow(request, self._timeout_seconds)
-            await self._wait_for_the_database(perf_counter() - began)
+            await self.wait_for_the_database(perf_counter() - began)
         except BaseException:
             places.release()
             raise
 
-    async def _wait_for_the_database(self, waited: float) -> None:
+    async def wait_for_the_database(self, waited: float) -> None:
+        """Wait until there is a connection to the database; `waited` seconds count towards the time limit.
+
+        Raises:
+            HTTPError: there was none in time.
+        """
         try:
             await self._wait_connected(waited)
         except UnavailableError as error:

@@ -23,12 +23,12 @@ from graphql import GraphQLError, GraphQLSyntaxError
 from graphql_api.domain.cards import MAX_CHARACTERS, redact_card_numbers
 from graphql_api.domain.errors import (
     BadInputError,
-    BusyError,
     ExpiredCursorError,
     ForbiddenError,
     InputError,
     UnauthenticatedError,
     UnavailableError,
+    UnchangedError,
 )
 from graphql_api.engine.messages import is_argument_error, with_advice, without_exception
 from graphql_api.web.help import link as help_link
@@ -127,7 +127,7 @@ def _expected(error: GraphQLError, *, changes: bool) -> Formatted | None:
     if isinstance(cause, GraphQLError):
         code = _code(cause) or _argument_code(cause)
         return refused(code, _words(cause)) if code else None
-    if isinstance(cause, BusyError):
+    if isinstance(cause, UnchangedError):
         return refused("UNAVAILABLE", str(cause))
     if isinstance(cause, UnavailableError):
         if changes and error.path and len(error.path) > 1:

@@ -7,6 +7,7 @@ say. Whatever is unusual leaves it by `HTTPError`.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 from typing import Any, NoReturn
 
@@ -308,7 +309,10 @@ class GraphQL:
         token = limits.spent.set(limits.Spent())
         try:
             if any(_may_change(asked) for asked in batch):
-                answered = [await self._answer_one(request, asked, caller) for asked in batch]
+                answered = []
+                for asked in batch:
+                    is_away = any(outcome == "UNAVAILABLE" for _, outcome in answered)
+                    answered.append(await self._answer_one(request, asked, caller, is_away=is_away))
             else:
                 answered = await asyncio.gather(*(self._answer_one(request, asked, caller) for asked in batch))
         finally:
@@ -316,14 +320,18 @@ class GraphQL:
         outcome = next((outcome for _, outcome in answered if outcome != "ok"), "ok")
         return b"[%b]" % b",".join([body for body, _ in answered]), outcome
 
-    async def _answer_one(self, request: Request, asked: Parameters | HTTPError, caller: Caller) -> tuple[bytes, str]:
-        """The answer to one request of a batch."""
+    async def _answer_one(
+        self, request: Request, asked: Parameters | HTTPError, caller: Caller, *, is_away: bool = False
+    ) -> tuple[bytes, str]:
+        """The answer to one request of a batch; it does not wait for a database that an earlier one found away."""
         began, operation = perf_counter(), None
         try:
             well_formed = _well_formed(asked)
             if request.place is None:  # the one before gave it up
                 await self._admission.enter(request)
             operation = self.documents.prepare(request, well_formed)
+            if is_away and operation.kind is OperationType.QUERY:
+                await self._admission.wait_for_the_database(inf)
             context = self.context(caller, request.id, request.user_errors)
             executed = self._execute(request, operation, well_formed.variables, context)
             result = executed if isinstance(executed, Result) else await executed

@@ -209,7 +209,7 @@ def test_a_misspelled_database_url_is_no_embedded_database_for_a_network(tmp_pat
     assert process.returncode == 2
     assert json.loads(slip)["problem"].endswith("Did you mean DATABASE_URL?")
     assert said.startswith(
-        "gateway-tokens: DATABASE_URL is not set: set it, or pass --embedded to work on the embedded"
+        "gateway-tokens: DATABASE_URL is not set: set it, or pass --embedded (or set DATA_DIR) to work on the embedded"
     )
     assert not [*tmp_path.iterdir()]
 

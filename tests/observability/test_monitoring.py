@@ -104,7 +104,11 @@ TRIED = {
     ),
     "ConnectionPoolExhausted": (
         [of("gateway_tokens_database_waiting", 'instance="b"', "3x400")],
-        [(waiting_now_and_then()[0].replace('"a"', '"b"'), waiting_now_and_then()[1])],
+        [
+            (waiting_now_and_then()[0].replace('"a"', '"b"'), waiting_now_and_then()[1]),
+            of("gateway_tokens_database_waiting", 'instance="c"', "1x400"),  # for the database to come back
+            of("gateway_tokens_database_away", 'instance="c"', "1x400"),
+        ],
     ),
     "ReplicaUnused": (
         [of("gateway_tokens_replica_read_from", 'replica="q"', "0x400")],

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from graphql_api.domain.errors import BusyError, UnavailableError
+from graphql_api.domain.errors import UnavailableError, UnchangedError
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.connection import ConnectionLostError
@@ -29,7 +29,7 @@ async def test_lost_races_and_connections_are_tried_again():
 
 async def test_a_change_that_loses_for_too_long_is_given_up():
     attempt, tried = attempts(ConflictError(), ConflictError())
-    with pytest.raises(BusyError):
+    with pytest.raises(UnchangedError):
         await retry_on_conflict(attempt, max_seconds=0)
     assert len(tried) == 1
 

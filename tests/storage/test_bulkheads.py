@@ -21,7 +21,7 @@ from graphql_api.app import create_app
 from graphql_api.auth import mint
 from graphql_api.domain import deadline
 from graphql_api.domain.caller import ADMIN_SCOPE
-from graphql_api.domain.errors import BusyError, UnavailableError
+from graphql_api.domain.errors import UnavailableError, UnchangedError
 from graphql_api.settings import Settings
 from graphql_api.storage.bulkheads import LOOK_SECONDS, ChangeShares, Share, SlowUserError
 from graphql_api.storage.coalescing import RequestCoalescer
@@ -249,7 +249,7 @@ async def test_a_change_that_finds_no_place_says_that_nothing_was_changed(url):
         pool.changes = ChangeShares(4, seconds=0.1, moving_seconds=0.1)
         for _ in range(2):
             await places.enter_async_context(pool.changes.place([], records=True))
-        with pytest.raises(BusyError):
+        with pytest.raises(UnchangedError):
             await pool.fetch(Statement("change", "select 1"), users=["someone"])
 
 
@@ -317,7 +317,8 @@ async def test_a_mutation_in_a_batch_that_ran_out_of_time_changes_nothing(url, c
             answers = (await client.http.post("/graphql", json=batch)).json()
     late, never_begun = (each["errors"][0] for each in answers)
     assert late["extensions"]["code"] == never_begun["extensions"]["code"] == "UNAVAILABLE"
-    assert "nothing was changed" in never_begun["message"]
+    assert "took too long, and nothing was changed" in late["message"]
+    assert "No time was left for this mutation, and nothing was changed" in never_begun["message"]
     assert await connection.fetchval("select count(*) from customer_gateway_tokens where user_id = 'user-1'") == 1
 
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from graphql_api.domain import deadline, place
-from graphql_api.domain.errors import BusyError, UnavailableError
+from graphql_api.domain.errors import UnavailableError, UnchangedError
 from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.coalescing import MAX_KEYS, RequestCoalescer
 from graphql_api.storage.pool import ConnectionPool
@@ -167,10 +167,10 @@ async def test_an_error_whose_class_takes_no_arguments_reaches_each_caller(loads
     others = [await loads.ask(1), await loads.ask(1)]
     await loads.end(0)
     await one
-    loads.error = BusyError()
+    loads.error = UnchangedError()
     await loads.end(1)
     errors = await asyncio.gather(*others, return_exceptions=True)
-    assert [(type(error), str(error)) for error in errors] == [(BusyError, str(loads.error))] * 2
+    assert [(type(error), str(error)) for error in errors] == [(UnchangedError, str(loads.error))] * 2
 
 
 async def test_those_who_asked_for_the_same_fail_together(loads):

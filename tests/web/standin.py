@@ -9,13 +9,13 @@ from graphql import GraphQLError
 from graphql_api.domain import place
 from graphql_api.domain.errors import (
     BadInputError,
-    BusyError,
     Code,
     ForbiddenError,
     InputError,
     Problem,
     UnauthenticatedError,
     UnavailableError,
+    UnchangedError,
 )
 
 SECRET = "password of db.internal"  # what no caller may ever see
@@ -25,7 +25,7 @@ FAILURES = {
     "BadInputError": BadInputError("That is no cursor of ours."),
     "InputError": InputError([Problem(Code.INVALID, "A gateway is a name.")]),
     "UnavailableError": UnavailableError(SECRET),
-    "BusyError": BusyError(),
+    "UnchangedError": UnchangedError(),
     "coded": GraphQLError("Too much of it.", extensions={"code": "LIMIT_EXCEEDED"}),
     "uncoded": GraphQLError(SECRET),
     "ValueError": ValueError(SECRET),

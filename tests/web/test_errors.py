@@ -11,7 +11,7 @@ TOLD = {
     "BadInputError": ("BAD_USER_INPUT", "That is no cursor of ours."),
     "InputError": ("BAD_USER_INPUT", "A gateway is a name."),
     "UnavailableError": ("UNAVAILABLE", "The database is unavailable right now. Send the request again."),
-    "BusyError": (
+    "UnchangedError": (
         "UNAVAILABLE",
         "Other changes took too long, and nothing was changed. Send the request again.",
     ),
