@@ -13,29 +13,50 @@ from graphql_api.domain.errors import UnavailableError
 _FIRST_ANSWER_SECONDS = 2.1
 
 
+class RequestDeadline:
+    """When all mutations of a request have to be done, by the clock of the event loop.
+
+    Once one of them has lost a connection, or was given up for a loss, the others have no more time than it has.
+    """
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+
 class Deadline:
     """When a mutation has to be done, by the clock of the event loop.
 
     Args:
         at: when; infinite for work that many mutations share, which goes on as long as one of them wants it
         sharing: those mutations
+        request: that of the mutation's request
     """
 
-    def __init__(self, at: float, sharing: Iterable["Deadline"] = ()) -> None:
+    def __init__(self, at: float, sharing: Iterable["Deadline"] = (), request: RequestDeadline | None = None) -> None:
         self.at = at
+        self._request = request
         self._sharing = list(sharing)
         self._began = asyncio.get_running_loop().time()
         self._limits: set[asyncio.Timeout] = set()
 
-    def hurry(self) -> None:
-        """A connection was lost: the caller is not to wait for everything else that may be."""
+    def hurry(self, *, is_own: bool) -> None:
+        """A connection was lost, of this mutation or not: its caller is not to wait for everything else that may be."""
         for deadline in self._sharing:
-            deadline.hurry()
+            deadline.hurry(is_own=is_own)
         if self.at < inf:
             self.at = min(self.at, self._began + _FIRST_ANSWER_SECONDS)
+            if is_own:
+                self.hurry_others()
             for limit in self._limits:
                 if not limit.expired():
                     limit.reschedule(self.at)
+
+    def hurry_others(self) -> None:
+        """Let the other mutations of the request have no more time than this one."""
+        if self._request is not None:
+            self._request.at = min(self._request.at, self.at)
 
     def left(self) -> float:
         """Seconds that are left."""
@@ -52,15 +73,6 @@ class Deadline:
                 self._limits.discard(limit)
 
 
-class RequestDeadline:
-    """When all mutations of a request have to be done, by the clock of the event loop."""
-
-    __slots__ = ("at",)
-
-    def __init__(self, at: float) -> None:
-        self.at = at
-
-
 given: ContextVar[RequestDeadline | None] = ContextVar("given_deadline", default=None)
 """That of this request."""
 current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
@@ -70,10 +82,7 @@ _waiting: set[Deadline] = set()  # those of mutations that have no transaction u
 
 
 class until:  # noqa: N801 - reads like a function
-    """Let what is done in this end at this time, by the clock of the event loop; None for no deadline.
-
-    If a mutation is given up because a connection was lost, the deadline of its `request` is no later than its own.
-    """
+    """Let what is done in this end at this time, by the clock of the event loop; None for no deadline."""
 
     __slots__ = ("_at", "_deadline", "_outside", "_request")
 
@@ -82,7 +91,7 @@ class until:  # noqa: N801 - reads like a function
         self._request = request
 
     def __enter__(self) -> None:
-        self._deadline = None if self._at is None else Deadline(self._at)
+        self._deadline = None if self._at is None else Deadline(self._at, request=self._request)
         self._outside = current.set(self._deadline)
         if self._deadline is not None:
             _waiting.add(self._deadline)
@@ -90,8 +99,8 @@ class until:  # noqa: N801 - reads like a function
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if self._deadline is not None:
             _waiting.discard(self._deadline)
-            if self._request is not None and isinstance(error, UnavailableError):
-                self._request.at = min(self._request.at, self._deadline.at)
+            if isinstance(error, UnavailableError):
+                self._deadline.hurry_others()
         current.reset(self._outside)
 
 
@@ -136,9 +145,10 @@ def over() -> UnavailableError:
 
 def note_loss() -> None:
     """A connection was lost: the mutation that runs has to end soon, and so have all that wait for others."""
-    for deadline in (current.get(), *_waiting):
+    own = current.get()
+    for deadline in (own, *_waiting):
         if deadline is not None:
-            deadline.hurry()
+            deadline.hurry(is_own=deadline is own)
 
 
 @contextmanager

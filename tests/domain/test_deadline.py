@@ -38,6 +38,12 @@ async def work(told):
         assert deadline.left() > LONG / 2
 
 
+async def lose(told):
+    with deadline.working():
+        await told.wait()
+        deadline.note_loss()
+
+
 async def seconds_left(mutation):
     task, told = mutation
     told.set()
@@ -57,11 +63,6 @@ async def test_one_with_a_transaction_keeps_its_time_even_if_it_has_to_run_the_t
 
 
 async def test_one_whose_own_connection_was_lost_ends_soon(mutation):
-    async def lose(told):
-        with deadline.working():
-            await told.wait()
-            deadline.note_loss()
-
     assert await seconds_left(await mutation(lose)) < 3
 
 
@@ -91,3 +92,41 @@ async def test_what_is_kept_to_the_deadline_is_given_up(mutation):
     deadline.note_loss()
     with pytest.raises(UnavailableError, match="may already have been made"):
         await waiting
+
+
+@pytest.mark.parametrize("loses", [True, False])
+async def test_after_one_that_lost_its_connection_the_others_of_the_request_have_little_time(loses):
+    request = deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG)
+    deadline.given.set(request)
+    with deadline.applied():
+        if loses:
+            deadline.note_loss()
+    with deadline.applied():
+        assert (deadline.left() < 3) is loses
+
+
+async def test_the_others_of_the_request_keep_their_time_if_another_request_lost_its_connection(mutation):
+    deadline.given.set(deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG))
+    with deadline.applied():
+        losing, told = await mutation(lose)
+        told.set()
+        await losing
+        assert deadline.left() < 3
+    with deadline.applied():
+        assert deadline.left() > LONG / 2
+
+
+async def test_after_one_that_was_given_up_for_a_loss_the_others_of_the_request_have_little_time(mutation):
+    deadline.given.set(deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG))
+
+    async def be_given_up():
+        with deadline.applied():
+            losing, told = await mutation(lose)
+            told.set()
+            await losing
+            raise UnavailableError
+
+    with pytest.raises(UnavailableError):
+        await be_given_up()
+    with deadline.applied():
+        assert deadline.left() < 3
