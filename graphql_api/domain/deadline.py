@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from contextvars import ContextVar
 from math import inf
 
-from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain.errors import UnavailableError, UnchangedError
 
 # A request that lost its database connection has so long for its statements. To learn whether its commit was made may
 # take 0.4 seconds more, so that it is answered within 2.5 seconds.
@@ -36,10 +36,17 @@ class Deadline:
 
     def __init__(self, at: float, sharing: Iterable["Deadline"] = (), request: RequestDeadline | None = None) -> None:
         self.at = at
+        self.may_have_changed = False
+        self.is_working = False  # has a statement or a transaction under way
         self._request = request
         self._sharing = list(sharing)
         self._began = asyncio.get_running_loop().time()
         self._limits: set[asyncio.Timeout] = set()
+
+    @property
+    def mutations(self) -> list["Deadline"]:
+        """Those of the mutations whose work it is."""
+        return self._sharing or [self]
 
     def hurry(self, *, is_own: bool) -> None:
         """A connection was lost, of this mutation or not: its caller is not to wait for everything else that may be."""
@@ -78,11 +85,15 @@ given: ContextVar[RequestDeadline | None] = ContextVar("given_deadline", default
 current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 """That of the mutation that runs; None for work that is not a mutation, and for what its answer reads."""
 
-_waiting: set[Deadline] = set()  # those of mutations that have no transaction under way
+_running: set[Deadline] = set()  # those of all mutations that run
 
 
 class until:  # noqa: N801 - reads like a function
-    """Let what is done in this end at this time, by the clock of the event loop; None for no deadline."""
+    """Let what is done in this end at this time, by the clock of the event loop; None for no deadline.
+
+    Raises:
+        UnavailableError: a part of it may have changed something, and another part ended with an `UnchangedError`.
+    """
 
     __slots__ = ("_at", "_deadline", "_outside", "_request")
 
@@ -94,14 +105,16 @@ class until:  # noqa: N801 - reads like a function
         self._deadline = None if self._at is None else Deadline(self._at, request=self._request)
         self._outside = current.set(self._deadline)
         if self._deadline is not None:
-            _waiting.add(self._deadline)
+            _running.add(self._deadline)
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        current.reset(self._outside)
         if self._deadline is not None:
-            _waiting.discard(self._deadline)
+            _running.discard(self._deadline)
             if isinstance(error, UnavailableError):
                 self._deadline.hurry_others()
-        current.reset(self._outside)
+            if isinstance(error, UnchangedError) and self._deadline.may_have_changed:
+                raise over() from error  # that is true of what it did last, and not of all that it did
 
 
 def applied() -> until:
@@ -143,26 +156,38 @@ def over() -> UnavailableError:
     return UnavailableError("The change took too long, and may already have been made. It is safe to try again.")
 
 
+def note_change() -> None:
+    """The mutation that runs has changed something, or a connection was lost that may have done so."""
+    deadline = current.get()
+    if deadline is not None:
+        deadline.may_have_changed = True
+
+
 def note_loss() -> None:
     """A connection was lost: the mutation that runs has to end soon, and so have all that wait for others."""
     own = current.get()
-    for deadline in (own, *_waiting):
-        if deadline is not None:
-            deadline.hurry(is_own=deadline is own)
+    if own is not None:
+        own.hurry(is_own=True)
+    for deadline in _running:
+        if not deadline.is_working and deadline is not own:
+            deadline.hurry(is_own=False)
 
 
 @contextmanager
 def working() -> Generator[None]:
-    """What is done in this is a transaction of the mutation: that others lose connections does not end it sooner."""
+    """What is done in this is a change of the mutation that runs: that others lose connections does not end it sooner.
+
+    If many mutations share it, the same holds for each of them.
+    """
     deadline = current.get()
-    if deadline is None or deadline not in _waiting:
-        yield
-        return
-    _waiting.remove(deadline)
+    mutations = [] if deadline is None else deadline.mutations
+    for mutation in mutations:
+        mutation.is_working = True
     try:
         yield
     finally:
-        _waiting.add(deadline)
+        for mutation in mutations:
+            mutation.is_working = False
 
 
 def left() -> float:

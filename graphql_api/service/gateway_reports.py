@@ -256,9 +256,8 @@ async def _remember(service: Tokens, gateway: str, customer: str, facts: Facts, 
 async def _customer(service: Tokens, gateway: str, customer: str) -> tuple[Token | None, datetime]:
     token_id = await service.store.token_id(gateway, customer)
     if token_id is None:
-        problems = (
-            Problems()
-        )  # reports on a stored id count whatever its form; any other id must be one that could still be saved
+        # Reports on a stored id count whatever its form; any other id must be one that could still be saved.
+        problems = Problems()
         problems.parse("gatewayCustomerId", partial(service.gateways.customer_id, gateway), customer)
         problems.check()
         return None, await service.store.now()

@@ -201,7 +201,8 @@ class ConnectionPool:
             if is_early:
                 self._watchdog.watch_read(connection)
             try:
-                rows = await connection.fetch(statement, *arguments)
+                running = connection.fetch(statement, *arguments)
+                rows = await (running if statement.reads is not None else _working(running))
             except BaseException as error:
                 is_late = connection.is_given_up(error)
                 translated = self.connections.return_failed(connection, error, commits=statement.reads is None)
@@ -281,6 +282,11 @@ class ConnectionPool:
 async def _before_deadline(fetching: Coroutine[Any, Any, list[Row]]) -> list[Row]:
     async with deadline.kept():
         return await fetching
+
+
+async def _working(changing: Coroutine[Any, Any, list[Row]]) -> list[Row]:
+    with deadline.working():
+        return await changing
 
 
 def _are_many(keys: Any) -> bool:

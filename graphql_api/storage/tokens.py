@@ -212,6 +212,8 @@ class TokenStore(TokenReader, Lookups):
         change, losses = _Change(old, event, actor, _new_call_id()), self.pool.connections.losses
         try:
             made = await self._load_change(self._changes, change, old.user_id, losses)
+            if change in made:
+                deadline.note_change()
             if change not in made and not (event.action and await self._was_made(old.user_id, change.call_id, losses)):
                 raise ConflictError
         finally:
@@ -234,16 +236,15 @@ class TokenStore(TokenReader, Lookups):
             try:
                 async with self._slow_turn([user_id]):
                     return await self._of(user_id, changes).load([change])
-            except UnchangedError:
-                if losses == self.pool.connections.losses:
-                    raise
-                raise deadline.over() from None  # a lost connection may still be making it
             except (asyncpg.LockNotAvailableError, SlowUserError):
                 if losses == self.pool.connections.losses:
                     raise ConflictError from None
                 if deadline.is_over() or monotonic() > until:
                     raise deadline.over() from None
                 await asyncio.sleep(_LOCK_PAUSE_SECONDS)
+            finally:
+                if losses != self.pool.connections.losses:
+                    deadline.note_change()
 
     async def _was_made(self, user_id: str, call_id: int, losses: int) -> bool:
         """Whether this call changed a token of this user, although the answer was lost.

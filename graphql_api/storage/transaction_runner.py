@@ -132,6 +132,7 @@ class TransactionRunner:
         else:
             self._connections.note_change()
             self._connections.release(connection)
+        deadline.note_change()
 
     async def _settle(self, transaction: TransactionId, error: BaseException) -> None:
         """Return if the transaction took effect, whose answer to COMMIT was lost by this error.

@@ -1,11 +1,12 @@
 """After a connection was lost, no mutation waits for long."""
 
 import asyncio
+from math import inf
 
 import pytest
 
 from graphql_api.domain import deadline
-from graphql_api.domain.errors import UnavailableError
+from graphql_api.domain.errors import UnavailableError, UnchangedError
 
 LONG = 60
 
@@ -130,3 +131,35 @@ async def test_after_one_that_was_given_up_for_a_loss_the_others_of_the_request_
         await be_given_up()
     with deadline.applied():
         assert deadline.left() < 3
+
+
+@pytest.mark.parametrize("is_theirs", [True, False])
+async def test_those_that_share_a_change_end_soon_only_if_its_connection_was_lost(mutation, is_theirs):
+    shared = []
+
+    async def share(told):
+        shared.append(deadline.current.get())
+        await told.wait()
+
+    mutations = [await mutation(share) for _ in range(2)]
+    deadline.current.set(deadline.Deadline(inf, shared))
+    with deadline.working():
+        if is_theirs:
+            deadline.note_loss()
+        else:
+            await seconds_left(await mutation(lose))
+    assert [await seconds_left(each) < 3 for each in mutations] == [is_theirs, is_theirs]
+
+
+@pytest.mark.parametrize("may_have_changed", [True, False])
+async def test_one_that_may_have_changed_something_does_not_end_as_unchanged(mutation, may_have_changed):
+    async def be_refused(told):
+        await told.wait()
+        if may_have_changed:
+            deadline.note_change()
+        raise UnchangedError
+
+    refused = await mutation(be_refused)
+    with pytest.raises(UnavailableError) as raised:
+        await seconds_left(refused)
+    assert ("may already have been made" in str(raised.value)) is may_have_changed

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from uuid_utils import uuid7
 
+from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.domain.inputs import Save
 from graphql_api.domain.token import Action, Changes, Edit, Event, Given, Token, edited
@@ -253,7 +254,8 @@ async def test_a_change_that_a_lost_connection_may_make_is_not_said_to_have_chan
         while not store._slow_calls.is_full:
             await stack.enter_async_context(store._slow_calls.place())
         await stack.enter_async_context(store._slow_turns.places(["u1"]))
-        with pytest.raises(UnavailableError, match="may already have been made"):
+        until = asyncio.get_running_loop().time() + 60
+        with pytest.raises(UnavailableError, match="may already have been made"), deadline.until(until):
             await change(store)
     ended.set()
     await late[0]

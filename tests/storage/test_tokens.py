@@ -1,6 +1,7 @@
 """The store on its own: what two transactions do to each other."""
 
 import asyncio
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import asyncpg
@@ -8,6 +9,8 @@ import orjson
 import pytest
 from uuid_utils import uuid7
 
+from graphql_api.domain import deadline
+from graphql_api.domain.errors import UnavailableError, UnchangedError
 from graphql_api.domain.facts import Facts
 from graphql_api.domain.token import Action, Changes, Edit, created, reported
 from graphql_api.schema.scalars import written
@@ -124,6 +127,38 @@ async def test_what_is_reserved_for_one_user_is_no_others_although_no_token_has_
     with pytest.raises(ConflictError):
         await write()
     assert await connection.fetchval("select count(*) from customer_gateway_tokens") == 0
+
+
+@pytest.mark.parametrize("kind", ["a statement whose answer was lost", "a statement", "a transaction"])
+async def test_a_mutation_that_changed_something_is_not_unchanged_whatever_its_next_step_says(
+    by_tcp, empty_database, kind
+):
+    """A verification, which writes no history."""
+    proxy, way = by_tcp
+    async with ConnectionPool.open(way(empty_database)) as pool:
+        store = TokenStore(pool)
+        async with store.transaction(["u1"]) as transaction:
+            await transaction.write(new_tokens(["u1"], "cus_{}"), "a-test")
+            [token] = await transaction.lock_of(["u1"])
+
+        async def verify():
+            if kind == "a transaction":
+                async with store.transaction([], customers=[("STRIPE", "cus_1")], exclusive=True):
+                    pass
+            else:
+                await store.change(token, reported(token, Facts(exists_at=NOW), NOW), "a-test")
+
+        async def mutate():
+            with deadline.until(asyncio.get_running_loop().time() + 60):
+                with pytest.raises(ConflictError) if loses else nullcontext():
+                    await verify()
+                raise UnchangedError
+
+        loses = kind.endswith("lost")
+        proxy.loses = lambda statement: loses and b'"new_version":' in statement and not proxy.lost
+        with pytest.raises(UnavailableError, match="may already have been made"):
+            await mutate()
+        assert proxy.lost == loses
 
 
 OUR_ADVISORY_LOCKS = """
