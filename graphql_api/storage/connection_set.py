@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -324,7 +325,7 @@ class ConnectionSet:
             wanted = 1 if wanted > 0 or self._trouble else 0
         while self._opening < wanted:
             self._opening += 1
-            self.start(self._open_one())
+            self.start(self._open_one(), context=Context())  # not that of the request which happens to need it
 
     async def _open_one(self) -> None:
         try:
@@ -462,9 +463,9 @@ class ConnectionSet:
         with suppress(*FAILURES):
             await connection.raw.close(timeout=_CLOSE_TIMEOUT_SECONDS)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do this in the background, until the connections are closed."""
-        task = self.loop.create_task(work)
+    def start(self, work: Coroutine[Any, Any, None], *, context: Context | None = None) -> asyncio.Task[None]:
+        """Do this in the background, by default in a copy of this context, until the connections are closed."""
+        task = self.loop.create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -1,9 +1,11 @@
 """What a pool does with connections that rest, hang, or cannot be opened; a database that goes away is in `faults`."""
 
 import asyncio
+import io
 import secrets
 
 import asyncpg
+import orjson
 import pytest
 
 from graphql_api.app import create_app
@@ -11,6 +13,7 @@ from graphql_api.auth import mint
 from graphql_api.domain import deadline
 from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.errors import UnavailableError
+from graphql_api.observability import logs
 from graphql_api.settings import Settings
 from graphql_api.storage.connection import ConnectionLostError, Reads, Statement
 from graphql_api.storage.connection_set import READ_ONLY, PoolOptions
@@ -72,6 +75,23 @@ async def test_connections_that_were_dropped_without_a_word_while_they_rested_ar
         proxy.forget()
         assert await asyncio.wait_for(backend(pool), 5) not in first
         assert pool.connections.timeouts == 0
+
+
+async def test_that_the_database_is_away_is_not_logged_as_if_it_concerned_one_request(by_tcp, database_url):
+    proxy, way = by_tcp
+    logs.configure("info", "json", lines := io.BytesIO())
+    logs.request_id.set("of a request")
+    async with ConnectionPool.open(way(database_url)) as pool:
+        proxy.slams = True
+        with pytest.raises(UnavailableError):
+            await backend(pool)
+        proxy.slams = False
+        await until(lambda: pool.connections.is_open, "there is a connection")
+    events = [orjson.loads(line) for line in lines.getvalue().splitlines()]
+    assert [(each["event"], "request_id" in each) for each in events] == [
+        ("database is unavailable", False),
+        ("database is available again", False),
+    ]
 
 
 async def test_an_idle_connection_is_closed_after_a_while(database_url):
