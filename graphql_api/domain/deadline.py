@@ -37,50 +37,50 @@ class Deadline:
     def __init__(self, at: float, sharing: Iterable["Deadline"] = (), request: RequestDeadline | None = None) -> None:
         self.at = at
         self.may_have_changed = False
-        self.is_working = False  # has a statement or a transaction under way
+        self.is_changing = False  # has a statement or a transaction under way
         self._request = request
         self._sharing = list(sharing)
         self._began = asyncio.get_running_loop().time()
-        self._limits: set[asyncio.Timeout] = set()
+        self._timeouts: set[asyncio.Timeout] = set()
 
     @property
     def mutations(self) -> list["Deadline"]:
         """Those of the mutations whose work it is."""
         return self._sharing or [self]
 
-    def hurry(self, *, is_own: bool) -> None:
+    def shorten(self, *, is_own: bool) -> None:
         """A connection was lost, of this mutation or not: its caller is not to wait for everything else that may be."""
         for deadline in self._sharing:
-            deadline.hurry(is_own=is_own)
+            deadline.shorten(is_own=is_own)
         if self.at < inf:
             self.at = min(self.at, self._began + _FIRST_ANSWER_SECONDS)
             if is_own:
-                self.hurry_others()
-            for limit in self._limits:
-                if not limit.expired():
-                    limit.reschedule(self.at)
+                self.shorten_request()
+            for timeout in self._timeouts:
+                if not timeout.expired():
+                    timeout.reschedule(self.at)
 
-    def hurry_others(self) -> None:
+    def shorten_request(self) -> None:
         """Let the other mutations of the request have no more time than this one."""
         if self._request is not None:
             self._request.at = min(self._request.at, self.at)
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds that are left."""
         return self.at - asyncio.get_running_loop().time()
 
     @asynccontextmanager
-    async def limit(self) -> AsyncGenerator[asyncio.Timeout]:
+    async def timeout(self) -> AsyncGenerator[asyncio.Timeout]:
         """What is done in this ends at the deadline, by a `TimeoutError`."""
-        async with asyncio.timeout_at(self.at if self.at < inf else None) as limit:
-            self._limits.add(limit)
+        async with asyncio.timeout_at(self.at if self.at < inf else None) as timeout:
+            self._timeouts.add(timeout)
             try:
-                yield limit
+                yield timeout
             finally:
-                self._limits.discard(limit)
+                self._timeouts.discard(timeout)
 
 
-given: ContextVar[RequestDeadline | None] = ContextVar("given_deadline", default=None)
+of_request: ContextVar[RequestDeadline | None] = ContextVar("request_deadline", default=None)
 """That of this request."""
 current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 """That of the mutation that runs; None for work that is not a mutation, and for what its answer reads."""
@@ -112,30 +112,30 @@ class until:  # noqa: N801 - reads like a function
         if self._deadline is not None:
             _running.discard(self._deadline)
             if isinstance(error, UnavailableError):
-                self._deadline.hurry_others()
+                self._deadline.shorten_request()
             if isinstance(error, UnchangedError) and self._deadline.may_have_changed:
-                raise over() from error  # that is true of what it did last, and not of all that it did
+                raise exceeded_error() from error  # that is true of what it did last, and not of all that it did
 
 
-def applied() -> until:
+def for_mutation() -> until:
     """Let the request's deadline count for what is done in this, which is one mutation."""
-    request = given.get()
+    request = of_request.get()
     return until(None) if request is None else until(request.at, request)
 
 
-def lifted() -> until:
+def suspended() -> until:
     """Let no deadline count for what is done in this: it finds out what was changed."""
     return until(None)
 
 
-def limit() -> AbstractAsyncContextManager[asyncio.Timeout]:
+def timeout() -> AbstractAsyncContextManager[asyncio.Timeout]:
     """What is done in this ends at the deadline, if there is one, by a `TimeoutError`."""
     deadline = current.get()
-    return asyncio.timeout(None) if deadline is None else deadline.limit()
+    return asyncio.timeout(None) if deadline is None else deadline.timeout()
 
 
 @asynccontextmanager
-async def kept() -> AsyncGenerator[None]:
+async def enforced() -> AsyncGenerator[None]:
     """Give up what is done in this at the deadline.
 
     Raises:
@@ -143,15 +143,15 @@ async def kept() -> AsyncGenerator[None]:
     """
     entered: asyncio.Timeout | None = None
     try:
-        async with limit() as entered:
+        async with timeout() as entered:
             yield
     except TimeoutError:
         if entered is not None and entered.expired():
-            raise over() from None
+            raise exceeded_error() from None
         raise
 
 
-def over() -> UnavailableError:
+def exceeded_error() -> UnavailableError:
     """The error of what was given up at the deadline."""
     return UnavailableError("The change took too long, and may already have been made. It is safe to try again.")
 
@@ -167,14 +167,14 @@ def note_loss() -> None:
     """A connection was lost: the mutation that runs has to end soon, and so have all that wait for others."""
     own = current.get()
     if own is not None:
-        own.hurry(is_own=True)
+        own.shorten(is_own=True)
     for deadline in _running:
-        if not deadline.is_working and deadline is not own:
-            deadline.hurry(is_own=False)
+        if not deadline.is_changing and deadline is not own:
+            deadline.shorten(is_own=False)
 
 
 @contextmanager
-def working() -> Generator[None]:
+def changing() -> Generator[None]:
     """What is done in this is a change of the mutation that runs: that others lose connections does not end it sooner.
 
     If many mutations share it, the same holds for each of them.
@@ -182,20 +182,20 @@ def working() -> Generator[None]:
     deadline = current.get()
     mutations = [] if deadline is None else deadline.mutations
     for mutation in mutations:
-        mutation.is_working = True
+        mutation.is_changing = True
     try:
         yield
     finally:
         for mutation in mutations:
-            mutation.is_working = False
+            mutation.is_changing = False
 
 
-def left() -> float:
+def seconds_left() -> float:
     """Seconds that are left; infinite without a deadline."""
     deadline = current.get()
-    return inf if deadline is None else deadline.left()
+    return inf if deadline is None else deadline.seconds_left()
 
 
-def is_over() -> bool:
+def has_passed() -> bool:
     """Whether nothing may be begun any more."""
-    return left() <= 0
+    return seconds_left() <= 0

@@ -70,8 +70,8 @@ def _mutation(resolver: Callable[..., Awaitable[Any]], refused: Callable[[InputE
 
     @wraps(resolver)
     async def mutation(info: Info, *args: Any, **kwargs: Any) -> Any:
-        with deadline.applied():
-            if deadline.is_over():  # earlier mutations of the batch used up the time
+        with deadline.for_mutation():
+            if deadline.has_passed():  # earlier mutations of the batch used up the time
                 raise UnchangedError("No time was left for this mutation")
             try:
                 payload = await resolver(info, *args, **kwargs)

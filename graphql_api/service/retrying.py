@@ -34,10 +34,10 @@ async def retry_on_conflict(attempt: Callable[[], Awaitable[T]], *, max_seconds:
         try:
             return await attempt()
         except ConflictError:
-            if monotonic() - began > max_seconds or deadline.is_over():
+            if monotonic() - began > max_seconds or deadline.has_passed():
                 raise UnchangedError from None
             await asyncio.sleep(random() * longest_pause)  # noqa: S311 - so that losers do not meet again
             longest_pause = min(2 * longest_pause, _MAX_PAUSE_SECONDS)
         except ConnectionLostError:  # nothing was changed
-            if monotonic() - began > RETRY_WINDOW_SECONDS or deadline.is_over():
+            if monotonic() - began > RETRY_WINDOW_SECONDS or deadline.has_passed():
                 raise

@@ -279,7 +279,7 @@ async def enter_to_change(stack: AsyncExitStack, place: AbstractAsyncContextMana
         UnchangedError: there was none in time.
     """
     try:
-        async with deadline.kept():
+        async with deadline.enforced():
             return await stack.enter_async_context(place)
     except UnavailableError:
         raise UnchangedError from None

@@ -181,7 +181,7 @@ class RequestCoalescer(Generic[K, V]):
         now = self._loop.time()
         for request in mutations:
             if request.deadline is not None and request.deadline.at <= now and not request.future.done():
-                request.future.set_exception(deadline.over())
+                request.future.set_exception(deadline.exceeded_error())
 
     def _release_next(self, task: "asyncio.Task[Any] | None") -> None:
         if task is self._latest:

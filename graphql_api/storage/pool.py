@@ -202,7 +202,7 @@ class ConnectionPool:
                 self._watchdog.watch_read(connection)
             try:
                 running = connection.fetch(statement, *arguments)
-                rows = await (running if statement.reads is not None else _working(running))
+                rows = await (running if statement.reads is not None else _as_change(running))
             except BaseException as error:
                 is_late = connection.is_given_up(error)
                 translated = self.connections.return_failed(connection, error, commits=statement.reads is None)
@@ -256,7 +256,7 @@ class ConnectionPool:
             if self.connections.watches:
                 place = self.changes.place(keys, records=records, waits_for_locks=True)
                 is_slow = await enter_to_change(stack, place)
-            async with deadline.kept():
+            async with deadline.enforced():
                 connection = await self.connections.acquire(monotonic() + ACQUIRE_TIMEOUT_SECONDS)
             began = monotonic()
             repeats = repeats and self.connections.watches
@@ -266,7 +266,7 @@ class ConnectionPool:
                 first = f"set local lock_timeout = {int(1000 * seconds)}; {first}"
             try:
                 run = self._transactions.run(connection, first, commits=commits, ends_early=ends_early)
-                with deadline.working():
+                with deadline.changing():
                     async with run as transaction:
                         yield transaction
             except (ChangeIsLateError, asyncpg.LockNotAvailableError):
@@ -280,13 +280,13 @@ class ConnectionPool:
 
 
 async def _before_deadline(fetching: Coroutine[Any, Any, list[Row]]) -> list[Row]:
-    async with deadline.kept():
+    async with deadline.enforced():
         return await fetching
 
 
-async def _working(changing: Coroutine[Any, Any, list[Row]]) -> list[Row]:
-    with deadline.working():
-        return await changing
+async def _as_change(running: Coroutine[Any, Any, list[Row]]) -> list[Row]:
+    with deadline.changing():
+        return await running
 
 
 def _are_many(keys: Any) -> bool:

@@ -239,8 +239,8 @@ class TokenStore(TokenReader, Lookups):
             except (asyncpg.LockNotAvailableError, SlowUserError):
                 if losses == self.pool.connections.losses:
                     raise ConflictError from None
-                if deadline.is_over() or monotonic() > until:
-                    raise deadline.over() from None
+                if deadline.has_passed() or monotonic() > until:
+                    raise deadline.exceeded_error() from None
                 await asyncio.sleep(_LOCK_PAUSE_SECONDS)
             finally:
                 if losses != self.pool.connections.losses:

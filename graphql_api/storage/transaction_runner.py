@@ -66,7 +66,7 @@ class TransactionRunner:
         limit: asyncio.Timeout | None = None
         transaction = Transaction(connection)
         try:
-            async with deadline.limit() as limit, self._watchdog.may_end_early(connection, ends_early=ends_early):
+            async with deadline.timeout() as limit, self._watchdog.may_end_early(connection, ends_early=ends_early):
                 await self._begin(transaction, first, commits=commits)
                 yield transaction
                 if not commits:
@@ -94,7 +94,7 @@ class TransactionRunner:
     async def end(self, abandoned: list[Abandoned]) -> None:
         """Free at once what lost connections have locked; if that is forbidden, the server notices it later."""
         try:
-            with deadline.lifted():
+            with deadline.suspended():
                 await transactions.end_abandoned(self._runner, abandoned)
         except UnavailableError:
             self._connections.abandon(abandoned)  # they are tried again
@@ -143,7 +143,7 @@ class TransactionRunner:
         """
         try:
             async with asyncio.timeout(_seconds_for_answer(_OUTCOME_TIMEOUT_SECONDS)):
-                with deadline.lifted():
+                with deadline.suspended():
                     outcome = await self._outcome(transaction)
         except (TimeoutError, UnavailableError, *FAILURES):
             outcome = CommitStatus.UNKNOWN
@@ -164,4 +164,4 @@ class TransactionRunner:
 
 def _seconds_for_answer(seconds: float) -> float:
     """How long to wait for what the database says of a commit: a little, even if there is no time left."""
-    return min(seconds, max(deadline.left(), _MIN_OUTCOME_SECONDS))
+    return min(seconds, max(deadline.seconds_left(), _MIN_OUTCOME_SECONDS))

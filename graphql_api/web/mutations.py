@@ -29,7 +29,7 @@ class Mutations:
         context = copy_context()
         if request.mutations_deadline is None:
             request.mutations_deadline = deadline.RequestDeadline(until)
-        context.run(deadline.given.set, request.mutations_deadline)
+        context.run(deadline.of_request.set, request.mutations_deadline)
         context.run(place.release.set, WeakMethod(request.give_up_place))
         request.mutation = task = loop.create_task(mutation, context=context)
         self.running.add(task)

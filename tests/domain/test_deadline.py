@@ -18,7 +18,7 @@ def mutation():
     async def run(doing, told):
         with deadline.until(asyncio.get_running_loop().time() + LONG):
             await doing(told)
-            return deadline.left()
+            return deadline.seconds_left()
 
     async def start(doing):
         told = asyncio.Event()
@@ -34,13 +34,13 @@ async def wait(told):
 
 
 async def work(told):
-    with deadline.working():
+    with deadline.changing():
         await told.wait()
-        assert deadline.left() > LONG / 2
+        assert deadline.seconds_left() > LONG / 2
 
 
 async def lose(told):
-    with deadline.working():
+    with deadline.changing():
         await told.wait()
         deadline.note_loss()
 
@@ -69,7 +69,7 @@ async def test_one_whose_own_connection_was_lost_ends_soon(mutation):
 
 async def test_one_that_waits_again_after_a_transaction_ends_soon(mutation):
     async def work_and_wait(told):
-        with deadline.working():
+        with deadline.changing():
             pass
         await told.wait()
 
@@ -86,7 +86,7 @@ async def test_one_that_began_after_the_loss_has_its_time(mutation):
 
 async def test_what_is_kept_to_the_deadline_is_given_up(mutation):
     async def wait_for_ever(_told):
-        async with deadline.kept():
+        async with deadline.enforced():
             await asyncio.Event().wait()
 
     waiting, _ = await mutation(wait_for_ever)
@@ -98,30 +98,30 @@ async def test_what_is_kept_to_the_deadline_is_given_up(mutation):
 @pytest.mark.parametrize("loses", [True, False])
 async def test_after_one_that_lost_its_connection_the_others_of_the_request_have_little_time(loses):
     request = deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG)
-    deadline.given.set(request)
-    with deadline.applied():
+    deadline.of_request.set(request)
+    with deadline.for_mutation():
         if loses:
             deadline.note_loss()
-    with deadline.applied():
-        assert (deadline.left() < 3) is loses
+    with deadline.for_mutation():
+        assert (deadline.seconds_left() < 3) is loses
 
 
 async def test_the_others_of_the_request_keep_their_time_if_another_request_lost_its_connection(mutation):
-    deadline.given.set(deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG))
-    with deadline.applied():
+    deadline.of_request.set(deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG))
+    with deadline.for_mutation():
         losing, told = await mutation(lose)
         told.set()
         await losing
-        assert deadline.left() < 3
-    with deadline.applied():
-        assert deadline.left() > LONG / 2
+        assert deadline.seconds_left() < 3
+    with deadline.for_mutation():
+        assert deadline.seconds_left() > LONG / 2
 
 
 async def test_after_one_that_was_given_up_for_a_loss_the_others_of_the_request_have_little_time(mutation):
-    deadline.given.set(deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG))
+    deadline.of_request.set(deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG))
 
     async def be_given_up():
-        with deadline.applied():
+        with deadline.for_mutation():
             losing, told = await mutation(lose)
             told.set()
             await losing
@@ -129,8 +129,8 @@ async def test_after_one_that_was_given_up_for_a_loss_the_others_of_the_request_
 
     with pytest.raises(UnavailableError):
         await be_given_up()
-    with deadline.applied():
-        assert deadline.left() < 3
+    with deadline.for_mutation():
+        assert deadline.seconds_left() < 3
 
 
 @pytest.mark.parametrize("is_theirs", [True, False])
@@ -143,7 +143,7 @@ async def test_those_that_share_a_change_end_soon_only_if_its_connection_was_los
 
     mutations = [await mutation(share) for _ in range(2)]
     deadline.current.set(deadline.Deadline(inf, shared))
-    with deadline.working():
+    with deadline.changing():
         if is_theirs:
             deadline.note_loss()
         else:

@@ -232,7 +232,7 @@ async def test_a_mutation_that_opens_the_first_connection_keeps_its_time(url):
     async with ConnectionPool.open(url) as pool:
         with deadline.until(asyncio.get_running_loop().time() + 60):
             await pool.fetch(Statement("first", "select 1"))
-            assert deadline.left() > 30
+            assert deadline.seconds_left() > 30
 
 
 async def test_users_are_slow_once_their_transaction_waited_for_a_lock(url, connection):

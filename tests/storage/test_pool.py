@@ -195,7 +195,7 @@ async def test_a_mutation_that_lost_its_connection_has_little_time_left(database
         with deadline.until(asyncio.get_running_loop().time() + 60):
             await connection.fetch("select pg_terminate_backend($1::int)", await backend(pool))
             await backend(pool)
-            assert deadline.left() < 2.5
+            assert deadline.seconds_left() < 2.5
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
