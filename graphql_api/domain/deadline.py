@@ -11,18 +11,8 @@ from graphql_api.domain.errors import UnavailableError, UnchangedError
 # A request that lost its database connection has so long for its statements. To learn whether its commit was made may
 # take 0.4 seconds more, so that it is answered within 2.5 seconds.
 _FIRST_ANSWER_SECONDS = 2.1
-
-
-class RequestDeadline:
-    """When all mutations of a request have to be done, by the clock of the event loop.
-
-    Once one of them has lost a connection, or was given up for a loss, the others have no more time than it has.
-    """
-
-    __slots__ = ("at",)
-
-    def __init__(self, at: float) -> None:
-        self.at = at
+# After such a mutation, what its answer holds is read for so long after its deadline: it is answered within 3 seconds.
+_READ_SECONDS = 0.8
 
 
 class Deadline:
@@ -34,13 +24,13 @@ class Deadline:
         request: that of the mutation's request
     """
 
-    def __init__(self, at: float, sharing: Iterable["Deadline"] = (), request: RequestDeadline | None = None) -> None:
+    def __init__(self, at: float, sharing: Iterable["Deadline"] = (), request: "RequestDeadline | None" = None) -> None:
         self.at = at
         self.may_have_changed = False
-        self.is_changing = False  # has a statement or a transaction under way
+        self.is_executing = False  # a statement or a transaction
         self._request = request
         self._sharing = list(sharing)
-        self._began = asyncio.get_running_loop().time()
+        self._earliest = asyncio.get_running_loop().time() + _FIRST_ANSWER_SECONDS
         self._timeouts: set[asyncio.Timeout] = set()
 
     @property
@@ -53,7 +43,7 @@ class Deadline:
         for deadline in self._sharing:
             deadline.shorten(is_own=is_own)
         if self.at < inf:
-            self.at = min(self.at, self._began + _FIRST_ANSWER_SECONDS)
+            self.at = min(self.at, self._earliest)
             if is_own:
                 self.shorten_request()
             for timeout in self._timeouts:
@@ -62,8 +52,12 @@ class Deadline:
 
     def shorten_request(self) -> None:
         """Let the other mutations of the request have no more time than this one."""
-        if self._request is not None:
-            self._request.at = min(self._request.at, self.at)
+        if self._request is not None and self.at < self._request.at:
+            self._request.shorten(self.at)
+
+    def fix(self, at: float) -> None:
+        """Let it be this, whatever is lost."""
+        self.at = self._earliest = at
 
     def seconds_left(self) -> float:
         """Seconds that are left."""
@@ -80,10 +74,28 @@ class Deadline:
                 self._timeouts.discard(timeout)
 
 
+class RequestDeadline:
+    """When all mutations of a request have to be done, by the clock of the event loop.
+
+    Once one of them has lost a connection, or was given up for a loss, the others have no more time than it has.
+    """
+
+    __slots__ = ("at", "of_reads")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.of_reads = Deadline(inf)
+
+    def shorten(self, at: float) -> None:
+        """Let it be this, and soon afterwards that of what the answer reads."""
+        self.at = at
+        self.of_reads.fix(at + _READ_SECONDS)
+
+
 of_request: ContextVar[RequestDeadline | None] = ContextVar("request_deadline", default=None)
 """That of this request."""
 current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
-"""That of the mutation that runs; None for work that is not a mutation, and for what its answer reads."""
+"""That of the mutation that runs, or of what its answer reads; None for work of no mutation."""
 
 _running: set[Deadline] = set()  # those of all mutations that run
 
@@ -169,25 +181,25 @@ def note_loss() -> None:
     if own is not None:
         own.shorten(is_own=True)
     for deadline in _running:
-        if not deadline.is_changing and deadline is not own:
+        if not deadline.is_executing and deadline is not own:
             deadline.shorten(is_own=False)
 
 
 @contextmanager
-def changing() -> Generator[None]:
-    """What is done in this is a change of the mutation that runs: that others lose connections does not end it sooner.
+def executing() -> Generator[None]:
+    """What is done in this is a statement or a transaction of the mutation that runs, or of all that share it.
 
-    If many mutations share it, the same holds for each of them.
+    That others lose connections does not end it sooner.
     """
     deadline = current.get()
     mutations = [] if deadline is None else deadline.mutations
     for mutation in mutations:
-        mutation.is_changing = True
+        mutation.is_executing = True
     try:
         yield
     finally:
         for mutation in mutations:
-            mutation.is_changing = False
+            mutation.is_executing = False
 
 
 def seconds_left() -> float:

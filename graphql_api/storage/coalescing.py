@@ -98,7 +98,8 @@ class RequestCoalescer(Generic[K, V]):
         return future
 
     async def _load_connected(self, keys: Sequence[K]) -> dict[K, V]:
-        await self._connections.wait_connected()  # here each waits for a while of their own
+        async with deadline.enforced():
+            await self._connections.wait_connected()  # here each waits for a while of their own
         return await self.load(keys)
 
     def _start_next(self) -> None:

@@ -89,7 +89,8 @@ class Connector:
         """
         target = "primary" if only_reads else self._target
         hosts, attempts = deque(self._addresses), dict[asyncio.Task[RawConnection], str]()
-        reason, is_read_only = None, False
+        reason: BaseException | None = None
+        is_read_only = False
         try:
             while hosts or attempts:
                 if hosts:
@@ -102,15 +103,15 @@ class Connector:
                 for attempt in ended:
                     address = attempts.pop(attempt)
                     self._addresses.remove(address)
-                    if not (reason := attempt.exception()):
+                    if not (error := attempt.exception()):
                         self._addresses.insert(0, address)
                         return attempt.result()
-                    self._addresses.append(
-                        address
-                    )  # the next attempt begins with another host, which may answer sooner
-                    if not isinstance(reason, FAILURES):
-                        raise reason
-                    is_read_only |= isinstance(reason, asyncpg.TargetServerAttributeNotMatched)
+                    self._addresses.append(address)  # the next attempt begins with another, which may answer sooner
+                    if not isinstance(error, FAILURES):
+                        raise error
+                    is_read_only |= isinstance(error, asyncpg.TargetServerAttributeNotMatched)
+                    if reason is None or not isinstance(error, OSError):  # what a host says tells more
+                        reason = error
                     await asyncio.sleep(_PAUSE_SECONDS)
         finally:
             for attempt in attempts:
@@ -172,18 +173,17 @@ class Connector:
 
 
 async def connect_to_primary(url: str, *, seconds: int = 10) -> RawConnection:
-    """A connection to the host of an address that takes changes; it counts on no session, so a pooler may be between.
+    """A connection to the host of an address that takes changes; it needs no session, so a pooler may be between.
 
     `seconds` bounds connecting to each host. It is longer than for requests, because commands can wait.
 
     Raises:
         Exception: one of `FAILURES`; `TargetServerAttributeNotMatched` if no host takes changes.
     """
-    raw = await asyncpg.connect(
-        url, timeout=seconds, statement_cache_size=0, target_session_attrs=_target(url, PRIMARY)
-    )
-    _keep_alive(raw)
-    return raw
+    try:
+        return await Connector(url, session=None, target=PRIMARY, timeout_seconds=seconds).connect()
+    except UnavailableError as error:
+        raise error.__cause__ or error from None
 
 
 async def adapt(raw: RawConnection) -> bool:

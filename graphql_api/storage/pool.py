@@ -202,7 +202,7 @@ class ConnectionPool:
                 self._watchdog.watch_read(connection)
             try:
                 running = connection.fetch(statement, *arguments)
-                rows = await (running if statement.reads is not None else _as_change(running))
+                rows = await (running if deadline.current.get() is None else _executing(running))
             except BaseException as error:
                 is_late = connection.is_given_up(error)
                 translated = self.connections.return_failed(connection, error, commits=statement.reads is None)
@@ -266,7 +266,7 @@ class ConnectionPool:
                 first = f"set local lock_timeout = {int(1000 * seconds)}; {first}"
             try:
                 run = self._transactions.run(connection, first, commits=commits, ends_early=ends_early)
-                with deadline.changing():
+                with deadline.executing():
                     async with run as transaction:
                         yield transaction
             except (ChangeIsLateError, asyncpg.LockNotAvailableError):
@@ -284,8 +284,8 @@ async def _before_deadline(fetching: Coroutine[Any, Any, list[Row]]) -> list[Row
         return await fetching
 
 
-async def _as_change(running: Coroutine[Any, Any, list[Row]]) -> list[Row]:
-    with deadline.changing():
+async def _executing(running: Coroutine[Any, Any, list[Row]]) -> list[Row]:
+    with deadline.executing():
         return await running
 
 

@@ -110,4 +110,5 @@ class Admission:
         try:
             await self._wait_connected(waited)
         except UnavailableError as error:
-            raise HTTPError(503, "UNAVAILABLE", f"{error} Try again.", LATER) from None
+            message = f"{error} The operation was not run. Send the request again."
+            raise HTTPError(503, "UNAVAILABLE", message, LATER) from None

@@ -330,7 +330,7 @@ class GraphQL:
             if request.place is None:  # the one before gave it up
                 await self._admission.enter(request)
             operation = self.documents.prepare(request, well_formed)
-            if is_away and operation.kind is OperationType.QUERY:
+            if is_away:
                 await self._admission.wait_for_the_database(inf)
             context = self.context(caller, request.id, request.user_errors)
             executed = self._execute(request, operation, well_formed.variables, context)

@@ -30,6 +30,7 @@ class Mutations:
         if request.mutations_deadline is None:
             request.mutations_deadline = deadline.RequestDeadline(until)
         context.run(deadline.of_request.set, request.mutations_deadline)
+        context.run(deadline.current.set, request.mutations_deadline.of_reads)
         context.run(place.release.set, WeakMethod(request.give_up_place))
         request.mutation = task = loop.create_task(mutation, context=context)
         self.running.add(task)

@@ -34,13 +34,13 @@ async def wait(told):
 
 
 async def work(told):
-    with deadline.changing():
+    with deadline.executing():
         await told.wait()
         assert deadline.seconds_left() > LONG / 2
 
 
 async def lose(told):
-    with deadline.changing():
+    with deadline.executing():
         await told.wait()
         deadline.note_loss()
 
@@ -69,7 +69,7 @@ async def test_one_whose_own_connection_was_lost_ends_soon(mutation):
 
 async def test_one_that_waits_again_after_a_transaction_ends_soon(mutation):
     async def work_and_wait(told):
-        with deadline.changing():
+        with deadline.executing():
             pass
         await told.wait()
 
@@ -143,12 +143,28 @@ async def test_those_that_share_a_change_end_soon_only_if_its_connection_was_los
 
     mutations = [await mutation(share) for _ in range(2)]
     deadline.current.set(deadline.Deadline(inf, shared))
-    with deadline.changing():
+    with deadline.executing():
         if is_theirs:
             deadline.note_loss()
         else:
             await seconds_left(await mutation(lose))
     assert [await seconds_left(each) < 3 for each in mutations] == [is_theirs, is_theirs]
+
+
+async def test_what_its_answer_reads_ends_soon_after_a_mutation_that_lost_its_connection():
+    now = asyncio.get_running_loop().time()
+    request = deadline.RequestDeadline(now + LONG)
+    deadline.of_request.set(request)
+    deadline.current.set(request.of_reads)
+    with deadline.for_mutation():
+        assert deadline.current.get() is not request.of_reads
+    assert deadline.seconds_left() == inf
+    with deadline.for_mutation():
+        deadline.note_loss()
+    left = deadline.seconds_left()
+    assert 0 < request.at - now < left < 3.5
+    deadline.note_loss()
+    assert left - 1 < deadline.seconds_left() <= left
 
 
 @pytest.mark.parametrize("may_have_changed", [True, False])

@@ -154,27 +154,43 @@ async def test_waiting_for_a_place_and_for_a_connection_share_one_time_limit(ser
     assert slowest < 1.5 * alone
 
 
-async def test_a_batch_waits_for_the_database_no_longer_than_one_mutation(service, proxy, measured):
+@pytest.mark.parametrize("is_refused", [True, False])
+async def test_a_batch_waits_for_the_database_once(service, proxy, measured, is_refused):
+    """Connections are refused, or nothing comes through them."""
     erasures = [f'mutation {{ eraseUserGatewayTokens(userId: "{n}") {{ userErrors {{ code }} }} }}' for n in range(4)]
     listings = [f"{{ customerGatewayTokens(first: {n + 1}) {{ totalCount }} }}" for n in range(4)]
+    pairs = list(zip(erasures, listings, strict=True))
+    batches = {
+        "one mutation": erasures[:1],
+        "one query": listings[:1],
+        "four mutations": erasures,
+        "mutations and queries": [query for pair in pairs for query in pair],
+        "queries and mutations": [query for pair in pairs for query in reversed(pair)],
+    }
+    seconds, messages = {}, {}
     async with Http().open() as http:
-
-        async def answer_to(queries):
+        assert await service.until(200, http=http) < 5
+        for name, queries in batches.items():
+            if is_refused:
+                await proxy.refuse()
+            else:
+                proxy.stall()
             began = asyncio.get_running_loop().time()
             _, answers = await http.post(service.graphql, [{"query": query} for query in queries])
-            messages = [answer["errors"][0]["message"] for answer in answers]
-            return asyncio.get_running_loop().time() - began, messages
-
-        await proxy.refuse()
-        alone, _ = await answer_to(erasures[:1])
-        together, [first, *others] = await answer_to(erasures)
-        mixed, _ = await answer_to([query for pair in zip(erasures, listings, strict=True) for query in pair])
-        await proxy.accept()
-        assert await service.until(200, http=http) < 5
-    measured("one mutation, four, four with four queries", f"{alone:.2f}, {together:.2f}, {mixed:.2f} s")
-    assert "may already have been made" in first
-    assert {*others} == {"No time was left for this mutation, and nothing was changed. Send the request again."}
-    assert max(together, mixed) < 2 * alone
+            seconds[name] = asyncio.get_running_loop().time() - began
+            messages[name] = [answer["errors"][0]["message"] for answer in answers]
+            if is_refused:
+                await proxy.accept()
+            else:
+                proxy.resume()
+            assert await service.until(200, http=http) < 5
+    took = ", ".join(f"{name} {each:.2f} s" for name, each in seconds.items())
+    measured("refused" if is_refused else "stalled", took)
+    alone = max(seconds["one mutation"], seconds["one query"])
+    assert max(seconds.values()) < 1.5 * alone
+    assert "may already have been made" in messages["four mutations"][0]
+    for message in messages["four mutations"][1:]:
+        assert "The operation was not run." in message
 
 
 async def test_few_attempts_are_made_while_every_connection_is_reset(during, proxy, measured):
@@ -225,6 +241,54 @@ async def test_a_save_whose_answer_from_the_database_was_lost_is_made_once(servi
         assert proxy.loses_answer_to is None
     assert not load.failed()
     assert await load.differences(postgres.url) == []
+
+
+READING = """mutation ($user: ID!) { saveCustomerGatewayToken(input: {
+    userId: $user, gateway: "ADYEN", gatewayCustomerId: "new"}) { gatewayToken { user { gatewayTokens { id } } } } }"""
+
+
+async def test_a_mutation_that_lost_a_connection_waits_for_another_to_read_its_answer_no_longer_than_is_left(
+    service, postgres, proxy, measured
+):
+    """Connections are reset while it waits for a lock, and refused once it has changed what it should."""
+    user, loop = "reading", asyncio.get_running_loop()
+    connection, is_made = await asyncpg.connect(postgres.url), False
+
+    def loses(statement):
+        nonlocal is_made
+        if b"commit" in statement:
+            is_made = True
+        elif is_made and b"gateway_tokens" in statement:
+            refusing.append(asyncio.create_task(proxy.refuse()))
+            return True
+        return False
+
+    refusing = []
+    async with Http().open() as http:
+        await http.post(service.graphql, asking_to_save(user))
+        await proxy.refuse()
+        began = loop.time()
+        await http.post(service.graphql, {"query": "{ customerGatewayTokens(first: 7) { totalCount } }"})
+        alone = loop.time() - began
+        await proxy.accept()
+        assert await service.until(200, http=http) < 5
+        async with locking(connection, [user]):
+            began = loop.time()
+            asked = asyncio.create_task(http.post(service.graphql, {"query": READING, "variables": {"user": user}}))
+            await asyncio.sleep(0.3)
+            proxy.reset()
+            await asyncio.sleep(1)
+            proxy.loses = loses
+        _, answer = await asked
+        seconds = loop.time() - began
+        proxy.loses = lambda _: False
+        await asyncio.gather(*refusing)
+        await proxy.accept()
+        assert await service.until(200, http=http) < 5
+    await connection.close()
+    measured("a query alone, and the mutation", f"{alone:.2f}, {seconds:.2f} s")
+    assert "The mutation itself has completed" in answer["errors"][0]["message"]
+    assert seconds < 1.3 * alone
 
 
 @pytest.fixture(scope="module")

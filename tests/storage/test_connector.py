@@ -74,6 +74,24 @@ async def hosts(by_tcp, database_url):
 
 
 @pytest.mark.parametrize("silent", range(4))
+async def test_commands_find_the_host_that_is_not_silent(hosts, silent):
+    proxies, url = hosts
+    for proxy in proxies[:silent]:
+        proxy.stall()
+    raw = await connect_to_primary(url)
+    raw.terminate()
+    assert all(proxy.attempts for proxy in proxies[:silent])
+
+
+async def test_commands_say_what_a_host_said_rather_than_that_another_cannot_be_reached(hosts):
+    proxies, url = hosts
+    for proxy in proxies[1:]:
+        await proxy.refuse()
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await connect_to_primary(url + "_that_does_not_exist")
+
+
+@pytest.mark.parametrize("silent", range(4))
 async def test_hosts_that_are_silent_or_far_away_leave_time_for_the_others(hosts, silent):
     proxies, url = hosts
     for proxy in proxies[:silent]:

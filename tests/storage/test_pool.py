@@ -3,6 +3,7 @@
 import asyncio
 import io
 import secrets
+from functools import partial
 
 import asyncpg
 import orjson
@@ -15,6 +16,9 @@ from graphql_api.domain.caller import ADMIN_SCOPE
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.observability import logs
 from graphql_api.settings import Settings
+from graphql_api.storage import connection_set
+from graphql_api.storage import pool as pools
+from graphql_api.storage.coalescing import RequestCoalescer
 from graphql_api.storage.connection import ConnectionLostError, Reads, Statement
 from graphql_api.storage.connection_set import READ_ONLY, PoolOptions
 from graphql_api.storage.connector import Connector
@@ -180,6 +184,47 @@ async def test_a_change_whose_time_is_over_waits_for_no_connection_that_hangs(by
         async with asyncio.timeout(30):
             with pytest.raises(UnavailableError, match="nothing was changed"):
                 await change()
+
+
+async def test_a_mutation_waits_for_a_connection_no_longer_than_its_time(by_tcp, database_url, monkeypatch):
+    """By any way on which it may wait, also for what it reads together with others."""
+    monkeypatch.setattr(connection_set, "ACQUIRE_TIMEOUT_SECONDS", 60)
+    monkeypatch.setattr(pools, "ACQUIRE_TIMEOUT_SECONDS", 60)
+    proxy, way = by_tcp
+    await proxy.refuse()
+    async with ConnectionPool.open(way(database_url)) as pool, asyncio.timeout(30):
+
+        async def transact():
+            async with pool.transaction():
+                pass
+
+        async def load(keys):
+            return {key: await backend(pool) for key in keys}
+
+        for waiting in (partial(backend, pool), transact, partial(RequestCoalescer(pool, load).load, ["a"])):
+            with pytest.raises(UnavailableError), deadline.until(asyncio.get_running_loop().time() + 0.2):
+                await waiting()
+
+
+@pytest.mark.parametrize("kind", [None, Reads.OWN, Reads.BY_KEY])
+async def test_a_mutation_keeps_its_time_while_a_statement_of_its_own_runs(database_url, connection, kind):
+    """A change, or a read, on a connection that is whole, while another is lost."""
+    waits = Statement("waits", "select pg_advisory_xact_lock_shared(96), $1::text", reads=kind)
+    loop = asyncio.get_running_loop()
+
+    async def mutate():
+        with deadline.until(loop.time() + 60):
+            await pool.fetch(waits, "a")
+            return deadline.seconds_left()
+
+    await connection.execute("select pg_advisory_lock(96)")
+    async with ConnectionPool.open(database_url) as pool:
+        running = asyncio.create_task(mutate())
+        waiting = "select 1 from pg_locks where locktype = 'advisory' and objid = 96 and not granted"
+        await until(lambda: connection.fetchval(waiting), "the statement waits for the lock")
+        deadline.note_loss()
+        await connection.execute("select pg_advisory_unlock(96)")
+        assert await running > 30
 
 
 async def cut(pool, proxy, lost, what):
