@@ -49,6 +49,8 @@ class Deadline:
             for timeout in self._timeouts:
                 if not timeout.expired():
                     timeout.reschedule(self.at)
+        elif is_own and self._request is not None:
+            self._request.shorten(max(self._earliest, asyncio.get_running_loop().time()))
 
     def shorten_request(self) -> None:
         """Let the other mutations of the request have no more time than this one."""
@@ -77,18 +79,17 @@ class Deadline:
 class RequestDeadline:
     """When all mutations of a request have to be done, by the clock of the event loop.
 
-    Once one of them has lost a connection, or was given up for a loss, the others have no more time than it has.
+    Once one of them has lost a connection, or was given up for a loss, the others have no more time than it has. Once
+    what the answer reads has lost one, all of them have as much as one that began with the request.
     """
-
-    __slots__ = ("at", "of_reads")
 
     def __init__(self, at: float) -> None:
         self.at = at
-        self.of_reads = Deadline(inf)
+        self.of_reads = Deadline(inf, request=self)
 
     def shorten(self, at: float) -> None:
-        """Let it be this, and soon afterwards that of what the answer reads."""
-        self.at = at
+        """Let it be this, unless it is earlier, and soon afterwards that of what the answer reads."""
+        self.at = min(self.at, at)
         self.of_reads.fix(at + _READ_SECONDS)
 
 

@@ -183,7 +183,8 @@ async def connect_to_primary(url: str, *, seconds: int = 10) -> RawConnection:
     try:
         return await Connector(url, session=None, target=PRIMARY, timeout_seconds=seconds).connect()
     except UnavailableError as error:
-        raise error.__cause__ or error from None
+        reason = error.__cause__ or error
+    raise reason  # here, so that the two do not have each other as their cause
 
 
 async def adapt(raw: RawConnection) -> bool:

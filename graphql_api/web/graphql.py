@@ -38,6 +38,8 @@ from graphql_api.web.uploads import Uploads
 
 _SHORT_LIST = 100  # representations
 _MAX_FAILURES_LOGGED, _MAX_FIELDS_LOGGED_OF_BATCHES = 2, 3  # requests of a batch, and fields of each
+# Of the time that a request waits for the database, so much is over once an earlier one of its batch found it away.
+_WAITED_SECONDS = 2.2
 _MAX_LOGGED_USER_ERRORS = 20  # codes; a batch of a thousand inputs would make a long line
 _log = structlog.get_logger()
 
@@ -309,10 +311,11 @@ class GraphQL:
         token = limits.spent.set(limits.Spent())
         try:
             if any(_may_change(asked) for asked in batch):
-                answered = []
+                answered, away_since = [], inf
                 for asked in batch:
-                    is_away = any(outcome == "UNAVAILABLE" for _, outcome in answered)
-                    answered.append(await self._answer_one(request, asked, caller, is_away=is_away))
+                    answered.append(await self._answer_one(request, asked, caller, away_since=away_since))
+                    if answered[-1][1] == "UNAVAILABLE":
+                        away_since = min(away_since, perf_counter())
             else:
                 answered = await asyncio.gather(*(self._answer_one(request, asked, caller) for asked in batch))
         finally:
@@ -321,17 +324,17 @@ class GraphQL:
         return b"[%b]" % b",".join([body for body, _ in answered]), outcome
 
     async def _answer_one(
-        self, request: Request, asked: Parameters | HTTPError, caller: Caller, *, is_away: bool = False
+        self, request: Request, asked: Parameters | HTTPError, caller: Caller, *, away_since: float = inf
     ) -> tuple[bytes, str]:
-        """The answer to one request of a batch; it does not wait for a database that an earlier one found away."""
+        """The answer to one request of a batch, which waits little for a database that an earlier one found away."""
         began, operation = perf_counter(), None
         try:
             well_formed = _well_formed(asked)
             if request.place is None:  # the one before gave it up
                 await self._admission.enter(request)
             operation = self.documents.prepare(request, well_formed)
-            if is_away:
-                await self._admission.wait_for_the_database(inf)
+            if away_since < inf:
+                await self._admission.wait_for_the_database(_WAITED_SECONDS + perf_counter() - away_since)
             context = self.context(caller, request.id, request.user_errors)
             executed = self._execute(request, operation, well_formed.variables, context)
             result = executed if isinstance(executed, Result) else await executed

@@ -167,6 +167,27 @@ async def test_what_its_answer_reads_ends_soon_after_a_mutation_that_lost_its_co
     assert left - 1 < deadline.seconds_left() <= left
 
 
+async def test_after_what_its_answer_reads_lost_a_connection_the_others_of_the_request_have_little_time():
+    now = asyncio.get_running_loop().time()
+    request = deadline.RequestDeadline(now + LONG)
+    deadline.of_request.set(request)
+    deadline.current.set(request.of_reads)
+    deadline.note_loss()
+    assert now < request.at < now + 2.5
+    assert request.at - now < deadline.seconds_left() < 3.5
+    with deadline.for_mutation():
+        assert deadline.seconds_left() < 2.5
+
+
+async def test_what_its_answer_reads_has_time_even_after_a_request_that_took_long():
+    request = deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG)
+    request.of_reads._earliest -= LONG / 2  # began then
+    deadline.current.set(request.of_reads)
+    deadline.note_loss()
+    assert 0.5 < deadline.seconds_left() < 1
+    assert request.at < asyncio.get_running_loop().time() + 0.1
+
+
 @pytest.mark.parametrize("may_have_changed", [True, False])
 async def test_one_that_may_have_changed_something_does_not_end_as_unchanged(mutation, may_have_changed):
     async def be_refused(told):

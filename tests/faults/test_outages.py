@@ -337,3 +337,51 @@ def resumes(proxy):
 
 def most_in_a_second(times):
     return max((sum(first <= time < first + 1 for time in times) for first in times), default=0)
+
+
+@pytest.mark.parametrize("is_array", [True, False])
+async def test_mutations_whose_answers_cannot_be_read_are_answered_within_the_time_of_one(
+    service, proxy, measured, is_array
+):
+    """Each change is made; then the connection is lost, as often as its answer is read."""
+    is_made, loop = False, asyncio.get_running_loop()
+
+    def loses(statement):
+        nonlocal is_made
+        is_made = b"commit" in statement or (is_made and b"ADYEN" not in statement)  # what a change reads first
+        return is_made and b"unread-" in statement
+
+    save = """saveCustomerGatewayToken(input: {userId: "unread-%s", gateway: "ADYEN", gatewayCustomerId: "unread-%s"}) {
+        gatewayToken { user { gatewayTokens { id } } } }"""
+    async with Http().open() as http:
+
+        async def ask(users):
+            fields = [save % (user, user) for user in users]
+            queries = [f"mutation {{ {field} }}" for field in fields]
+            if not is_array:
+                queries = ["mutation {" + " ".join(f"m{n}: {field}" for n, field in enumerate(fields)) + "}"]
+            began = loop.time()
+            _, answers = await http.post(service.graphql, [{"query": query} for query in queries])
+            return loop.time() - began, answers
+
+        await ask([f"{is_array}-warm"])
+        proxy.loses = loses
+        alone, _ = await ask([f"{is_array}-alone"])
+        seconds, answers = await ask([f"{is_array}-{n}" for n in range(4)])
+        proxy.loses = lambda _: False
+    measured("one, four", f"{alone:.2f}, {seconds:.2f} s")
+    assert alone > 1
+    assert seconds < 2 * alone
+    messages = [error["message"] for answer in answers for error in answer["errors"]]
+    assert any("The mutation itself has completed" in message for message in messages)
+
+
+async def test_a_batch_reads_after_a_mutation_that_lost_each_connection(service, proxy):
+    claim = 'mutation { claimGatewayCustomer(userId: "%s", gateway: "ADYEN") { userErrors { code } } }'
+    listing = "{ customerGatewayTokens(first: 3) { totalCount } }"
+    proxy.loses = lambda statement: b"losing" in statement
+    async with Http().open() as http:
+        queries = [claim % "losing", listing, listing]
+        _, answers = await http.post(service.graphql, [{"query": query} for query in queries])
+    proxy.loses = lambda _: False
+    assert [answer.get("data") and "errors" not in answer for answer in answers] == [None, True, True]
