@@ -38,7 +38,7 @@ PATTERNS = {
     ("limits/trusted.py", "_HASH"): "of a bounded length",
     ("web/media_types.py", "_QUALITY"): "bounded",
     ("web/hosts.py", "_LOOPBACK"): "reads at most 255 characters",
-    ("web/hosts.py", "name"): "reads at most 255 characters",
+    ("web/hosts.py", "_PORT"): "reads at most 255 characters",
     ("domain/values.py", "_GATEWAY"): "bounded",
     ("domain/values.py", "_BLANK"): "one class of characters",
     ("domain/cards.py", "_SEPARATOR"): "one character, or CR LF",
