@@ -34,6 +34,11 @@ class Deadline:
         self._timeouts: set[asyncio.Timeout] = set()
 
     @property
+    def is_shared(self) -> bool:
+        """Whether it is that of work which mutations share; each of them has its own."""
+        return bool(self._sharing)
+
+    @property
     def mutations(self) -> list["Deadline"]:
         """Those of the mutations whose work it is."""
         return self._sharing or [self]
@@ -46,9 +51,7 @@ class Deadline:
             self.at = min(self.at, self._earliest)
             if is_own:
                 self.shorten_request()
-            for timeout in self._timeouts:
-                if not timeout.expired():
-                    timeout.reschedule(self.at)
+            self._reschedule()
         elif is_own and self._request is not None:
             self._request.shorten(max(self._earliest, asyncio.get_running_loop().time()))
 
@@ -60,6 +63,12 @@ class Deadline:
     def fix(self, at: float) -> None:
         """Let it be this, whatever is lost."""
         self.at = self._earliest = at
+        self._reschedule()
+
+    def _reschedule(self) -> None:
+        for timeout in self._timeouts:
+            if not timeout.expired():
+                timeout.reschedule(self.at)
 
     def seconds_left(self) -> float:
         """Seconds that are left."""

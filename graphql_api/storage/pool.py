@@ -140,22 +140,24 @@ class ConnectionPool:
             fetching = self._read(statement, arguments)
         else:
             fetching = self._change(statement, arguments, users)
-        until = deadline.current.get()  # those who share it have their own
-        return fetching if until is None or until.at == inf else _before_deadline(fetching)
+        until = deadline.current.get()
+        return fetching if until is None or until.is_shared else _before_deadline(fetching)
 
     async def _change(self, statement: Statement, arguments: tuple[Any, ...], users: Collection[str]) -> list[Row]:
         """Run a statement that changes something."""
         async with AsyncExitStack() as stack:
             is_slow = await enter_to_change(stack, self.changes.place(users, records=True))
-            began = monotonic()
+            began, rows = monotonic(), list[Row]()
             try:
                 rows = await self._fetch(statement, arguments, is_early=False)
                 self.connections.note_change()
                 return rows
             finally:
                 is_late = self.patience.is_late_change(monotonic() - began)
-                if is_late != is_slow and (is_slow or len(set(users)) == 1):
-                    self.changes.note(users, is_slow=is_late)
+                if is_late and not is_slow and len(set(users)) == 1:
+                    self.changes.note(users, is_slow=True)
+                elif is_slow and not is_late and rows:  # one that changed nothing may have been quick because of that
+                    self.changes.note(users, is_slow=False)
 
     async def _read(self, statement: Statement, arguments: tuple[Any, ...]) -> list[Row]:
         """Run a statement that reads; if it is late, it is asked again elsewhere."""

@@ -17,6 +17,7 @@ from graphql import MiddlewareManager, OperationType
 from starlette.types import Receive, Scope, Send
 
 from graphql_api import limits
+from graphql_api.domain import deadline
 from graphql_api.domain.caller import Caller
 from graphql_api.domain.errors import UnavailableError
 from graphql_api.engine import Operation, Result, Room
@@ -286,8 +287,14 @@ class GraphQL:
         if isinstance(result, Result) or operation.kind is OperationType.QUERY:
             return result
         request.is_interruptible = False
-        until = request.deadline - self.limits.timeout_seconds * self.limits.answer_share
-        return self._mutations.run(request, result, until)
+        return self._mutations.run(request, result, self._mutations_deadline(request))
+
+    def _mutations_deadline(self, request: Request) -> deadline.RequestDeadline:
+        """When the changes of all mutations of the request must have begun."""
+        if request.mutations_deadline is None:
+            seconds_for_the_answer = self.limits.timeout_seconds * self.limits.answer_share
+            request.mutations_deadline = deadline.RequestDeadline(request.deadline - seconds_for_the_answer)
+        return request.mutations_deadline
 
     async def _answer_traced(
         self, request: Request, operation: Operation, asked: Parameters, context: object
@@ -311,17 +318,29 @@ class GraphQL:
         token = limits.spent.set(limits.Spent())
         try:
             if any(_may_change(asked) for asked in batch):
-                answered, away_since = [], inf
-                for asked in batch:
-                    answered.append(await self._answer_one(request, asked, caller, away_since=away_since))
-                    if answered[-1][1] == "UNAVAILABLE":
-                        away_since = min(away_since, perf_counter())
+                answered = await self._answer_in_turn(request, batch, caller)
             else:
                 answered = await asyncio.gather(*(self._answer_one(request, asked, caller) for asked in batch))
         finally:
             limits.spent.reset(token)
         outcome = next((outcome for _, outcome in answered if outcome != "ok"), "ok")
         return b"[%b]" % b",".join([body for body, _ in answered]), outcome
+
+    async def _answer_in_turn(
+        self, request: Request, batch: list[Parameters | HTTPError], caller: Caller
+    ) -> list[tuple[bytes, str]]:
+        """The answers to mutations and queries, which have their time together once a connection was lost."""
+        answered: list[tuple[bytes, str]] = []
+        away_since = inf
+        token = deadline.current.set(self._mutations_deadline(request).of_reads)
+        try:
+            for asked in batch:
+                answered.append(await self._answer_one(request, asked, caller, away_since=away_since))
+                if answered[-1][1] == "UNAVAILABLE":
+                    away_since = min(away_since, perf_counter())
+        finally:
+            deadline.current.reset(token)
+        return answered
 
     async def _answer_one(
         self, request: Request, asked: Parameters | HTTPError, caller: Caller, *, away_since: float = inf

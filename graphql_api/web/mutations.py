@@ -17,20 +17,20 @@ class Mutations:
     def __init__(self) -> None:
         self.running: set[asyncio.Future[Result]] = set()
 
-    async def run(self, request: Request, mutation: Coroutine[Any, Any, Result], until: float) -> Result:
+    async def run(
+        self, request: Request, mutation: Coroutine[Any, Any, Result], until: deadline.RequestDeadline
+    ) -> Result:
         """What the mutation answers; if the caller stops waiting, it runs on.
 
         Args:
             request: whose mutation it is
             mutation: what it does
-            until: when its changes must have begun, by the clock of the event loop
+            until: when its changes must have begun
         """
         loop = asyncio.get_running_loop()
         context = copy_context()
-        if request.mutations_deadline is None:
-            request.mutations_deadline = deadline.RequestDeadline(until)
-        context.run(deadline.of_request.set, request.mutations_deadline)
-        context.run(deadline.current.set, request.mutations_deadline.of_reads)
+        context.run(deadline.of_request.set, until)
+        context.run(deadline.current.set, until.of_reads)
         context.run(place.release.set, WeakMethod(request.give_up_place))
         request.mutation = task = loop.create_task(mutation, context=context)
         self.running.add(task)

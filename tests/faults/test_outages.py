@@ -385,3 +385,29 @@ async def test_a_batch_reads_after_a_mutation_that_lost_each_connection(service,
         _, answers = await http.post(service.graphql, [{"query": query} for query in queries])
     proxy.loses = lambda _: False
     assert [answer.get("data") and "errors" not in answer for answer in answers] == [None, True, True]
+
+
+async def test_queries_of_a_batch_that_lose_their_connections_take_as_long_as_one(service, proxy, measured):
+    """The mutations between them lose none."""
+    loop = asyncio.get_running_loop()
+    claim = 'mutation { claimGatewayCustomer(userId: "fine-%s", gateway: "ADYEN") { userErrors { code } } }'
+    reading = '{ _entities(representations: [{__typename: "User", id: "losing-%s"}]) { ... on User { gatewayTokens { id } } } }'
+    async with Http().open() as http:
+
+        async def ask(name, number):
+            queries = [reading % f"{name}-{each}" for each in range(number)]
+            mutations = [claim % f"{name}-{each}" for each in range(number)]
+            batch = [query for pair in zip(queries, mutations, strict=True) for query in pair]
+            began = loop.time()
+            _, answers = await http.post(service.graphql, [{"query": query} for query in batch])
+            return loop.time() - began, answers
+
+        await ask("warm", 1)
+        proxy.loses = lambda statement: b"losing-" in statement
+        alone, _ = await ask("alone", 1)
+        seconds, answers = await ask("several", 4)
+        proxy.loses = lambda _: False
+    measured("one pair, four", f"{alone:.2f}, {seconds:.2f} s")
+    assert alone > 1
+    assert seconds < 2 * alone
+    assert all(answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE" for answer in answers[::2])

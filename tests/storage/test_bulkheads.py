@@ -244,6 +244,14 @@ async def test_users_are_slow_once_their_transaction_waited_for_a_lock(url, conn
         assert pool.changes.are_slow(["someone"])
 
 
+@pytest.mark.parametrize("changes", [True, False])
+async def test_users_stay_slow_until_a_change_of_theirs_is_quick_which_one_without_effect_is_anyway(url, changes):
+    async with ConnectionPool.open(url) as pool:
+        pool.changes.note(["someone"], is_slow=True)
+        await pool.fetch(Statement("change", f"select 1 where {changes}"), users=["someone"])
+        assert pool.changes.are_slow(["someone"]) is not changes
+
+
 async def test_a_change_that_finds_no_place_says_that_nothing_was_changed(url):
     async with ConnectionPool.open(url, size=4) as pool, AsyncExitStack() as places:
         pool.changes = ChangeShares(4, seconds=0.1, moving_seconds=0.1)
