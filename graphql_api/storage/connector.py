@@ -216,7 +216,7 @@ async def connect_beside(url: str) -> RawConnection:
 
 
 def _target(url: str, target: str | None) -> str | None:
-    return None if "target_session_attrs=" in url else target
+    return dict(parse_qsl(urlsplit(url).query)).get("target_session_attrs", target)
 
 
 def addresses(url: str) -> list[str]:

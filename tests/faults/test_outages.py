@@ -391,7 +391,8 @@ async def test_queries_of_a_batch_that_lose_their_connections_take_as_long_as_on
     """The mutations between them lose none."""
     loop = asyncio.get_running_loop()
     claim = 'mutation { claimGatewayCustomer(userId: "fine-%s", gateway: "ADYEN") { userErrors { code } } }'
-    reading = '{ _entities(representations: [{__typename: "User", id: "losing-%s"}]) { ... on User { gatewayTokens { id } } } }'
+    users = '_entities(representations: [{__typename: "User", id: "losing-%s"}])'
+    reading = f"{{ {users} {{ ... on User {{ gatewayTokens {{ id }} }} }} }}"
     async with Http().open() as http:
 
         async def ask(name, number):

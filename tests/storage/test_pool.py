@@ -352,9 +352,13 @@ async def test_no_connection_to_a_server_that_became_read_only_is_kept(database_
         assert pool.connections.open.isdisjoint(there)
 
 
-async def test_a_primary_that_is_read_only_is_read_from_until_it_takes_changes_again(own_database, connection_to):
+@pytest.mark.parametrize("target", ["application_name=any-host", "target_session_attrs=read-write"])
+async def test_a_primary_that_is_read_only_is_read_from_until_it_takes_changes_again(
+    own_database, connection_to, target
+):
     name = await connection_to.fetchval("select current_database()")
-    async with opened(create_app(Settings(database_url=own_database, auth_secret=AUTH_SECRET))) as app:
+    url = f"{own_database}{'&' if '?' in own_database else '?'}{target}"
+    async with opened(create_app(Settings(database_url=url, auth_secret=AUTH_SECRET))) as app:
         graph = Graph(Client(app, mint(AUTH_SECRET, "a-service", [ADMIN_SCOPE])))
         changes = [
             lambda token: graph.answer("save", input=wanted("u2", "STRIPE", "cus_2")),
