@@ -12,7 +12,7 @@ from graphql_api.domain.errors import UnavailableError, UnchangedError
 # take 0.4 seconds more, so that it is answered within 2.5 seconds.
 _FIRST_ANSWER_SECONDS = 2.1
 # After such a mutation, what its answer holds is read for so long after its deadline: it is answered within 3 seconds.
-_READ_SECONDS = 0.8
+_READ_SECONDS = 0.7
 
 
 class Deadline:

@@ -167,7 +167,8 @@ class TokenStore(TokenReader, Lookups):
 
         Raises:
             ConflictError: another transaction has locked the token.
-            UnavailableError: the answer was lost, and what was done is not known, or the token was deleted since.
+            UnavailableError: the answer was lost, and what was done is not known, or the token was deleted or its user
+                erased since.
         """
         user_id, connections = save.user_id, self.pool.connections
         is_tried = save.can_change_text and not connections.is_read_only and not self.pool.changes.are_slow([user_id])
@@ -250,8 +251,18 @@ class TokenStore(TokenReader, Lookups):
         """Whether this call changed a token of this user, although the answer was lost.
 
         The transaction's id would be in the lost answer; asking for it first would cost a round trip per change.
+
+        Raises:
+            UnavailableError: the user was erased since, and nobody knows any more.
         """
-        return losses != self.pool.connections.losses and bool(await self._run.fetch(sql.RECORDED, user_id, call_id))
+        if losses == self.pool.connections.losses:
+            return False
+        if await self._run.fetch(sql.RECORDED, user_id, call_id):
+            return True
+        await self._load_erasure_key()
+        if await self._run.fetch(erasure_sql.ERASED, [self._hash_user(user_id)]):
+            raise UnavailableError("The change may have been made, and its user was erased since.")
+        return False
 
     async def _change(self, changes: list[_Change]) -> dict[_Change, None]:
         objects = [sql.change_object(change.old, change.event, change.actor, change.call_id) for change in changes]

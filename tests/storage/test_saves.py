@@ -19,6 +19,7 @@ from graphql_api.storage.clock import DatabaseClock
 from graphql_api.storage.connection import Connection
 from graphql_api.storage.pool import ConnectionPool
 from graphql_api.storage.saves import SAVE, SaveRequest
+from graphql_api.storage.statements import CHANGE
 from graphql_api.storage.tokens import TokenStore
 from tests.conftest import CITUS
 
@@ -290,3 +291,26 @@ def test_the_time_lies_within_what_is_known(monkeypatch):
     for late in (5, -10):
         seconds[0] += late
         assert known.now() is None
+
+
+@pytest.mark.parametrize("changing", [save_text, change_text])
+async def test_a_change_whose_answer_was_lost_before_its_user_was_erased_is_not_called_refused(
+    store, connection, monkeypatch, changing
+):
+    """Erasing left nothing by which to find out whose change it was."""
+    await create(store, Token(str(uuid7()), "u1", "STRIPE", "cus_1", THEN, THEN, THEN))
+    fetch, lost = Connection.fetch, []
+
+    async def lose_the_first(self, statement, *arguments):
+        rows = await fetch(self, statement, *arguments)
+        if statement in {SAVE, CHANGE} and not lost:
+            lost.append(rows)
+            await connection.execute("delete from customer_gateway_tokens")
+            await connection.execute("insert into erased_users (user_hash) values ($1)", store._hash_user("u1"))
+            raise asyncpg.ConnectionDoesNotExistError
+        return rows
+
+    monkeypatch.setattr(Connection, "fetch", lose_the_first)
+    with pytest.raises(UnavailableError, match="erased since"):
+        await changing(store)
+    assert len(lost) == 1
