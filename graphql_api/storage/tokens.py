@@ -253,7 +253,7 @@ class TokenStore(TokenReader, Lookups):
         The transaction's id would be in the lost answer; asking for it first would cost a round trip per change.
 
         Raises:
-            UnavailableError: the user was erased since, and nobody knows any more.
+            UnavailableError: that is not known, because the user was erased since.
         """
         if losses == self.pool.connections.losses:
             return False
