@@ -216,7 +216,8 @@ async def connect_beside(url: str) -> RawConnection:
 
 
 def _target(url: str, target: str | None) -> str | None:
-    return dict(parse_qsl(urlsplit(url).query)).get("target_session_attrs", target)
+    asked = dict(parse_qsl(urlsplit(url).query)).get("target_session_attrs", target)
+    return PRIMARY if target == PRIMARY and asked == "primary" else asked  # `connect` takes one that is read-only, too
 
 
 def addresses(url: str) -> list[str]:

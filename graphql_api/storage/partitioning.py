@@ -8,7 +8,7 @@ between transactions: a run that was killed can be continued or undone.
 
 from asyncio import sleep
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import log
 from time import monotonic
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from graphql_api.domain.errors import BadInputError, UnavailableError
-from graphql_api.storage.connector import RawConnection, connect_beside, connect_to_primary
+from graphql_api.storage.connector import FAILURES, RawConnection, connect_beside, connect_to_primary
 from graphql_api.storage.migrate import LOCK
 
 KEYS = {
@@ -29,6 +29,7 @@ KEYS = {
 
 _MAX_ROWS_UNDER_LOCK = 100  # changed rows, which are copied again while the table is locked
 _SAMPLE = 100_000  # rows that an estimate copies, and rolls back
+_END_SECONDS = 1.0
 _LOCK_TIMEOUT = "set local lock_timeout = '200ms'"  # so long a lock is waited for, and others wait behind it
 # Changes that come while a batch of others is copied must stay fewer than it, so no batch may read the whole copy.
 _BY_INDEX = "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off"
@@ -457,14 +458,15 @@ async def alone(url: str) -> AsyncGenerator[RawConnection]:
     """
     guard = await connect_to_primary(url)
     try:
-        async with guard.transaction():
-            if not await guard.fetchval("select pg_try_advisory_xact_lock($1)", LOCK):
-                raise UnavailableError("Another process migrates or partitions this database.")
-            await guard.execute("set local idle_in_transaction_session_timeout = 0")
-            connection = await connect_beside(url)
-            try:
-                yield connection
-            finally:
-                connection.terminate()
+        await guard.execute("begin; set local idle_in_transaction_session_timeout = 0")
+        if not await guard.fetchval("select pg_try_advisory_xact_lock($1)", LOCK):
+            raise UnavailableError("Another process migrates or partitions this database.")
+        connection = await connect_beside(url)
+        try:
+            yield connection
+        finally:
+            connection.terminate()
     finally:
-        await guard.close()
+        with suppress(TimeoutError, *FAILURES):
+            await guard.execute("rollback", timeout=_END_SECONDS)  # releases the lock, if the database answers
+        guard.terminate()

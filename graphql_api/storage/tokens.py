@@ -215,7 +215,7 @@ class TokenStore(TokenReader, Lookups):
             made = await self._load_change(self._changes, change, old.user_id, losses)
             if change in made:
                 deadline.note_change()
-            if change not in made and not (event.action and await self._was_made(old.user_id, change.call_id, losses)):
+            if change not in made and not await self._was_made(old.user_id, change.call_id, losses):
                 raise ConflictError
         finally:
             self._note([old.user_id])
