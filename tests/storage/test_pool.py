@@ -353,7 +353,7 @@ async def test_no_connection_to_a_server_that_became_read_only_is_kept(database_
 
 
 @pytest.mark.parametrize(
-    "target", ["application_name=any-host", "target_session_attrs=read-write", "target_session_attrs=primary"]
+    "target", ["application_name=a-test", "target_session_attrs=read-write", "target_session_attrs=primary"]
 )
 async def test_a_primary_that_is_read_only_is_read_from_until_it_takes_changes_again(
     own_database, connection_to, target
