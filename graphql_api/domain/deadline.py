@@ -52,18 +52,11 @@ class Deadline:
             if is_own:
                 self.shorten_request()
             self._reschedule()
-        elif is_own and self._request is not None:
-            self._request.shorten(max(self._earliest, asyncio.get_running_loop().time()))
 
     def shorten_request(self) -> None:
         """Let the other mutations of the request have no more time than this one."""
-        if self._request is not None and self.at < self._request.at:
-            self._request.shorten(self.at)
-
-    def fix(self, at: float) -> None:
-        """Let it be this, whatever is lost."""
-        self.at = self._earliest = at
-        self._reschedule()
+        if self._request is not None:
+            self._request.shorten_mutations(self.at)
 
     def _reschedule(self) -> None:
         for timeout in self._timeouts:
@@ -85,25 +78,36 @@ class Deadline:
                 self._timeouts.discard(timeout)
 
 
-class RequestDeadline:
-    """When all mutations of a request have to be done, by the clock of the event loop.
+class RequestDeadline(Deadline):
+    """When what a request's answer reads has to be done: never, unless a connection was lost.
 
-    Once one of them has lost a connection, or was given up for a loss, the others have no more time than it has. Once
+    Once one of its mutations has lost one, or was given up for a loss, the others have no more time than it has. Once
     what the answer reads has lost one, all of them have as much as one that began with the request.
+
+    Args:
+        of_mutations: when all mutations of the request have to be done, by the clock of the event loop
     """
 
-    def __init__(self, at: float) -> None:
-        self.at = at
-        self.of_reads = Deadline(inf, request=self)
+    def __init__(self, of_mutations: float) -> None:
+        super().__init__(inf)
+        self.of_mutations = of_mutations
 
-    def shorten(self, at: float) -> None:
-        """Let it be this, unless it is earlier, and soon afterwards that of what the answer reads."""
-        self.at = min(self.at, at)
-        self.of_reads.fix(at + _READ_SECONDS)
+    def shorten(self, *, is_own: bool) -> None:
+        """A connection was lost by what the answer reads, if it `is_own`."""
+        if is_own and self.at == inf:
+            self._end_soon(max(self._earliest, asyncio.get_running_loop().time()))
+
+    def shorten_mutations(self, at: float) -> None:
+        """Let the mutations be done by then, and what the answer reads soon afterwards."""
+        if at < self.of_mutations:
+            self._end_soon(at)
+
+    def _end_soon(self, at: float) -> None:
+        self.of_mutations = min(self.of_mutations, at)
+        self.at = at + _READ_SECONDS
+        self._reschedule()
 
 
-of_request: ContextVar[RequestDeadline | None] = ContextVar("request_deadline", default=None)
-"""That of this request."""
 current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 """That of the mutation that runs, or of what its answer reads; None for work of no mutation."""
 
@@ -141,8 +145,8 @@ class until:  # noqa: N801 - reads like a function
 
 def for_mutation() -> until:
     """Let the request's deadline count for what is done in this, which is one mutation."""
-    request = of_request.get()
-    return until(None) if request is None else until(request.at, request)
+    request = current.get()
+    return until(request.of_mutations, request) if isinstance(request, RequestDeadline) else until(None)
 
 
 def suspended() -> until:

@@ -287,10 +287,10 @@ class GraphQL:
         if isinstance(result, Result) or operation.kind is OperationType.QUERY:
             return result
         request.is_interruptible = False
-        return self._mutations.run(request, result, self._mutations_deadline(request))
+        return self._mutations.run(request, result, self._deadline(request))
 
-    def _mutations_deadline(self, request: Request) -> deadline.RequestDeadline:
-        """When the changes of all mutations of the request must have begun."""
+    def _deadline(self, request: Request) -> deadline.RequestDeadline:
+        """That of all mutations of the request, whose changes must have begun by then, and of what it reads."""
         if request.mutations_deadline is None:
             seconds_for_the_answer = self.limits.timeout_seconds * self.limits.answer_share
             request.mutations_deadline = deadline.RequestDeadline(request.deadline - seconds_for_the_answer)
@@ -332,7 +332,7 @@ class GraphQL:
         """The answers to mutations and queries, which have their time together once a connection was lost."""
         answered: list[tuple[bytes, str]] = []
         away_since = inf
-        token = deadline.current.set(self._mutations_deadline(request).of_reads)
+        token = deadline.current.set(self._deadline(request))
         try:
             for asked in batch:
                 answered.append(await self._answer_one(request, asked, caller, away_since=away_since))

@@ -29,8 +29,7 @@ class Mutations:
         """
         loop = asyncio.get_running_loop()
         context = copy_context()
-        context.run(deadline.of_request.set, until)
-        context.run(deadline.current.set, until.of_reads)
+        context.run(deadline.current.set, until)
         context.run(place.release.set, WeakMethod(request.give_up_place))
         request.mutation = task = loop.create_task(mutation, context=context)
         self.running.add(task)

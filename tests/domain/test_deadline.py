@@ -98,7 +98,7 @@ async def test_what_is_kept_to_the_deadline_is_given_up(mutation):
 @pytest.mark.parametrize("loses", [True, False])
 async def test_after_one_that_lost_its_connection_the_others_of_the_request_have_little_time(loses):
     request = deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG)
-    deadline.of_request.set(request)
+    deadline.current.set(request)
     with deadline.for_mutation():
         if loses:
             deadline.note_loss()
@@ -107,7 +107,7 @@ async def test_after_one_that_lost_its_connection_the_others_of_the_request_have
 
 
 async def test_the_others_of_the_request_keep_their_time_if_another_request_lost_its_connection(mutation):
-    deadline.of_request.set(deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG))
+    deadline.current.set(deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG))
     with deadline.for_mutation():
         losing, told = await mutation(lose)
         told.set()
@@ -118,7 +118,7 @@ async def test_the_others_of_the_request_keep_their_time_if_another_request_lost
 
 
 async def test_after_one_that_was_given_up_for_a_loss_the_others_of_the_request_have_little_time(mutation):
-    deadline.of_request.set(deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG))
+    deadline.current.set(deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG))
 
     async def be_given_up():
         with deadline.for_mutation():
@@ -154,15 +154,14 @@ async def test_those_that_share_a_change_end_soon_only_if_its_connection_was_los
 async def test_what_its_answer_reads_ends_soon_after_a_mutation_that_lost_its_connection():
     now = asyncio.get_running_loop().time()
     request = deadline.RequestDeadline(now + LONG)
-    deadline.of_request.set(request)
-    deadline.current.set(request.of_reads)
+    deadline.current.set(request)
     with deadline.for_mutation():
-        assert deadline.current.get() is not request.of_reads
+        assert deadline.current.get() is not request
     assert deadline.seconds_left() == inf
     with deadline.for_mutation():
         deadline.note_loss()
     left = deadline.seconds_left()
-    assert 0 < request.at - now < left < 3.5
+    assert 0 < request.of_mutations - now < left < 3.5
     deadline.note_loss()
     assert left - 1 < deadline.seconds_left() <= left
 
@@ -170,22 +169,21 @@ async def test_what_its_answer_reads_ends_soon_after_a_mutation_that_lost_its_co
 async def test_after_what_its_answer_reads_lost_a_connection_the_others_of_the_request_have_little_time():
     now = asyncio.get_running_loop().time()
     request = deadline.RequestDeadline(now + LONG)
-    deadline.of_request.set(request)
-    deadline.current.set(request.of_reads)
+    deadline.current.set(request)
     deadline.note_loss()
-    assert now < request.at < now + 2.5
-    assert request.at - now < deadline.seconds_left() < 3.5
+    assert now < request.of_mutations < now + 2.5
+    assert request.of_mutations - now < deadline.seconds_left() < 3.5
     with deadline.for_mutation():
         assert deadline.seconds_left() < 2.5
 
 
 async def test_what_its_answer_reads_has_time_even_after_a_request_that_took_long():
     request = deadline.RequestDeadline(asyncio.get_running_loop().time() + LONG)
-    request.of_reads._earliest -= LONG / 2  # began then
-    deadline.current.set(request.of_reads)
+    request._earliest -= LONG / 2  # began then
+    deadline.current.set(request)
     deadline.note_loss()
     assert 0.5 < deadline.seconds_left() < 1
-    assert request.at < asyncio.get_running_loop().time() + 0.1
+    assert request.of_mutations < asyncio.get_running_loop().time() + 0.1
 
 
 @pytest.mark.parametrize("may_have_changed", [True, False])
