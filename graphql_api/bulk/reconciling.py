@@ -24,10 +24,10 @@ from graphql_api.storage.customer_lists import (
     ListedCustomer,
 )
 from graphql_api.storage.reads import Pair
-from graphql_api.storage.tokens import TokenStore
+from graphql_api.storage.tokens import MAX_BULK_LOCKS, TokenStore
 
 ACTOR = "reconcile"
-MAX_CHUNK_TOKENS: Final = 1000
+MAX_CHUNK_TOKENS: Final = MAX_BULK_LOCKS  # each has a user
 _MAX_CHUNK_CUSTOMERS = 50  # without a token: each is locked exclusively
 _BEGIN = (datetime.min.replace(tzinfo=UTC), str(UUID(int=0)))
 

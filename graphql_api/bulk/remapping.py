@@ -17,10 +17,10 @@ from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.service.saving import BatchSaver
 from graphql_api.storage.bulkheads import ConflictError
 from graphql_api.storage.reads import Pair
-from graphql_api.storage.tokens import TokenStore
+from graphql_api.storage.tokens import MAX_BULK_LOCKS, TokenStore
 
 ACTOR = "remap"
-MAX_CHUNK_LINES: Final = 1000
+MAX_CHUNK_LINES: Final = MAX_BULK_LOCKS // 2  # each has a user and a new customer
 
 
 async def remap(

@@ -173,6 +173,7 @@ def run_bulk(
             return await what(opened)
 
     gc.freeze()  # else the modules are looked through for cycles once more when the process ends
+    sys.setswitchinterval(0.0005)  # the event loop would wait 5 ms for the thread that reads a file, at each answer
     gc.set_threshold(100_000)  # looking for cycles among rows, which have none, takes a fifth of the time
     chosen = given or load_settings()
     with database(chosen, embedded=embedded) as settings:

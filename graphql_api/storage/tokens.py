@@ -11,7 +11,7 @@ from functools import partial
 from operator import attrgetter
 from secrets import randbits
 from time import monotonic, time
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from zlib import crc32
 
 import asyncpg
@@ -48,6 +48,8 @@ V = TypeVar("V")
 _LOCKS = 0x746F6B65  # the first key of the service's advisory locks: "toke" in ASCII
 # All users and customers share this many locks: a batch of a thousand must not exhaust PostgreSQL's lock table.
 _STRIPES = 1024
+MAX_BULK_LOCKS: Final = 500
+"""How many users and customers a transaction of a bulk command locks: less than half of the stripes."""
 # Concurrent transactions of one user: more would only wait for each other's locks, with a connection each.
 _TURNS = partial(Share, 2, waiting=10, seconds=ACQUIRE_TIMEOUT_SECONDS, moving_seconds=0.5)
 # Concurrent calls that wait for locks of other transactions: they have given up their places, so only this limits

@@ -34,8 +34,9 @@ def folder(empty_database, monkeypatch, tmp_path):
     monkeypatch.setenv("DATABASE_URL", empty_database)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
-    threshold = gc.get_threshold()
+    threshold, interval = gc.get_threshold(), sys.getswitchinterval()
     yield tmp_path
+    sys.setswitchinterval(interval)
     gc.set_threshold(*threshold)
     gc.unfreeze()
 

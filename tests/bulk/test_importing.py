@@ -6,7 +6,6 @@ import json
 import os
 import re
 import threading
-from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from uuid import UUID
@@ -714,14 +713,6 @@ async def test_a_time_of_the_future_is_refused(command, write, reasons, name):
     assert (await command("import", file)).status == 1
     assert (name, "INVALID") in {(reason[1], reason[2]) for reason in reasons("t.jsonl.rejects.jsonl")}
     assert f"{name} is in the future: correct it." in Path("t.jsonl.rejects.jsonl").read_text()  # noqa: ASYNC240
-
-
-async def test_others_wait_for_the_locks_of_a_thousand_lines_at_the_most(empty_database):
-    records = enumerate((token(f"u{number}", "STRIPE", f"cus_{number}") for number in range(2500)), 1)
-    async with ConnectionPool.open(empty_database) as pool:
-        ends = [0, *[report.line async for report in import_tokens(TokenStore(pool), Gateways(), records)]]
-    assert ends[-1] == 2500
-    assert max(end - begin for begin, end in pairwise(ends)) <= 1000
 
 
 async def test_rejected_lines_leave_nothing_in_memory(empty_database):

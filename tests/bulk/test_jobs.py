@@ -7,6 +7,7 @@ import pty
 import re
 import signal
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 
@@ -98,6 +99,51 @@ async def test_ctrl_c_ends_an_import_that_waits_and_says_that_nothing_was_change
         _, err = await ended
     assert running.returncode == 130
     assert err.decode().endswith(f"gateway-tokens: {told}\n")
+
+
+LOCKS_OF_WRITERS_THAT_WAIT = """
+select count(*) from pg_locks held where locktype = 'advisory' and exists (
+  select from pg_locks where not granted and pid = held.pid and relation = 'customer_gateway_tokens'::regclass
+)
+"""
+AT_STRIPE = ["--gateway", "STRIPE"]
+LISTED = [*AT_STRIPE, "--apply", "--max-missing", "100", "--exported-at"]
+
+
+@pytest.mark.parametrize(
+    ("name", "records", "options"),
+    [
+        ("import", [token(f"v{number}", customer=f"new_{number}") for number in range(2000)], []),
+        (
+            "import",
+            [
+                token(f"v{number}", customer=f"new_{number}", formerGatewayCustomerIds=[f"old_{number}"])
+                for number in range(2000)
+            ],
+            [],
+        ),
+        ("import", many(2000), []),
+        ("remap", [{"old": f"cus_{number}", "new": f"new_{number}"} for number in range(2000)], AT_STRIPE),
+        ("reconcile", [{"id": "cus_0"}], LISTED),
+    ],
+    ids=["import", "import of former ids", "import of the same", "remap", "reconcile"],
+)
+async def test_a_bulk_command_never_holds_the_locks_of_half_of_the_users(
+    command, process, write, connection, table, name, records, options
+):
+    await command("import", write("t.csv", *many(2000)))
+    async with connection.transaction():
+        await connection.execute("lock table customer_gateway_tokens in exclusive mode")
+        at = [datetime.now(UTC).isoformat()] if options is LISTED else []
+        running = await process(name, write("changes.jsonl", *records), *options, *at)
+
+        async def held():
+            return (await table(LOCKS_OF_WRITERS_THAT_WAIT))[0][0]
+
+        locks = await until(held, "it waits for the lock on the table")
+    await running.communicate()
+    assert running.returncode == (name == "reconcile")  # as it found differences
+    assert locks < 1024 / 2
 
 
 @pytest.mark.parametrize("words", [b"insert into customer_gateway_tokens", b"commit"])
