@@ -130,8 +130,9 @@ def _read_chunk(records: Iterator[Line], parser: "Parser", now: datetime, max_li
         chunk.rows[number] = row if seen.isdisjoint(keys) else row._replace(deferred=True)
         seen.update(keys)
         characters += len(row.description or "") + len(row.metadata or "")
-        locks += 2 + len(row.former_ids or ())
-        if characters > _MAX_CHUNK_CHARACTERS or locks >= MAX_BULK_LOCKS:
+        own_locks = 2 + len(row.former_ids or ())
+        locks += own_locks
+        if characters > _MAX_CHUNK_CHARACTERS or locks + own_locks > MAX_BULK_LOCKS:  # with another line like this one
             break
     return chunk if chunk.last else None
 

@@ -117,8 +117,12 @@ LISTED = [*AT_STRIPE, "--apply", "--max-missing", "100", "--exported-at"]
         (
             "import",
             [
-                token(f"v{number}", customer=f"new_{number}", formerGatewayCustomerIds=[f"old_{number}"])
-                for number in range(2000)
+                token(
+                    f"v{number}",
+                    customer=f"new_{number}",
+                    formerGatewayCustomerIds=[f"o{n}_{number}" for n in range(200)],
+                )
+                for number in range(20)
             ],
             [],
         ),
