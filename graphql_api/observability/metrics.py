@@ -185,7 +185,7 @@ class Metrics(Collector):
         self._connections = gauge("database_connections", "Connections to the database", "state")
         self._allowed = gauge("database_connections_max", "Maximum number of database connections")
         self._waiting = gauge("database_waiting", "Statements waiting for a connection")
-        self._lost = counter("database_losses", "Lost database connections")
+        self._lost = counter("database_losses", "How often database connections were lost; several at once count once")
         self._away = gauge("database_away", "Processes that cannot reach the database")
         self._replica_used = gauge("replica_read_from", "Processes that read from this replica", "replica")
         about = "Seconds that a replica is behind the primary"
