@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 _MAX_SECONDS = 8.0  # a little less than a request may take
 _MAX_PAUSE_SECONDS = 0.05
+# An attempt may wait so long for a lock. Given up at the deadline, it might be made or not.
+_MIN_ATTEMPT_SECONDS = 0.15
 
 
 async def retry_on_conflict(attempt: Callable[[], Awaitable[T]], *, max_seconds: float = _MAX_SECONDS) -> T:
@@ -34,7 +36,9 @@ async def retry_on_conflict(attempt: Callable[[], Awaitable[T]], *, max_seconds:
         try:
             return await attempt()
         except ConflictError:
-            if monotonic() - began > max_seconds or deadline.has_passed():
+            if deadline.seconds_left() < _MIN_ATTEMPT_SECONDS:
+                raise UnchangedError("The change took too long") from None
+            if monotonic() - began > max_seconds:
                 raise UnchangedError from None
             await asyncio.sleep(random() * longest_pause)  # noqa: S311 - so that losers do not meet again
             longest_pause = min(2 * longest_pause, _MAX_PAUSE_SECONDS)

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from graphql_api.domain import deadline
 from graphql_api.domain.errors import UnavailableError, UnchangedError
 from graphql_api.service.retrying import retry_on_conflict
 from graphql_api.storage.bulkheads import ConflictError
@@ -31,6 +32,13 @@ async def test_a_change_that_loses_for_too_long_is_given_up():
     attempt, tried = attempts(ConflictError(), ConflictError())
     with pytest.raises(UnchangedError):
         await retry_on_conflict(attempt, max_seconds=0)
+    assert len(tried) == 1
+
+
+async def test_no_attempt_begins_that_would_be_given_up_at_the_deadline():
+    attempt, tried = attempts(ConflictError())
+    with deadline.until(asyncio.get_running_loop().time() + 0.1), pytest.raises(UnchangedError, match="took too long"):
+        await retry_on_conflict(attempt)
     assert len(tried) == 1
 
 

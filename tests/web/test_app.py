@@ -387,6 +387,30 @@ async def test_queries_find_places_while_mutations_of_one_user_wait_for_a_lock(s
     await asyncio.gather(*waiting)
 
 
+AT_STRIPE = 'userId: "u1", gateway: "STRIPE"'
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f'saveCustomerGatewayToken(input: {{{AT_STRIPE}, gatewayCustomerId: "cus_1", description: "other"}})',
+        f'saveCustomerGatewayToken(input: {{{AT_STRIPE}, gatewayCustomerId: "cus_2", replaces: "cus_1"}})',
+        'updateCustomerGatewayToken(input: {id: "%s", description: "other"})',
+        'deactivateCustomerGatewayToken(id: "%s")',
+        'deleteCustomerGatewayToken(id: "%s")',
+    ],
+)
+async def test_a_mutation_of_a_locked_row_knows_that_nothing_was_changed(service, token_id, locking, change):
+    await locking.execute("rollback; begin; select from customer_gateway_tokens for update")
+    app = await service(request_timeout=3, auth_mode="disabled")
+    client = Client(app)
+    answer = await client(f"mutation {{ {change.replace('%s', token_id)} {{ userErrors {{ code }} }} }}")
+    assert (
+        answer["errors"][0]["message"] == "The change took too long, and nothing was changed. Send the request again."
+    )
+    assert "database_losses_total 0.0" in (await client.http.get("/metrics")).text
+
+
 @pytest.mark.usefixtures("token_id")
 async def test_a_read_that_fails_after_a_mutation_does_not_say_that_it_may_have_been_made(service, locking):
     await locking.execute("rollback; begin; lock table customer_gateway_token_events")
