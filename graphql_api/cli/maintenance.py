@@ -13,7 +13,7 @@ from graphql_api.cli.process import UsageError, database, described, load_settin
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from graphql_api.storage.partitioning import PartitioningEstimate
+    from graphql_api.storage.partitioning import Partitioning, PartitioningEstimate
     from graphql_api.storage.pool import ConnectionPool
 
 
@@ -106,10 +106,24 @@ def prune(
 
 
 async def _pruned(pool: "ConnectionPool", older_than: "timedelta", *, dry_run: bool) -> int:
-    """Delete history entries that are older, or only count them. Returns how many they are."""
+    """Delete history entries that are older, or only count them. Returns how many they are.
+
+    Raises:
+        JobStoppedError: it was interrupted.
+    """
+    import asyncio
+
+    from graphql_api.bulk.jobs import JobStoppedError
     from graphql_api.storage.retention import prune
 
-    return sum([count async for count in prune(pool, older_than, dry_run=dry_run)])
+    total = 0
+    try:
+        async for count in prune(pool, older_than, dry_run=dry_run):
+            total += count
+    except asyncio.CancelledError:
+        deleted = f"after deleting at least {total:,} history entries: run the same command again to continue"
+        raise JobStoppedError(f"prune stopped {'before it deleted anything' if dry_run else deleted}") from None
+    return total
 
 
 @commands.command()
@@ -152,8 +166,8 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
 
     Raises:
         BadInputError: a table has another number of partitions, or something would be lost. Nothing was begun.
+        JobStoppedError: it was interrupted.
     """
-    from graphql_api.bulk.progress import progress
     from graphql_api.domain.errors import BadInputError
     from graphql_api.storage.migrate import must_be_migrated
     from graphql_api.storage.partitioning import Partitioning, alone, parts_of, unfinished
@@ -181,9 +195,26 @@ async def _partition_tables(url: str, tables: Sequence[str], parts: int, *, dry_
                 await work.cancel()
                 print(f"{work.table} is not partitioned: its run was undone.")
             elif not cancel:
-                with progress(work.table, work.rows) as show:
-                    await work.run(show)
-                print(f"{work.table} has {parts} partitions now.")
+                await _partition_table(work, parts)
+
+
+async def _partition_table(work: "Partitioning", parts: int) -> None:
+    """Partition this table, and say so.
+
+    Raises:
+        JobStoppedError: it was interrupted.
+    """
+    import asyncio
+
+    from graphql_api.bulk.jobs import JobStoppedError
+    from graphql_api.bulk.progress import progress
+
+    with progress(work.table, work.rows) as show:
+        try:
+            await work.run(show)
+        except asyncio.CancelledError:
+            raise JobStoppedError(f"{work.table}: {_left(parts)}") from None
+    print(f"{work.table} has {parts} partitions now.")
 
 
 def _left(made: int) -> str:

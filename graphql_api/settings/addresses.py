@@ -44,6 +44,17 @@ def is_unprotected(address: str) -> bool:
     return parts.scheme == "http" and not (is_loopback(host) if is_address(host) else host == "localhost")
 
 
+def _beginning_of(address: str) -> str:
+    """With what it begins in place of `postgresql://`."""
+    if address.startswith(("'", '"')):
+        return "it begins with a quotation mark: remove the quotation marks"
+    if address.startswith("jdbc:"):
+        return "it begins with jdbc: remove that"
+    return (
+        f"it begins with {urlsplit(address).scheme}://" if "://" in address else "it does not begin with postgresql://"
+    )
+
+
 def _problem_of_postgres(address: str) -> str | None:
     """What keeps it from being the address of a database. It quotes nothing that may belong to a password."""
     try:
@@ -53,7 +64,7 @@ def _problem_of_postgres(address: str) -> str | None:
     except ValueError:
         return _ESCAPES if _is_split_wrong(address) else "a port is not a number from 1 to 65535"
     if parts.scheme not in {"postgresql", "postgres"}:
-        return f"it begins with {parts.scheme}://" if "://" in address else "it does not begin with postgresql://"
+        return _beginning_of(address)
     if _is_split_wrong(address):
         return _ESCAPES
     if address != address.strip() or re.search(r"\s", address.partition("?")[0]):

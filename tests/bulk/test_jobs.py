@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 import pytest
 
 from graphql_api.cli import process as commands
+from graphql_api.storage import retention
+from graphql_api.storage.partitioning import Partitioning
 from tests.bulk.records import many, token
 from tests.until import until
 
@@ -99,6 +101,35 @@ async def test_ctrl_c_ends_an_import_that_waits_and_says_that_nothing_was_change
         _, err = await ended
     assert running.returncode == 130
     assert err.decode().endswith(f"gateway-tokens: {told}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--yes"], "after deleting at least 3 history entries: run the same command again to continue"),
+        (["--dry-run"], "before it deleted anything"),
+    ],
+)
+async def test_a_prune_that_is_interrupted_says_what_it_deleted(command, monkeypatch, options, told):
+    async def delete_and_be_interrupted(*_, **__):
+        yield 3
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(retention, "prune", delete_and_be_interrupted)
+    outcome = await command("prune", "--history-older-than", "9d", *options)
+    assert outcome.err == f"gateway-tokens: prune stopped {told}\n"
+
+
+async def test_a_partitioning_that_is_interrupted_says_how_to_go_on(command, monkeypatch):
+    async def be_interrupted(*_):
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Partitioning, "run", be_interrupted)
+    outcome = await command("partition", "--parts", "4", "--table", "gateway_customers")
+    assert outcome.err.splitlines()[-1] == (
+        "gateway-tokens: gateway_customers: a run that made 4 partitions stopped: continue with --parts 4, or undo it"
+        " with --cancel."
+    )
 
 
 LOCKS_OF_WRITERS_THAT_WAIT = """

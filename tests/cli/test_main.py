@@ -106,6 +106,8 @@ def test_a_wrong_call_is_one_line_and_status_2(call, monkeypatch, arguments, say
     [
         ("AUTH_MODE", "off", "AUTH_MODE must be jwt or disabled, not 'off'"),
         ("DATABASE_URL", "mysql://localhost", f"{ADDRESS}; it begins with mysql://"),
+        ("DATABASE_URL", "jdbc:postgresql://localhost/x", f"{ADDRESS}; it begins with jdbc: remove that\n"),
+        ("DATABASE_URL", "'postgresql://localhost/x'", f"{ADDRESS}; it begins with a quotation mark: remove"),
         ("DATABASE_URL", "localhost:5432/tokens", f"{ADDRESS}; it does not begin with postgresql://"),
         *(
             ("DATABASE_URL", f"postgresql://u:{password}@localhost/tokens", f"{ADDRESS}; {ESCAPES}\n")
