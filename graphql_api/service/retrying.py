@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 _MAX_SECONDS = 8.0  # a little less than a request may take
 _MAX_PAUSE_SECONDS = 0.05
-# An attempt may wait so long for a lock. Given up at the deadline, it might be made or not.
+# An attempt may wait for a lock for a third of this. If the deadline ended it, its outcome would be unknown.
 _MIN_ATTEMPT_SECONDS = 0.15
 
 

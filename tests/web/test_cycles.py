@@ -18,7 +18,6 @@ SAVE = """mutation ($input: SaveCustomerGatewayTokenInput!) {
   saveCustomerGatewayToken(input: $input) { gatewayToken { id } userErrors { code } } }"""
 USERS = [{"__typename": "User", "id": f"u{number}"} for number in range(50)]
 TOKEN = {"userId": "u1", "gateway": "STRIPE", "gatewayCustomerId": "cus_1"}
-
 MANY = 250  # the event loop keeps the contexts of up to a hundred timers that were cancelled, and what is in them
 
 
