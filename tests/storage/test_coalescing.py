@@ -9,7 +9,7 @@ import pytest
 from graphql_api.domain import deadline, place
 from graphql_api.domain.errors import UnavailableError, UnchangedError
 from graphql_api.storage.bulkheads import ConflictError
-from graphql_api.storage.coalescing import MAX_KEYS, RequestCoalescer
+from graphql_api.storage.coalescing import GATHERED_KEYS, MAX_KEYS, RequestCoalescer
 from graphql_api.storage.pool import ConnectionPool
 
 FULL = MAX_KEYS
@@ -18,13 +18,13 @@ FULL = MAX_KEYS
 class Loads:
     """Loads that begin at once, are noted, and end when they are told to."""
 
-    def __init__(self, database, late_seconds):
+    def __init__(self, database, late_seconds, owner=lambda key: key // 10):  # as if 10 to 19 were changes of one user
         self.begun, self._ends, self.error = [], [], None
         self.slow = set()
         self.coalescing = RequestCoalescer(
             database,
             self._load,
-            owner=lambda key: key // 10,  # as if 10 to 19 were changes of one user
+            owner=owner,
             avoids=self.slow.intersection,
             late_seconds=late_seconds,
         )
@@ -78,6 +78,53 @@ async def test_those_who_ask_in_the_same_turn_of_the_loop_go_together(loads):
     assert loads.begun == [[0, 1, 2]]
     await loads.end(0)
     assert await asking == [{0: 0, 1: -1, 2: -2}] * 3
+
+
+@pytest.fixture
+async def reads(database_url):
+    async with ConnectionPool.open(database_url) as opened:
+        await opened.connections.wait_connected()
+        yield Loads(opened, NEVER_LATE, owner=None)
+
+
+async def test_a_small_load_of_reads_waits_while_each_turn_of_the_loop_brings_more(reads):
+    asking = []
+    for number in range(5):
+        asking.append(reads.coalescing.load([number]))
+        await asyncio.sleep(0)
+    assert reads.begun == []
+    await reads.settle()
+    assert reads.begun == [[0, 1, 2, 3, 4]]
+    await reads.end(0)
+    assert await asyncio.gather(*asking) == [{number: -number for number in range(5)}] * 5
+
+
+async def test_a_load_of_reads_waits_for_no_more_than_a_few_keys(reads):
+    asking, count = [], 0
+    while not reads.begun:
+        asking.append(reads.coalescing.load([2 * count, 2 * count + 1]))
+        count += 1
+        assert count < GATHERED_KEYS
+        await asyncio.sleep(0)
+    assert GATHERED_KEYS <= len(reads.begun[0]) == 2 * count
+    await reads.end(0)
+    await asyncio.gather(*asking)
+
+
+async def test_clients_that_ask_again_are_in_one_load_of_reads_with_those_who_waited(reads):
+    async def client(number):
+        await reads.coalescing.load([number])
+        await reads.coalescing.load([number + 100])
+
+    clients = [asyncio.create_task(client(number)) for number in range(4)]
+    await reads.settle()
+    clients += [asyncio.create_task(client(number)) for number in range(4, 8)]
+    await reads.settle()
+    await reads.end(0)
+    assert [sorted(load) for load in reads.begun] == [[0, 1, 2, 3], [4, 5, 6, 7, 100, 101, 102, 103]]
+    await reads.end(1)
+    await reads.end(2)
+    await asyncio.gather(*clients)
 
 
 async def test_the_next_load_begins_before_the_last_one_is_answered(loads):
