@@ -87,7 +87,7 @@ async def reads(database_url):
         yield Loads(opened, NEVER_LATE, owner=None)
 
 
-async def test_a_small_load_of_reads_waits_while_each_turn_of_the_loop_brings_more(reads):
+async def test_a_small_load_of_reads_waits_while_the_loop_brings_more(reads):
     asking = []
     for number in range(5):
         asking.append(reads.coalescing.load([number]))
@@ -102,11 +102,11 @@ async def test_a_small_load_of_reads_waits_while_each_turn_of_the_loop_brings_mo
 async def test_a_load_of_reads_waits_for_no_more_than_a_few_keys(reads):
     asking, count = [], 0
     while not reads.begun:
-        asking.append(reads.coalescing.load([2 * count, 2 * count + 1]))
+        asking.append(reads.coalescing.load([4 * count + each for each in range(4)]))
         count += 1
         assert count < GATHERED_KEYS
         await asyncio.sleep(0)
-    assert GATHERED_KEYS <= len(reads.begun[0]) == 2 * count
+    assert GATHERED_KEYS <= len(reads.begun[0]) == 4 * count
     await reads.end(0)
     await asyncio.gather(*asking)
 
@@ -114,6 +114,7 @@ async def test_a_load_of_reads_waits_for_no_more_than_a_few_keys(reads):
 async def test_clients_that_ask_again_are_in_one_load_of_reads_with_those_who_waited(reads):
     async def client(number):
         await reads.coalescing.load([number])
+        await asyncio.sleep(0)  # as long as it takes to ask again
         await reads.coalescing.load([number + 100])
 
     clients = [asyncio.create_task(client(number)) for number in range(4)]
