@@ -9,7 +9,7 @@ import pytest
 from graphql_api.domain import deadline, place
 from graphql_api.domain.errors import UnavailableError, UnchangedError
 from graphql_api.storage.bulkheads import ConflictError
-from graphql_api.storage.coalescing import GATHERED_KEYS, MAX_KEYS, RequestCoalescer
+from graphql_api.storage.coalescing import GATHERED_KEYS, GATHERED_REQUESTS, MAX_KEYS, RequestCoalescer
 from graphql_api.storage.pool import ConnectionPool
 
 FULL = MAX_KEYS
@@ -99,14 +99,16 @@ async def test_a_small_load_of_reads_waits_while_the_loop_brings_more(reads):
     assert await asyncio.gather(*asking) == [{number: -number for number in range(5)}] * 5
 
 
-async def test_a_load_of_reads_waits_for_no_more_than_a_few_keys(reads):
-    asking, count = [], 0
+@pytest.mark.parametrize(
+    ("keys", "requests"), [(1, GATHERED_REQUESTS), (10, -(-GATHERED_KEYS // 10)), (GATHERED_KEYS, 1)]
+)
+async def test_a_load_of_reads_waits_for_no_more_than_a_few(reads, keys, requests):
+    asking = []
     while not reads.begun:
-        asking.append(reads.coalescing.load([4 * count + each for each in range(4)]))
-        count += 1
-        assert count < GATHERED_KEYS
+        assert len(asking) < requests + 2, "one in the turn that creates the task, one in that of its end"
+        asking.append(reads.coalescing.load(range(keys * len(asking), keys * (len(asking) + 1))))
         await asyncio.sleep(0)
-    assert GATHERED_KEYS <= len(reads.begun[0]) == 4 * count
+    assert len(reads.begun[0]) >= requests * keys
     await reads.end(0)
     await asyncio.gather(*asking)
 
