@@ -28,7 +28,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_KEYS = 400  # per load; a load with this many takes no more
-# A load of reads with so many waits for no more. Chosen by measuring 1 to 50 users per request on 1 to 64 connections.
+# A load of reads with this many waits for no more. Measured with 1 to 50 users per request on 1 to 32 connections.
 GATHERED_REQUESTS, GATHERED_KEYS = 12, 64
 _QUIET_TURNS = 2  # of the event loop: one writes answers, and one hears the clients that ask again
 # While the database is away, requests that have waited so long fail with the load before them.
