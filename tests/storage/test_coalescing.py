@@ -1,6 +1,7 @@
 """What is asked at the same time, and in which loads it goes."""
 
 import asyncio
+import time
 from itertools import chain
 
 import asyncpg
@@ -81,10 +82,10 @@ async def test_those_who_ask_in_the_same_turn_of_the_loop_go_together(loads):
 
 
 @pytest.fixture
-async def reads(database_url):
+async def reads(database_url, request):
     async with ConnectionPool.open(database_url) as opened:
         await opened.connections.wait_connected()
-        yield Loads(opened, NEVER_LATE, owner=None)
+        yield Loads(opened, getattr(request, "param", NEVER_LATE), owner=None)
 
 
 async def test_a_small_load_of_reads_waits_while_the_loop_brings_more(reads):
@@ -109,6 +110,18 @@ async def test_a_load_of_reads_waits_for_no_more_than_a_few(reads, keys, request
         asking.append(reads.coalescing.load(range(keys * len(asking), keys * (len(asking) + 1))))
         await asyncio.sleep(0)
     assert len(reads.begun[0]) >= requests * keys
+    await reads.end(0)
+    await asyncio.gather(*asking)
+
+
+@pytest.mark.parametrize("reads", [0.01], indirect=True)
+async def test_a_load_of_reads_waits_for_few_turns_of_the_loop_if_they_take_long(reads):
+    asking = []
+    while not reads.begun:
+        assert len(asking) < 4
+        asking.append(reads.coalescing.load([len(asking)]))
+        time.sleep(0.003)  # noqa: ASYNC251 - the loop is busy with something else
+        await asyncio.sleep(0)
     await reads.end(0)
     await asyncio.gather(*asking)
 
