@@ -6,6 +6,7 @@ import json
 import random
 import sys
 from contextlib import asynccontextmanager, suppress
+from statistics import median
 
 import asyncpg
 import psutil
@@ -228,11 +229,14 @@ async def crowd(service, connections, seconds):
 
 
 async def test_a_thousand_connections_are_served_nearly_as_fast_as_few(service, measured):
-    few, _ = await crowd(service, 32, 10 if LONG else 3)
-    many, health = await crowd(service, CONNECTIONS, 20 if LONG else 4)
+    shares = []
+    for _ in range(5 if LONG else 1):
+        few, _ = await crowd(service, 32, 3)
+        many, health = await crowd(service, CONNECTIONS, 4)
+        shares.append(many["rate"] / few["rate"])
     memory = psutil.Process(service.process.pid).memory_info().rss / 1024**2
-    share = many["rate"] / few["rate"]
-    measured("1,000 connections: share of the peak, at least 70 %", f"{share:.0%} of {few['rate']:.0f}/s")
+    share = median(shares)
+    measured("1,000 connections: share of the peak, at least 75 %", f"{share:.0%} of {few['rate']:.0f}/s")
     measured("1,000 connections: refused, with Retry-After", many["refused"])
     measured("1,000 connections: p99", f"{many['p99']:.2f} s")
     measured("1,000 connections: p99 of /healthz, under 0.5 s", f"{health:.3f} s")
@@ -241,7 +245,7 @@ async def test_a_thousand_connections_are_served_nearly_as_fast_as_few(service, 
     assert many["other"] == 0
     assert memory < 150
     if LONG:
-        assert share >= 0.7
+        assert share >= 0.75
         assert health < 0.5
 
 
