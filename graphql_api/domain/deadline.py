@@ -1,10 +1,11 @@
 """Until when a mutation may change something: what is not committed by then is given up."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf
+from types import TracebackType
 
 from graphql_api.domain.errors import UnavailableError, UnchangedError
 
@@ -31,7 +32,7 @@ class Deadline:
         self._request = request
         self._sharing = list(sharing)
         self._earliest = asyncio.get_running_loop().time() + _FIRST_ANSWER_SECONDS
-        self._timeouts: set[asyncio.Timeout] = set()
+        self.timeouts: set[asyncio.Timeout] = set()  # those that end what is done until it
 
     @property
     def is_shared(self) -> bool:
@@ -59,23 +60,13 @@ class Deadline:
             self._request.shorten_mutations(self.at)
 
     def _reschedule(self) -> None:
-        for timeout in self._timeouts:
-            if not timeout.expired():
-                timeout.reschedule(self.at)
+        for limit in self.timeouts:
+            if not limit.expired():
+                limit.reschedule(self.at)
 
     def seconds_left(self) -> float:
         """Seconds that are left."""
         return self.at - asyncio.get_running_loop().time()
-
-    @asynccontextmanager
-    async def timeout(self) -> AsyncGenerator[asyncio.Timeout]:
-        """What is done in this ends at the deadline, by a `TimeoutError`."""
-        async with asyncio.timeout_at(self.at if self.at < inf else None) as timeout:
-            self._timeouts.add(timeout)
-            try:
-                yield timeout
-            finally:
-                self._timeouts.discard(timeout)
 
 
 class RequestDeadline(Deadline):
@@ -154,27 +145,45 @@ def suspended() -> until:
     return until(None)
 
 
-def timeout() -> AbstractAsyncContextManager[asyncio.Timeout]:
+class timeout:  # noqa: N801 - reads like a function
     """What is done in this ends at the deadline, if there is one, by a `TimeoutError`."""
-    deadline = current.get()
-    return asyncio.timeout(None) if deadline is None else deadline.timeout()
+
+    __slots__ = ("_deadline", "_limit")
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        self._deadline = deadline = current.get()
+        self._limit = limit = asyncio.timeout_at(None if deadline is None or deadline.at == inf else deadline.at)
+        await limit.__aenter__()
+        if deadline is not None:
+            deadline.timeouts.add(limit)
+        return limit
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._deadline is not None:
+            self._deadline.timeouts.discard(self._limit)
+        await self._limit.__aexit__(kind, error, traceback)
 
 
-@asynccontextmanager
-async def enforced() -> AsyncGenerator[None]:
+class enforced(timeout):  # noqa: N801 - reads like a function
     """Give up what is done in this at the deadline.
 
     Raises:
         UnavailableError: it was given up.
     """
-    entered: asyncio.Timeout | None = None
-    try:
-        async with timeout() as entered:
-            yield
-    except TimeoutError:
-        if entered is not None and entered.expired():
+
+    __slots__ = ()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await super().__aexit__(kind, error, traceback)
+        except TimeoutError:
             raise exceeded_error() from None
-        raise
+        if isinstance(error, TimeoutError) and self._limit.expired():
+            raise exceeded_error() from None
 
 
 def exceeded_error() -> UnavailableError:

@@ -133,6 +133,9 @@ class Patience:
         return True
 
 
+_NOT_MOVED = (UnavailableError, ChangeIsLateError, ConflictError, asyncpg.LockNotAvailableError)
+
+
 class Share:
     """A limit on the connections that one kind of work may hold.
 
@@ -160,9 +163,8 @@ class Share:
         """Whether work has to wait for a place."""
         return self._places.locked()
 
-    @asynccontextmanager
-    async def place(self) -> AsyncGenerator[None]:
-        """A place, once there is one.
+    async def __aenter__(self) -> None:
+        """Take a place, once there is one.
 
         Raises:
             UnavailableError: too many wait, or none of this work ended for a while.
@@ -171,16 +173,12 @@ class Share:
             await self._wait()
         else:
             await self._places.acquire()
-        has_ended = True
-        try:
-            yield
-        except (UnavailableError, ChangeIsLateError, ConflictError, asyncpg.LockNotAvailableError):
-            has_ended = False
-            raise
-        finally:
-            if has_ended:
-                self._moved = self._now
-            self._places.release()
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Give the place up; what failed because others are slow has not moved anything."""
+        if not isinstance(error, _NOT_MOVED):
+            self._moved = self._now
+        self._places.release()
 
     async def _wait(self) -> None:
         if len(self._waiting) >= self._max_waiting and self._now - self._moved >= self._moving_seconds:
@@ -261,10 +259,10 @@ class ChangeShares:
                     if waits_for_locks:
                         slow = [user for user in users if user in self._slow_users]
                         await stack.enter_async_context(self._slow_turns.places(slow))
-                    await stack.enter_async_context(self._slow.place())
+                    await stack.enter_async_context(self._slow)
                 if records:
-                    await stack.enter_async_context(self._recorded.place())
-                await stack.enter_async_context(self._all.place())
+                    await stack.enter_async_context(self._recorded)
+                await stack.enter_async_context(self._all)
                 if is_slow or not self.are_slow(users):
                     break
                 await stack.aclose()  # another change of theirs was late meanwhile
@@ -306,5 +304,5 @@ class SharesByKey:
                     self._shares[key] = share = self._new_share()
                 if share.is_full:
                     place.give_up()
-                await stack.enter_async_context(share.place())
+                await stack.enter_async_context(share)
             yield

@@ -167,7 +167,7 @@ class ConnectionPool:
             is_list = statement.reads is not Reads.BY_KEY or _are_many(arguments[0])
             with suppress(_LateError):
                 if is_list:
-                    async with self._lists.place():
+                    async with self._lists:
                         return await self._fetch(statement, arguments, is_early=True, since=began)
                 return await self._fetch(statement, arguments, is_early=True)
             if not is_list and (again := tries.get()):
@@ -179,7 +179,7 @@ class ConnectionPool:
 
     async def _fetch_slowly(self, statement: Statement, arguments: tuple[Any, ...], *, since: float) -> list[Row]:
         """Read what was slow, on the share of such reads; if it is quick, it is slow no more."""
-        async with self._slow_share.place():
+        async with self._slow_share:
             began = monotonic()
             self.connections.suspect_idle()
             try:

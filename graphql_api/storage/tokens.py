@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -292,21 +292,23 @@ class TokenStore(TokenReader, Lookups):
         async with self._slow_turn([user_id]):
             return (await self._of(user_id, self._claims).load([request])).get(request)
 
-    @asynccontextmanager
-    async def _slow_turn(self, keys: Collection[str]) -> AsyncGenerator[None]:
+    def _slow_turn(self, keys: Collection[str]) -> AbstractAsyncContextManager[None]:
         """A place among the calls that wait for locks on these users or customers, if the last one waited.
 
         Raises:
             UnchangedError: too many wait, and none of them ended for a while.
         """
         slow = [key for key in keys if self.pool.changes.are_slow([key])]
+        return self._wait_for_turn(slow) if slow else nullcontext()
+
+    @asynccontextmanager
+    async def _wait_for_turn(self, slow: Collection[str]) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            if slow:
-                place.give_up()
-                try:
-                    await enter_to_change(stack, self._slow_calls.place())
-                except UnchangedError:  # those who hold the places seem to be stuck, but perhaps not for these users
-                    await enter_to_change(stack, self._slow_turns.places(slow))
+            place.give_up()
+            try:
+                await enter_to_change(stack, self._slow_calls)
+            except UnchangedError:  # those who hold the places seem to be stuck, but perhaps not for these users
+                await enter_to_change(stack, self._slow_turns.places(slow))
             yield
 
     def _of(self, user_id: str, coalescers: tuple[C, ...]) -> C:

@@ -207,7 +207,7 @@ async def test_what_waits_for_its_turn_is_not_given_up_by_a_process_that_had_no_
     share = Share(1, waiting=1, seconds=4 * LOOK_SECONDS, moving_seconds=0)
 
     async def work():
-        async with share.place():
+        async with share:
             for _ in range(3):
                 time.sleep(2 * LOOK_SECONDS)  # noqa: ASYNC251 - the process has no time
                 await asyncio.sleep(0)
@@ -217,10 +217,10 @@ async def test_what_waits_for_its_turn_is_not_given_up_by_a_process_that_had_no_
 
 async def test_what_waits_for_stuck_work_is_refused():
     share = Share(1, waiting=1, seconds=4 * LOOK_SECONDS, moving_seconds=0)
-    async with share.place():
+    async with share:
         for _ in range(2):
             with pytest.raises(UnavailableError):
-                async with share.place():
+                async with share:
                     pytest.fail("There was a place.")
 
 

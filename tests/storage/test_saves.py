@@ -253,7 +253,7 @@ async def test_a_change_that_a_lost_connection_may_make_is_not_said_to_have_chan
     losing(begun_elsewhere(other, late, ended.wait))
     async with AsyncExitStack() as stack:
         while not store._slow_calls.is_full:
-            await stack.enter_async_context(store._slow_calls.place())
+            await stack.enter_async_context(store._slow_calls)
         await stack.enter_async_context(store._slow_turns.places(["u1"]))
         until = asyncio.get_running_loop().time() + 60
         with pytest.raises(UnavailableError, match="may already have been made"), deadline.until(until):
