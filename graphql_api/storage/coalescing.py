@@ -30,7 +30,9 @@ V = TypeVar("V")
 MAX_KEYS = 400  # per load; a load with this many takes no more
 # A load of reads with this many waits for no more. Measured with 1 to 50 users per request on 1 to 32 connections.
 GATHERED_REQUESTS, GATHERED_KEYS = 12, 64
-_QUIET_TURNS = 2  # of the event loop: one writes answers, and one hears the clients that ask again
+# A load waits for no more after so many turns of the event loop that bring none: one writes the answers of the load
+# before it, and one reads what their clients ask next.
+_QUIET_TURNS = 2
 # While the database is away, requests that have waited so long fail with the load before them.
 _MAX_WAIT_SECONDS = 0.5
 _MAX_LOADS = 4  # concurrent loads, if they take long
@@ -51,7 +53,7 @@ class RequestCoalescer(Generic[K, V]):
     """Loads by key, for many requests with few keys each. All callers must have the same permissions.
 
     Who comes during a load goes with the next one, unless it takes long: then that does not wait for it. A small load
-    of reads begins once the event loop brings no more: so the clients that have just been answered are in it again.
+    of reads waits a moment for as many requests as the load before it answers, whose clients may ask again.
 
     To change something is to load it too, where each key is a change and what is found says which were made; a load
     that fails is tried again for each request, so that has to do no harm.
@@ -61,7 +63,7 @@ class RequestCoalescer(Generic[K, V]):
         load: finds what is there of some keys
         owner: the user whose rows a key's change locks; if it waits for a lock, all changes of that user do
         avoids: whether changes of these users wait for locks: then other changes are loaded without them
-        late_seconds: the next load does not wait for one that takes longer; gathering takes a fifth of it at most
+        late_seconds: the next load does not wait for one that takes longer, and for clients to ask again a fifth of it
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class RequestCoalescer(Generic[K, V]):
         self._under_way: dict[asyncio.Task[None], list[_Request]] = {}
         self._latest: asyncio.Task[None] | None = None  # the load that the next one waits for
         self._latest_at = 0.0
+        self._answered, self._answered_at = 0, -inf  # by the last load: how many, less those who have asked since
         self._apart: dict[asyncio.Task[None], list[_Request]] = {}  # loads that may be slow
         self._slow = SlowKeys()
         self._is_looking = False
@@ -97,6 +100,7 @@ class RequestCoalescer(Generic[K, V]):
             self._load_apart([request])
         else:
             self._waiting.append(request)
+            self._answered -= 1
             if self._latest is None:
                 self._start_next()
         return future
@@ -147,13 +151,14 @@ class RequestCoalescer(Generic[K, V]):
             self._answer(batch, found)
 
     async def _gather(self) -> None:
-        """Wait while turns of the loop bring more, for a moment at most: one statement costs less than two."""
-        quiet_turns, count, until = 0, len(self._waiting), monotonic() + self._late_seconds / 5
+        """Wait for the clients that were answered just now to ask again: one statement costs less than two."""
+        quiet_turns, count = 0, len(self._waiting)
         while (
-            quiet_turns < _QUIET_TURNS
+            self._answered > 0
+            and quiet_turns < _QUIET_TURNS
             and count < GATHERED_REQUESTS
             and sum([len(request.keys) for request in self._waiting]) < GATHERED_KEYS
-            and monotonic() < until
+            and monotonic() < self._answered_at + self._late_seconds / 5
         ):
             await asyncio.sleep(0)
             before, count = count, len(self._waiting)
@@ -245,6 +250,7 @@ class RequestCoalescer(Generic[K, V]):
         return self._load(list({key: None for request in batch for key in request.keys}))
 
     def _answer(self, batch: list[_Request], found: dict[K, V]) -> None:
+        self._answered, self._answered_at = len(batch), monotonic()
         for request in batch:
             if not request.future.done():
                 request.future.set_result(found)

@@ -88,41 +88,89 @@ async def reads(database_url, request):
         yield Loads(opened, getattr(request, "param", NEVER_LATE), owner=None)
 
 
-async def test_a_small_load_of_reads_waits_while_the_loop_brings_more(reads):
+async def answer(reads, clients):
+    """Answer this many clients of one load, who may ask again from now on."""
+    asking = [reads.coalescing.load([-number]) for number in range(1, clients + 1)]
+    await reads.settle()
+    reads._ends[-1].set()
+    await asyncio.gather(*asking)
+
+
+async def turns_until_begun(reads):
+    begun, turns = len(reads.begun), 0
+    while len(reads.begun) == begun:
+        await asyncio.sleep(0)
+        turns += 1
+    return turns
+
+
+@pytest.mark.parametrize("clients", [0, 1])
+async def test_a_read_waits_for_nobody_if_no_other_client_was_answered_just_now(reads, clients):
+    if clients:
+        await answer(reads, clients)
+    asking = reads.coalescing.load([0])
+    assert await turns_until_begun(reads) <= 2, "one until its task runs, and one until the load's does"
+    reads._ends[-1].set()
+    await asking
+
+
+@pytest.mark.parametrize("reads", [0.01], indirect=True)
+async def test_a_read_waits_for_nobody_who_was_answered_some_milliseconds_ago(reads):
+    await answer(reads, 3)
+    await asyncio.sleep(0.003)
+    asking = reads.coalescing.load([0])
+    assert await turns_until_begun(reads) <= 2
+    reads._ends[-1].set()
+    await asking
+
+
+async def test_a_small_load_of_reads_waits_for_the_clients_that_were_answered_just_now(reads):
+    await answer(reads, 5)
     asking = []
     for number in range(5):
+        assert len(reads.begun) == 1
         asking.append(reads.coalescing.load([number]))
         await asyncio.sleep(0)
-    assert reads.begun == []
-    await reads.settle()
-    assert reads.begun == [[0, 1, 2, 3, 4]]
-    await reads.end(0)
+    await asyncio.sleep(0)
+    assert reads.begun[1] == [0, 1, 2, 3, 4]
+    await reads.end(1)
     assert await asyncio.gather(*asking) == [{number: -number for number in range(5)}] * 5
+
+
+async def test_a_load_of_reads_does_not_wait_for_clients_that_do_not_ask_again(reads):
+    await answer(reads, 5)
+    asking = reads.coalescing.load([0])
+    await reads.settle()
+    assert reads.begun[1:] == [[0]]
+    await reads.end(1)
+    await asking
 
 
 @pytest.mark.parametrize(
     ("keys", "requests"), [(1, GATHERED_REQUESTS), (10, -(-GATHERED_KEYS // 10)), (GATHERED_KEYS, 1)]
 )
 async def test_a_load_of_reads_waits_for_no_more_than_a_few(reads, keys, requests):
+    await answer(reads, 50)
     asking = []
-    while not reads.begun:
+    while len(reads.begun) == 1:
         assert len(asking) < requests + 2, "one in the turn that creates the task, one in that of its end"
         asking.append(reads.coalescing.load(range(keys * len(asking), keys * (len(asking) + 1))))
         await asyncio.sleep(0)
-    assert len(reads.begun[0]) >= requests * keys
-    await reads.end(0)
+    assert len(reads.begun[1]) >= requests * keys
+    await reads.end(1)
     await asyncio.gather(*asking)
 
 
 @pytest.mark.parametrize("reads", [0.01], indirect=True)
 async def test_a_load_of_reads_waits_for_few_turns_of_the_loop_if_they_take_long(reads):
+    await answer(reads, 50)
     asking = []
-    while not reads.begun:
+    while len(reads.begun) == 1:
         assert len(asking) < 4
         asking.append(reads.coalescing.load([len(asking)]))
         time.sleep(0.003)  # noqa: ASYNC251 - the loop is busy with something else
         await asyncio.sleep(0)
-    await reads.end(0)
+    await reads.end(1)
     await asyncio.gather(*asking)
 
 
