@@ -297,10 +297,10 @@ def compare_over_http(urls: dict[str, str], users: int, seconds: float, rounds: 
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         targets: dict[str, Target] = {}
         headers: dict[str, str] = {}
-        for port, (name, url) in enumerate(urls.items(), 8741):
-            own = folder / str(port)
+        for name, url in urls.items():
+            own = folder / name
             own.mkdir()
-            [targets[name]], headers = stack.enter_context(serving(url, ["compiled"], own, port))
+            [targets[name]], headers = stack.enter_context(serving(url, ["compiled"], own))
         for workload, some in requests(users, headers).items():
             figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in urls}
             for turn in range(rounds + 1):

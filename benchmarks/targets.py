@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -152,10 +153,14 @@ def running(users: int, names: list[str], **settings: str) -> Iterator[tuple[lis
         yield targets, headers, url
 
 
+def free_ports(number: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [opened.getsockname()[1] for opened in sockets]
+
+
 @contextmanager
-def serving(
-    url: str, names: list[str], folder: Path, first_port: int = 8731
-) -> Iterator[tuple[list[Target], dict[str, str]]]:
+def serving(url: str, names: list[str], folder: Path) -> Iterator[tuple[list[Target], dict[str, str]]]:
     """These targets on this database, and the headers that they require. Their logs are written to the folder."""
     with ExitStack() as stack:
         environment = {"DATABASE_URL": url, "AUTH_SECRET": SECRET, "LOG_FORMAT": "json"}
@@ -176,6 +181,6 @@ def serving(
             stack.enter_context(
                 Target(name, port, [*commands[name][0], str(port)], environment | commands[name][1], folder / name)
             )
-            for port, name in enumerate(names, first_port)
+            for port, name in zip(free_ports(len(names)), names, strict=True)
         ]
         yield targets, {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}

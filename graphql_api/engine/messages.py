@@ -14,6 +14,11 @@ def is_token_limit(error: GraphQLError) -> bool:
     return isinstance(error, GraphQLSyntaxError) and error.message.endswith(" tokens. Parsing aborted.")
 
 
+def with_token_limit(message: str) -> str:
+    """The message of `is_token_limit`, with the setting."""
+    return message.replace(" tokens. Parsing aborted.", " tokens (MAX_TOKENS).")
+
+
 def is_argument_error(error: GraphQLError) -> bool:
     """Whether a field was called with an argument that cannot be coerced."""
     return bool(error.nodes) and error.message.startswith("Argument ")

@@ -90,7 +90,7 @@ def document_check(limits: DocumentLimits) -> DocumentCheck:
         try:
             expanded = expand(document, limits.max_selections)
         except TooManySelectionsError:
-            return [DocumentTooComplexError("more selections", limits.max_selections, "MAX_SELECTIONS")]
+            return [DocumentTooComplexError("too many selections", limits.max_selections, "MAX_SELECTIONS")]
         found = [(what, count(expanded), name) for name, (what, count) in _COUNTED.items()]
         return [
             DocumentTooComplexError(f"{number:,} {what}", most, name.upper())

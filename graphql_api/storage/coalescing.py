@@ -30,8 +30,8 @@ V = TypeVar("V")
 MAX_KEYS = 400  # per load; a load with this many takes no more
 # A load of reads with this many waits for no more. Measured with 1 to 50 users per request on 1 to 32 connections.
 GATHERED_REQUESTS, GATHERED_KEYS = 12, 64
-# A load waits for no more after so many turns of the event loop that bring none: one writes the answers of the load
-# before it, and one reads what their clients ask next.
+# A load waits no longer after this number of turns of the event loop that bring none: one writes the answers of the
+# load before it, and one reads what their clients ask next.
 _QUIET_TURNS = 2
 # While the database is away, requests that have waited so long fail with the load before them.
 _MAX_WAIT_SECONDS = 0.5

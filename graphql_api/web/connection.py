@@ -43,6 +43,7 @@ RESPOND = "respond"
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 _FEED_BYTES = 4096  # parsed at once, which bounds the short requests that are read before reading pauses
+_NOT_HTTP_2 = "This service speaks HTTP/1.1, not HTTP/2. Set your proxy to use HTTP/1.1."
 _CLOSE = b"connection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -270,7 +271,8 @@ class HTTPProtocol(asyncio.Protocol):
             if not self._is_ending:
                 refused = error.__context__
                 if not isinstance(refused, RefusedError):
-                    refused = RefusedError(HTTPStatus.BAD_REQUEST, f"The request is not valid HTTP/1.1: {error}.")
+                    why = _NOT_HTTP_2 if piece.startswith(b"PRI ") else f"The request is not valid HTTP/1.1: {error}."
+                    refused = RefusedError(HTTPStatus.BAD_REQUEST, why)
                 self._refuse(refused)
         return len(piece)
 

@@ -1,6 +1,7 @@
 """All connections of a server: how many there may be, and which ones end because others need the room or time is up."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nlargest
@@ -70,6 +71,7 @@ class ConnectionRegistry:
         self._unread: dict[OpenConnection, int] = {}  # those that have waited longest first
         self._unread_bytes = 0
         self._logs_again_at: dict[str, float] = {}  # by the line
+        self._closed: Counter[str] = Counter()  # and not logged yet, by the line
         self.defaults: tuple[object, bytes] = (None, b"")
         """The headers of every answer, which uvicorn renews every second, and their lines."""
 
@@ -119,9 +121,10 @@ class ConnectionRegistry:
         self._log_closed("closed connections that left their answers unread", closed, loop)
 
     def _log_closed(self, event: str, closed: Sequence[OpenConnection], loop: asyncio.AbstractEventLoop) -> None:
+        self._closed[event] += len(closed)
         if closed and loop.time() >= self._logs_again_at.get(event, 0):
             self._logs_again_at[event] = loop.time() + _SECONDS_BETWEEN_LINES
-            _log.warning(event, connections=len(closed))
+            _log.warning(event, connections=self._closed.pop(event))
 
     def sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         """See that there is a sweep as long as there are connections."""

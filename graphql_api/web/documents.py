@@ -91,5 +91,5 @@ def _count_tokens(engine: Engine, query: str) -> None:
         return
     spent.tokens += engine.tokens_of(query, most - spent.tokens)
     if spent.tokens > most:
-        error = limits.DocumentTooComplexError("more tokens in the requests of a batch", most, "MAX_TOKENS")
+        error = limits.DocumentTooComplexError("too many tokens in the requests of a batch", most, "MAX_TOKENS")
         raise not_run(errors.about_document([error]), [error])

@@ -30,7 +30,13 @@ from graphql_api.domain.errors import (
     UnavailableError,
     UnchangedError,
 )
-from graphql_api.engine.messages import is_argument_error, with_advice, without_exception
+from graphql_api.engine.messages import (
+    is_argument_error,
+    is_token_limit,
+    with_advice,
+    with_token_limit,
+    without_exception,
+)
 from graphql_api.web.help import link as help_link
 
 Formatted = dict[str, Any]
@@ -162,7 +168,7 @@ def _words(error: GraphQLError) -> str:
     """The message, without exceptions that are not meant for callers."""
     if isinstance(_cause(error), GraphQLError | BadInputError | InputError):
         return error.message
-    return without_exception(error.message)
+    return with_token_limit(error.message) if is_token_limit(error) else without_exception(error.message)
 
 
 def _placed(error: GraphQLError, formatted: Formatted, redacted: dict[str, str]) -> Formatted:

@@ -23,7 +23,8 @@ from graphql_api.web import answers, compression, persisted_queries
 from graphql_api.web.connection_registry import ConnectionLimits
 from graphql_api.web.graphql import RequestLimits
 
-PAGE = Path(__file__).parent.parent.parent / "docs/configuration.md"
+ROOT = Path(__file__).parent.parent.parent
+README, PAGE = ROOT / "README.md", ROOT / "docs/configuration.md"
 SOCKET = ConnectionLimits()
 
 
@@ -34,16 +35,15 @@ def defaults(made):
 
 DOCUMENTS = defaults(Engine)
 FIXED = {
-    "connections per worker; beyond this, the service closes those that have waited longest for their clients": (
-        SOCKET.max_connections
-    ),
+    "connections per worker, or three quarters of the process's hard limit on open files if that is less; beyond this,"
+    " the service closes those that have waited longest for their clients": SOCKET.max_connections,
     "bytes in a request's head (request line and headers)": SOCKET.max_head_bytes,
     "header lines": SOCKET.max_header_lines,
     "seconds to receive a request's head": SOCKET.max_head_seconds,
     "seconds to receive a body": RequestLimits(0, 0, 0).max_body_seconds,
-    "seconds that a connection may be idle": SOCKET.max_idle_seconds,
-    "seconds that a response may stay unread": SOCKET.max_unread_seconds,
-    "pipelined requests that wait on one connection": SOCKET.max_waiting_requests,
+    "seconds that a connection may be idle between requests; a new one has 10": SOCKET.max_idle_seconds,
+    "seconds that a response may stay unread; then the connection is closed": SOCKET.max_unread_seconds,
+    "pipelined requests that wait on one connection; the service reads the others later": (SOCKET.max_waiting_requests),
     "bytes in an access token": MAX_TOKEN_BYTES,
     "cached verified access tokens": defaults(Authenticator)["max_cached"],
     "members (gzip) or frames (Zstandard) of a compressed body": compression._MAX_MEMBERS,
@@ -70,8 +70,8 @@ FIXED = {
 }
 
 
-def test_the_page_says_what_the_bounds_are():
-    section = PAGE.read_text().partition("## What one request may cost")[2]
+def test_the_readme_says_what_the_bounds_are():
+    section = README.read_text().partition("## What one request may cost")[2]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][2:]
     fixed = set()
     for bound, value, setting in rows:
@@ -86,7 +86,7 @@ def test_the_page_says_what_the_bounds_are():
 
 def test_the_page_says_what_the_defaults_are():
     """Those that are numbers or words of the program."""
-    section = PAGE.read_text().partition("## All variables")[2].partition("## What one request may cost")[0]
+    section = PAGE.read_text().partition("## All variables")[2]
     rows = re.findall(r"^\| `(\w+)` \| .* \| (?:`([^`]+)`|([\d,]+)) \|$", section, re.MULTILINE)
     shown = {name: word or number.replace(",", "") for name, word, number in rows}
     assert shown == {name: str(Settings.model_fields[name.lower()].default).lower() for name in shown}

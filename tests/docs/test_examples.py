@@ -18,6 +18,8 @@ ELSEWHERE = {
         "docker build",
     ): "needs a container engine; tests/platform/test_packaging.py has what can be tried",
     ("docs/operations.md", "kubectl"): "needs a cluster; tests/deploy has what can be tried",
+    ("docs/configuration.md", "upstream"): "tests/web/test_proxies.py",
+    ("docs/configuration.md", "backend"): "tests/web/test_proxies.py",
     ("docs/checks.md", "gateway-tokens check"): "needs a gateway; tests/gateway_apis",
     ("docs/checks.md", "gateway-tokens purge"): "needs a gateway; tests/gateway_apis",
     ("docs/checks.md", '"""Acme'): "tests/gateway_apis/test_another_gateway.py",

@@ -7,10 +7,8 @@ import asyncio
 import io
 import json
 import re
-import shutil
 import socket
-import subprocess
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -25,6 +23,7 @@ from graphql_api.web.connection_registry import ConnectionLimits
 from graphql_api.web.request import ClientDisconnectedError, Request, Response
 from tests.conftest import AUTH_SECRET
 from tests.web.conftest import listening
+from tests.web.proxies import free_port, proxy
 
 CANARY = b"GET /canary HTTP/1.1\r\nHost: canary\r\n\r\n"
 SECRETS = {"stripe_webhook_secret": "whsec_c2VjcmV0", "adyen_webhook_hmac_key": "00" * 32}
@@ -393,43 +392,13 @@ backend service
   http-reuse always
   server service 127.0.0.1:{upstream}
 """
-PROXIES = {
-    "nginx": (NGINX, lambda file: ["nginx", "-p", str(file.parent), "-c", str(file)]),
-    "haproxy": (HAPROXY, lambda file: ["haproxy", "-db", "-f", str(file)]),
-}
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-@asynccontextmanager
-async def proxy(name, folder, upstream):
-    """The address of a proxy in front of an address."""
-    template, command = PROXIES[name]
-    port, file = free_port(), folder / "proxy.conf"
-    file.write_text(template.format(port=port, upstream=upstream[1]))
-    process = subprocess.Popen(command(file), cwd=folder)
-    try:
-        async with asyncio.timeout(10):
-            while True:
-                assert process.poll() is None
-                with suppress(ConnectionError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    break
-                await asyncio.sleep(0.02)
-        yield "127.0.0.1", port
-    finally:
-        process.terminate()
-        process.wait(10)
+PROXIES = {"nginx": NGINX, "haproxy": HAPROXY}
 
 
 @pytest.mark.parametrize("name", PROXIES)
 async def test_no_canary_is_seen_behind_a_proxy(seen, address, tmp_path, name):
-    assert shutil.which(name), f"{name} is missing: .ci/run installs it"
-    async with proxy(name, tmp_path, address) as front:
+    port = free_port()
+    async with proxy(name, PROXIES[name].format(port=port, upstream=address[1]), tmp_path, port) as front:
         for request in [*READ.values(), *LAST.values(), *REFUSED.values()]:
             for cut in {len(request) - len(BODY), len(request.partition(b"\r\n\r\n")[0]) + 4, len(request) // 2}:
                 await exchange(front, request[:cut], request[cut:] + NEXT)
