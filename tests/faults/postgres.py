@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import signal
-import socket
 import subprocess
 from contextlib import contextmanager, suppress
 
@@ -11,6 +10,7 @@ import asyncpg
 import psutil
 
 from graphql_api import embedded
+from tests.ports import free_port
 from tests.until import until
 
 
@@ -19,7 +19,7 @@ class Postgres:
 
     def __init__(self, home):
         self.home = home
-        self.port = _free_port()
+        self.port = free_port()
         self.process = None
         home.mkdir(mode=0o700, parents=True)
         self._cluster = home / "cluster"
@@ -169,9 +169,3 @@ def _title(process):
     with suppress(psutil.NoSuchProcess):
         return " ".join(process.cmdline())
     return ""
-
-
-def _free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

@@ -18,8 +18,8 @@ import pytest
 from graphql_api import embedded
 from tests.faults.conftest import LONG
 from tests.faults.load import Load
-from tests.faults.postgres import _free_port
 from tests.faults.service import serving
+from tests.ports import free_port
 from tests.until import until
 
 _PROGRAMS = ("patroni", "etcd", "haproxy")
@@ -67,7 +67,7 @@ class Node:
     """A PostgreSQL that Patroni runs."""
 
     def __init__(self, folder, name, etcd):
-        self.name, self.port, self.rest = name, _free_port(), _free_port()
+        self.name, self.port, self.rest = name, free_port(), free_port()
         self.home = folder / name
         self.home.mkdir(mode=0o700)
         local = {"unix_socket_directories": "", "fsync": "off"}
@@ -133,7 +133,7 @@ listen primary
 
 
 async def test_the_service_follows_a_failover_by_both_hosts_and_behind_haproxy(tmp_path, measured):
-    etcd, peer, front = _free_port(), _free_port(), _free_port()
+    etcd, peer, front = free_port(), free_port(), free_port()
     with ExitStack() as stack:
         urls = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
         arguments = {

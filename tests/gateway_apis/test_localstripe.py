@@ -12,7 +12,7 @@ from graphql_api.app import create_app
 from graphql_api.settings import Settings
 from tests.asgi import opened
 from tests.conftest import AUTH_SECRET
-from tests.gateways.graph import free_port
+from tests.ports import free_port
 from tests.until import listens, until
 from tests.web.conftest import listening
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateways.graph import GRAPH, ROUTER_SECRET, TESTS, Endpoint, TokenService, compose, free_port
+from tests.gateways.graph import GRAPH, ROUTER_SECRET, TESTS, Endpoint, TokenService, compose
 from tests.node import install, running, serving
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="session")

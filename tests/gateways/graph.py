@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import socket
 import subprocess
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,17 +20,13 @@ from graphql_api.settings import Settings
 from graphql_api.web.connection import RESPOND, Connections, Respond
 from graphql_api.web.request import Request, Response
 from tests.node import install
+from tests.ports import free_port
 from tests.until import until
 
 TESTS = Path(__file__).parent
 GRAPH = TESTS.parent.parent / "supergraph"
 AUTH_SECRET = "signs the access tokens of the gateway tests"
 ROUTER_SECRET = "what only the gateways know"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 class _Server(uvicorn.Server):

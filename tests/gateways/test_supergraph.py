@@ -11,8 +11,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import AUTH_SECRET
-from tests.gateways.graph import GRAPH, free_port
+from tests.gateways.graph import GRAPH
 from tests.node import install
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 COMPOSE = GRAPH.parent / "compose.yaml"
