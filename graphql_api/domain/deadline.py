@@ -32,7 +32,7 @@ class Deadline:
         self._request = request
         self._sharing = list(sharing)
         self._earliest = asyncio.get_running_loop().time() + _FIRST_ANSWER_SECONDS
-        self.timeouts: set[asyncio.Timeout] = set()  # those that end what is done until it
+        self.timeouts: set[asyncio.Timeout] = set()  # those that end at it
 
     @property
     def is_shared(self) -> bool:

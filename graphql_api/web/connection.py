@@ -271,7 +271,8 @@ class HTTPProtocol(asyncio.Protocol):
             if not self._is_ending:
                 refused = error.__context__
                 if not isinstance(refused, RefusedError):
-                    why = _NOT_HTTP_2 if piece.startswith(b"PRI ") else f"The request is not valid HTTP/1.1: {error}."
+                    is_http_2 = self._parser.get_method() == b"PRI"  # of its preface (RFC 9113, 3.4)
+                    why = _NOT_HTTP_2 if is_http_2 else f"The request is not valid HTTP/1.1: {error}."
                     refused = RefusedError(HTTPStatus.BAD_REQUEST, why)
                 self._refuse(refused)
         return len(piece)

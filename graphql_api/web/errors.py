@@ -166,9 +166,11 @@ def _document_code(error: GraphQLError) -> str:
 
 def _words(error: GraphQLError) -> str:
     """The message, without exceptions that are not meant for callers."""
+    if is_token_limit(error):
+        return with_token_limit(error.message)
     if isinstance(_cause(error), GraphQLError | BadInputError | InputError):
         return error.message
-    return with_token_limit(error.message) if is_token_limit(error) else without_exception(error.message)
+    return without_exception(error.message)
 
 
 def _placed(error: GraphQLError, formatted: Formatted, redacted: dict[str, str]) -> Formatted:

@@ -44,6 +44,12 @@ def test_a_hostile_document_is_never_prepared(engine, document):
     assert all(isinstance(error, GraphQLError) for error in errors)
 
 
+async def test_the_caller_of_a_document_with_too_many_tokens_is_told_which_setting_says_so(client):
+    [error] = (await client(AS_MANY_TOKENS + "{ a }"))["errors"]
+    assert error["message"] == "Syntax Error: Document contains more than 2000 tokens (MAX_TOKENS)."
+    assert error["extensions"]["code"] == "GRAPHQL_PARSE_FAILED"
+
+
 @named(hostile.TOO_COMPLEX)
 def test_no_more_selections_are_looked_at_than_are_allowed(document, limits):
     try:

@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import pytest
 from uvicorn.server import ServerState
 
+from graphql_api.web import connection_registry
 from graphql_api.web.connection import RESPOND, Connections, HTTPProtocol
 from graphql_api.web.connection_registry import UNREAD_ANSWERS, ConnectionLimits
 from graphql_api.web.request import Response
@@ -346,6 +347,21 @@ async def test_the_one_that_has_used_most_of_its_time_is_closed_first(graphql, l
             writer.close()
     told = "closed connections that waited for their clients, to make room for new ones"
     assert [line["connections"] for line in log() if line["event"] == told] == [1]
+
+
+@pytest.mark.parametrize("limits", [ConnectionLimits(max_connections=1)])
+async def test_the_log_counts_every_connection_that_was_closed_to_make_room(graphql, limits, log, monkeypatch):
+    monkeypatch.setattr(connection_registry, "_SECONDS_BETWEEN_LINES", 0.2)
+    async with listening(graphql(), limits) as address:
+        last = await asyncio.open_connection(*address)
+        for pause in (0, 0, 0.3):  # the second one comes too soon for a line of its own
+            await asyncio.sleep(pause)
+            new = await asyncio.open_connection(*address)
+            assert await answer(last[0]) == b""
+            last[1].close()
+            last = new
+        last[1].close()
+    assert sum(line.get("connections", 0) for line in log()) == 3
 
 
 class Slow:

@@ -23,7 +23,7 @@ from graphql_api.web.connection_registry import ConnectionLimits
 from graphql_api.web.request import ClientDisconnectedError, Request, Response
 from tests.conftest import AUTH_SECRET
 from tests.web.conftest import listening
-from tests.web.proxies import free_port, proxy
+from tests.web.proxies import proxy
 
 CANARY = b"GET /canary HTTP/1.1\r\nHost: canary\r\n\r\n"
 SECRETS = {"stripe_webhook_secret": "whsec_c2VjcmV0", "adyen_webhook_hmac_key": "00" * 32}
@@ -279,6 +279,14 @@ async def test_it_makes_no_difference_when_every_byte_comes_alone(seen, address,
     assert seen.bodies == [BODY, b""]
 
 
+async def test_a_proxy_that_speaks_http_2_is_told_what_to_do(address):
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    for cut in range(1, len(preface)):
+        received = await exchange(address, preface[:cut], preface[cut:])
+        assert received.startswith(b"HTTP/1.1 400 ")
+        assert b"Set your proxy to use HTTP/1.1." in received, cut
+
+
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_is_ambiguous_is_refused_and_nothing_after_it_is_read(seen, address, name):
     request = REFUSED[name] + NEXT
@@ -358,47 +366,30 @@ async def test_a_body_that_was_not_asked_for_is_not_read_as_a_request(seen, addr
 
 # --- through proxies
 
-NGINX = """
-daemon off; pid nginx.pid; error_log stderr crit; worker_processes 1;
-events {{ worker_connections 64; }}
-http {{
-  access_log off; client_body_temp_path body; proxy_temp_path proxy;
-  fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
-  map $http_upgrade $upgrading {{ default upgrade; '' ''; }}
-  server {{
-    listen 127.0.0.1:{port};
-    location /canary {{ return 403; }}
-    location / {{
-      proxy_pass http://127.0.0.1:{upstream}; proxy_http_version 1.1; proxy_request_buffering off;
+PARTS = {
+    "nginx": {
+        "http": "map $http_upgrade $upgrading { default upgrade; '' ''; }",
+        "server": """
+    location /canary { return 403; }
+    location / {
+      proxy_pass http://127.0.0.1:UPSTREAM; proxy_http_version 1.1; proxy_request_buffering off;
       proxy_set_header Host $host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrading;
-    }}
-  }}
-}}
-"""
-HAPROXY = """
-global
-  log stderr local0 emerg
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 10s
-  timeout server 10s
-  option http-keep-alive
-frontend in
-  bind 127.0.0.1:{port}
-  http-request deny if {{ path_beg /canary }}
-  default_backend service
-backend service
+    }""",
+    },
+    "haproxy": {
+        "frontend": "http-request deny if { path_beg /canary }",
+        "backend": """
+backend gateway_tokens
   http-reuse always
-  server service 127.0.0.1:{upstream}
-"""
-PROXIES = {"nginx": NGINX, "haproxy": HAPROXY}
+  server service 127.0.0.1:UPSTREAM""",
+    },
+}
 
 
-@pytest.mark.parametrize("name", PROXIES)
+@pytest.mark.parametrize("name", PARTS)
 async def test_no_canary_is_seen_behind_a_proxy(seen, address, tmp_path, name):
-    port = free_port()
-    async with proxy(name, PROXIES[name].format(port=port, upstream=address[1]), tmp_path, port) as front:
+    parts = {part: text.replace("UPSTREAM", str(address[1])) for part, text in PARTS[name].items()}
+    async with proxy(name, tmp_path, **parts) as front:
         for request in [*READ.values(), *LAST.values(), *REFUSED.values()]:
             for cut in {len(request) - len(BODY), len(request.partition(b"\r\n\r\n")[0]) + 4, len(request) // 2}:
                 await exchange(front, request[:cut], request[cut:] + NEXT)

@@ -46,6 +46,8 @@ async def test_the_service_answers_to_the_hosts_that_it_may(service, path, setti
     client = Client(await service(**settings))
     response = await client.http.get(path, headers={"host": "evil.example"})
     assert (response.status_code == 421) is not answers
+    if not answers:
+        assert response.headers["content-type"].startswith("application/json" if "graphql" in path else "text/plain")
 
 
 @pytest.mark.parametrize("path", PATHS)
