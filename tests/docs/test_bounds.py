@@ -36,7 +36,7 @@ def defaults(made):
 DOCUMENTS = defaults(Engine)
 FIXED = {
     "connections per worker, or three quarters of the process's hard limit on open files if that is less; beyond this,"
-    " the service closes those that have waited longest for their clients": SOCKET.max_connections,
+    " the service closes those that have used most of their time to send something": SOCKET.max_connections,
     "bytes in a request's head (request line and headers)": SOCKET.max_head_bytes,
     "header lines": SOCKET.max_header_lines,
     "seconds to receive a request's head": SOCKET.max_head_seconds,
