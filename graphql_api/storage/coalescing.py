@@ -1,9 +1,10 @@
 """What concurrent requests ask in one statement, as databases write concurrent transactions to disk at once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from math import inf
 from time import monotonic
+from types import coroutine
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import asyncpg
@@ -152,17 +153,17 @@ class RequestCoalescer(Generic[K, V]):
 
     async def _gather(self) -> None:
         """Wait for the clients that were answered just now to ask again: one statement costs less than two."""
-        quiet_turns, count = 0, len(self._waiting)
-        while (
-            self._answered > 0
-            and quiet_turns < _QUIET_TURNS
-            and count < GATHERED_REQUESTS
-            and sum([len(request.keys) for request in self._waiting]) < GATHERED_KEYS
-            and monotonic() < self._answered_at + self._late_seconds / 5
-        ):
-            await asyncio.sleep(0)
-            before, count = count, len(self._waiting)
-            quiet_turns = quiet_turns + 1 if count == before else 0
+        quiet_turns = count = 0
+        while self._answered > 0 and monotonic() < self._answered_at + self._late_seconds / 5:
+            if count == (count := len(self._waiting)):
+                quiet_turns += 1
+                if quiet_turns == _QUIET_TURNS:
+                    return
+            elif count >= GATHERED_REQUESTS or sum([len(request.keys) for request in self._waiting]) >= GATHERED_KEYS:
+                return
+            else:
+                quiet_turns = 0
+            await _next_turn()
 
     def _refuse_avoided(self) -> None:
         """Refuse the changes of users to be avoided: their callers ask again, apart."""
@@ -264,6 +265,12 @@ class RequestCoalescer(Generic[K, V]):
     def _done(self, task: asyncio.Task[None]) -> None:
         self._under_way.pop(task, None)
         self._release_next(task)
+
+
+@coroutine
+def _next_turn() -> Generator[None]:
+    """Let the event loop turn once. `asyncio.sleep(0)` does the same by twice as many calls."""
+    yield
 
 
 def _copy(error: Exception) -> Exception:

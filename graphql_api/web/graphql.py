@@ -46,6 +46,10 @@ _log = structlog.get_logger()
 
 CLIENT_HAS_GONE = "CLIENT_HAS_GONE"
 _JSON = b"application/json"
+_NO_WEBSOCKETS = (
+    "This service does not open WebSockets: it has no subscriptions. Send queries and mutations by POST. For changes"
+    " to tokens, read the change feed."
+)
 _new = tuple.__new__  # of a named tuple: its class would be a call more, for each request
 
 
@@ -423,6 +427,8 @@ def _coding_of_json(headers: dict[bytes, bytes]) -> str | None:
 def _from_url(request: Request) -> Parameters:
     if request.method not in {"GET", "HEAD"}:
         raise HTTPError(405, "METHOD_NOT_ALLOWED", "Use GET or POST.", [(b"allow", b"GET, HEAD, POST")])
+    if not request.query_string and request.headers.get(b"upgrade", b"").lower() == b"websocket":
+        raise HTTPError(400, "BAD_REQUEST", _NO_WEBSOCKETS)
     return parameters.from_query_string(request.query_string)
 
 

@@ -33,6 +33,15 @@ async def test_a_query_may_come_by_get(web):
     assert response.json() == {"data": {"hello": "hello x"}}
 
 
+async def test_a_client_that_tries_to_open_a_websocket_is_told_that_there_are_none(web):
+    upgrade = {"connection": "Upgrade", "upgrade": "WebSocket", "sec-websocket-version": "13"}
+    response = await web.get("/graphql", headers=upgrade)
+    assert (response.status_code, code(response)) == (400, "BAD_REQUEST")
+    assert "does not open WebSockets" in response.json()["errors"][0]["message"]
+    asked = await web.get("/graphql?query={hello}", headers=upgrade)  # RFC 9110, 7.8: an offer may be ignored
+    assert asked.json() == {"data": {"hello": "hello you"}}
+
+
 @pytest.mark.parametrize(
     ("accept", "media"), [(None, JSON), ("*/*", JSON), ("application/graphql-response+json", GRAPHQL)]
 )
