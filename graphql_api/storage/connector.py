@@ -28,7 +28,7 @@ _HEAD_START_SECONDS = 0.25
 _SECOND_CONNECTION_SECONDS = 5.0
 # With these, a peer that vanished is noticed after half a minute, by an idle connection and by one that sends.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
-# With the few requests to cancel a statement, each on a connection of its own, these are at most 20 per second.
+# Requests to cancel a statement are not counted: the driver opens a connection for each.
 _MAX_ATTEMPTS_PER_SECOND = 16
 _PAUSE_SECONDS = 1 / _MAX_ATTEMPTS_PER_SECOND
 # A backend that computes waits for nothing: its wait_event is null. One that waits for its client has answered it; the

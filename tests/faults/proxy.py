@@ -1,21 +1,27 @@
 """A TCP proxy that does what networks do: it stalls, resets, refuses, delays, and loses an answer."""
 
 import asyncio
+import struct
 from contextlib import asynccontextmanager
+
+# https://www.postgresql.org/docs/current/protocol-message-formats.html
+CANCEL_REQUEST = struct.pack("!ii", 16, 80877102)
 
 
 class Proxy:
     """Passes connections on to an address until it is told otherwise.
 
-    `attempts` are the times of all connections. `loses` is asked of each request whether its answer gets lost, with the
-    connection; `lost` counts them; `meanwhile` happens before anybody notices. `silences` is asked whether a connection
-    ends with this request without a word to either side: the "request" gets lost itself, or its "answer" does.
+    `attempts` are the times of all connections, except those that cancel a statement: their times are `cancellations`.
+    `loses` is asked of each request whether its answer gets lost, with the connection; `lost` counts them; `meanwhile`
+    happens before anybody notices. `silences` is asked whether a connection ends with this request without a word to
+    either side: the "request" gets lost itself, or its "answer" does.
     """
 
     def __init__(self, target):
         self.target = target
         self.delay = 0
         self.attempts = []
+        self.cancellations = []
         self.slams = False
         self.loses_answer_to = None
         self.loses = lambda _request: False
@@ -76,7 +82,7 @@ class Proxy:
         self._flows.set()
 
     async def _serve(self, reader, writer):
-        self.attempts.append(asyncio.get_running_loop().time())
+        self.attempts.append(began := asyncio.get_running_loop().time())
         if self.slams:
             writer.transport.abort()
             return
@@ -90,8 +96,8 @@ class Proxy:
             self._writers.add(back)
             loses, silent = asyncio.Event(), asyncio.Event()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(reader, back, loses, silent, flows, requests=True))
-                group.create_task(self._pass(there, writer, loses, silent, flows, requests=False))
+                group.create_task(self._pass(reader, back, loses, silent, flows, began, requests=True))
+                group.create_task(self._pass(there, writer, loses, silent, flows, began, requests=False))
         except* OSError:
             pass
         finally:
@@ -99,8 +105,11 @@ class Proxy:
             for end in ends:
                 end.transport.abort()
 
-    async def _pass(self, reader, writer, loses, silent, flows, *, requests):
+    async def _pass(self, reader, writer, loses, silent, flows, began, *, requests):
         while (chunk := await reader.read(65536)) or silent.is_set():
+            if requests and chunk.startswith(CANCEL_REQUEST):
+                self.cancellations.append(began)
+                self.attempts = [time for time in self.attempts if time != began]
             if requests and not silent.is_set() and (lost := self.silences(chunk)):
                 self.lost += 1
                 silent.set()
