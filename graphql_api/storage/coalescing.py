@@ -1,10 +1,9 @@
 """What concurrent requests ask in one statement, as databases write concurrent transactions to disk at once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from time import monotonic
-from types import coroutine
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import asyncpg
@@ -155,7 +154,8 @@ class RequestCoalescer(Generic[K, V]):
         """Wait for the clients that were answered just now to ask again: one statement costs less than two."""
         quiet_turns = count = 0
         while self._answered > 0 and monotonic() < self._answered_at + self._late_seconds / 5:
-            if count == (count := len(self._waiting)):
+            before, count = count, len(self._waiting)
+            if count == before:
                 quiet_turns += 1
                 if quiet_turns == _QUIET_TURNS:
                     return
@@ -163,7 +163,7 @@ class RequestCoalescer(Generic[K, V]):
                 return
             else:
                 quiet_turns = 0
-            await _next_turn()
+            await asyncio.sleep(0)
 
     def _refuse_avoided(self) -> None:
         """Refuse the changes of users to be avoided: their callers ask again, apart."""
@@ -265,12 +265,6 @@ class RequestCoalescer(Generic[K, V]):
     def _done(self, task: asyncio.Task[None]) -> None:
         self._under_way.pop(task, None)
         self._release_next(task)
-
-
-@coroutine
-def _next_turn() -> Generator[None]:
-    """Let the event loop turn once. `asyncio.sleep(0)` does the same by twice as many calls."""
-    yield
 
 
 def _copy(error: Exception) -> Exception:

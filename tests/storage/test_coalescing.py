@@ -137,13 +137,13 @@ async def test_a_small_load_of_reads_waits_for_the_clients_that_were_answered_ju
     assert await asyncio.gather(*asking) == [{number: -number for number in range(5)}] * 5
 
 
-async def test_a_load_of_reads_waits_for_two_turns_in_which_nobody_asks_and_not_for_more(reads):
+async def test_a_load_of_reads_begins_after_two_turns_without_a_request(reads):
     await answer(reads, 5)
     asking = []
     for number in range(3):
         asking.append(reads.coalescing.load([number]))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)  # a turn in which nobody asks
+        await asyncio.sleep(0)  # one turn without a request
         assert len(reads.begun) == 1
     assert await turns_until_begun(reads) == 1
     assert reads.begun[1] == [0, 1, 2]
