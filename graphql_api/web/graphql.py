@@ -47,8 +47,8 @@ _log = structlog.get_logger()
 CLIENT_HAS_GONE = "CLIENT_HAS_GONE"
 _JSON = b"application/json"
 _NO_WEBSOCKETS = (
-    "This service does not open WebSockets: it has no subscriptions. Send queries and mutations by POST. For changes"
-    " to tokens, read the change feed."
+    "This service does not support WebSockets: it has no subscriptions. Send queries and mutations by POST. To follow"
+    " changes, read `customerGatewayTokenEvents`."
 )
 _new = tuple.__new__  # of a named tuple: its class would be a call more, for each request
 

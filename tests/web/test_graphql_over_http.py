@@ -33,11 +33,11 @@ async def test_a_query_may_come_by_get(web):
     assert response.json() == {"data": {"hello": "hello x"}}
 
 
-async def test_a_client_that_tries_to_open_a_websocket_is_told_that_there_are_none(web):
+async def test_a_websocket_handshake_is_refused_with_advice(web):
     upgrade = {"connection": "Upgrade", "upgrade": "WebSocket", "sec-websocket-version": "13"}
     response = await web.get("/graphql", headers=upgrade)
     assert (response.status_code, code(response)) == (400, "BAD_REQUEST")
-    assert "does not open WebSockets" in response.json()["errors"][0]["message"]
+    assert "does not support WebSockets" in response.json()["errors"][0]["message"]
     asked = await web.get("/graphql?query={hello}", headers=upgrade)  # RFC 9110, 7.8: an offer may be ignored
     assert asked.json() == {"data": {"hello": "hello you"}}
 
