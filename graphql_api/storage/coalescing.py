@@ -29,7 +29,7 @@ V = TypeVar("V")
 
 MAX_KEYS = 400  # per load; a load with this many takes no more
 # A load of reads with this many waits for no more. Measured with 1 to 50 users per request on 1 to 32 connections.
-GATHERED_REQUESTS, GATHERED_KEYS = 12, 48
+GATHERED_REQUESTS, GATHERED_KEYS = 12, 64
 # A load waits no longer after this number of turns of the event loop that bring none: one writes the answers of the
 # load before it, and one reads what their clients ask next.
 _QUIET_TURNS = 2

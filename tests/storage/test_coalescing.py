@@ -175,15 +175,6 @@ async def test_a_load_of_reads_waits_for_no_more_than_a_few(reads, keys, request
     await asyncio.gather(*asking)
 
 
-async def test_a_request_for_50_users_waits_for_no_other(reads):
-    await answer(reads, 5)
-    asking = reads.coalescing.load(range(50))
-    await asyncio.sleep(0)
-    assert len(reads.begun) == 2
-    await reads.end(1)
-    await asking
-
-
 @pytest.mark.parametrize("reads", [0.01], indirect=True)
 async def test_a_load_of_reads_waits_for_few_turns_of_the_loop_if_they_take_long(reads):
     await answer(reads, 50)
